@@ -1,0 +1,127 @@
+"""The saved model: a manifest, the recipe, and one folder of safetensors a part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save_file
+
+from n2kit.errors import BadInput, Unavailable
+from n2kit.manager import load_target, manager, require
+from n2kit.model import Model, Parts, Provenance
+from n2kit.recipe import Recipe
+
+FORMAT = 1
+MANIFEST, RECIPE, JOINT = "manifest.json", "recipe.yaml", "joint.safetensors"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself; `fingerprint` differs whenever its vectors would."""
+
+    format: int
+    fingerprint: str
+    width: int
+    parts: dict[str, dict[str, Any]]
+    trained: dict[str, Any]
+
+
+def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, force: bool = False) -> Manifest:
+    """Write a bundle aside and move it into place, so that no half-written one is ever seen.
+
+    Raises:
+        BadInput: something is in the way and `force` is not set.
+    """
+    if folder.exists() and not force and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
+        staged = Path(aside) / "bundle"
+        staged.mkdir()
+        for kind, part in model.parts.items():
+            (staged / kind).mkdir()
+            part.save(staged / kind)
+        joint = {"gain": model.gain, "words": model.words.table.weight}
+        if model.recipe.head.width:
+            joint["head"] = model.head.weight
+        save_file({k: v.detach().cpu().contiguous() for k, v in joint.items()}, staged / JOINT)
+        (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
+        manifest = Manifest(FORMAT, fingerprint(staged), model.width, model.provenance.parts, trained or {})
+        (staged / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, ensure_ascii=False), encoding="utf8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staged, folder)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises BadInput if the folder is no bundle, or one of a newer n2kit."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
+    try:
+        content = json.loads(file.read_text("utf8"))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{file}: not valid JSON: {error.msg}", "the bundle is damaged: build or copy it again") from None
+    if content.get("format") != FORMAT:
+        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", "update n2kit")
+    return Manifest(**content)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe that a bundle was built or trained with."""
+    return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
+
+
+def load(folder: str | Path) -> Model:
+    """Load a bundle: `n2kit.load("runs/my-model")`.
+
+    Raises:
+        BadInput: no bundle, or a damaged one. Unavailable: a plug-in that it needs is not installed.
+    """
+    folder = Path(folder)
+    manifest, recipe = read_manifest(folder), read_recipe(folder)
+    parts: dict[str, Any] = {}
+    for kind, facts in manifest.parts.items():
+        parts[kind] = _part_class(kind, facts).load(folder / kind)
+    model = Model(Parts(**parts), recipe, Provenance(manifest.parts))
+    joint = load_file(folder / JOINT)
+    model.gain.copy_(joint["gain"])
+    model.words.table.weight.data.copy_(joint["words"])
+    if recipe.head.width:
+        model.head.weight.data.copy_(joint["head"])
+    return model.eval()
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of all that decides a bundle's vectors: every weight, every configuration, the method's settings."""
+    digest = hashlib.sha256()
+    recipe = read_recipe(folder)
+    digest.update(json.dumps(recipe.model_dump(exclude={"train", "loss"}), sort_keys=True).encode())
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (RECIPE, MANIFEST)):
+        if file.parent.name == "loss":
+            continue
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _part_class(kind: str, facts: dict[str, Any]) -> Any:
+    name, distribution = facts["component"], facts["distribution"]
+    for owned in manager().components(kind):  # type: ignore[arg-type]
+        if owned.spec.name == name and owned.distribution == distribution:
+            require(owned.spec, distribution)
+            return load_target(owned.spec.target, owner=distribution)
+    raise Unavailable(
+        f"the bundle's {kind} is {name!r} of the plug-in {distribution} {facts['version']}, which is not installed here",
+        f"pip install {distribution}",
+    )

@@ -1,0 +1,104 @@
+"""Torch-free descriptions of components: what a plan reads before any weight exists.
+
+`Dv/Dp` are the widths of a vision encoder's tokens and pooled vector, `De/Dh` those of an LLM's input and output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Kind = Literal["llm", "vision", "connector", "fusion", "loss", "index"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class VisionCard:
+    """Facts about a vision encoder at its input size."""
+
+    tokens: int  # N, special tokens included
+    token_width: int  # Dv
+    pooled_width: int  # Dp
+    image_size: int  # pixels, square
+    parameters: int
+    prefix_tokens: int = 0  # CLS and register tokens before the patch grid
+
+    @property
+    def grid(self) -> int | None:
+        """Side of the square patch grid, or None if the tokens form no square."""
+        patches = self.tokens - self.prefix_tokens
+        side = round(patches**0.5)
+        return side if side * side == patches else None
+
+
+@dataclass(frozen=True)
+class LLMCard:
+    """Facts about a language model without its output head."""
+
+    input_width: int  # De
+    output_width: int  # Dh; differs from De in OPT
+    layers: int
+    vocab: int
+    context: int  # longest sequence, tokens
+    parameters: int
+    causal: bool = True
+
+
+@dataclass(frozen=True)
+class ConnectorCard:
+    """What a connector makes of one image: `tokens` is Q."""
+
+    tokens: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class FusionCard:
+    """What a late fusion costs; `late` is False for a fusion that does nothing."""
+
+    parameters: int
+    late: bool = True
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice within a component: where its weights are, and what is known without them.
+
+    `options` are the component's own settings; `card` is declared, and compared with the loaded weights at build time.
+    """
+
+    weights: str = "random"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    card: VisionCard | LLMCard | None = None
+    licence: str | None = None
+    notes: str | None = None
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A component as its plug-in declares it; nothing named in it is imported before it is used.
+
+    target: `module:Attr` of the class (a `n2kit.parts` interface; an `n2kit.index.Index` for kind `index`).
+    config: `module:Attr` of a pydantic model, the component's options; its class variable `KEEPS_CARD` names those that leave a
+            declared card valid.
+    card:   `module:Attr` of a function. Backbones: `(config, folder | None) -> card`;
+            connectors and fusions: `(config, VisionCard, LLMCard) -> card`.
+    shorthand: the option that `name:VALUE` sets (`qformer:16` sets `tokens`).
+    wildcard: `module:Attr` of a function `(VALUE) -> Variant`, for a name that stands for many models (`timm:ANYTHING`).
+    model_types: `model_type` values of Hugging Face configurations that the component reads.
+    requires: modules that must be importable, and `extra`, the pip extra of the owning distribution that brings them.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    summary: str
+    config: str
+    card: str | None = None
+    shorthand: str | None = None
+    wildcard: str | None = None
+    model_types: tuple[str, ...] = ()
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    extra: str | None = None

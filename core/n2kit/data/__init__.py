@@ -1,0 +1,1 @@
+"""Items, pairs, images: what users bring, read strictly."""

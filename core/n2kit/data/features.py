@@ -1,0 +1,52 @@
+"""A frozen vision encoder's output, computed once an item and kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from n2kit.parts import VisionOut
+
+if TYPE_CHECKING:
+    from n2kit.parts import VisionEncoder
+
+
+class FeatureCache:
+    """Item id → tokens [N, Dv], pooled [Dp], mask [N], for one catalogue and one frozen encoder, up to `max_bytes`."""
+
+    def __init__(self, vision: VisionEncoder, max_bytes: int) -> None:
+        if not vision.frozen:
+            raise ValueError("only a frozen encoder's output can be kept")
+        self.vision, self.max_bytes, self.bytes = vision, max_bytes, 0
+        self.kept: dict[str, tuple[Tensor, ...]] = {}
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self.kept
+
+    def get(self, ids: Sequence[str], pixels: dict[str, Tensor]) -> VisionOut:
+        """Output for `ids`, in their order; what is not kept yet is computed from `pixels` (id → [3, H, W])."""
+        fresh = self._compute(ids, pixels)
+        rows = [self.kept.get(i) or fresh[i] for i in ids]
+        tokens, pooled, *mask = (torch.stack(column) for column in zip(*rows, strict=True))
+        return VisionOut(tokens, pooled, mask[0] if mask else None)
+
+    def _compute(self, ids: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        missing = [i for i in dict.fromkeys(ids) if i not in self.kept]
+        if not missing:
+            return {}
+        device = next(self.vision.parameters()).device
+        with torch.no_grad():
+            out = self.vision(torch.stack([pixels[i] for i in missing]).to(device))
+        columns = [c.float().cpu() for c in out[:2]] + ([out.mask.cpu()] if out.mask is not None else [])
+        fresh = {}
+        for position, item_id in enumerate(missing):
+            row = tuple(c[position].clone() for c in columns)
+            size = sum(t.nbytes for t in row)
+            if self.bytes + size <= self.max_bytes:
+                self.kept[item_id] = row
+                self.bytes += size
+            fresh[item_id] = row
+        return fresh

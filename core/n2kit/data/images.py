@@ -1,0 +1,100 @@
+"""Pictures: reading them safely, and the transform of a vision encoder as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from n2kit.errors import BadInput
+
+if TYPE_CHECKING:
+    from n2kit.data.items import Item
+
+Fit = Literal["crop", "squash", "pad"]
+WHITE = (255, 255, 255)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class UnreadableImage(BadInput):
+    """An item's picture that is missing, broken, or outside the images folder."""
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """What happens to a picture before a vision encoder sees it.
+
+    fit: `crop` scales the short side to `resize` and cuts the centre: a long picture loses its ends; `squash` changes the
+    proportions; `pad` keeps everything on a ground of the mean colour.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Fit = "crop"
+    resize: int | None = None  # short side before the crop; None: size
+    resample: int = int(Image.Resampling.BICUBIC)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """An RGB picture → float pixels [3, size, size]."""
+        method = Image.Resampling(self.resample)
+        shape = (self.size, self.size)
+        if self.fit == "squash":
+            image = image.resize(shape, method)
+        elif self.fit == "pad":
+            ground = tuple(round(255 * m) for m in self.mean)
+            image = ImageOps.pad(image, shape, method, color=ground)
+        else:
+            short = self.resize or self.size
+            scale = short / min(image.size)
+            image = image.resize((max(short, round(image.width * scale)), max(short, round(image.height * scale))), method)
+            left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+            image = image.crop((left, top, left + self.size, top + self.size))
+        pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+    @property
+    def id(self) -> str:
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def open_image(item: Item, folder: Path) -> Image.Image:
+    """An item's picture as RGB: upright, transparency laid on white.
+
+    Raises:
+        UnreadableImage: with the item's id and the reason.
+    """
+    root = folder.resolve()
+    path = (root / item.image).resolve()
+    if not path.is_relative_to(root):
+        raise UnreadableImage(f"item {item.id!r}: image {item.image!r} lies outside the images folder", "use a path inside it")
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except FileNotFoundError:
+        reason = "no such file"
+    except UnidentifiedImageError:
+        reason = "not an image"
+    except Image.DecompressionBombError:
+        reason = "too many pixels to be safe"
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+    raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {reason}", "--on-bad-image skip|text-only goes on without it")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright by its EXIF mark, transparency laid on white, RGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (*WHITE, 255))
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")

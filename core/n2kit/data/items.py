@@ -1,0 +1,254 @@
+"""Items of a catalogue, from CSV, TSV, JSONL, Parquet or the paper's own headerless CSV."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from n2kit.errors import BadInput
+
+FIELDS = ("id", "image", "title", "topics", "content", "category")
+NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
+SHOWN = 10  # problems named in full; the rest are counted
+Row = tuple[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item: an id, and whatever else it has. `image` is a path relative to the images folder."""
+
+    id: str
+    image: str = ""
+    title: str = ""
+    topics: tuple[str, ...] = ()
+    content: str = ""
+    category: str = ""
+
+    @property
+    def has_text(self) -> bool:
+        return bool(self.title or self.topics or self.content)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Item:
+        """From a mapping with any of the field names; unknown keys are left out.
+
+        Raises:
+            BadInput: no id.
+        """
+        text = {k: _text(row.get(k)) for k in FIELDS if k != "topics"}
+        if not text["id"]:
+            raise BadInput("no id", "every item needs one")
+        return cls(**text, topics=_topics(row.get("topics")))
+
+
+@dataclass
+class Items:
+    """A catalogue in file order, with what was dropped from it when reading leniently."""
+
+    items: list[Item]
+    dropped: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.position = {item.id: i for i, item in enumerate(self.items)}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __getitem__(self, item_id: str) -> Item:
+        return self.items[self.position[item_id]]
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self.position
+
+    def digest(self) -> str:
+        """A hash of the content: what makes two catalogues the same catalogue."""
+        text = "\n".join(json.dumps(asdict(i), sort_keys=True, ensure_ascii=False) for i in self.items)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_items(
+    path: Path, *, columns: Mapping[str, str] | None = None, notellm: bool = False, lenient: bool = False
+) -> Items:
+    """Read a catalogue.
+
+    Args:
+        columns: field → the file's own column name (`--map title=name`).
+        notellm: the paper's headerless CSV: id, title, content, image, category.
+        lenient: drop what cannot be used instead of refusing the file.
+
+    Raises:
+        BadInput: no such file or format; or rows without id, blank rows, duplicate ids, each with its line.
+    """
+    columns = dict(columns or {})
+    if unknown := set(columns) - set(FIELDS):
+        raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
+    items: list[Item] = []
+    problems: list[str] = []
+    seen: dict[str, int] = {}
+    for line, row in _rows(path, notellm, columns, problems):
+        item_id = _text(row.get("id"))
+        if not any(_text(v) for v in row.values()):
+            problems.append(f"{path}:{line}: blank row")
+        elif not item_id:
+            problems.append(f"{path}:{line}: no id")
+        elif item_id in seen:
+            problems.append(f"{path}:{line}: duplicate id {item_id!r}, first on line {seen[item_id]}")
+        else:
+            seen[item_id] = line
+            items.append(Item.of(row))
+    settle(problems, lenient)
+    if not items:
+        raise BadInput(f"{path}: no items", "is this the right file?")
+    return Items(items, problems)
+
+
+def settle(problems: list[str], lenient: bool) -> None:
+    """Refuse the file for its problems, unless they may be dropped."""
+    if problems and not lenient:
+        shown = "\n".join(problems[:SHOWN])
+        more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise BadInput(f"{len(problems)} unusable row{'s' * (len(problems) > 1)}\n{shown}{more}", "correct them, or --lenient drops them")
+
+
+def _rows(path: Path, notellm: bool, columns: Mapping[str, str], problems: list[str]) -> Iterable[Row]:
+    if not path.is_file():
+        raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
+    if notellm:
+        return _notellm(path, problems)
+    suffix = path.suffix.lower()
+    readers = {".csv": _delimited, ".tsv": _delimited, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".parquet": parquet_rows}
+    if suffix not in readers:
+        raise BadInput(f"{path}: unknown format {suffix or '(no ending)'}", f"known: {', '.join(readers)}")
+    return _renamed(readers[suffix](path), columns, path)
+
+
+def _renamed(rows: Iterable[Row], columns: Mapping[str, str], path: Path) -> Iterator[Row]:
+    for count, (line, row) in enumerate(rows):
+        if count == 0 and _states_columns(path):
+            wanted = {columns.get("id", "id"), *columns.values()}
+            if missing := sorted(wanted - set(row)):
+                have = ", ".join(str(k) for k in row if k)
+                raise BadInput(f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN")
+        yield line, {name: row.get(columns.get(name, name)) for name in FIELDS}
+
+
+def _states_columns(path: Path) -> bool:
+    """Whether a format states its columns once, so that a missing one is an error of the file and not of a row."""
+    return path.suffix.lower() in (".csv", ".tsv", ".parquet")
+
+
+def _delimited(path: Path) -> Iterator[Row]:
+    with opened(path) as file:
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey="")
+        if reader.fieldnames:
+            reader.fieldnames = [name.strip() for name in reader.fieldnames]
+        for row in reader:
+            # DictReader skips blank lines itself; line_num still counts them.
+            if row.get(""):
+                raise BadInput(
+                    f"{path}:{reader.line_num}: {len(row) - 1 + len(row[''])} fields, the header has {len(row) - 1}",
+                    "quote a field that holds the separator",
+                )
+            yield reader.line_num, row
+
+
+def jsonl_rows(path: Path) -> Iterator[Row]:
+    """JSON objects with their line numbers; a blank line is an empty row."""
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                yield number, {}
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BadInput(f"{path}:{number}: not valid JSON: {error.msg}", "one JSON object a line") from None
+            if not isinstance(row, dict):
+                raise BadInput(f"{path}:{number}: not a JSON object", "one JSON object a line")
+            yield number, row
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Rows of a Parquet file with their numbers from 1, a batch in memory at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
+    number = 0
+    for batch in table.iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _notellm(path: Path, problems: list[str]) -> Iterator[Row]:
+    """The paper's CSV. A row with surplus commas is repaired where image and category can be told from its end."""
+    with opened(path) as file:
+        reader = csv.reader(file)
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                yield reader.line_num, {}
+            elif len(row) < len(NOTELLM_COLUMNS):
+                problems.append(f"{path}:{reader.line_num}: {len(row)} fields, expected {len(NOTELLM_COLUMNS)}")
+            else:
+                head, middle, tail = row[:2], row[2:-2], row[-2:]
+                yield reader.line_num, dict(zip(NOTELLM_COLUMNS, [*head, ",".join(middle), *tail], strict=True))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """A text file as UTF-8, with or without a byte-order mark.
+
+    Raises:
+        BadInput: a byte that is not UTF-8, or a row that the csv module cannot read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError:
+        lines = path.read_bytes().split(b"\n")
+        line = next((n for n, text in enumerate(lines, 1) if not _is_utf8(text)), 1)
+        raise BadInput(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from None
+    except csv.Error as error:
+        raise BadInput(f"{path}: not readable as CSV: {error}", "check its quotes and line ends") from None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _topics(value: Any) -> tuple[str, ...]:
+    """A list, a JSON list, or topics separated by `|`, `,`, `，` or `;`."""
+    if isinstance(value, str):
+        if value.startswith("["):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError:
+                value = value.strip("[]").replace("'", "").replace('"', "")
+        if isinstance(value, str):
+            for separator in "，;,":
+                value = value.replace(separator, "|")
+            value = value.split("|")
+    if value is None:
+        return ()
+    return tuple(dict.fromkeys(t for t in map(_text, value) if t))

@@ -1,0 +1,34 @@
+"""What can go wrong, as the exit code and the two lines that a user sees."""
+
+
+class N2kitError(Exception):
+    """An expected failure: `message` says what and where, `hint` what to do about it."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Failed(N2kitError):
+    """It ran, and something in it failed (a check, a cell of a matrix)."""
+
+    exit_code = 1
+
+
+class BadInput(N2kitError):
+    """The user's input cannot be used as it is."""
+
+    exit_code = 2
+
+
+class Mismatch(BadInput):
+    """Two parts that cannot be joined: both sides and the numbers are in the message."""
+
+
+class Unavailable(N2kitError):
+    """The environment cannot: a missing extra, no GPU, weights out of reach, a broken plug-in."""
+
+    exit_code = 3

@@ -1,0 +1,136 @@
+"""An index folder: the plug-in's own file, the ids, and a manifest that names the model that made the vectors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from n2kit.errors import BadInput, Unavailable
+from n2kit.manager import load_target, manager
+from n2kit.registry import registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+MANIFEST, IDS = "manifest.json", "ids.json"
+
+
+class Index(ABC):
+    """What a plug-in of kind `index` implements. Vectors are unit length; scores are dot products, higher is nearer."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, vectors: np.ndarray) -> Self:
+        """vectors [n, d] float32."""
+
+    @abstractmethod
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """queries [q, d] → scores [q, k] and rows [q, k] of the vectors, best first; row -1 where there are fewer."""
+
+    @abstractmethod
+    def vector(self, row: int) -> np.ndarray:
+        """The stored vector [d] of a row."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self: ...
+
+
+class Neighbour(NamedTuple):
+    id: str
+    score: float
+
+
+@dataclass
+class StoredIndex:
+    """An index with the ids of its rows and the fingerprint of the model that made its vectors."""
+
+    index: Index
+    ids: list[str]
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        self.position = {item_id: i for i, item_id in enumerate(self.ids)}
+
+    def near_item(self, item_id: str, k: int) -> list[Neighbour]:
+        """The k nearest other items.
+
+        Raises:
+            BadInput: the item is not in the index.
+        """
+        if item_id not in self.position:
+            from n2kit.manager import nearest
+
+            raise BadInput(f"item {item_id!r} is not in the index", nearest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title")
+        return self.near_vector(self.index.vector(self.position[item_id]), k, without=item_id)
+
+    def near_vector(self, vector: np.ndarray, k: int, *, without: str | None = None) -> list[Neighbour]:
+        """The k nearest items to a unit vector [d]; `without` is left out by identity, not by score."""
+        most = min(len(self.ids), k + (without is not None))
+        scores, rows = self.index.search(vector[None], most)
+        found = [Neighbour(self.ids[r], float(s)) for s, r in zip(scores[0], rows[0], strict=True) if r >= 0]
+        return [n for n in found if n.id != without][:k]
+
+    def check_model(self, fingerprint: str, bundle: Path) -> None:
+        """Raises BadInput if a bundle is not the model that the index was made with."""
+        if fingerprint != self.fingerprint:
+            raise BadInput(
+                f"the index was made by model {self.fingerprint}, and {bundle} is model {fingerprint}",
+                "embed and index the catalogue with this bundle, or give the bundle that made the index",
+            )
+
+
+def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: bool = False) -> StoredIndex:
+    """Index an embed file and write the index folder, aside and then into place."""
+    from n2kit.embed import read_vectors
+
+    if folder.exists() and not force and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
+    table = read_vectors(vectors_file)
+    component = registry().resolve("index", name)
+    stored = StoredIndex(component.cls().build(table.vectors), table.ids, table.fingerprint)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
+        staged = Path(aside) / "index"
+        staged.mkdir()
+        stored.index.save(staged)
+        (staged / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
+        manifest = {
+            "format": FORMAT,
+            "component": component.owned.spec.name,
+            "distribution": component.owned.distribution,
+            "fingerprint": stored.fingerprint,
+            "items": len(stored.ids),
+            "width": int(table.vectors.shape[1]),
+            "metric": "dot product of unit vectors",
+        }
+        (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staged, folder)
+    return stored
+
+
+def load_index(folder: str | Path) -> StoredIndex:
+    """Raises BadInput if the folder is no index, Unavailable if its plug-in is not installed."""
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file() or not (folder / IDS).is_file():
+        raise BadInput(f"{folder} is no index", "n2kit index VECTORS.parquet -o FOLDER makes one")
+    manifest = json.loads((folder / MANIFEST).read_text("utf8"))
+    if manifest.get("format") != FORMAT:
+        raise BadInput(f"{folder} is an index of format {manifest.get('format')}; this n2kit reads {FORMAT}", "index again")
+    for owned in manager().components("index"):
+        if (owned.spec.name, owned.distribution) == (manifest["component"], manifest["distribution"]):
+            index: Index = load_target(owned.spec.target, owner=owned.distribution).load(folder)
+            return StoredIndex(index, json.loads((folder / IDS).read_text("utf8")), manifest["fingerprint"])
+    raise Unavailable(f"the index needs {manifest['distribution']}, which is not installed", f"pip install {manifest['distribution']}")

@@ -1,0 +1,185 @@
+"""The joined model: see, connect, splice, read, compress, fuse (NoteLLM-2, figure 3, from top to bottom)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
+from n2kit.prompts import IMG, WORDS, Prompter
+from n2kit.variants import SPECS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from n2kit.data.batch import Batch
+    from n2kit.data.items import Item
+    from n2kit.recipe import Recipe
+
+
+@dataclass
+class Output:
+    """What one batch of B items gives.
+
+    views: name → vectors [B, D] before the L2 norm: `multimodal`, and `visual` under mICL.
+    present: name → [B] bool, for views that not every item has.
+    states [B, T, Dh]; visual_tokens [I, Q, De] and late [I, Dh] where the variant computes them, else None.
+    """
+
+    views: dict[str, Tensor]
+    present: dict[str, Tensor]
+    states: Tensor
+    visual_tokens: Tensor | None = None
+    late: Tensor | None = None
+
+
+class Words(nn.Module):
+    """Our special words: a small embedding table of their own, so that the LLM's vocabulary is never resized."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(len(WORDS), width)
+
+    @torch.no_grad()
+    def start_at(self, llm: LLM) -> None:
+        """Start every word at the direction of the mean of the LLM's table, at the table's RMS."""
+        rows = embedding_sample(llm)
+        mean = rows.mean(0)
+        self.table.weight.copy_(mean * (rms(rows) / rms(mean).clamp_min(1e-12)))
+
+    def fill(self, x: Tensor, ids: Tensor) -> Tensor:
+        """x [B, T, De] with the rows where ids [B, T] are negative (-1, -2, …) replaced by the words."""
+        return torch.where((ids < 0)[..., None], self.table((-ids - 1).clamp_min(0)).to(x.dtype), x)
+
+
+@dataclass
+class Parts:
+    """The pieces of a joined model; `vision`, `connector` and `fusion` only where the variant uses them."""
+
+    llm: LLM
+    loss: Loss
+    vision: VisionEncoder | None = None
+    connector: Connector | None = None
+    fusion: Fusion | None = None
+
+    def items(self) -> Iterable[tuple[str, Part]]:
+        return ((k, p) for k, p in vars(self).items() if p is not None)
+
+
+@dataclass
+class Provenance:
+    """Where the parts came from: kind → reference, component, distribution, version, weights, licence."""
+
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Model(nn.Module):
+    """Any LLM joined with any vision encoder into one embedding of items."""
+
+    gain: Tensor
+
+    def __init__(self, parts: Parts, recipe: Recipe, provenance: Provenance | None = None) -> None:
+        super().__init__()
+        self.recipe, self.provenance = recipe, provenance or Provenance()
+        self.variant = SPECS[recipe.variant]
+        self.llm, self.loss = parts.llm, parts.loss
+        self.vision, self.connector, self.fusion = parts.vision, parts.connector, parts.fusion
+        self.words = Words(parts.llm.card.input_width)
+        width = parts.llm.card.output_width
+        self.head = nn.Linear(width, recipe.head.width, bias=False) if recipe.head.width else nn.Identity()
+        # What brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
+        self.register_buffer("gain", torch.ones(()))
+        self.prompter = Prompter(
+            parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0
+        )
+        for kind in ("llm", "vision"):
+            part = getattr(self, kind)
+            if part is not None and getattr(recipe, kind).tune == "frozen":
+                part.freeze()
+
+    @property
+    def parts(self) -> Parts:
+        return Parts(self.llm, self.loss, self.vision, self.connector, self.fusion)
+
+    @property
+    def width(self) -> int:
+        """D, the length of an item's vector."""
+        return self.recipe.head.width or self.llm.card.output_width
+
+    @property
+    def device(self) -> torch.device:
+        return self.words.table.weight.device
+
+    def forward(self, batch: Batch) -> Output:
+        """Compute the vectors of B items; see `Output` for shapes."""
+        seen = self.see(batch)
+        x = self.words.fill(self.llm.embed(batch.ids.clamp_min(0)), batch.ids)
+        tokens = None
+        if seen is not None and self.connector is not None and bool(batch.in_prompt.any()):
+            tokens = self.gain * self.connector(seen.tokens, seen.mask)
+            x = x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype))
+        states = self.llm(x)
+        every = torch.arange(len(states), device=states.device)
+        words = {"multimodal": states[every, batch.final].to(self.gain.dtype)}
+        present = {}
+        if self.variant.micl:
+            words["visual"] = states[every, batch.visual.clamp_min(0)].to(self.gain.dtype)
+            present["visual"] = batch.visual >= 0
+        late = None
+        if seen is not None and self.fusion is not None:
+            late = self.fusion.project(seen.pooled)
+            words = {name: self._fuse(word, seen.pooled, batch.rows) for name, word in words.items()}
+        return Output({name: self.head(w) for name, w in words.items()}, present, states, tokens, late)
+
+    def see(self, batch: Batch) -> VisionOut | None:
+        """The vision encoder's output for the pictures of a batch; None where there are none."""
+        if batch.seen is not None or batch.pixels is None or self.vision is None:
+            return batch.seen
+        out: VisionOut = self.vision(batch.pixels)
+        return VisionOut(*(None if t is None else t.to(self.gain.dtype) if t.is_floating_point() else t for t in out))
+
+    def _fuse(self, word: Tensor, pooled: Tensor, rows: Tensor) -> Tensor:
+        """Fuse the pooled vectors [I, Dp] into the words [B, Dh] of their items; an item without a picture keeps its word."""
+        assert self.fusion is not None
+        fused = self.fusion(word[rows], pooled)
+        return word.index_copy(0, rows, fused.to(word.dtype))
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Start the connector's output at the RMS of the LLM's embeddings (an uncalibrated one has some 50 times as much)."""
+        if self.vision is None or self.connector is None:
+            return
+        size = self.vision.card.image_size
+        noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+        was_training = self.training
+        seen = self.eval().vision(noise.to(self.device))  # type: ignore[misc]
+        output = self.connector(seen.tokens.to(self.gain.dtype), seen.mask)
+        self.train(was_training)
+        self.gain.fill_(rms(embedding_sample(self.llm)) / rms(output))
+
+    def encode(self, items: Sequence[Item | dict[str, Any]], **options: Any) -> np.ndarray:
+        """Unit vectors [n, D], float32, in the order of `items`; see `n2kit.embed.encode` for the options."""
+        from n2kit.embed import encode
+
+        return encode(self, items, **options).vectors
+
+    def save(self, folder: str | Path) -> None:
+        """Write a bundle; see `n2kit.bundle`."""
+        from n2kit.bundle import save
+
+        save(self, Path(folder))
+
+
+def rms(x: Tensor) -> Tensor:
+    return x.float().pow(2).mean().sqrt()
+
+
+def embedding_sample(llm: LLM, most: int = 4096) -> Tensor:
+    """Rows of the LLM's input table [n, De] as its `embed` gives them, spread over the whole vocabulary."""
+    ids = torch.linspace(0, llm.card.vocab - 1, min(most, llm.card.vocab)).long()
+    return llm.embed(ids[None].to(next(llm.parameters()).device))[0].detach().float()

@@ -1,0 +1,186 @@
+"""The five interfaces, and what they pass to each other. Shapes are the contract.
+
+`B` items, `I` images, `N` vision tokens, `Q` connector tokens, `T` padded length, `Dv/Dp` vision token/pooled width,
+`De` LLM input width, `Dh` LLM output width (De differs from Dh in OPT).
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from n2kit.cards import LLMCard, VisionCard
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pydantic import BaseModel
+    from transformers import PreTrainedTokenizerBase
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARDS: dict[str, type[VisionCard] | type[LLMCard]] = {"vision": VisionCard, "llm": LLMCard}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a backbone is created from: its options, and its weights' place (None: random)."""
+
+    config: Any  # the component's pydantic model
+    path: Path | None = None
+
+
+class VisionOut(NamedTuple):
+    """`tokens` [I, N, Dv], `pooled` [I, Dp], `mask` [I, N] bool or None where every token is real."""
+
+    tokens: Tensor
+    pooled: Tensor
+    mask: Tensor | None = None
+
+
+class Part(nn.Module, ABC):
+    """A piece of the joined model that can be frozen, saved and loaded on its own."""
+
+    frozen: bool = False
+
+    def freeze(self) -> Self:
+        """No gradient and eval mode from now on, whatever `.train()` says: running statistics would drift otherwise."""
+        self.requires_grad_(False)
+        self.frozen = True
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self.frozen)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Modules in order of depth: what checkpointing, sharding and layer-wise settings work on."""
+        return []
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write configuration and weights (safetensors) into an empty folder."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """What `save` wrote, bit-equal. Raises if a weight is missing or left over."""
+
+
+class VisionEncoder(Part):
+    """Images → tokens and one pooled vector. The image transform belongs to the part and is saved with it."""
+
+    card: VisionCard
+
+    @classmethod
+    @abstractmethod
+    def create(cls, origin: Origin) -> Self: ...
+
+    @abstractmethod
+    def transform(self, image: Image) -> Tensor:
+        """One RGB image of any size → pixels [3, H, W]."""
+
+    @abstractmethod
+    def forward(self, pixels: Tensor) -> VisionOut:
+        """pixels [I, 3, H, W] → tokens [I, N, Dv], pooled [I, Dp]."""
+
+    @property
+    @abstractmethod
+    def transform_id(self) -> str:
+        """A text that differs whenever `transform` computes something else."""
+
+
+class LLM(Part):
+    """A language model that reads embeddings and gives its final-norm states. Inputs are right padded; no LM head."""
+
+    card: LLMCard
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    @abstractmethod
+    def create(cls, origin: Origin) -> Self: ...
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [B, T] → input embeddings [B, T, De]."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, De] → states after the final norm [B, T, Dh]."""
+
+
+class NewPart(Part):
+    """A part that starts at random, from its options and the cards of the backbones that it joins."""
+
+    config_class: ClassVar[type[BaseModel]]
+
+    def __init__(self, config: Any, **cards: VisionCard | LLMCard) -> None:
+        super().__init__()
+        self.config, self.cards = config, cards
+
+    def save(self, folder: Path) -> None:
+        facts = {"options": self.config.model_dump(), "cards": {k: asdict(c) for k, c in self.cards.items()}}
+        (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=1))
+        if next(self.parameters(), None) is not None:
+            save_model(self, str(folder / WEIGHTS_FILE))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        facts = json.loads((folder / CONFIG_FILE).read_text("utf8"))
+        part = cls(
+            cls.config_class.model_validate(facts["options"]),
+            **{kind: CARDS[kind](**card) for kind, card in facts["cards"].items()},
+        )
+        if next(part.parameters(), None) is not None:
+            load_model(part, str(folder / WEIGHTS_FILE), strict=True)
+        return part
+
+
+class Connector(NewPart):
+    """Vision tokens → visual tokens in the LLM's input space: `cls(config, vision=card, llm=card)`."""
+
+    tokens: int  # Q, the same for every image
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens [I, N, Dv], mask [I, N] or None → [I, Q, De]."""
+
+
+class Fusion(NewPart):
+    """Late fusion of the pooled image vector into a compressed word (NoteLLM-2): `cls(config, vision=card, llm=card)`."""
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """pooled [B, Dp] → the late feature, [B, Dh] where the fusion projects."""
+        return pooled
+
+    @abstractmethod
+    def forward(self, hidden: Tensor, pooled: Tensor) -> Tensor:
+        """hidden [B, Dh], pooled [B, Dp] → [B, Dh]."""
+
+
+class LossOut(NamedTuple):
+    """`loss` is a scalar; `terms` are detached scalars to log."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+class Loss(NewPart):
+    """Pairs of views → one scalar: `cls(config)`. Row i and row i+B of a view are partners."""
+
+    @abstractmethod
+    def forward(
+        self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, exclude: Tensor | None = None
+    ) -> LossOut:
+        """Compute the loss of one batch of pairs.
+
+        Args:
+            views: name → vectors [2B, D], not normalised; `multimodal` always, `visual` under mICL.
+            present: name → [2B] bool, False where an item has no such view (no image, say).
+            exclude: [2B, 2B] bool, True for pairs of rows that are no negatives: the same item, known positives.
+        """

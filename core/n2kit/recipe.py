@@ -1,0 +1,236 @@
+"""The typed settings of a run, and where each of them came from.
+
+Precedence: flag > `N2KIT_*` variable > recipe file > project `n2kit.yaml` > user file > default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from n2kit.errors import BadInput
+
+VariantName = Literal[
+    "text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"
+]
+VARIANTS: tuple[str, ...] = get_args(VariantName)
+CHOICES = ("llm", "vision", "connector", "fusion", "loss")
+PROJECT_FILE = Path("n2kit.yaml")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Choice(BaseModel):
+    """A component by name; every other key is an option of that component."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Backbone(Choice):
+    """An LLM or a vision encoder. `tune`: `frozen` stays bit-equal and in eval mode, `full` trains all of it."""
+
+    tune: Literal["frozen", "full"] = "frozen"
+
+
+class Head(Settings):
+    width: int | None = Field(64, ge=1, description="embedding width; null keeps the LLM's own")
+
+
+class Prompt(Settings):
+    """Fields are cut, never the end of the prompt. A null limit is the template's own."""
+
+    template: str = Field("en", description="a built-in name (en, zh, compact) or a YAML file")
+    body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
+    title_chars: int | None = Field(None, ge=0)
+    content_chars: int | None = Field(None, ge=0)
+    topics: int | None = Field(None, ge=0, description="most topics an item keeps")
+
+
+class Train(Settings):
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1, description="stops after so many steps; overrides epochs")
+    batch_size: int = Field(16, ge=2, description="pairs a step: twice as many items")
+    lr: float = Field(3e-6, gt=0, description="learning rate of the backbones that are tuned")
+    new_lr: float | None = Field(1e-4, gt=0, description="learning rate of connector, fusion, head, words; null: lr")
+    weight_decay: float = Field(0.001, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    save_steps: int = Field(500, ge=1)
+    eval_steps: int = Field(100, ge=1)
+    log_steps: int = Field(10, ge=1)
+    feature_cache_gb: float = Field(4.0, ge=0, description="memory for the frozen vision encoder's features; 0: none")
+
+
+class Recipe(Settings):
+    """Everything that decides what a model computes and how it is trained."""
+
+    llm: Backbone = Backbone(name="qwen", tune="full")
+    vision: Backbone = Backbone(name="siglip")
+    connector: Choice = Choice(name="qformer")
+    fusion: Choice = Choice(name="gate")
+    loss: Choice = Choice(name="notellm2")
+    variant: VariantName = "notellm2"
+    head: Head = Head()
+    prompt: Prompt = Prompt()
+    train: Train = Train()
+
+    def digest(self) -> str:
+        """A hash of every setting: what makes two runs the same run."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+@dataclass
+class Resolved:
+    """A recipe with, for each dotted key, what set it (`flag`, `file:line`, a variable, `default`)."""
+
+    recipe: Recipe
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def was_set(self, key: str) -> bool:
+        return any(k == key or k.startswith(key + ".") for k in self.origin)
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    file: Path | None = None,
+    base: Recipe | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Merge all layers and validate once.
+
+    Args:
+        flags: dotted key → value; None values are absent.
+        file: a recipe file; its errors are reported by line.
+        base: what takes the place of the defaults (a bundle's own recipe).
+
+    Raises:
+        BadInput: every wrong setting, each with its place.
+    """
+    merged: dict[str, Any] = base.model_dump() if base else {}
+    origin: dict[str, str] = {}
+    for path in (_user_file(), PROJECT_FILE):
+        if path.is_file():
+            _overlay(merged, origin, _read_yaml(path))
+    if file is not None:
+        if not file.is_file():
+            raise BadInput(f"no recipe file {file}", "n2kit config show prints one to start from")
+        _overlay(merged, origin, _read_yaml(file))
+    _overlay(merged, origin, _from_env(os.environ if env is None else env))
+    _overlay(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items() if v is not None])
+    try:
+        return Resolved(Recipe.model_validate(merged), origin)
+    except ValidationError as error:
+        raise BadInput(_explain(error, origin), "n2kit config show lists every key") from None
+
+
+def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
+    """`--set a.b=c` as dotted key → YAML value.
+
+    Raises:
+        BadInput: no `=`, or a key that no setting begins with.
+    """
+    flags: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set {pair!r}: expected key=value", "for example --set train.lr=1e-4")
+        flags[key.strip()] = _scalar(value)
+    return flags
+
+
+def _scalar(text: str) -> Any:
+    value = yaml.safe_load(text) if text else None
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as a string
+        except ValueError:
+            return value
+    return value
+
+
+def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """`N2KIT_TRAIN__LR=1e-4` sets `train.lr`; other N2KIT_ variables (cache folder and the like) are not settings."""
+    out = []
+    for name, text in sorted(env.items()):
+        key = name.removeprefix("N2KIT_").lower().replace("__", ".")
+        if name.startswith("N2KIT_") and key.split(".")[0] in Recipe.model_fields:
+            out.append((key, _scalar(text), name))
+    return out
+
+
+def _overlay(merged: dict[str, Any], origin: dict[str, str], entries: Iterable[tuple[str, Any, str]]) -> None:
+    """Write one layer over `merged`, component names first: a new name drops the options of the one before."""
+    named = [(f"{k}.name" if k in CHOICES and isinstance(v, str) else k, v, w) for k, v, w in entries]
+    for key, value, where in sorted(named, key=lambda e: not e[0].endswith(".name")):
+        *parents, last = key.split(".")
+        node = merged
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = Recipe.model_fields[parent].default.model_dump() if parent in CHOICES else {}
+            node = node[parent]
+        if parents and parents[0] in CHOICES and last == "name" and node.get("name") != value:
+            for stale in set(node) - {"tune"}:
+                del node[stale]
+        node[last] = value
+        origin[key] = where
+
+
+def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
+    """Leaves of a YAML file as (dotted key, value, `file:line`)."""
+    try:
+        root = yaml.compose(path.read_text("utf8"), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise BadInput(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}", "correct the file") from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise BadInput(f"{path}:1: expected settings by name", "n2kit config show prints a recipe")
+    return list(_leaves(root, "", path))
+
+
+def _leaves(node: yaml.MappingNode, prefix: str, path: Path) -> Iterable[tuple[str, Any, str]]:
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+            yield from _leaves(value_node, key + ".", path)
+            continue
+        loader = yaml.SafeLoader("")
+        value = loader.construct_object(value_node, deep=True)
+        value = _scalar(value) if isinstance(value, str) and value_node.style is None else value
+        yield key, value, f"{path}:{key_node.start_mark.line + 1}"
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        where = origin.get(key) or next((w for k, w in origin.items() if k.startswith(key)), "default")
+        lines.append(f"{where}: {key}: {problem['msg']}")
+    return "\n".join(lines) if len(lines) == 1 else f"{len(lines)} settings are wrong\n" + "\n".join(lines)
+
+
+def _user_file() -> Path:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "n2kit" / "config.yaml"

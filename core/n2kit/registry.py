@@ -1,0 +1,233 @@
+"""From what a user types to one component: registry.yaml, plug-ins, weight sources.
+
+A reference is `NAME[:VARIANT][@SOURCE]`: an alias of the catalogue, a plug-in's component, `distribution/component`, or a
+bare source (`hf:org/name`, `file:folder`), whose own configuration then says which component reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from n2kit.cards import KINDS, Kind, LLMCard, Variant, VisionCard
+from n2kit.errors import BadInput, Mismatch, Unavailable
+from n2kit.manager import Manager, Owned, load_target, manager, nearest, require
+from n2kit.weights import SCHEMES, Weights
+
+BACKBONES: tuple[Kind, ...] = ("llm", "vision")
+_SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
+_CARDS: dict[str, type[VisionCard] | type[LLMCard]] = {"vision": VisionCard, "llm": LLMCard}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A resolved choice: which class, with which options, from which weights."""
+
+    kind: Kind
+    reference: str  # canonical; pasting it back gives the same component
+    owned: Owned
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Weights = field(default_factory=lambda: Weights("random"))
+    declared: VisionCard | LLMCard | None = None
+    licence: str | None = None
+
+    def config(self) -> Any:
+        """The component's options, validated.
+
+        Raises:
+            BadInput: an option that the component does not have, or a value that it does not take.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return self.load(self.owned.spec.config).model_validate(dict(self.options))
+        except ValidationError as error:
+            what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise BadInput(f"{self.kind} {self.reference}: {what}", f"n2kit ls {self.kind} --json lists options") from None
+
+    def load(self, target: str) -> Any:
+        return load_target(target, owner=self.owned.distribution)
+
+    def cls(self) -> Any:
+        """The component's class; imports what it needs."""
+        require(self.owned.spec, self.owned.distribution)
+        return self.load(self.owned.spec.target)
+
+    def card(self) -> VisionCard | LLMCard:
+        """Facts for the plan: what the catalogue or the plug-in declares, else what the weights' own configuration says."""
+        if self.declared is not None:
+            return self.declared
+        if self.owned.spec.card is None:
+            raise Unavailable(f"{self.kind} {self.reference} declares no card", "its plug-in must name one in its spec")
+        return self.load(self.owned.spec.card)(self.config(), self.weights.locate(["config.json", "*.safetensors"]))  # type: ignore[no-any-return]
+
+
+class Registry:
+    """The catalogue (built in, then the user's, then the project's file) over the installed plug-ins."""
+
+    def __init__(self, plugins: Manager, layers: list[Path] | None = None) -> None:
+        self.plugins = plugins
+        self.aliases: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self.known: dict[str, str] = {}
+        self._merge(yaml.safe_load(_built_in()), "registry.yaml")
+        for path in _override_files() if layers is None else layers:
+            self._merge(_read(path), str(path))
+
+    def _merge(self, content: Any, where: str) -> None:
+        if not isinstance(content, dict):
+            raise BadInput(f"{where}: expected a mapping of kinds", "see the registry.yaml that n2kit ships")
+        for package, pip_line in (content.get("known_plugins") or {}).items():
+            self.known[package] = pip_line
+        for kind in KINDS:
+            for name, entry in (content.get(kind) or {}).items():
+                if not isinstance(entry, dict) or "component" not in entry:
+                    raise BadInput(f"{where}: {kind}.{name} names no component", "write `component: NAME` under it")
+                self.aliases[kind][name] = entry
+
+    def names(self, kind: Kind) -> list[str]:
+        """Everything a user can write for a kind, without variants."""
+        return sorted({*self.aliases[kind], *(o.spec.name for o in self.plugins.components(kind))})
+
+    def variants(self, kind: Kind, name: str) -> dict[str, Variant]:
+        """The variants of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
+        alias = self.aliases[kind].get(name)
+        owned = self.plugins.find(kind, alias["component"] if alias else name)
+        listed = {str(k): _variant(kind, v) for k, v in (alias or {}).get("variants", {}).items()}
+        return listed | {k: v for k, v in (dict(owned.spec.variants) if owned else {}).items() if k not in listed}
+
+    def resolve(self, kind: Kind, text: str) -> Component:
+        """Raises BadInput for an unknown name, Unavailable for a known one that is not installed."""
+        reference, source = ([*_SOURCE.split(text.strip(), maxsplit=1), None])[:2]
+        if not reference:
+            raise BadInput(f"no {kind} given", f"n2kit ls {kind}")
+        name, colon, variant = reference.partition(":")
+        if kind in BACKBONES and colon and name in SCHEMES and not (name == "hf" and variant in self.variants(kind, "hf")):
+            return self._by_source(kind, reference)
+        alias = self.aliases[kind].get(name)
+        owned = self.plugins.find(kind, alias["component"] if alias else name)
+        if owned is None:
+            raise self._unknown(kind, name)
+        component = self._with_variant(kind, name, variant, alias, owned, source is not None)
+        if source is None:
+            return component
+        return replace(component, reference=f"{component.reference}@{source}", weights=Weights.parse(source), declared=None)
+
+    def _with_variant(
+        self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
+    ) -> Component:
+        known = self.variants(kind, name)
+        base = dict((alias or {}).get("options", {}))
+        if not variant:
+            variant = str((alias or {}).get("default", "")) or next(iter(known), "")
+        if variant in known:
+            chosen = known[variant]
+            reference = f"{name}:{variant}"
+            options = base | dict(chosen.options)
+            return Component(
+                kind, reference, owned, options, Weights.parse(chosen.weights), chosen.card, chosen.licence
+            )
+        spec = owned.spec
+        if variant and spec.shorthand:
+            # `qformer:16` and `timm:resnet18` set the one option that a component is chosen by.
+            value: Any = int(variant) if variant.isdigit() else variant
+            chosen = Variant()
+            if spec.wildcard and not sourced:
+                chosen = load_target(spec.wildcard, owner=owned.distribution)(variant)
+            options = base | {spec.shorthand: value} | dict(chosen.options)
+            return Component(kind, f"{name}:{variant}", owned, options, Weights.parse(chosen.weights), chosen.card)
+        if variant:
+            hint = nearest(variant, known) or f"{name} has {', '.join(known) or 'no variants'}"
+            raise BadInput(f"{kind} {name!r} has no variant {variant!r}", hint)
+        return Component(kind, name, owned, base)
+
+    def _by_source(self, kind: Kind, source: str) -> Component:
+        if source.startswith("hf:") and Path(source[3:]).expanduser().is_dir():
+            source = "file:" + source[3:]
+        weights = Weights.parse(source)
+        found = weights.locate(["config.json"])
+        assert found is not None
+        config_file = found / "config.json"
+        model_type = json.loads(config_file.read_text("utf8")).get("model_type") if config_file.is_file() else None
+        candidates = self.plugins.components(kind)
+        owned = next((o for o in candidates if model_type in o.spec.model_types), None)
+        owned = owned or next((o for o in candidates if "*" in o.spec.model_types), None)
+        if owned is None:
+            readable = ", ".join(sorted({t for o in candidates for t in o.spec.model_types}))
+            raise BadInput(
+                f"no installed {kind} component reads {source} (model_type {model_type!r})", f"readable: {readable}"
+            )
+        return Component(kind, source, owned, {}, weights)
+
+    def _unknown(self, kind: Kind, name: str) -> BadInput | Unavailable:
+        if name in self.known:
+            return Unavailable(f"{kind} {name!r} comes with a plug-in that is not installed", self.known[name])
+        for broken in self.plugins.broken():
+            if name in (broken.name, f"{broken.distribution}/{broken.name}"):
+                return Unavailable(
+                    f"plug-in {broken.distribution}/{broken.name} is broken: {broken.problem}",
+                    f"n2kit plugins check {broken.name}",
+                )
+        for other in KINDS:
+            if other != kind and name in self.names(other):
+                return BadInput(f"{name!r} is a {other}, not a {kind}", f"write --{other} {name}; n2kit ls {kind} lists {kind} names")
+        return BadInput(f"unknown {kind} {name!r}", nearest(name, self.names(kind)) or f"n2kit ls {kind}")
+
+
+@functools.cache
+def registry() -> Registry:
+    """The catalogue of this process."""
+    return Registry(manager())
+
+
+def check_card(reference: str, declared: VisionCard | LLMCard | None, measured: VisionCard | LLMCard) -> None:
+    """Raises Mismatch if loaded weights are not what the catalogue said they are."""
+    if declared is None or declared == measured:
+        return
+    wrong = [
+        f"{k} declared {getattr(declared, k)}, measured {getattr(measured, k)}"
+        for k in declared.__dataclass_fields__
+        if getattr(declared, k) != getattr(measured, k)
+    ]
+    raise Mismatch(f"{reference}: {'; '.join(wrong)}", "correct the card in registry.yaml, or give the right weights")
+
+
+def _variant(kind: Kind, entry: dict[str, Any]) -> Variant:
+    card = entry.get("card")
+    weights = entry.get("weights", "random")
+    if entry.get("revision"):
+        weights = f"{weights}@{entry['revision']}"
+    return Variant(
+        weights=weights,
+        options=entry.get("options", {}),
+        card=_CARDS[kind](**card) if card else None,
+        licence=entry.get("licence"),
+        notes=entry.get("notes"),
+    )
+
+
+def _built_in() -> str:
+    packaged = resources.files("n2kit").joinpath("registry.yaml")
+    if packaged.is_file():
+        return packaged.read_text("utf8")
+    return (Path(__file__).parents[2] / "registry.yaml").read_text("utf8")
+
+
+def _override_files() -> list[Path]:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [p for p in (config / "n2kit" / "registry.yaml", Path("n2kit-registry.yaml")) if p.is_file()]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf8"))
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not valid YAML: {error}".replace("\n", " "), "correct the file") from None

@@ -1,0 +1,1 @@
+"""What shows that n2kit, or a plug-in of it, computes what it says."""

@@ -1,0 +1,332 @@
+"""Parity with the paper's own code: `python -m n2kit.testing.reference DIR [--json]`.
+
+DIR holds `cases.json`, one `NAME.safetensors` a case (`param.*`, `input.*`, `output.*`, `grad.*` under the reference's names), and
+`recall.json` with `recall.safetensors`. Each case is built through the interfaces that users run, with every random weight
+replaced by the reference's, and everything that the file holds is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from n2kit.assemble import from_plan
+from n2kit.data.batch import Batch, collate
+from n2kit.errors import BadInput, N2kitError
+from n2kit.model import Model
+from n2kit.plan import make_plan
+from n2kit.prompts import IMG, IMG_EMB, lay_out
+from n2kit.recipe import resolve
+from n2kit.registry import registry
+from n2kit.variants import SPECS
+
+VALUE_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-4
+# A gradient that is zero by symmetry (a key's bias) is compared with this share of the largest one, not with its own noise.
+GRADIENT_FLOOR = 1e-3
+NOT_YET = {"saliency": "saliency", "generation": "the NoteLLM v1 objective"}
+
+# The reference's parameter names → ours; the first prefix that fits.
+KEYS = {
+    "model.": "llm.model.",
+    "vision_tower.vision_tower.vision_model.": "vision.model.",
+    "qformer.": "connector.qformer.",
+    "query_tokens": "connector.queries",
+    "mm_projector.": "connector.project.",
+    "mm_projector_latefusion.": "fusion.late.",
+    "gate.trans_all.": "fusion.gate.",
+    "linear.": "head.",
+    "temperature": "loss.temperature",
+}
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@dataclass
+class Result:
+    """One case: the largest relative difference of values and of gradients, or why it was not run."""
+
+    name: str
+    status: str  # passed | failed | not yet
+    value: float = 0.0
+    gradient: float = 0.0
+    compared: int = 0
+    worst: str = ""
+    reason: str = ""
+    differences: dict[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        if self.status == "not yet":
+            return f"{self.name:<24} not yet  {self.reason}"
+        detail = self.reason or f"values {self.value:.1e}  gradients {self.gradient:.1e}  ({self.compared} compared, worst {self.worst})"
+        return f"{self.name:<24} {self.status:<8} {detail}"
+
+
+def check(folder: Path) -> Iterator[Result]:
+    """Check every case of a folder, one result at a time.
+
+    Raises:
+        BadInput: the folder holds no cases.json and no recall.json.
+    """
+    cases, recall = folder / "cases.json", folder / "recall.json"
+    if not cases.is_file() and not recall.is_file():
+        raise BadInput(f"{folder} holds no cases.json", "give a folder of reference cases")
+    if cases.is_file():
+        content = json.loads(cases.read_text("utf8"))
+        for case in content["cases"]:
+            yield _guarded(case["name"], lambda case=case: model_case(case, content["config"], folder))  # type: ignore[misc]
+    if recall.is_file():
+        yield _guarded("recall", lambda: recall_case(folder))
+
+
+def _guarded(name: str, run: Any) -> Result:
+    try:
+        result: Result = run()
+    except (N2kitError, KeyError, RuntimeError, OSError, ValueError) as error:
+        result = Result(name, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+    return result
+
+
+def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Result:
+    """Compare the loss and its terms, every output and every gradient of one case."""
+    for mark, what in NOT_YET.items():
+        if case["variant"].get(mark) or case["name"].startswith(mark):
+            return Result(case["name"], "not yet", reason=what)
+    data = load_file(folder / f"{case['name']}.safetensors")
+    model = build_case(case, config)
+    load_parameters(model, data, config)
+    batch = batch_of(data, config, case)
+    out = model(batch)
+    ours: dict[str, Tensor] = {
+        "output.embedding": out.views["multimodal"],
+        "output.last_hidden_state": out.states,
+        "output.visual_tokens": out.visual_tokens,
+        "output.visual_embedding": out.views.get("visual"),
+    }  # type: ignore[dict-item]
+    if batch.pixels is not None:
+        seen = model.see(batch)
+        assert seen is not None
+        ours["output.vision_hidden"] = seen.tokens
+        ours["output.late_feature"] = seen.pooled if out.late is None else out.late
+    result = model.loss(out.views, out.present)
+    model.loss.zero_grad()
+    result.loss.backward()
+    symmetric = registry().resolve("loss", "infonce")
+    dual = symmetric.cls()(symmetric.owned and _loss_config(symmetric, case))
+    dual.temperature.data.copy_(model.loss.temperature.data)
+    losses = {
+        "loss": result.loss,
+        "loss_multimodal": result.terms["multimodal"],
+        "loss_visual": result.terms.get("visual"),
+        "loss_dual_multimodal": dual(out.views).loss,
+    }
+    return _compare(case, data, ours, losses, model, config, batch)
+
+
+def build_case(case: dict[str, Any], config: dict[str, Any]) -> Model:
+    """The model of a case, from the recipe that a user would write for it."""
+    q = config["qformer"]
+    settings = {
+        "llm": "llama:tiny",
+        "llm.config": _known(config["llama"], "LlamaConfig"),
+        "llm.tune": "full",
+        "vision": "clip:tiny",
+        "vision.config": _known(config["clip_vision"], "CLIPVisionConfig"),
+        "variant": variant_name(case["variant"]),
+        "loss": "notellm2",
+        "loss.text_weight": case.get("text_weight"),
+        "loss.vision_weight": case.get("vision_weight"),
+        "loss.temperature": case.get("temperature"),
+        "connector": "qformer",
+        "connector.tokens": case.get("num_query_tokens"),
+        "connector.width": q["hidden_size"],
+        "connector.heads": q["num_attention_heads"],
+        "connector.inner": q["intermediate_size"],
+        "connector.layers": q["num_hidden_layers"],
+        "connector.cross_every": q["cross_attention_frequency"],
+        "prompt.template": "compact",
+        "prompt.body_tokens": 64,
+    }
+    recipe = resolve(settings, env={}).recipe
+    width = case.get("dim_reduction") or -1
+    recipe.head.width = width if width > 0 else None
+    recipe.loss = recipe.loss.model_copy(update={"max_scale": None})  # the reference never clamps
+    model = from_plan(make_plan(recipe)).eval()
+    model.gain.fill_(1.0)  # nor does it calibrate
+    return model
+
+
+def variant_name(switches: dict[str, bool]) -> str:
+    """The variant whose switches these are.
+
+    Raises:
+        BadInput: there is none.
+    """
+    image, early, late, micl = (switches.get(k, False) for k in ("image", "early_fusion", "late_fusion", "mICL"))
+    for name, spec in SPECS.items():
+        if spec.text and (spec.early, spec.late, spec.micl) == (image and early, image and late, micl):
+            return name
+    raise BadInput(f"no variant has the switches {switches}")
+
+
+def batch_of(data: dict[str, Tensor], config: dict[str, Any], case: dict[str, Any]) -> Batch:
+    """The case's token ids and pictures as the batch that users' items become."""
+    words = {config["image_token_id"]: IMG, config["image_emb_token_id"]: IMG_EMB}
+    sequences = []
+    for row in data["input.input_ids"].tolist():
+        while row and row[-1] == config["pad_token_id"]:
+            row.pop()
+        sequences.append(lay_out([words.get(i, i) for i in row], case.get("num_query_tokens", 0)))
+    pixels = data.get("input.images") if case["variant"].get("image") else None
+    batch = collate(sequences, range(len(sequences)) if pixels is not None else [])
+    batch.pixels = pixels
+    return batch
+
+
+def load_parameters(model: Model, data: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Copy `param.*` into the model.
+
+    Raises:
+        KeyError: a parameter of the case that the model does not have.
+    """
+    own = dict(model.named_parameters())
+    for name, value in data.items():
+        if not name.startswith("param."):
+            continue
+        target = our_name(name.removeprefix("param."))
+        if target.split(".")[0] in ("vision", "connector", "fusion") and getattr(model, target.split(".")[0]) is None:
+            continue  # the reference keeps parts that a variant does not use
+        own[target].data.copy_(value.reshape(own[target].shape))
+        if name == "param." + EMBEDDING:
+            for token, word in ((config["image_token_id"], IMG), (config["image_emb_token_id"], IMG_EMB)):
+                model.words.table.weight.data[-word - 1] = value[token]
+
+
+def our_name(name: str) -> str:
+    """Raises KeyError for a name that is in no part of the method."""
+    for prefix, ours in KEYS.items():
+        if name.startswith(prefix):
+            return ours + name.removeprefix(prefix)
+    raise KeyError(f"unknown parameter {name}")
+
+
+def gradient(model: Model, name: str, config: dict[str, Any]) -> Tensor:
+    """Our gradient under the reference's name; the special words' rows are put back into the LLM's table."""
+    parameter = dict(model.named_parameters())[our_name(name)]
+    out = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+    if name == EMBEDDING and model.words.table.weight.grad is not None:
+        for token, word in ((config["image_token_id"], IMG), (config["image_emb_token_id"], IMG_EMB)):
+            out[token] += model.words.table.weight.grad[-word - 1]
+    return out
+
+
+def _compare(
+    case: dict[str, Any],
+    data: dict[str, Tensor],
+    ours: dict[str, Tensor],
+    losses: dict[str, Tensor | None],
+    model: Model,
+    config: dict[str, Any],
+    batch: Batch,
+) -> Result:
+    result = Result(case["name"], "passed")
+    for name, value in losses.items():
+        if name in case:
+            if value is None:
+                raise BadInput(f"the case states {name}, which this variant does not compute")
+            result.differences[name] = _relative(value.detach(), torch.tensor(case[name]))
+    real = torch.arange(batch.ids.shape[1])[None] <= batch.final[:, None]
+    for name, expected in data.items():
+        if name.startswith("output."):
+            got = ours.get(name)
+            if got is None:
+                raise BadInput(f"the case states {name}, which this variant does not compute")
+            if name == "output.last_hidden_state":  # padding is nobody's business
+                got, expected = got[real], expected[:, : real.shape[1]][real]
+            result.differences[name] = _relative(got.detach(), expected)
+    result.value = max(result.differences.values())
+    gradients = {n: t for n, t in data.items() if n.startswith("grad.")}
+    floor = GRADIENT_FLOOR * max((t.abs().max().item() for t in gradients.values()), default=0.0)
+    for name, expected in gradients.items():
+        got = gradient(model, name.removeprefix("grad."), config).reshape(expected.shape)
+        result.differences[name] = _relative(got, expected, floor)
+        result.gradient = max(result.gradient, result.differences[name])
+    result.compared = len(result.differences)
+    result.worst = max(result.differences, key=lambda n: result.differences[n] / (GRADIENT_LIMIT if n.startswith("grad.") else VALUE_LIMIT))
+    # `not <=`, so that a NaN fails.
+    if not (result.value <= VALUE_LIMIT and result.gradient <= GRADIENT_LIMIT):
+        result.status = "failed"
+    return result
+
+
+def recall_case(folder: Path) -> Result:
+    """Compare the reference's greedy pair selection, its pool, and every recall."""
+    from n2kit.evaluate import evaluate
+
+    content = json.loads((folder / "recall.json").read_text("utf8"))
+    vectors = load_file(folder / "recall.safetensors")["embeddings"].numpy()
+    metrics = {int(k.rpartition("@")[2]): v for k, v in content["metrics"].items() if "@" in k}
+    report = evaluate(content["ids"], vectors, [tuple(p) for p in content["pairs"]], ks=sorted(metrics))
+    result = Result("recall", "passed", compared=len(metrics) + 2)
+    for k, expected in metrics.items():
+        result.differences[f"recall@{k}"] = _relative(torch.tensor(report.recall[k]), torch.tensor(expected))
+    result.value = max(result.differences.values())
+    result.worst = max(result.differences, key=lambda n: result.differences[n])
+    if report.queries != len(content["queries"]) or report.pool != len(content["pool"]) or not result.value <= VALUE_LIMIT:
+        result.status = "failed"
+        result.reason = f"queries {report.queries} of {len(content['queries'])}, pool {report.pool} of {len(content['pool'])}, recall off by {result.value:.1e}"
+    return result
+
+
+def _relative(got: Tensor, expected: Tensor, floor: float = 0.0) -> float:
+    """Largest absolute difference, as a share of the largest expected magnitude."""
+    if got.shape != expected.shape:
+        raise ValueError(f"shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
+    scale = max(expected.abs().max().item(), floor, 1e-30)
+    return (got.double() - expected.double()).abs().max().item() / scale
+
+
+def _known(config: dict[str, Any], cls: str) -> dict[str, Any]:
+    """A configuration written by an old transformers without the keys that this one has renamed or dropped."""
+    import transformers
+
+    defaults = getattr(transformers, cls)().to_dict()
+    ignored = {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "return_dict", "rope_parameters"}
+    return {k: v for k, v in config.items() if (k in defaults and k not in ignored and v is not None) or k == "model_type"}
+
+
+def _loss_config(component: Any, case: dict[str, Any]) -> Any:
+    config = component.config()
+    return config.model_copy(update={"max_scale": None, "temperature": case.get("temperature", config.temperature)})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print one line a case; 1 if any fails."""
+    parser = argparse.ArgumentParser(prog="python -m n2kit.testing.reference", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", action="store_true", help="one JSON document with every difference")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    results = []
+    try:
+        for result in check(options.folder):
+            results.append(result)
+            if not options.json:
+                print(result.line(), flush=True)
+    except BadInput as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    if options.json:
+        print(json.dumps([vars(r) for r in results], indent=1))
+    return int(any(r.status == "failed" for r in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

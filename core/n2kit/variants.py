@@ -1,0 +1,35 @@
+"""The ways of the paper's ablation to let image and text into one vector (NoteLLM-2, table 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VariantSpec:
+    """What a variant switches on.
+
+    early: visual tokens stand in the prompt. late: the pooled image vector is fused into the compressed word.
+    micl: the image's own compressed word is a worked example in the prompt, and a second training view.
+    """
+
+    early: bool
+    late: bool
+    micl: bool
+    text: bool
+    summary: str
+
+    @property
+    def image(self) -> bool:
+        return self.early or self.late
+
+
+SPECS: dict[str, VariantSpec] = {
+    "text_only": VariantSpec(False, False, False, True, "the language model alone"),
+    "image_only": VariantSpec(True, False, False, False, "visual tokens alone"),
+    "basic": VariantSpec(True, False, False, True, "visual tokens in the prompt"),
+    "only_late_fusion": VariantSpec(False, True, False, True, "text prompt; the image enters through the gate"),
+    "late_early_fusion": VariantSpec(True, True, False, True, "basic + gate"),
+    "micl": VariantSpec(True, False, True, True, "the image compressed first, as an in-context example"),
+    "notellm2": VariantSpec(True, True, True, True, "mICL + gate: the paper's method"),
+}

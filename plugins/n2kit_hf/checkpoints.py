@@ -1,0 +1,59 @@
+"""Loading and initialising transformers models: strictly, quietly, without anybody's code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from n2kit.errors import BadInput
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_model(cls: Any, folder: Path, dtype: Any) -> PreTrainedModel:
+    """`from_pretrained`, safetensors only, strict: a weight that the checkpoint lacks is an error, not a random number.
+
+    Raises:
+        BadInput: the folder is no checkpoint of that class, or one with missing weights.
+    """
+    try:
+        with quietly():
+            model, info = cls.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True,
+                trust_remote_code=False,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{folder}: not a checkpoint that transformers can read: {str(error).splitlines()[0]}", "check the folder") from None
+    # A pooler that the checkpoint never had is not used by a language model or a CLIP-like tower.
+    missing = sorted(k for k in info["missing_keys"] if "pooler" not in k)
+    if missing:
+        raise BadInput(f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}", "is it a checkpoint of this family?")
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def random_model(cls: Any, config: Any, options: Any) -> PreTrainedModel:
+    """A model with seeded random weights; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]), quietly():
+        torch.manual_seed(options.seed)
+        model: PreTrainedModel = cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
+    return model.eval()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No progress bars or warnings of transformers: n2kit's own output says what happens."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

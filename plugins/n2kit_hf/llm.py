@@ -1,0 +1,81 @@
+"""A causal language model of transformers as n2kit's `LLM`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from n2kit import LLM, LLMCard, Origin
+from n2kit.errors import BadInput
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
+from n2kit_hf.tiny import byte_tokenizer
+
+
+class TransformersLLM(LLM):
+    """Right padding and causal attention make an attention mask needless: none is passed, which takes the fast path."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        table: Any = model.get_input_embeddings()
+        text = model.config.get_text_config()
+        self.card = LLMCard(
+            input_width=table.weight.shape[1],
+            output_width=text.hidden_size,
+            layers=text.num_hidden_layers,
+            vocab=table.weight.shape[0],
+            context=getattr(text, "max_position_embeddings", None) or 2**31,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
+
+    @classmethod
+    def create(cls, origin: Origin) -> Self:
+        path, options = origin.path, origin.config
+        if path is None:
+            if not options.config:
+                raise BadInput("random weights need an architecture", "--set llm.config='{model_type: llama, …}'")
+            kind = dict(options.config)
+            config = AutoConfig.for_model(kind.pop("model_type"), **kind)
+            return cls(random_model(AutoModel, config, options), byte_tokenizer(config))
+        if path.suffix == ".gguf":
+            from n2kit_hf.gguf import converted
+
+            path = converted(path)
+        return cls(load_model(AutoModel, path, DTYPES[options.dtype]), _tokenizer(path))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        table: Any = self.model.get_input_embeddings()
+        out: Tensor = table(ids)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        return out
+
+    def blocks(self) -> Sequence[nn.Module]:
+        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]
+        return list(stacks[0]) if stacks else []
+
+    def save(self, folder: Path) -> None:
+        with quietly():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        return cls(load_model(AutoModel, folder, "auto"), _tokenizer(folder))
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        with quietly():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder}: no tokenizer that transformers can read: {str(error).splitlines()[0]}", "add tokenizer.json") from None
+    return tokenizer
+
+
