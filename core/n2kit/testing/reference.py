@@ -119,7 +119,7 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Re
     model.loss.zero_grad()
     result.loss.backward()
     symmetric = registry().resolve("loss", "infonce")
-    dual = symmetric.cls()(symmetric.owned and _loss_config(symmetric, case))
+    dual = symmetric.cls()(_unclamped(symmetric.config()))
     dual.temperature.data.copy_(model.loss.temperature.data)
     losses = {
         "loss": result.loss,
@@ -279,9 +279,12 @@ def recall_case(folder: Path) -> Result:
         result.differences[f"recall@{k}"] = _relative(torch.tensor(report.recall[k]), torch.tensor(expected))
     result.value = max(result.differences.values())
     result.worst = max(result.differences, key=lambda n: result.differences[n])
-    if report.queries != len(content["queries"]) or report.pool != len(content["pool"]) or not result.value <= VALUE_LIMIT:
+    if (report.queries, report.pool) != (content["queries"], content["pool"]) or not result.value <= VALUE_LIMIT:
         result.status = "failed"
-        result.reason = f"queries {report.queries} of {len(content['queries'])}, pool {report.pool} of {len(content['pool'])}, recall off by {result.value:.1e}"
+        result.reason = (
+            f"queries {report.queries}, expected {content['queries']}; pool {report.pool}, expected {content['pool']}; "
+            f"recall off by {result.value:.1e} ({result.worst})"
+        )
     return result
 
 
@@ -302,9 +305,8 @@ def _known(config: dict[str, Any], cls: str) -> dict[str, Any]:
     return {k: v for k, v in config.items() if (k in defaults and k not in ignored and v is not None) or k == "model_type"}
 
 
-def _loss_config(component: Any, case: dict[str, Any]) -> Any:
-    config = component.config()
-    return config.model_copy(update={"max_scale": None, "temperature": case.get("temperature", config.temperature)})
+def _unclamped(config: Any) -> Any:
+    return config.model_copy(update={"max_scale": None})
 
 
 def main(arguments: list[str] | None = None) -> int:

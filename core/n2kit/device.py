@@ -1,0 +1,65 @@
+"""Which device, and which precision pays on it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device asked for, else CUDA, MPS, CPU in that order.
+
+    Raises:
+        Unavailable: the device asked for is not there.
+    """
+    from n2kit.errors import BadInput, Unavailable
+
+    if name:
+        try:
+            device = torch.device(name)
+        except RuntimeError:
+            raise BadInput(f"{name!r} is no device", "cpu, cuda, cuda:1, mps") from None
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if not there.get(device.type, False):
+            raise Unavailable(f"no {device.type} device here", "n2kit doctor shows what there is")
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype, str]:
+    """The dtype to compute in, and a line that says why."""
+    if wanted != "auto":
+        return DTYPES[wanted], f"{wanted}, as asked"
+    if device.type == "cuda":
+        good = torch.cuda.is_bf16_supported()
+        return (torch.bfloat16, "bf16: the GPU has it") if good else (torch.float32, "fp32: the GPU has no bf16")
+    if device.type != "cpu":
+        return torch.float32, "fp32"
+    gain = _bf16_gain()
+    fast = gain > 1.3
+    return (torch.bfloat16 if fast else torch.float32), f"{'bf16' if fast else 'fp32'}: a bf16 product takes {1 / gain:.2f} of fp32's time here"
+
+
+@functools.cache
+def _bf16_gain() -> float:
+    """How many times faster a matrix product is in bf16 than in fp32 on this CPU; it collapses where the CPU has no bf16."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(4):
+                a @ b
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    return seconds(torch.float32) / seconds(torch.bfloat16)

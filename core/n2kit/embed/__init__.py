@@ -1,0 +1,6 @@
+"""Vectors of items: in memory (`encode`), or a whole catalogue to Parquet, resumably (`embed`)."""
+
+from n2kit.embed.encode import Encoded, encode
+from n2kit.embed.store import Vectors, embed, read_vectors
+
+__all__ = ["Encoded", "Vectors", "embed", "encode", "read_vectors"]

@@ -1,0 +1,109 @@
+"""Items in, unit vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from n2kit.data.batch import OnBadImage, Reader
+from n2kit.data.items import Item
+from n2kit.device import Precision, pick_precision
+from n2kit.errors import BadInput
+
+if TYPE_CHECKING:
+    from n2kit.data.features import FeatureCache
+    from n2kit.model import Model
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Encoded:
+    """`vectors` [n, d] and `visual` [n, d] (rows of NaN without a visual view), in the order of `ids`; `skipped`: id → reason."""
+
+    ids: list[str]
+    vectors: np.ndarray
+    visual: np.ndarray | None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def encode(
+    model: Model,
+    items: Sequence[Item | dict[str, Any]],
+    *,
+    images: str | Path | None = None,
+    batch_size: int = 32,
+    on_bad_image: OnBadImage = "error",
+    precision: Precision = "auto",
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Embed items.
+
+    Args:
+        items: `Item`s, or dicts with any of id, image, title, topics, content, category.
+        images: the folder that image paths are relative to; default the current folder.
+        on_bad_image: `error`; `skip` leaves the item out; `text-only` embeds its text.
+        cache: a frozen vision encoder's features to read from and add to.
+        progress: called with (done, total).
+
+    Raises:
+        BadInput: no items; under `error`, an unreadable image, or an item with nothing that the variant reads.
+    """
+    wanted = [i if isinstance(i, Item) else Item.of({"id": str(n), **i}) for n, i in enumerate(items)]
+    if not wanted:
+        raise BadInput("no items to encode", "give at least one")
+    reader = Reader(model.prompter, model.vision, Path(images or "."), on_bad_image, cache)
+    # Items of like length share a batch: little padding. Lengths differ by text alone, so characters will do.
+    order = sorted(range(len(wanted)), key=lambda n: _length(wanted[n]))
+    rows: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+    was_training = model.training
+    model.eval()
+    dtype, _ = pick_precision(precision, model.device)
+    try:
+        for start in range(0, len(order), batch_size):
+            places = {id(wanted[n]): n for n in order[start : start + batch_size]}
+            batch, kept = reader([wanted[n] for n in places.values()])
+            if on_bad_image == "error":
+                _refuse_empty(reader)
+            if batch is not None:
+                vectors, visual = _forward(model, batch.to(model.device), dtype)
+                for row, item in enumerate(kept):
+                    rows[places[id(item)]] = (vectors[row], None if visual is None else visual[row])
+            if progress:
+                progress(min(start + batch_size, len(order)), len(order))
+    finally:
+        model.train(was_training)
+    places_kept = sorted(rows)
+    vectors = np.stack([rows[n][0] for n in places_kept]) if rows else np.empty((0, model.width), np.float32)
+    visual = np.stack([rows[n][1] for n in places_kept]) if rows and model.variant.micl else None  # type: ignore[misc]
+    return Encoded([wanted[n].id for n in places_kept], vectors, visual, reader.bad)
+
+
+@torch.no_grad()
+def _forward(model: Model, batch: Any, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+    cast = torch.autocast(model.device.type, dtype) if dtype != torch.float32 else nullcontext()
+    with cast:
+        out = model(batch)
+    vectors = F.normalize(out.views["multimodal"].float(), dim=-1).cpu().numpy()
+    if "visual" not in out.views:
+        return vectors, None
+    visual = F.normalize(out.views["visual"].float(), dim=-1)
+    return vectors, visual.masked_fill(~out.present["visual"][:, None], float("nan")).cpu().numpy()
+
+
+def _refuse_empty(reader: Reader) -> None:
+    if reader.bad:
+        item_id, reason = next(iter(reader.bad.items()))
+        raise BadInput(f"item {item_id!r}: {reason}", "--on-bad-image skip leaves such items out")
+
+
+def _length(item: Item) -> tuple[bool, int]:
+    return bool(item.image), len(item.title) + len(item.content) + sum(map(len, item.topics))

@@ -1,0 +1,165 @@
+"""A catalogue's vectors as Parquet (id, vector, visual_vector), written in shards so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from n2kit.data.batch import OnBadImage
+from n2kit.device import Precision
+from n2kit.embed.encode import Encoded, Progress, encode
+from n2kit.errors import BadInput
+
+if TYPE_CHECKING:
+    from n2kit.data.items import Items
+    from n2kit.model import Model
+
+SHARD = 1024  # items; what an interrupted run loses at most
+META = b"n2kit"
+
+
+@dataclass
+class Vectors:
+    """What an embed file holds; `visual` is None where the file has none."""
+
+    ids: list[str]
+    vectors: np.ndarray
+    fingerprint: str
+    visual: np.ndarray | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def embed(
+    model: Model,
+    fingerprint: str,
+    items: Items,
+    out: Path,
+    *,
+    images: Path | None = None,
+    visual: bool = False,
+    batch_size: int = 32,
+    on_bad_image: OnBadImage = "error",
+    precision: Precision = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Vectors:
+    """Embed a catalogue into `out`. The same call after an interruption computes only what is missing.
+
+    Raises:
+        BadInput: `out` holds something else; `visual` from a variant without one; what `encode` raises.
+    """
+    if visual and not model.variant.micl:
+        raise BadInput(f"variant {model.recipe.variant} has no visual vector", "leave out --visual, or use micl or notellm2")
+    run = {"fingerprint": fingerprint, "items": items.digest(), "visual": visual, "on_bad_image": on_bad_image}
+    if out.exists() and not force:
+        if _stored_run(out) == run:
+            return read_vectors(out)
+        raise BadInput(f"{out} holds vectors of another model or other items", "give another -o, or --force to replace it")
+    shards = _shard_folder(out, run)
+    done = 0
+    for number, start in enumerate(range(0, len(items), SHARD)):
+        part = items.items[start : start + SHARD]
+        shard = shards / f"{number:06d}.parquet"
+        if not shard.is_file():
+            encoded = encode(
+                model, part, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision,
+                progress=_shifted(progress, start, len(items)),
+            )  # fmt: skip
+            _write(encoded, shard, visual, {})
+        done += len(part)
+        if progress:
+            progress(done, len(items))
+    return _merge(shards, out, run)
+
+
+def read_vectors(path: Path) -> Vectors:
+    """Raises BadInput if the file is not what `n2kit embed` writes."""
+    if not path.is_file():
+        raise BadInput(f"no vectors file {path}", "n2kit embed makes one")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "n2kit embed makes one") from None
+    if not {"id", "vector"} <= set(table.column_names):
+        raise BadInput(f"{path}: has no columns id and vector", "n2kit embed makes such a file")
+    meta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
+    visual = _matrix(table.column("visual_vector"), path) if "visual_vector" in table.column_names else None
+    return Vectors(
+        ids=[str(i) for i in table.column("id").to_pylist()],
+        vectors=_matrix(table.column("vector"), path),
+        fingerprint=meta.get("fingerprint", "unknown"),
+        visual=visual,
+        skipped=meta.get("skipped", {}),
+    )
+
+
+def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+    widths = {len(row) for row in column.slice(0, 1).to_pylist()}
+    flat = np.asarray(pa.concat_arrays([c.flatten() for c in column.chunks]) if column.num_chunks else [], dtype=np.float32)
+    width = widths.pop() if widths else 0
+    if not width or flat.size != width * len(column):
+        raise BadInput(f"{path}: vectors of different lengths", "n2kit embed makes such a file")
+    return flat.reshape(len(column), width)
+
+
+def _shard_folder(out: Path, run: dict[str, object]) -> Path:
+    """The folder of finished shards; one of another run is started anew."""
+    key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
+    folder = out.with_name(f".{out.name}.parts-{key}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _stored_run(out: Path) -> dict[str, object] | None:
+    try:
+        meta = pq.read_schema(out).metadata or {}
+    except (pa.ArrowInvalid, OSError):
+        return None
+    stored: dict[str, object] | None = json.loads(meta.get(META, b"{}")).get("run")
+    return stored
+
+
+def _write(encoded: Encoded, path: Path, visual: bool, meta: dict[str, object]) -> None:
+    columns: dict[str, pa.Array] = {"id": pa.array(encoded.ids, pa.string()), "vector": _column(encoded.vectors)}
+    if visual:
+        columns["visual_vector"] = _column(encoded.visual if encoded.visual is not None else encoded.vectors[:0])
+    table = pa.table(columns).replace_schema_metadata({META: json.dumps({"skipped": encoded.skipped} | meta).encode()})
+    aside = path.with_name(path.name + ".tmp")
+    pq.write_table(table, aside)
+    os.replace(aside, path)
+
+
+def _column(matrix: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.astype(np.float32).ravel()), matrix.shape[1])
+
+
+def _merge(shards: Path, out: Path, run: dict[str, object]) -> Vectors:
+    files = sorted(shards.glob("*.parquet"))
+    tables = [pq.read_table(f) for f in files]
+    skipped: dict[str, str] = {}
+    for table in tables:
+        skipped |= json.loads(table.schema.metadata[META])["skipped"]
+    meta = {META: json.dumps({"fingerprint": run["fingerprint"], "run": run, "skipped": skipped}).encode()}
+    whole = pa.concat_tables([t.replace_schema_metadata(meta) for t in tables])
+    if not len(whole):
+        raise BadInput("every item had to be skipped", "check --images and --on-bad-image")
+    aside = out.with_name(f".{out.name}.tmp")
+    pq.write_table(whole, aside)
+    os.replace(aside, out)
+    shutil.rmtree(shards)
+    return read_vectors(out)
+
+
+def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
+    return None if progress is None else lambda done, _: progress(start + done, total)
+
+

@@ -1,0 +1,143 @@
+"""A run folder is the state of a training: the same command again goes on, or says that it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from n2kit import bundle as bundles
+from n2kit.data.batch import OnBadImage
+from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
+from n2kit.errors import BadInput
+from n2kit.manager import manager
+from n2kit.recipe import Recipe
+from n2kit.train.engine import Fitted, Report, fit, steps_of
+
+STATE, RESULT, EVENTS, CHECKPOINTS, BUNDLE = "run.json", "result.json", "events.jsonl", "checkpoints", "bundle"
+METHOD = ("llm", "vision", "connector", "fusion", "variant", "head", "prompt")
+
+
+@dataclass
+class RunResult:
+    """Where the trained bundle is, and how the training went."""
+
+    bundle: str
+    fingerprint: str
+    steps: int
+    seconds: float
+    loss: float
+    recall: dict[str, float]
+    resumed_from: int | None
+    done_before: bool
+    interrupted: bool
+    skipped: dict[str, str]
+
+
+def train(
+    bundle: Path,
+    items: Items,
+    pairs: Pairs,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    images: Path | None = None,
+    val_pairs: Pairs | None = None,
+    on_bad_image: OnBadImage = "error",
+    device: str | None = None,
+    report: Report | None = None,
+) -> RunResult:
+    """Train a bundle into `folder/bundle`; resume from `folder` if it holds a part of the same run.
+
+    Args:
+        recipe: the bundle's own, with other `train` and `loss` settings if wished.
+
+    Raises:
+        BadInput: the folder belongs to another run, or the recipe changes what the bundle is; what `fit` raises.
+    """
+    manifest = bundles.read_manifest(bundle)
+    own = bundles.read_recipe(bundle)
+    if changed := [k for k in METHOD if getattr(recipe, k) != getattr(own, k)]:
+        raise BadInput(f"{', '.join(changed)} cannot be changed in a bundle that is built", "build another bundle")
+    run = {
+        "recipe": recipe.digest(),
+        "bundle": manifest.fingerprint,
+        "items": items.digest(),
+        "pairs": pairs.digest(),
+        "val_pairs": val_pairs.digest() if val_pairs else None,
+        "on_bad_image": on_bad_image,
+    }
+    run["run"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
+    _claim(folder, run, recipe)
+    if (folder / RESULT).is_file():
+        return RunResult(**json.loads((folder / RESULT).read_text("utf8")) | {"done_before": True})
+    last = _last_checkpoint(folder / CHECKPOINTS)
+    model = bundles.load(bundle)
+    model.recipe = recipe
+    manager().hook.n2kit_run_started(run={"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))})
+    with (folder / EVENTS).open("a", encoding="utf8") as log:
+
+        def record(event: dict[str, Any]) -> None:
+            log.write(json.dumps({"time": round(time.time(), 3)} | event) + "\n")
+            log.flush()
+            if report:
+                report(event)
+
+        fitted = fit(
+            model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
+            on_bad_image=on_bad_image, device=device, resume=last, report=record,
+        )  # fmt: skip
+    result = _result(fitted, folder, last)
+    if fitted.interrupted:
+        return result
+    saved = bundles.save(model.cpu(), folder / BUNDLE, trained={"run": run, "steps": fitted.steps, "recall": result.recall}, force=True)
+    result.fingerprint = saved.fingerprint
+    (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf8")
+    manager().hook.n2kit_run_finished(run={"folder": folder, "recipe": recipe, "steps": fitted.steps}, result=asdict(result))
+    return result
+
+
+def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
+    """Make the folder this run's, or find that it already is."""
+    state = folder / STATE
+    if state.is_file():
+        there = json.loads(state.read_text("utf8"))
+        if there.get("run") != run["run"]:
+            differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
+            raise BadInput(f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}", "give another -o")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} exists and is no run folder", "give another -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
+    packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "safetensors", "numpy")
+    env = {"python": platform.python_version(), "platform": platform.platform()} | {p: version(p) for p in packages}
+    (folder / "env.json").write_text(json.dumps(env, indent=1))
+    state.write_text(json.dumps(run, indent=1))
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end (the Trainer writes its state last)."""
+    whole = [c for c in folder.glob("checkpoint-*") if (c / "trainer_state.json").is_file()]
+    return max(whole, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
+
+
+def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
+    return RunResult(
+        bundle=str(folder / BUNDLE),
+        fingerprint="",
+        steps=fitted.steps,
+        seconds=round(fitted.seconds, 1),
+        loss=fitted.loss,
+        recall={str(k): v for k, v in fitted.recall.items()},
+        resumed_from=int(last.name.rpartition("-")[2]) if last else None,
+        done_before=False,
+        interrupted=fitted.interrupted,
+        skipped=fitted.skipped,
+    )
