@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from n2kit.recipe import Recipe
 
 
+ROWS_TOGETHER = 16  # on a CPU; larger groups gain nothing there
+
+
 @dataclass
 class Output:
     """What one batch of B items gives.
@@ -123,7 +126,7 @@ class Model(nn.Module):
         if seen is not None and self.connector is not None and bool(batch.in_prompt.any()):
             tokens = self.gain * self.connector(seen.tokens, seen.mask)
             x = x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype))
-        states = self.llm(x)
+        states = self.read(x, batch.final)
         every = torch.arange(len(states), device=states.device)
         words = {"multimodal": states[every, batch.final].to(self.gain.dtype)}
         present = {}
@@ -135,6 +138,21 @@ class Model(nn.Module):
             late = self.fusion.project(seen.pooled)
             words = {name: self._fuse(word, seen.pooled, batch.rows) for name, word in words.items()}
         return Output({name: self.head(w) for name, w in words.items()}, present, states, tokens, late)
+
+    def read(self, x: Tensor, final: Tensor) -> Tensor:
+        """x [B, T, De] → the LLM's states [B, T, Dh]; those behind an item's `final` position [B] are not computed on a CPU.
+
+        There, rows of like length are read together, so that little time goes into padding; the states are the same.
+        """
+        if x.device.type != "cpu" or len(x) <= ROWS_TOGETHER:
+            return self.llm(x)  # type: ignore[no-any-return]
+        states: Tensor | None = None
+        for rows in final.argsort().split(ROWS_TOGETHER):
+            some = self.llm(x[rows, : int(final[rows].max()) + 1])
+            states = some.new_zeros(*x.shape[:2], some.shape[-1]) if states is None else states
+            states = states.index_put((rows[:, None], torch.arange(some.shape[1])), some)
+        assert states is not None
+        return states
 
     def see(self, batch: Batch) -> VisionOut | None:
         """The vision encoder's output for the pictures of a batch; None where there are none."""

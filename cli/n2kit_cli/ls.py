@@ -1,0 +1,65 @@
+"""n2kit ls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, table
+
+
+def ls(
+    kind: Annotated[str | None, typer.Argument(help="llm, vision, connector, fusion, loss or index.")] = None,
+    json: options.Json = False,
+) -> None:
+    """What can be joined: every name that --llm, --vision and the others take.
+
+    \b
+    Examples:
+      n2kit ls
+      n2kit ls vision
+      n2kit ls llm --json
+    """
+    from n2kit.cards import KINDS
+    from n2kit.errors import BadInput
+    from n2kit.manager import nearest
+    from n2kit.registry import registry
+
+    if kind is not None and kind not in KINDS:
+        raise BadInput(f"unknown kind {kind!r}", nearest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
+    catalogue = registry()
+    entries: list[dict[str, Any]] = []
+    for each in [kind] if kind else KINDS:
+        for name in catalogue.names(each):  # type: ignore[arg-type]
+            entries.append(_entry(catalogue, each, name, details=json))
+    if json:
+        document(entries)
+        return
+    rows = [(e["kind"], e["name"], ", ".join(e["variants"]), e["summary"], e["distribution"]) for e in entries]
+    table(("kind", "name", "variants", "what", "from"), rows)
+
+
+def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, Any]:
+    alias = catalogue.aliases[kind].get(name)
+    owners = [o for o in catalogue.plugins.components(kind) if o.spec.name == (alias["component"] if alias else name)]
+    if not owners:
+        return {"kind": kind, "name": name, "variants": [], "summary": "its plug-in is not installed", "distribution": "?"}
+    owned = owners[0]
+    entry = {
+        "kind": kind,
+        "name": name,
+        "variants": list(catalogue.variants(kind, name)) if len(owners) == 1 else [],
+        "summary": owned.spec.summary + (f" ({name}:ANY)" if owned.spec.wildcard else ""),
+        "distribution": ", ".join(o.distribution for o in owners),
+    }
+    if details:
+        from n2kit.manager import load_target
+
+        schema = load_target(owned.spec.config, owner=owned.distribution).model_json_schema()
+        entry["options"] = {k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()}
+        entry["variants"] = {
+            k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in catalogue.variants(kind, name).items()
+        }
+    return entry

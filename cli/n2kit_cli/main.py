@@ -1,0 +1,114 @@
+"""The `n2kit` program: commands, errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.metadata import entry_points
+
+import typer
+from n2kit import __version__
+from n2kit.errors import N2kitError
+
+from n2kit_cli import build, config, demo, doctor, embed, evaluate, index, ls, plugins, recommend, train
+from n2kit_cli.output import error, say
+
+INTERRUPTED, BUG, BAD_INPUT = 130, 4, 2
+
+app = typer.Typer(
+    name="n2kit",
+    help="Join any language model with any vision encoder into one item embedding model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    """Join any language model with any vision encoder into one item embedding model."""
+
+
+for name, command in {
+    "build": build.build,
+    "train": train.train,
+    "embed": embed.embed,
+    "index": index.index,
+    "recommend": recommend.recommend,
+    "eval": evaluate.evaluate,
+    "demo": demo.demo,
+    "ls": ls.ls,
+    "doctor": doctor.doctor,
+}.items():
+    app.command(name)(command)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(config.app, name="config")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; every failure becomes an exit code and at most a few lines on stderr."""
+    try:
+        _commands_of_plugins(arguments)
+        code = typer.main.get_command(app).main(arguments, prog_name="n2kit", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except N2kitError as problem:
+        error(problem.message, problem.hint)
+        return problem.exit_code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`n2kit ls | head`): nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except typer.exceptions.TyperException as problem:
+        return _usage(problem)
+    except typer.Abort:
+        return INTERRUPTED
+    except OSError as problem:
+        if problem.errno is None or problem.filename is None:
+            return _bug(problem)
+        error(f"{problem.filename}: {problem.strerror}", "check the path, its permissions, and the space on its disk")
+        return BAD_INPUT
+    except Exception as problem:
+        return _bug(problem)
+
+
+def _usage(problem: Exception) -> int:
+    command = getattr(getattr(problem, "ctx", None), "command_path", None)
+    message = problem.format_message() if hasattr(problem, "format_message") else str(problem)
+    if not message:  # a group without a command has shown its help
+        return BAD_INPUT
+    error(message.rstrip("."), f"{command or 'n2kit'} --help")
+    return BAD_INPUT
+
+
+def _bug(problem: Exception) -> int:
+    if "N2KIT_TRACEBACK" in os.environ:
+        traceback.print_exception(problem)
+    error(f"a bug in n2kit: {type(problem).__name__}: {problem}".splitlines()[0], "N2KIT_TRACEBACK=1 shows where; please report it")
+    return BUG
+
+
+def _commands_of_plugins(arguments: list[str]) -> None:
+    """Add the command of a plug-in (group `n2kit.commands`) that is being called, and import no other."""
+    if arguments:
+        for point in entry_points(group="n2kit.commands", name=arguments[0]):
+            app.add_typer(point.load(), name=point.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from n2kit.data.items import Items
+
+
+class OnBadImage(StrEnum):
+    """What to do with an image that cannot be read."""
+
+    error = "error"
+    skip = "skip"
+    text_only = "text-only"
+
+
+class ItemFormat(StrEnum):
+    """`auto` goes by the file's ending."""
+
+    auto = "auto"
+    notellm = "notellm"
+
+
+class Precision(StrEnum):
+    """`auto` takes bf16 only where this machine is faster with it."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output, nothing else on stdout.")]
+ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV, TSV, JSONL or Parquet.")]
+Images = Annotated[Path | None, typer.Option("--images", help="The folder that image paths are relative to.")]
+Format = Annotated[ItemFormat, typer.Option("--format", help="notellm: the paper's headerless CSV.")]
+Map = Annotated[list[str] | None, typer.Option("--map", help="Rename a column: --map title=name. Repeatable.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Drop unusable rows instead of refusing the file; they are counted.")]
+BadImage = Annotated[OnBadImage, typer.Option("--on-bad-image", help="What to do with an image that cannot be read.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.lr=1e-4. Repeatable; n2kit config show lists them.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A YAML file of settings.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Items at a time.")]
+Compute = Annotated[Precision, typer.Option("--precision", help="auto takes bf16 only where this machine is faster with it.")]
+
+
+def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool) -> Items:
+    """Read the items that the shared options name, and say what was dropped."""
+    from n2kit.data.items import read_items
+    from n2kit.errors import BadInput
+
+    columns = {}
+    for rename in renames or []:
+        name, equals, column = rename.partition("=")
+        if not equals:
+            raise BadInput(f"--map {rename!r}: expected field=column", "for example --map title=name")
+        columns[name] = column
+    read = read_items(items, columns=columns, notellm=item_format is ItemFormat.notellm, lenient=lenient)
+    dropped(items, read.dropped)
+    return read
+
+
+def dropped(file: Path, problems: list[str]) -> None:
+    """Say what a lenient reading left out."""
+    from n2kit_cli.output import say
+
+    if problems:
+        say(f"{file}: dropped {len(problems)} rows: " + "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else ""))
+
+
+def skipped(reasons: dict[str, str]) -> None:
+    """Say what was done without."""
+    from n2kit_cli.output import say
+
+    if reasons:
+        shown = "; ".join(list(reasons.values())[:3])
+        say(f"{len(reasons)} items had a picture that could not be used: {shown}" + ("; …" if len(reasons) > 3 else ""))

@@ -1,0 +1,93 @@
+"""The one way to print: stdout is data, stderr is everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no terminal
+
+
+def fancy(stream: Any) -> bool:
+    """Whether a stream is a terminal that may get colours and boxes."""
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+
+
+def say(text: str) -> None:
+    """A remark for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def document(value: Any) -> None:
+    """The one JSON document of `--json`."""
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str, allow_nan=False))
+
+
+def event(value: Mapping[str, Any]) -> None:
+    """One line of an NDJSON stream."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """A table on stdout: drawn on a terminal, Markdown in a pipe."""
+    cells = [["" if c is None else str(c) for c in row] for row in rows]
+    if fancy(sys.stdout):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(*columns, title=title, title_justify="left")
+        for row in cells:
+            drawn.add_row(*map(Text, row))
+        Console().print(drawn)
+        return
+    if title:
+        print(f"{title}\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "|".join("---" for _ in columns) + "|")
+    for row in cells:
+        print("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in row) + " |")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Any]:
+    """A function (done, total, note="") that shows how far it is: a bar on a terminal, a line now and then elsewhere."""
+    if fancy(sys.stderr):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            task = bars.add_task(what, total=None, note="")
+            yield lambda done, total, note="": bars.update(task, completed=done, total=total, note=note)
+        return
+    last = [time.monotonic()]
+
+    def line(done: int, total: int, note: str = "") -> None:
+        if done >= total or time.monotonic() - last[0] >= EVERY_SECONDS:
+            last[0] = time.monotonic()
+            say(f"{what}: {done}/{total} {note}".rstrip())
+
+    yield line
+
+
+def error(message: str, hint: str | None) -> None:
+    """`error: …` and `hint: …`, the only form of an error."""
+    say(f"error: {message}")
+    if hint:
+        say(f"hint: {hint}")
+
+
+def count(number: float | None) -> str:
+    """135M, 1.7B: a number of parameters for people."""
+    if number is None:
+        return "?"
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(int(number))

@@ -1,0 +1,102 @@
+"""n2kit train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, event, progress, say
+
+RUNS = Path("runs")
+
+
+def train(
+    bundle: Annotated[Path, typer.Argument(help="A bundle that n2kit build wrote.")],
+    items: options.ItemsFile,
+    pairs: Annotated[Path, typer.Option(help="Positive pairs: two id columns, header optional.")],
+    images: options.Images = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; default runs/BUNDLE.")] = None,
+    val_pairs: Annotated[Path | None, typer.Option(help="Pairs to measure recall on while training.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps; overrides --epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs a step; all other items of a step are negatives.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of everything that is trained; --set train.new_lr for the new parts alone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of data order and new weights.")] = None,
+    sets: options.Sets = None,
+    recipe: options.RecipeFile = None,
+    item_format: options.Format = options.ItemFormat.auto,
+    renames: options.Map = None,
+    lenient: options.Lenient = False,
+    on_bad_image: options.BadImage = options.OnBadImage.error,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Train a bundle on pairs; the trained bundle is RUN/bundle.
+
+    The run folder is the state: the same command again goes on where it stopped. With --json, events as NDJSON; the last is the result.
+
+    \b
+    Examples:
+      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images -o runs/tiny --max-steps 4
+      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv --epochs 1 --lr 1e-3 --json
+    """
+    from n2kit.bundle import read_manifest, read_recipe
+    from n2kit.data.pairs import read_pairs
+    from n2kit.recipe import parse_sets, resolve
+
+    read_manifest(bundle)
+    flags: dict[str, Any] = {
+        "train.epochs": epochs, "train.max_steps": max_steps, "train.batch_size": batch_size, "train.lr": lr,
+        "train.new_lr": lr, "train.seed": seed,
+    }  # fmt: skip
+    resolved = resolve({**flags, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
+    catalogue = options.read(items, item_format, renames, lenient)
+    positives = read_pairs(pairs, catalogue, lenient=lenient)
+    options.dropped(pairs, positives.dropped)
+    validation = read_pairs(val_pairs, catalogue, lenient=lenient) if val_pairs else None
+    folder = out or RUNS / bundle.resolve().name
+    say(f"{len(catalogue)} items, {len(positives)} pairs → {folder}")
+    from n2kit.train import train as run
+
+    with progress("train") as bar:
+        result = run(
+            bundle, catalogue, positives, resolved.recipe, folder, images=images, val_pairs=validation,
+            on_bad_image=on_bad_image.value, device=device, report=event if json else _reporter(bar),
+        )  # fmt: skip
+    options.skipped(result.skipped)
+    if json:
+        event({"event": "result"} | vars(result))
+    if result.interrupted:
+        say(f"stopped after step {result.steps}; a checkpoint is saved. The same command goes on from it.")
+        raise typer.Exit(130)
+    if result.done_before:
+        say(f"this run was finished before: {result.bundle}")
+    elif not json:
+        recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
+        say(f"{result.steps} steps in {result.seconds:.0f} s, mean loss {result.loss:.3f}{recall}")
+    if not json:
+        print(result.bundle)
+
+
+def _reporter(bar: Any) -> Any:
+    """Turn log events into progress: a line for every recall, a bar for the rest."""
+    terms = ("loss", "multimodal", "visual", "temperature")
+
+    def report(entry: dict[str, Any]) -> None:
+        kind = entry["event"]
+        if kind == "start":
+            resumed = f", from step {entry['step']}" if entry["step"] else ""
+            say(f"{entry['steps']} steps{resumed}; {entry['precision']}")
+        elif kind == "interrupt":
+            say("stopping after this step (again to stop at once)")
+        elif kind == "recall":
+            shown = " ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in entry.items() if k.startswith("eval_"))
+            say(f"step {entry['step']}: {shown}")
+        else:
+            note = " ".join(f"{k} {entry[k]:.3f}" for k in terms if k in entry)
+            bar(entry["step"], entry["steps"], f"{note} · {entry.get('items_per_s', 0):.0f} items/s · {entry['eta_s']:.0f} s left")
+
+    return report

@@ -1,0 +1,5 @@
+"""The whole path on an embedded default: real weights out of packages, real items out of this one."""
+
+from n2kit.demo.run import DemoResult, run
+
+__all__ = ["DemoResult", "run"]

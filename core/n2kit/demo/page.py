@@ -1,0 +1,57 @@
+"""The demo's result as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from n2kit import __version__
+
+if TYPE_CHECKING:
+    from n2kit.demo.run import DemoResult
+
+
+def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Path) -> None:
+    """Write `result.page`, pictures inside."""
+    from n2kit.demo.run import ARMS, KS, MAIN, describe
+
+    def note(item_id: str) -> dict[str, Any]:
+        data = base64.b64encode((images / facts[item_id]["image"]).read_bytes()).decode()
+        return {
+            "id": item_id,
+            "src": f"data:image/webp;base64,{data}",
+            "text": describe(result.items, item_id),
+            "lang": facts[item_id]["lang"],
+            "author": facts[item_id]["author"],
+        }
+
+    examples = [
+        {
+            "query": note(e.query),
+            "target": note(e.target),
+            "found": [note(i) | {"score": score, "right": i == e.target} for i, score in e.found],
+            "ranks": [(ARMS[name][2], rank) for name, rank in e.ranks.items()],
+            "rank": e.ranks[MAIN],
+            "cross": facts[e.query]["lang"] != facts[e.target]["lang"],
+        }
+        for e in result.examples
+    ]
+    arms = [
+        {
+            "title": ARMS[name][2],
+            "main": name == MAIN,
+            "groups": [[100 * v for v in arm.recall[g]] for g in result.groups],
+            "train_s": arm.train_s,
+        }
+        for name, arm in result.arms.items()
+    ]
+    source = resources.files("n2kit.demo").joinpath("page.html.j2").read_text("utf8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    text = environment.from_string(source).render(
+        arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=__version__
+    )
+    result.page.write_text(text, encoding="utf8")

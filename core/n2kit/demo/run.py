@@ -1,0 +1,272 @@
+"""Build, train, embed, index, recommend and evaluate four arms on EmojiNotes, and write the page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2kit.assemble import build
+from n2kit.bundle import save
+from n2kit.data.features import FeatureCache
+from n2kit.data.items import Items, read_items
+from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.demo.page import write_page
+from n2kit.demo.sources import find_weights, unpack_items
+from n2kit.embed import embed, encode
+from n2kit.evaluate import Report, evaluate
+from n2kit.index import build_index
+from n2kit.model import Model
+from n2kit.train import fit
+
+KS = (1, 10, 100)
+STEPS = 24
+CACHE_BYTES = 3 * 10**9
+SHOWN = 12  # queries on the page, drawn by the seed
+NEIGHBOURS = 6
+SETTINGS: dict[str, Any] = {
+    "llm.tune": "frozen",
+    "head.width": 256,
+    "prompt.template": "compact",
+    "train.batch_size": 32,
+    "train.new_lr": 3e-3,
+    "train.save_steps": 10**6,
+    "train.log_steps": 1,
+}
+# Arm → variant, trained or not, what the table calls it.
+ARMS: dict[str, tuple[str, bool, str]] = {
+    "before": ("notellm2", False, "notellm2, before training"),
+    "text_only": ("text_only", True, "text_only, trained"),
+    "image_only": ("image_only", True, "image_only, trained"),
+    "notellm2": ("notellm2", True, "notellm2, trained"),
+}
+MAIN = "notellm2"
+Say = Callable[[str], None]
+Progress = Callable[..., None]
+
+
+@dataclass
+class Arm:
+    """Recall of one arm: group → Recall@1, @10, @100; the rank of each query's target."""
+
+    name: str
+    recall: dict[str, list[float]]
+    ranks: dict[str, int]
+    train_s: float
+    loss: float | None = None
+
+
+@dataclass
+class Example:
+    """A query, what was recommended for it, and which item is the right one."""
+
+    query: str
+    target: str
+    found: list[tuple[str, float]]
+    ranks: dict[str, int]
+
+
+@dataclass
+class DemoResult:
+    """All that the demo found out; `table` and `neighbours` are for printing."""
+
+    folder: Path
+    seed: int
+    steps: int
+    arms: dict[str, Arm]
+    examples: list[Example]
+    items: Items
+    queries: int
+    pool: int
+    groups: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "demo.html"
+
+    def table(self) -> tuple[Sequence[str], list[list[str]]]:
+        head = ["arm", *(f"{group} ({count})" for group, count in self.groups.items()), "training"]
+        rows = []
+        for name, arm in self.arms.items():
+            cells = [" / ".join(f"{100 * v:.1f}" for v in arm.recall[g]) for g in self.groups]
+            rows.append([ARMS[name][2], *cells, f"{arm.train_s:.0f} s" if arm.train_s else "–"])
+        return head, rows
+
+    def neighbours(self) -> list[list[str]]:
+        return [
+            [describe(self.items, e.query), *(("✓ " if i == e.target else "") + describe(self.items, i) for i, _ in e.found[:3])]
+            for e in self.examples[:6]
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "page": str(self.page),
+            "seed": self.seed,
+            "steps": self.steps,
+            "queries": self.queries,
+            "pool": self.pool,
+            "groups": self.groups,
+            "seconds": round(self.seconds, 1),
+            "recall": {n: {g: dict(zip(map(str, KS), v, strict=True)) for g, v in a.recall.items()} for n, a in self.arms.items()},
+            "recommendations": [{"query": e.query, "target": e.target, "found": [i for i, _ in e.found]} for e in self.examples],
+        }
+
+
+@dataclass
+class Data:
+    """EmojiNotes: all items, the training pairs, the test pairs, and the pool in which test targets must be found."""
+
+    folder: Path
+    items: Items
+    facts: dict[str, dict[str, Any]]
+    train: Pairs
+    test: Pairs
+    pool: list[str]
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    def needed(self) -> list[str]:
+        """Ids of the catalogue: every query and everything in the pool."""
+        return list(dict.fromkeys([*(a for a, _ in self.test), *self.pool]))
+
+    def groups(self, report: Report) -> dict[str, list[int]]:
+        """Positions of the kept pairs, by whether both notes are in one language."""
+        same = [self.facts[a]["lang"] == self.facts[b]["lang"] for a, b in report.pairs]
+        return {
+            "all": list(range(len(same))),
+            "same language": [n for n, s in enumerate(same) if s],
+            "cross language": [n for n, s in enumerate(same) if not s],
+        }
+
+
+def run(
+    folder: Path, *, seed: int = 0, steps: int | None = None, offline: bool = False, say: Say = print, progress: Progress | None = None
+) -> DemoResult:
+    """Run the demo in `folder`; what is there already is not computed again.
+
+    Raises:
+        Unavailable: the demo's extra is not installed, or the language model can be had nowhere.
+    """
+    start = time.perf_counter()
+    llm, vision = find_weights(offline, say)
+    data = _data(folder)
+    steps = steps or STEPS
+    arms: dict[str, Arm] = {}
+    cache: FeatureCache | None = None
+    for number, (name, (variant, trained, title)) in enumerate(ARMS.items(), 1):
+        state = folder / "arms" / f"{name}-seed{seed}-steps{steps}.json"
+        if state.is_file() and (name != MAIN or (folder / "index").is_dir()):
+            arms[name] = Arm(**json.loads(state.read_text("utf8")))
+            continue
+        say(f"[{number}/{len(ARMS)}] {title}")
+        model = _model(llm, vision, variant, seed, steps)
+        cache = _shared(cache, model)
+        arms[name] = _arm(name, model, data, cache, trained, folder, progress)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        state.write_text(json.dumps(asdict(arms[name]), indent=1), encoding="utf8")
+    examples, report = _examples(folder, data, arms, seed)
+    counts = {g: len(rows) for g, rows in data.groups(report).items()}
+    result = DemoResult(
+        folder, seed, steps, arms, examples, data.items, report.queries, report.pool, counts, time.perf_counter() - start
+    )
+    (folder / "result.json").write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf8")
+    write_page(result, data.facts, data.images)
+    return result
+
+
+def describe(items: Items, item_id: str) -> str:
+    """An item in a few words."""
+    item = items[item_id]
+    return item.title or ", ".join(item.topics)
+
+
+def _data(folder: Path) -> Data:
+    where = folder / "data"
+    unpack_items(where)
+    items = read_items(where / "items.jsonl")
+    lines = (where / "items.jsonl").read_text("utf8").splitlines()
+    facts = {row["id"]: row for row in map(json.loads, lines)}
+    test = read_pairs(where / "test.csv", items)
+    held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
+    return Data(where, items, facts, read_pairs(where / "train.csv", items), test, held_out)
+
+
+def _model(llm: str, vision: str, variant: str, seed: int, steps: int) -> Model:
+    settings = SETTINGS | {"train.seed": seed, "train.max_steps": steps}
+    connector = "mlp:4" if variant != "text_only" else None
+    return build(llm, vision, connector=connector, variant=variant, settings=settings)
+
+
+def _shared(cache: FeatureCache | None, model: Model) -> FeatureCache | None:
+    """One cache for all arms: the frozen vision encoder is the same in each."""
+    if cache is None and model.vision is not None:
+        return FeatureCache(model.vision, CACHE_BYTES)
+    return cache
+
+
+def _arm(
+    name: str, model: Model, data: Data, cache: FeatureCache | None, trained: bool, folder: Path, progress: Progress | None
+) -> Arm:
+    own = cache if model.vision is not None else None
+    seconds, loss = 0.0, None
+    if trained:
+
+        def show(event: dict[str, Any]) -> None:
+            if progress and event["event"] == "step":
+                progress(event["step"], event["steps"], f"{name} · loss {event.get('loss', 0):.2f}")
+
+        fitted = fit(
+            model, data.items, data.train, model.recipe.train, folder / "checkpoints" / name, images=data.images, cache=own, report=show
+        )
+        seconds, loss = fitted.seconds, fitted.loss
+
+    def shown(done: int, total: int) -> None:
+        if progress:
+            progress(done, total, f"{name} · embedding")
+
+    ids, vectors = _vectors(name, model, data, own, folder, shown)
+    report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool)
+    recall = {g: [report.at(k, rows) for k in KS] for g, rows in data.groups(report).items()}
+    ranks = {a: int(r) for (a, _), r in zip(report.pairs, report.ranks, strict=True)}
+    return Arm(name, recall, ranks, seconds, loss)
+
+
+def _vectors(
+    name: str, model: Model, data: Data, cache: FeatureCache | None, folder: Path, progress: Callable[[int, int], None]
+) -> tuple[list[str], np.ndarray]:
+    """The catalogue's vectors. The main arm is kept as a user would keep it: a bundle, a vectors file, an index."""
+    catalogue = Items([data.items[i] for i in data.needed()])
+    if name != MAIN:
+        encoded = encode(model, catalogue.items, images=data.images, cache=cache, progress=progress)
+        return encoded.ids, encoded.vectors
+    manifest = save(model, folder / "bundle", force=True)
+    out = folder / "vectors.parquet"
+    stored = embed(model, manifest.fingerprint, catalogue, out, images=data.images, cache=cache, force=True, progress=progress)
+    build_index(out, folder / "index", force=True)
+    return stored.ids, stored.vectors
+
+
+def _examples(folder: Path, data: Data, arms: dict[str, Arm], seed: int) -> tuple[list[Example], Report]:
+    """Recommendations for queries that the seed draws, from the index on disk; other queries are no candidates, as in the recall."""
+    from n2kit.embed import read_vectors
+    from n2kit.index import load_index
+
+    index = load_index(folder / "index")
+    stored = read_vectors(folder / "vectors.parquet")
+    report = evaluate(stored.ids, stored.vectors, data.test, ks=KS, pool=data.pool)
+    queries = {a for a, _ in report.pairs}
+    chosen = np.random.default_rng(seed).choice(len(report.pairs), size=min(SHOWN, len(report.pairs)), replace=False)
+    examples = []
+    for query, target in (report.pairs[n] for n in sorted(chosen)):
+        near = index.near_item(query, len(queries) + NEIGHBOURS)
+        found = [(n.id, n.score) for n in near if n.id not in queries][:NEIGHBOURS]
+        examples.append(Example(query, target, found, {n: a.ranks[query] for n, a in arms.items()}))
+    return examples, report

