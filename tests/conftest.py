@@ -1,0 +1,91 @@
+"""A small catalogue and a tiny bundle that the tests share."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may look for a hub
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No user's settings, and a cache that is nobody's."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for name in [n for n in os.environ if n.startswith("N2KIT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """items.jsonl, items.csv, images/, train.csv, val.csv, test.csv, pool.csv: 12 concepts, each drawn twice in one colour."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("workspace")
+    (root / "images").mkdir()
+    rows, pairs = [], []
+    for n in range(12):
+        for artist in ("noto", "twemoji"):
+            name = f"{artist}_{n}.png"
+            Image.new("RGB", (40, 30), (20 * n, 255 - 20 * n, 128)).save(root / "images" / name)
+            item_id = "noto:1f600" if (artist, n) == ("noto", 0) else f"{artist}:{n}"
+            rows.append({"id": item_id, "image": name, "title": f"thing {n}", "topics": [f"topic{n}"], "content": "", "category": "x"})
+        pairs.append((rows[-2]["id"], rows[-1]["id"]))
+    Image.new("RGB", (32, 32)).save(root / "images" / "noto_1f600.webp")
+    (root / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with (root / "items.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "image", "title", "topics", "content", "category"])
+        writer.writeheader()
+        writer.writerows({**r, "topics": "|".join(r["topics"])} for r in rows)
+    for name, part in (("train", pairs[:8]), ("val", pairs[8:10]), ("test", pairs[10:])):
+        with (root / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("query", "target"), *part])
+    (root / "pool.csv").write_text("id\n" + "".join(f"{b}\n" for _, b in pairs))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """qwen:tiny + siglip:tiny + qformer, saved."""
+    import n2kit
+
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    n2kit.build("qwen:tiny", "siglip:tiny", connector="qformer:tiny", settings={"head.width": 16}).save(folder)
+    return folder
+
+
+@pytest.fixture
+def at_workspace(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+Cli = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """Run the program in this process: `cli("ls", "llm")` → code, out, err."""
+    from n2kit_cli.main import run
+
+    def call(*arguments: str | Path) -> SimpleNamespace:
+        capsys.readouterr()
+        code = run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    yield call

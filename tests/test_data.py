@@ -1,0 +1,165 @@
+"""Reading items, pairs and images: every format, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from n2kit.data.images import ImageTransform, UnreadableImage, open_image, to_rgb
+from n2kit.data.items import Item, read_items
+from n2kit.data.pairs import read_ids, read_pairs
+from n2kit.errors import BadInput
+from PIL import Image
+
+ROWS = [
+    {"id": "a", "image": "a.png", "title": "红色", "topics": ["x", "y"], "content": "c, d", "category": "k"},
+    {"id": "b", "image": None, "title": None, "topics": None, "content": "only text", "category": None},
+]
+EXPECTED = [Item("a", "a.png", "红色", ("x", "y"), "c, d", "k"), Item("b", content="only text")]
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_bytes(text.encode("utf8"))
+    return path
+
+
+def test_every_format_gives_the_same_items(tmp_path: Path) -> None:
+    jsonl = write(tmp_path, "i.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in ROWS))
+    comma = write(tmp_path, "i.csv", '\ufeffid,image,title,topics,content,category\r\na,a.png,红色,"x,y","c, d",k\r\nb,,,,only text,\r\n')
+    tab = write(tmp_path, "i.tsv", "id\timage\ttitle\ttopics\tcontent\tcategory\na\ta.png\t红色\tx|y\tc, d\tk\nb\t\t\t\tonly text\t\n")
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "i.parquet")
+    for path in (jsonl, comma, tab, tmp_path / "i.parquet"):
+        assert read_items(path).items == EXPECTED, path
+
+
+def test_columns_can_be_renamed(tmp_path: Path) -> None:
+    path = write(tmp_path, "i.csv", "sku,name\n1,cup\n")
+    assert read_items(path, columns={"id": "sku", "title": "name"}).items == [Item("1", title="cup")]
+    with pytest.raises(BadInput, match="no column nam") as caught:
+        read_items(path, columns={"id": "sku", "title": "nam"})
+    assert "sku, name" in (caught.value.hint or "")
+    with pytest.raises(BadInput, match="no such field"):
+        read_items(path, columns={"price": "name"})
+
+
+def test_the_papers_csv(tmp_path: Path) -> None:
+    """Headerless; a blank row, an emoji in a title, an unquoted comma in a content."""
+    text = "n1,标题🍲,好吃#火锅[话题]#,n1.jpg,美食\n\n,,,,\nn2,b,one, two,n2.jpg,x\nn3,c\n"
+    path = write(tmp_path, "notes.csv", text)
+    with pytest.raises(BadInput) as caught:
+        read_items(path, notellm=True)
+    assert f"{path}:3: blank row" in caught.value.message
+    assert f"{path}:5: 2 fields" in caught.value.message
+    read = read_items(path, notellm=True, lenient=True)
+    assert [i.id for i in read] == ["n1", "n2"]
+    assert read["n1"].title == "标题🍲"
+    assert read["n2"].content == "one, two"
+    assert (read["n2"].image, read["n2"].category) == ("n2.jpg", "x")
+    assert len(read.dropped) >= 2
+
+
+def test_unusable_rows_are_all_named_with_their_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "i.csv", "id,title\na,1\n,2\na,3\nb,4\n")
+    with pytest.raises(BadInput) as caught:
+        read_items(path)
+    assert f"{path}:3: no id" in caught.value.message
+    assert f"{path}:4: duplicate id 'a', first on line 2" in caught.value.message
+    read = read_items(path, lenient=True)
+    assert [i.id for i in read] == ["a", "b"]
+    assert read["a"].title == "1"
+    assert len(read.dropped) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("i.jsonl", '{"id": "a"}\n{"id"\n', "i.jsonl:2: not valid JSON"),
+        ("i.jsonl", "[1]\n", "i.jsonl:1: not a JSON object"),
+        ("i.csv", "name\nx\n", "i.csv:1: no column id"),
+        ("i.csv", "id,title\na,b,c\n", "i.csv:2: 3 fields, the header has 2"),
+        ("i.csv", "", "no items"),
+        ("i.xlsx", "x", "unknown format .xlsx"),
+        ("i.parquet", "x", "not a Parquet file"),
+    ],
+)
+def test_broken_files_are_one_clear_error(tmp_path: Path, name: str, content: str, complaint: str) -> None:
+    with pytest.raises(BadInput, match=complaint):
+        read_items(write(tmp_path, name, content))
+
+
+def test_wrong_encoding_is_named_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "i.csv"
+    path.write_bytes("id,title\na,ok\nb,é\n".encode("latin-1"))
+    with pytest.raises(BadInput, match="i.csv:3: not UTF-8"):
+        read_items(path)
+
+
+@pytest.mark.parametrize("header", ["", "query,target\n", "Item_ID,item id\n", "id1,id2\n"])
+def test_pairs_with_or_without_header(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path, "p.csv", header + "a,b\nb,c\n")
+    assert list(read_pairs(path, {"a", "b", "c"})) == [("a", "b"), ("b", "c")]
+
+
+def test_a_first_row_of_unknown_ids_is_no_header(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="p.csv:1: unknown id 'zz'"):
+        read_pairs(write(tmp_path, "p.csv", "zz,qq\na,b\n"), {"a", "b"})
+
+
+def test_bad_pairs_are_all_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.csv", "a,b\n\na,zz\na\nb,b\n")
+    with pytest.raises(BadInput) as caught:
+        read_pairs(path, {"a", "b"})
+    for line, what in ((2, "blank row"), (3, "unknown id 'zz'"), (4, "expected two ids"), (5, "paired with itself")):
+        assert f"{path}:{line}: " in caught.value.message
+        assert what in caught.value.message
+    read = read_pairs(path, {"a", "b"}, lenient=True)
+    assert list(read) == [("a", "b")]
+    assert len(read.dropped) == 4
+
+
+def test_pair_graph_and_ids(tmp_path: Path) -> None:
+    read = read_pairs(write(tmp_path, "p.jsonl", '{"query": "a", "target": "b"}\n{"q": "a", "t": "c"}\n'), {"a", "b", "c"})
+    assert read.graph() == {"a": {"b", "c"}, "b": {"a"}, "c": {"a"}}
+    assert read_ids(write(tmp_path, "pool.csv", "id\na\nb\na\n"), {"a", "b"}) == ["a", "b"]
+
+
+def test_image_paths_stay_inside_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "secret.png")
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
+        with pytest.raises(UnreadableImage, match="outside the images folder"):
+            open_image(Item("a", path), tmp_path / "images")
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"text", "not an image"), (b"cut", "a.png")])
+def test_unreadable_images_name_the_item(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    if content == b"cut":
+        Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+        content = (tmp_path / "a.png").read_bytes()[:300]
+    if content is not None:
+        (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=f"item 'x'.*{reason}"):
+        open_image(Item("x", "a.png"), tmp_path)
+
+
+def test_transparency_becomes_white() -> None:
+    assert to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert to_rgb(Image.new("L", (1, 1), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_fits_keep_or_lose_what_they_say() -> None:
+    """A wide picture whose ends are red: a crop loses them, pad and squash do not."""
+    image = Image.new("RGB", (90, 30), (0, 0, 0))
+    image.paste((255, 0, 0), (0, 0, 20, 30))
+    image.paste((255, 0, 0), (70, 0, 90, 30))
+    red = {fit: ImageTransform(30, (0, 0, 0), (1, 1, 1), fit)(image)[0] for fit in ("crop", "squash", "pad")}  # type: ignore[arg-type]
+    assert all(r.shape == (30, 30) for r in red.values())
+    assert red["crop"].max() < 0.2
+    assert red["squash"].max() > 0.9
+    assert red["pad"].max() > 0.9
+    assert len({ImageTransform(30, (0.0,), (1.0,), f).id for f in ("crop", "squash", "pad")}) == 3  # type: ignore[arg-type]
