@@ -41,7 +41,7 @@ def train(
     \b
     Examples:
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images -o runs/tiny --max-steps 4
-      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv --epochs 1 --lr 1e-3 --json
+      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv --epochs 1 --lr 1e-3 -o runs/val --json
     """
     from n2kit.bundle import read_manifest, read_recipe
     from n2kit.data.pairs import read_pairs

@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "head.width": 256,
     "prompt.template": "compact",
     "train.batch_size": 32,
-    "train.new_lr": 3e-3,
+    "train.new_lr": 2e-3,
     "train.save_steps": 10**6,
     "train.log_steps": 1,
 }

@@ -1,0 +1,258 @@
+"""The program as a user types it: every example of every help text, outputs, exit codes, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from n2kit_cli.main import app
+
+COMMANDS = ["build", "train", "embed", "index", "recommend", "eval", "ls", "plugins list", "plugins info", "plugins check", "config show", "doctor"]
+
+
+def examples(cli: Any, command: str) -> list[list[str]]:
+    text = cli(*command.split(), "--help").out
+    assert "Examples:" in text, command
+    found = re.findall(r"^\s+n2kit (.+)$", text.split("Examples:")[1], re.M)
+    assert found, command
+    return [shlex.split(f) for f in found]
+
+
+def test_every_command_has_examples_and_json(cli: Any) -> None:
+    for command in [*COMMANDS, "demo"]:
+        assert examples(cli, command)
+        assert "--json" in cli(*command.split(), "--help").out
+    assert len(app.registered_commands) + len(app.registered_groups) == 11
+
+
+@pytest.mark.slow
+def test_every_example_works_in_the_order_of_a_newcomer(cli: Any, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "w"
+    shutil.copytree(workspace, folder)
+    monkeypatch.chdir(folder)
+    for command in COMMANDS:
+        for arguments in examples(cli, command):
+            result = cli(*arguments)
+            assert result.code == 0, (arguments, result.err)
+            if "--json" in arguments and command == "train":
+                assert json.loads(result.out.splitlines()[-1])["event"] == "result"
+            elif "--json" in arguments:
+                json.loads(result.out)
+
+
+def test_the_path_in_json(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """embed → index → recommend → eval, each reading what the one before wrote."""
+    vectors, index = tmp_path / "v.parquet", tmp_path / "i"
+    common = ("--items", "items.csv", "--images", "images", "--json")
+    done = json.loads(cli("embed", tiny_bundle, *common, "-o", vectors, "--visual").out)
+    assert (done["items"], done["width"]) == (24, 16)
+    assert json.loads(cli("index", vectors, "-o", index, "--json").out)["items"] == 24
+    near = json.loads(cli("recommend", "--index", index, "--id", "noto:3", "-k", "5", "--json").out)["neighbours"]
+    assert len(near) == 5
+    assert "noto:3" not in [n["id"] for n in near]
+    assert near == sorted(near, key=lambda n: -n["score"])
+    new = json.loads(
+        cli("recommend", "--index", index, "--bundle", tiny_bundle, "--title", "thing 3", "--topics", "topic3", "--image", "images/noto_3.png", "--json").out
+    )["neighbours"]
+    assert {new[0]["id"], new[1]["id"]} == {"noto:3", "twemoji:3"}
+    report = json.loads(cli("eval", "--vectors", vectors, "--pairs", "test.csv", "--k", "1,30", "--json").out)
+    assert report["recall"]["30"] == 1.0
+    assert (report["queries"], report["pool"]) == (2, 22)
+    pooled = json.loads(cli("eval", "--vectors", vectors, "--pairs", "test.csv", "--pool", "pool.csv", "--json").out)
+    assert pooled["pool"] == 12
+
+
+def test_embedding_goes_on_and_refuses_another_model(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from n2kit.embed import store
+
+    monkeypatch.setattr(store, "SHARD", 5)
+    real, calls = store.encode, []
+
+    def failing(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(store, "encode", failing)
+    vectors = tmp_path / "v.parquet"
+    command = ("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", vectors)
+    assert cli(*command).code == 130
+    assert not vectors.exists()
+    assert cli(*command).code == 0
+    assert len(calls) == 3 + 3  # of five shards two were there
+    assert cli(*command).code == 0  # finished: nothing to do
+    assert len(calls) == 6
+    other = cli("build", "--llm", "llama:tiny", "--variant", "text_only", "-o", tmp_path / "other")
+    assert other.code == 0
+    refused = cli("embed", tmp_path / "other", "--items", "items.jsonl", "-o", vectors)
+    assert refused.code == 2
+    assert "another model" in refused.err
+    assert not list(tmp_path.glob(".v.parquet*"))
+
+
+def test_plan_in_json_and_id_as_an_argument(cli: Any) -> None:
+    plan = json.loads(cli("build", "--llm", "qwen", "--vision", "siglip", "--dry-run", "--json").out)
+    assert plan["id"] == "qwen:0.6b+siglip:base-224+qformer:16+gate"
+    assert plan["image_tokens"] == 16
+    assert json.loads(cli("build", plan["id"], "--dry-run", "--json").out) == plan
+
+
+def test_piped_tables_are_markdown(cli: Any) -> None:
+    lines = cli("ls", "fusion").out.splitlines()
+    assert lines[0] == "| kind | name | variants | what | from |"
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["gate", "none"]
+
+
+def test_settings_and_where_they_come_from(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "n2kit.yaml").write_text("llm: smollm2\ntrain:\n  lr: 1e-5\n  seed: 1\n")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("train:\n  lr: 1e-4\n  batch_size: 8\nconnector:\n  name: mlp\n  tokens: 4\n")
+    monkeypatch.setenv("N2KIT_TRAIN__BATCH_SIZE", "12")
+    shown = json.loads(cli("config", "show", "--origin", "--recipe", recipe, "--set", "head.width=32", "--json").out)
+    assert shown["llm.name"] == {"value": "smollm2", "origin": "n2kit.yaml:1"}
+    assert shown["train.lr"] == {"value": 1e-4, "origin": f"{recipe}:2"}
+    assert shown["train.seed"] == {"value": 1, "origin": "n2kit.yaml:4"}
+    assert shown["train.batch_size"] == {"value": 12, "origin": "N2KIT_TRAIN__BATCH_SIZE"}
+    assert shown["head.width"] == {"value": 32, "origin": "flag"}
+    assert shown["connector.tokens"] == {"value": 4, "origin": f"{recipe}:6"}
+    assert shown["vision.name"]["origin"] == "default"
+
+
+BUILD = ("build", "--vision", "siglip:tiny", "--llm")
+BAD = {
+    "unknown name": ((*BUILD, "qwne"), 2, "unknown llm 'qwne'", "did you mean qwen"),
+    "unknown variant": ((*BUILD, "qwen:0.7b"), 2, "no variant '0.7b'", "0.6b"),
+    "a vision name": ((*BUILD, "clip"), 2, "'clip' is a vision, not a llm", "--vision clip"),
+    "both wrong": (("build", "--llm", "qwne", "--vision", "siglop"), 2, "unknown vision 'siglop'", "siglip"),
+    "unknown option": ((*BUILD, "qwen:tiny", "--set", "connector.tokns=3"), 2, "tokns", None),
+    "wrong type": ((*BUILD, "qwen:tiny", "--set", "head.width=wide"), 2, "head.width", None),
+    "heads do not divide": ((*BUILD, "qwen:tiny", "--set", "connector.width=100", "--dry-run"), 2, "100 does not divide among 12 heads", "heads=10"),
+    "more tokens than there are": ((*BUILD, "qwen:tiny", "--connector", "mlp:400"), 2, "gives 16", "tokens=16"),
+    "context too short": ((*BUILD, "hf:tiny", "--set", "prompt.body_tokens=600"), 2, "reads 512", "body_tokens"),
+    "fusion and variant": ((*BUILD, "qwen:tiny", "--variant", "basic", "--fusion", "gate"), 2, "has no late fusion", "late_early_fusion"),
+    "variant and no fusion": ((*BUILD, "qwen:tiny", "--fusion", "none"), 2, "is late fusion", "--variant micl"),
+    "unknown variant name": ((*BUILD, "qwen:tiny", "--variant", "best"), 2, "variant", None),
+    "no hub": (("build", "--llm", "qwen", "--vision", "siglip"), 3, "hf:Qwen/Qwen3-0.6B", "file:"),
+    "no package": ((*BUILD, "qwen@pkg:no-such-dist/x.gguf"), 3, "pkg:no-such-dist/x.gguf", "pip install"),
+    "no folder": ((*BUILD, "qwen@file:nowhere"), 2, "file:nowhere", None),
+    "no bundle": (("embed", "nowhere", "--items", "items.jsonl", "-o", "x"), 2, "nowhere is no bundle", "n2kit build"),
+    "no index": (("recommend", "--index", "nowhere", "--id", "1"), 2, "nowhere is no index", "n2kit index"),
+    "no vectors": (("eval", "--vectors", "nowhere", "--pairs", "test.csv"), 2, "no vectors file nowhere", None),
+    "no such command": (("biuld",), 2, "biuld", "--help"),
+    "missing option": (("train", "x"), 2, "--items", "n2kit train --help"),
+    "set without =": ((*BUILD, "qwen:tiny", "--set", "head.width"), 2, "key=value", None),
+    "unknown kind": (("ls", "visoin"), 2, "unknown kind 'visoin'", "vision"),
+    "unknown plug-in": (("plugins", "info", "fusoin"), 2, "no plug-in 'fusoin'", "fusion"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_error_with_what_to_do(cli: Any, at_workspace: Path, case: str) -> None:
+    arguments, code, message, hint = BAD[case]
+    result = cli(*arguments)
+    assert result.code == code, result.err
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in result.err
+    if hint:
+        assert hint in result.err.split("hint: ")[-1]
+    assert "--dry-run" in arguments or "|" not in result.out or code == 3 or "refus" in case or result.out.count("|") > 0
+
+
+def test_four_errors_of_a_recipe_are_all_named_by_line(cli: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text("variant: best\ntrain:\n  lr: -1\n  batch_size: many\nhead:\n  widht: 3\n")
+    result = cli("build", "--recipe", recipe, "--dry-run")
+    assert result.code == 2
+    for line, key in ((1, "variant"), (3, "train.lr"), (4, "train.batch_size"), (6, "head.widht")):
+        assert f"{recipe}:{line}: {key}" in result.err
+
+
+@pytest.mark.parametrize("policy", ["error", "skip", "text-only"])
+def test_unreadable_image_in_embed(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, policy: str) -> None:
+    (tmp_path / "i.csv").write_text("id,image,title\nok,noto_1.png,a\nbad,nowhere.png,b\nescape,../items.csv,c\n")
+    out = tmp_path / "v.parquet"
+    result = cli("embed", tiny_bundle, "--items", tmp_path / "i.csv", "--images", "images", "-o", out, "--on-bad-image", policy, "--json")
+    if policy == "error":
+        assert result.code == 2
+        assert "'bad'" in result.err or "'escape'" in result.err
+        assert not out.exists()
+        return
+    assert result.code == 0
+    done = json.loads(result.out)
+    assert done["items"] == (1 if policy == "skip" else 3)
+    assert set(done["skipped"]) == {"bad", "escape"}
+    assert "2 items had a picture that could not be used" in result.err
+
+
+def test_an_item_with_nothing_is_an_error(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("id,image,title\nok,noto_1.png,a\nempty,,\n")
+    command = ("embed", tiny_bundle, "--items", tmp_path / "i.csv", "--images", "images", "-o", tmp_path / "v.parquet")
+    result = cli(*command)
+    assert result.code == 2
+    assert "item 'empty': neither a picture nor a text" in result.err
+    assert cli(*command, "--on-bad-image", "skip").code == 0
+
+
+def test_index_of_another_model_is_refused_with_both_fingerprints(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert cli("build", "--llm", "llama:tiny", "--vision", "clip:tiny", "--connector", "mlp:4", "-o", other).code == 0
+    assert cli("embed", other, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet").code == 0
+    assert cli("index", tmp_path / "v.parquet", "-o", tmp_path / "i").code == 0
+    result = cli("recommend", "--index", tmp_path / "i", "--bundle", tiny_bundle, "--title", "x")
+    assert result.code == 2
+    for bundle in (other, tiny_bundle):
+        assert json.loads((bundle / "manifest.json").read_text())["fingerprint"] in result.err
+    missing = cli("recommend", "--index", tmp_path / "i", "--id", "noto:33")
+    assert missing.code == 2
+    assert "did you mean" in missing.err
+
+
+def test_unknown_ids_in_pairs_are_named(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("noto:1,twemoji:1\nnoto:1,ghost\nnoto:2,twemoji:2\n\n")
+    command = ("train", tiny_bundle, "--items", "items.jsonl", "--pairs", tmp_path / "p.csv", "--images", "images", "-o", tmp_path / "r", "--max-steps", "1")
+    result = cli(*command)
+    assert result.code == 2
+    assert "p.csv:2: unknown id 'ghost'" in result.err
+    assert "p.csv:4: blank row" in result.err
+    lenient = cli(*command, "--lenient")
+    assert lenient.code == 0
+    assert "dropped 2 rows" in lenient.err
+
+
+def test_a_bug_is_one_line_and_code_4(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import n2kit.registry
+
+    monkeypatch.setattr(n2kit.registry, "registry", lambda: 1 / 0)
+    result = cli("ls")
+    assert result.code == 4
+    assert "a bug in n2kit: ZeroDivisionError" in result.err
+
+
+def test_start_is_light() -> None:
+    """No torch, transformers, numpy or PIL for help and lists."""
+    for arguments in (["--help"], ["plugins", "list"], ["ls"], ["build", "--llm", "qwen", "--vision", "siglip", "--dry-run"]):
+        code = (
+            "import sys\nfrom n2kit_cli.main import run\n"
+            f"assert run({arguments!r}) == 0\n"
+            "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'timm', 'faiss', 'pyarrow'} & set(sys.modules)\n"
+            "assert not heavy, heavy"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_program_and_version() -> None:
+    import n2kit
+
+    done = subprocess.run([sys.executable, "-m", "n2kit_cli.main", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == n2kit.__version__

@@ -1,0 +1,177 @@
+"""Discovery: ours look like a third party's, and a broken plug-in harms nobody."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from n2kit.cards import KINDS
+from n2kit.errors import BadInput, Mismatch, Unavailable
+from n2kit.manager import Manager, manager
+from n2kit.registry import Registry, check_card, registry
+from n2kit.testing.probe import problems_of, probe
+from n2kit.weights import Weights
+
+GOOD = """
+from n2kit import ComponentSpec, hookimpl
+N2KIT_PLUGIN_API = (1, 0)
+@hookimpl
+def n2kit_register_components():
+    return [ComponentSpec(kind="fusion", name="{name}", target="{module}:X", summary="s", config="{module}:X")]
+class X: pass
+"""
+BROKEN = {
+    "import_error": ("import nothing_like_this\n", "ModuleNotFoundError"),
+    "exits": ("import sys\nsys.exit(3)\n", "SystemExit"),
+    "no_version": (GOOD.replace("N2KIT_PLUGIN_API = (1, 0)", ""), "states no N2KIT_PLUGIN_API"),
+    "newer": (GOOD.replace("(1, 0)", "(2, 0)"), "written for plug-in API 2.0"),
+    "raises": (GOOD.replace("    return [", "    raise ValueError('no luck')\n    return ["), "no luck"),
+    "wrong_type": (GOOD.replace("    return [", "    return ['x'] or ["), "returned str, not ComponentSpec"),
+}
+
+
+class Dist:
+    def __init__(self, name: str) -> None:
+        self.name, self.version = name, "1.0"
+
+
+def point(folder: Path, module: str, source: str, dist: str, name: str = "mine") -> EntryPoint:
+    (folder / f"{module}.py").write_text(textwrap.dedent(source).replace("{name}", name).replace("{module}", module))
+    found = EntryPoint(module, module, "n2kit")
+    vars(found).update(dist=Dist(dist))
+    return found
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_is_listed_and_the_rest_unharmed(path: Path, case: str) -> None:
+    source, reason = BROKEN[case]
+    good = point(path, f"good_{case}", GOOD, "good-dist")
+    bad = point(path, f"bad_{case}", source, "bad-dist")
+    made = Manager([bad, good, *entry_points(group="n2kit")])
+    (broken,) = made.broken()
+    assert broken.distribution == "bad-dist"
+    assert reason in (broken.problem or "")
+    assert made.find("fusion", "mine") is not None
+    assert made.find("llm", "qwen") is not None
+    with pytest.raises(Unavailable, match=f"bad-dist/bad_{case} is broken"):
+        Registry(made, []).resolve("fusion", f"bad_{case}")
+
+
+def test_a_name_with_two_owners_is_refused_and_can_be_qualified(path: Path) -> None:
+    made = Manager([point(path, "one_mod", GOOD, "one"), point(path, "two_mod", GOOD, "two")])
+    with pytest.raises(BadInput, match="two installed packages") as caught:
+        made.find("fusion", "mine")
+    assert "one/mine, two/mine" in (caught.value.hint or "")
+    found = made.find("fusion", "two/mine")
+    assert found is not None
+    assert found.distribution == "two"
+
+
+@pytest.mark.parametrize("plugin", manager().plugins, ids=lambda p: p.name)
+def test_in_tree_plugins_are_sound(plugin: Any) -> None:
+    assert problems_of(plugin) == []
+
+
+def test_probe_survives_a_plugin_that_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = manager().plugins[0]
+    assert probe(plugin).problems == []
+    plugin = type(plugin)("ghost", "no-dist", "1", "ghost")
+    assert "ended with code" in probe(plugin).problems[0]
+
+
+def test_wheel_folders_entry_points_and_plugins_agree() -> None:
+    import tomllib
+
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    folders = {p.name for p in (root / "plugins").iterdir() if p.is_dir() and p.name.startswith("n2kit_")}
+    packages = {Path(p).name for p in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]}
+    assert packages == folders | {"n2kit", "n2kit_cli"}
+    assert set(project["project"]["entry-points"]["n2kit"].values()) == folders
+
+
+@pytest.mark.parametrize("kind", ["llm", "vision"])
+def test_every_entry_of_the_catalogue_resolves(kind: Any) -> None:
+    catalogue = registry()
+    for name in catalogue.names(kind):
+        for variant, facts in catalogue.variants(kind, name).items():
+            component = catalogue.resolve(kind, f"{name}:{variant}")
+            assert component.declared is not None, (name, variant)
+            assert component.reference == f"{name}:{variant}"
+            assert facts.weights == "random" or facts.licence
+    assert {f"{kind}" for kind in KINDS} == set(catalogue.aliases)
+
+
+def test_declared_cards_are_measured_when_weights_are_loaded() -> None:
+    catalogue = registry()
+    for kind in ("llm", "vision"):
+        for name in ("qwen", "llama", "hf") if kind == "llm" else ("clip", "siglip", "timm"):
+            component = catalogue.resolve(kind, f"{name}:tiny")  # type: ignore[arg-type]
+            from n2kit.parts import Origin
+
+            check_card(component.reference, component.declared, component.cls().create(Origin(component.config())).card)
+            wrong = vars(component.declared) | {"parameters": 1}
+            with pytest.raises(Mismatch, match="parameters declared 1, measured"):
+                check_card("x", type(component.declared)(**wrong), component.declared)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "config"),
+    [("connector", "qformer:5", {"layers": 3, "width": 24, "heads": 3}), ("connector", "mlp", {}), ("connector", "linear:4", {}), ("fusion", "gate", {})],
+)
+def test_cards_of_new_parts_equal_what_is_built(kind: Any, name: str, config: dict[str, Any]) -> None:
+    from dataclasses import replace
+
+    vision = registry().resolve("vision", "clip:tiny").card()
+    llm = registry().resolve("llm", "qwen:tiny").card()
+    component = registry().resolve(kind, name)
+    component = replace(component, options={**component.options, **config})
+    card = component.load(component.owned.spec.card or "")(component.config(), vision, llm)
+    part = component.cls()(component.config(), vision=vision, llm=llm)
+    assert card.parameters == sum(p.numel() for p in part.parameters())
+    assert kind == "fusion" or card.tokens == part.tokens
+
+
+def test_users_may_add_to_the_catalogue(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "llm:\n  house:\n    component: llama\n    variants:\n      v1: {weights: 'file:/models/house'}\n"
+        "known_plugins:\n  audio-llm: pip install n2kit-audio\n"
+    )
+    catalogue = Registry(manager(), [file])
+    component = catalogue.resolve("llm", "house")
+    assert component.reference == "house:v1"
+    assert str(component.weights) == "file:/models/house"
+    with pytest.raises(Unavailable) as caught:
+        catalogue.resolve("llm", "audio-llm")
+    assert caught.value.hint == "pip install n2kit-audio"
+    file.write_text("llm:\n  house: {}\n")
+    with pytest.raises(BadInput, match=r"mine.yaml: llm.house names no component"):
+        Registry(manager(), [file])
+
+
+@pytest.mark.parametrize("text", ["hf:org/name", "hf:org/name@abc", "file:/x/y", "pkg:dist/a/b.gguf", "random"])
+def test_weight_sources_round_trip(text: str) -> None:
+    assert str(Weights.parse(text)) == text
+
+
+def test_sources_choose_their_component_by_model_type(tmp_path: Path) -> None:
+    for model_type, owner in (("qwen2", "qwen"), ("llama", "llama"), ("opt", "hf")):
+        (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+        assert registry().resolve("llm", f"file:{tmp_path}").owned.spec.name == owner
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    assert registry().resolve("vision", f"file:{tmp_path}").owned.spec.name == "siglip"
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(BadInput, match="no installed vision component reads"):
+        registry().resolve("vision", f"file:{tmp_path}")

@@ -1,0 +1,161 @@
+"""Training on pairs: it learns, resumes, refuses another run, keeps frozen parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from n2kit import bundle, read_items, read_pairs
+from n2kit.data.batch import Reader
+from n2kit.data.features import FeatureCache
+from n2kit.data.pairs import Pairs
+from n2kit.errors import BadInput, Failed
+from n2kit.recipe import Recipe, resolve
+from n2kit.train import RunResult, train
+from n2kit.train.pairs import PairCollator
+from safetensors.torch import load_file
+
+
+@pytest.fixture
+def run(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> Any:
+    items = read_items(workspace / "items.jsonl")
+
+    def call(folder: str = "run", pairs: Pairs | None = None, **settings: Any) -> RunResult:
+        given = {"train.batch_size": 4, "train.save_steps": 2, "train.log_steps": 1, "train.lr": 1e-3, "train.precision": "fp32"}
+        recipe = resolve(given | settings, base=bundle.read_recipe(tiny_bundle), env={}).recipe
+        return train(
+            tiny_bundle, items, pairs or read_pairs(workspace / "train.csv", items), recipe, tmp_path / folder,
+            images=workspace / "images", val_pairs=read_pairs(workspace / "val.csv", items), report=call.events.append,  # type: ignore[attr-defined]
+        )  # fmt: skip
+
+    call.events = []  # type: ignore[attr-defined]
+    return call
+
+
+def weights(result: RunResult) -> dict[str, torch.Tensor]:
+    root = Path(result.bundle)
+    return {f"{f.relative_to(root)}:{k}": v for f in sorted(root.rglob("*.safetensors")) for k, v in load_file(f).items()}
+
+
+def test_training_lowers_the_loss_and_reports_terms(run: Any, tiny_bundle: Path) -> None:
+    result = run(**{"train.max_steps": 30, "train.lr": 3e-3, "train.new_lr": 3e-3})
+    steps = [e for e in run.events if e["event"] == "step"]
+    assert len(steps) == 30
+    assert sum(e["loss"] for e in steps[-5:]) < 0.7 * sum(e["loss"] for e in steps[:5])
+    assert {"multimodal", "visual", "temperature", "items_per_s", "eta_s"} <= set(steps[0])
+    assert set(result.recall) == {"1", "10"}
+    before, after = load_file(tiny_bundle / "vision/model.safetensors"), load_file(Path(result.bundle) / "vision/model.safetensors")
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert bundle.load(result.bundle).encode([{"title": "x"}]).shape == (1, 16)
+    assert bundle.read_manifest(Path(result.bundle)).fingerprint == result.fingerprint
+
+
+def test_stopped_and_resumed_equals_unbroken(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after step 3 saves; the same command ends with the weights of a run that nobody stopped."""
+    whole = run("whole", **{"train.max_steps": 8})
+
+    real = run.events.append
+
+    class Stop(list[Any]):
+        def append(self, event: Any) -> None:
+            real(event)
+            if event["event"] == "step" and event["step"] == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    run.events = Stop()
+    stopped = run("broken", **{"train.max_steps": 8})
+    assert stopped.interrupted
+    assert stopped.steps in (3, 4)
+    run.events = []
+    resumed = run("broken", **{"train.max_steps": 8})
+    assert resumed.resumed_from == stopped.steps
+    assert resumed.steps == 8
+    one, two = weights(whole), weights(resumed)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert run("broken", **{"train.max_steps": 8}).done_before
+
+
+def test_a_half_written_checkpoint_is_passed_over(run: Any, tmp_path: Path) -> None:
+    run.events = []
+    result = run(**{"train.max_steps": 4})
+    (tmp_path / "run" / "result.json").unlink()
+    broken = tmp_path / "run" / "checkpoints" / "checkpoint-4"
+    (broken / "trainer_state.json").unlink()
+    again = run(**{"train.max_steps": 4})
+    assert again.resumed_from == 2
+    one, two = weights(result), weights(again)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_folder_of_another_run_is_refused_with_both_hashes(run: Any, tmp_path: Path) -> None:
+    run(**{"train.max_steps": 1})
+    there = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
+    with pytest.raises(BadInput, match=there) as caught:
+        run(**{"train.max_steps": 2})
+    assert "another recipe" in caught.value.message
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(BadInput, match="is no run folder"):
+        run("mine", **{"train.max_steps": 1})
+
+
+def test_what_the_bundle_is_cannot_be_changed_by_training(run: Any) -> None:
+    with pytest.raises(BadInput, match="head cannot be changed"):
+        run(**{"head.width": 8})
+
+
+def test_an_exploding_loss_names_the_items(run: Any) -> None:
+    with pytest.raises(Failed, match="the loss is nan at step .*noto|twemoji"):
+        run(**{"train.max_steps": 20, "train.lr": 1e30, "train.new_lr": 1e30, "train.warmup": 0})
+
+
+def test_known_positives_and_same_items_are_excluded(workspace: Path, tiny_bundle: Path) -> None:
+    items = read_items(workspace / "items.jsonl")
+    model = bundle.load(tiny_bundle)
+    pairs = Pairs([("noto:1", "twemoji:1"), ("noto:1", "twemoji:2"), ("noto:3", "twemoji:3")])
+    out = PairCollator(items, pairs, Reader(model.prompter, model.vision, workspace / "images"))(list(pairs))
+    assert out["ids"] == ["noto:1", "noto:1", "noto:3", "twemoji:1", "twemoji:2", "twemoji:3"]
+    exclude = out["exclude"]
+    assert exclude[0, 1]  # the same item
+    assert exclude[0, 4]  # a positive of it, in another pair
+    assert exclude[4, 0]
+    assert not exclude[0, 5]
+
+
+def test_cached_features_change_nothing(workspace: Path, tiny_bundle: Path) -> None:
+    items = read_items(workspace / "items.jsonl").items[:6]
+    model = bundle.load(tiny_bundle)
+    assert model.vision is not None
+    cache = FeatureCache(model.vision, 10**9)
+    options: dict[str, Any] = {"images": workspace / "images", "precision": "fp32"}
+    plain = model.encode(items, **options)
+    first = model.encode(items, cache=cache, **options)
+    kept = len(cache.kept)
+    again = model.encode(items, images=workspace / "nowhere", precision="fp32", cache=cache)  # no picture is opened
+    assert kept == 6
+    assert abs(plain - first).max() < 1e-6
+    assert abs(plain - again).max() < 1e-6
+    small = FeatureCache(model.vision, 1)
+    assert abs(plain - model.encode(items, cache=small, **options)).max() < 1e-6
+    assert not small.kept
+
+
+def test_bad_images_in_training(workspace: Path, run: Any, tmp_path: Path, tiny_bundle: Path) -> None:
+    items = read_items(workspace / "items.jsonl")
+    images = tmp_path / "images"
+    images.mkdir()
+    for file in (workspace / "images").iterdir():
+        (images / file.name).write_bytes(b"broken" if file.name == "noto_1.png" else file.read_bytes())
+    pairs = read_pairs(workspace / "train.csv", items)
+    recipe: Recipe = resolve({"train.max_steps": 2, "train.batch_size": 8}, base=bundle.read_recipe(tiny_bundle), env={}).recipe
+    with pytest.raises(BadInput, match="item 'noto:1'.*not an image"):
+        train(tiny_bundle, items, pairs, recipe, tmp_path / "r1", images=images)
+    for policy in ("skip", "text-only"):
+        result = train(tiny_bundle, items, pairs, recipe, tmp_path / policy, images=images, on_bad_image=policy)  # type: ignore[arg-type]
+        assert list(result.skipped) == ["noto:1"]
