@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,7 +42,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"{artist}_{n}.png"
             Image.new("RGB", (40, 30), (20 * n, 255 - 20 * n, 128)).save(root / "images" / name)
             item_id = "noto:1f600" if (artist, n) == ("noto", 0) else f"{artist}:{n}"
-            rows.append({"id": item_id, "image": name, "title": f"thing {n}", "topics": [f"topic{n}"], "content": "", "category": "x"})
+            rows.append(
+                {
+                    "id": item_id,
+                    "image": name,
+                    "title": f"thing {n}",
+                    "topics": [f"topic{n}"],
+                    "content": "",
+                    "category": "x",
+                }
+            )
         pairs.append((rows[-2]["id"], rows[-1]["id"]))
     Image.new("RGB", (32, 32)).save(root / "images" / "noto_1f600.webp")
     (root / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -77,7 +86,7 @@ Cli = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run the program in this process: `cli("ls", "llm")` → code, out, err."""
     from n2kit_cli.main import run
 
@@ -88,4 +97,4 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Cli]:
         assert "Traceback" not in err
         return SimpleNamespace(code=code, out=out, err=err)
 
-    yield call
+    return call

@@ -12,9 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from n2kit_cli.main import app
 
-COMMANDS = ["build", "train", "embed", "index", "recommend", "eval", "ls", "plugins list", "plugins info", "plugins check", "config show", "doctor"]
+COMMANDS = [
+    "build",
+    "train",
+    "embed",
+    "index",
+    "recommend",
+    "eval",
+    "ls",
+    "plugins list",
+    "plugins info",
+    "plugins check",
+    "config show",
+    "doctor",
+]
 
 
 def examples(cli: Any, command: str) -> list[list[str]]:
@@ -33,7 +47,9 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
 
 
 @pytest.mark.slow
-def test_every_example_works_in_the_order_of_a_newcomer(cli: Any, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_example_works_in_the_order_of_a_newcomer(
+    cli: Any, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "w"
     shutil.copytree(workspace, folder)
     monkeypatch.chdir(folder)
@@ -59,7 +75,20 @@ def test_the_path_in_json(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_p
     assert "noto:3" not in [n["id"] for n in near]
     assert near == sorted(near, key=lambda n: -n["score"])
     new = json.loads(
-        cli("recommend", "--index", index, "--bundle", tiny_bundle, "--title", "thing 3", "--topics", "topic3", "--image", "images/noto_3.png", "--json").out
+        cli(
+            "recommend",
+            "--index",
+            index,
+            "--bundle",
+            tiny_bundle,
+            "--title",
+            "thing 3",
+            "--topics",
+            "topic3",
+            "--image",
+            "images/noto_3.png",
+            "--json",
+        ).out
     )["neighbours"]
     assert {new[0]["id"], new[1]["id"]} == {"noto:3", "twemoji:3"}
     report = json.loads(cli("eval", "--vectors", vectors, "--pairs", "test.csv", "--k", "1,30", "--json").out)
@@ -69,7 +98,9 @@ def test_the_path_in_json(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_p
     assert pooled["pool"] == 12
 
 
-def test_embedding_goes_on_and_refuses_another_model(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedding_goes_on_and_refuses_another_model(
+    cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from n2kit.embed import store
 
     monkeypatch.setattr(store, "SHARD", 5)
@@ -135,10 +166,20 @@ BAD = {
     "both wrong": (("build", "--llm", "qwne", "--vision", "siglop"), 2, "unknown vision 'siglop'", "siglip"),
     "unknown option": ((*BUILD, "qwen:tiny", "--set", "connector.tokns=3"), 2, "tokns", None),
     "wrong type": ((*BUILD, "qwen:tiny", "--set", "head.width=wide"), 2, "head.width", None),
-    "heads do not divide": ((*BUILD, "qwen:tiny", "--set", "connector.width=100", "--dry-run"), 2, "100 does not divide among 12 heads", "heads=10"),
+    "heads do not divide": (
+        (*BUILD, "qwen:tiny", "--set", "connector.width=100", "--dry-run"),
+        2,
+        "100 does not divide among 12 heads",
+        "heads=10",
+    ),
     "more tokens than there are": ((*BUILD, "qwen:tiny", "--connector", "mlp:400"), 2, "gives 16", "tokens=16"),
     "context too short": ((*BUILD, "hf:tiny", "--set", "prompt.body_tokens=600"), 2, "reads 512", "body_tokens"),
-    "fusion and variant": ((*BUILD, "qwen:tiny", "--variant", "basic", "--fusion", "gate"), 2, "has no late fusion", "late_early_fusion"),
+    "fusion and variant": (
+        (*BUILD, "qwen:tiny", "--variant", "basic", "--fusion", "gate"),
+        2,
+        "has no late fusion",
+        "late_early_fusion",
+    ),
     "variant and no fusion": ((*BUILD, "qwen:tiny", "--fusion", "none"), 2, "is late fusion", "--variant micl"),
     "unknown variant name": ((*BUILD, "qwen:tiny", "--variant", "best"), 2, "variant", None),
     "no hub": (("build", "--llm", "qwen", "--vision", "siglip"), 3, "hf:Qwen/Qwen3-0.6B", "file:"),
@@ -165,7 +206,9 @@ def test_bad_input_is_one_error_with_what_to_do(cli: Any, at_workspace: Path, ca
     assert message in result.err
     if hint:
         assert hint in result.err.split("hint: ")[-1]
-    assert "--dry-run" in arguments or "|" not in result.out or code == 3 or "refus" in case or result.out.count("|") > 0
+    assert (
+        "--dry-run" in arguments or "|" not in result.out or code == 3 or "refus" in case or result.out.count("|") > 0
+    )
 
 
 def test_four_errors_of_a_recipe_are_all_named_by_line(cli: Any, tmp_path: Path) -> None:
@@ -178,10 +221,24 @@ def test_four_errors_of_a_recipe_are_all_named_by_line(cli: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("policy", ["error", "skip", "text-only"])
-def test_unreadable_image_in_embed(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, policy: str) -> None:
+def test_unreadable_image_in_embed(
+    cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, policy: str
+) -> None:
     (tmp_path / "i.csv").write_text("id,image,title\nok,noto_1.png,a\nbad,nowhere.png,b\nescape,../items.csv,c\n")
     out = tmp_path / "v.parquet"
-    result = cli("embed", tiny_bundle, "--items", tmp_path / "i.csv", "--images", "images", "-o", out, "--on-bad-image", policy, "--json")
+    result = cli(
+        "embed",
+        tiny_bundle,
+        "--items",
+        tmp_path / "i.csv",
+        "--images",
+        "images",
+        "-o",
+        out,
+        "--on-bad-image",
+        policy,
+        "--json",
+    )
     if policy == "error":
         assert result.code == 2
         assert "'bad'" in result.err or "'escape'" in result.err
@@ -203,7 +260,9 @@ def test_an_item_with_nothing_is_an_error(cli: Any, at_workspace: Path, tiny_bun
     assert cli(*command, "--on-bad-image", "skip").code == 0
 
 
-def test_index_of_another_model_is_refused_with_both_fingerprints(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_index_of_another_model_is_refused_with_both_fingerprints(
+    cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     assert cli("build", "--llm", "llama:tiny", "--vision", "clip:tiny", "--connector", "mlp:4", "-o", other).code == 0
     assert cli("embed", other, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet").code == 0
@@ -219,7 +278,20 @@ def test_index_of_another_model_is_refused_with_both_fingerprints(cli: Any, at_w
 
 def test_unknown_ids_in_pairs_are_named(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("noto:1,twemoji:1\nnoto:1,ghost\nnoto:2,twemoji:2\n\n")
-    command = ("train", tiny_bundle, "--items", "items.jsonl", "--pairs", tmp_path / "p.csv", "--images", "images", "-o", tmp_path / "r", "--max-steps", "1")
+    command = (
+        "train",
+        tiny_bundle,
+        "--items",
+        "items.jsonl",
+        "--pairs",
+        tmp_path / "p.csv",
+        "--images",
+        "images",
+        "-o",
+        tmp_path / "r",
+        "--max-steps",
+        "1",
+    )
     result = cli(*command)
     assert result.code == 2
     assert "p.csv:2: unknown id 'ghost'" in result.err
@@ -240,7 +312,12 @@ def test_a_bug_is_one_line_and_code_4(cli: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_start_is_light() -> None:
     """No torch, transformers, numpy or PIL for help and lists."""
-    for arguments in (["--help"], ["plugins", "list"], ["ls"], ["build", "--llm", "qwen", "--vision", "siglip", "--dry-run"]):
+    for arguments in (
+        ["--help"],
+        ["plugins", "list"],
+        ["ls"],
+        ["build", "--llm", "qwen", "--vision", "siglip", "--dry-run"],
+    ):
         code = (
             "import sys\nfrom n2kit_cli.main import run\n"
             f"assert run({arguments!r}) == 0\n"
@@ -254,5 +331,7 @@ def test_start_is_light() -> None:
 def test_program_and_version() -> None:
     import n2kit
 
-    done = subprocess.run([sys.executable, "-m", "n2kit_cli.main", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "n2kit_cli.main", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == n2kit.__version__

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+
 from n2kit.data.images import ImageTransform, UnreadableImage, open_image, to_rgb
 from n2kit.data.items import Item, read_items
 from n2kit.data.pairs import read_ids, read_pairs
 from n2kit.errors import BadInput
-from PIL import Image
 
 ROWS = [
     {"id": "a", "image": "a.png", "title": "红色", "topics": ["x", "y"], "content": "c, d", "category": "k"},
@@ -29,8 +30,16 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_every_format_gives_the_same_items(tmp_path: Path) -> None:
     jsonl = write(tmp_path, "i.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in ROWS))
-    comma = write(tmp_path, "i.csv", '\ufeffid,image,title,topics,content,category\r\na,a.png,红色,"x,y","c, d",k\r\nb,,,,only text,\r\n')
-    tab = write(tmp_path, "i.tsv", "id\timage\ttitle\ttopics\tcontent\tcategory\na\ta.png\t红色\tx|y\tc, d\tk\nb\t\t\t\tonly text\t\n")
+    comma = write(
+        tmp_path,
+        "i.csv",
+        '\ufeffid,image,title,topics,content,category\r\na,a.png,红色,"x,y","c, d",k\r\nb,,,,only text,\r\n',
+    )
+    tab = write(
+        tmp_path,
+        "i.tsv",
+        "id\timage\ttitle\ttopics\tcontent\tcategory\na\ta.png\t红色\tx|y\tc, d\tk\nb\t\t\t\tonly text\t\n",
+    )
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "i.parquet")
     for path in (jsonl, comma, tab, tmp_path / "i.parquet"):
         assert read_items(path).items == EXPECTED, path
@@ -122,7 +131,9 @@ def test_bad_pairs_are_all_named(tmp_path: Path) -> None:
 
 
 def test_pair_graph_and_ids(tmp_path: Path) -> None:
-    read = read_pairs(write(tmp_path, "p.jsonl", '{"query": "a", "target": "b"}\n{"q": "a", "t": "c"}\n'), {"a", "b", "c"})
+    read = read_pairs(
+        write(tmp_path, "p.jsonl", '{"query": "a", "target": "b"}\n{"q": "a", "t": "c"}\n'), {"a", "b", "c"}
+    )
     assert read.graph() == {"a": {"b", "c"}, "b": {"a"}, "c": {"a"}}
     assert read_ids(write(tmp_path, "pool.csv", "id\na\nb\na\n"), {"a", "b"}) == ["a", "b"]
 

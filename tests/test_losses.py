@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from n2kit.registry import registry
 from torch.nn import functional as F
+
+from n2kit.registry import registry
 
 
 def loss(name: str, **options: Any) -> Any:
@@ -44,7 +45,9 @@ def test_two_views_are_weighted(x: torch.Tensor) -> None:
 
 
 def test_items_without_a_visual_view_are_left_out_of_its_term(x: torch.Tensor) -> None:
-    present = torch.tensor([True, True, False, True, True, True, True, True])  # row 2 has none: nor is its partner 6 an anchor
+    present = torch.tensor(
+        [True, True, False, True, True, True, True, True]
+    )  # row 2 has none: nor is its partner 6 an anchor
     out = loss("notellm2")({"multimodal": x, "visual": x}, {"visual": present})
     unit = F.normalize(x, dim=-1)
     expected = []

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import n2kit
 import numpy as np
 import pytest
 import torch
+
+import n2kit
 from n2kit import bundle
 from n2kit.data.batch import Reader, collate
 from n2kit.data.items import Item
@@ -26,7 +27,9 @@ VISIONS = [f"{o.spec.name}:tiny" for o in manager().components("vision")]
 SMALL = {"qformer": "qformer:tiny", "mlp": "mlp:tiny", "linear": "linear:tiny"}
 
 
-def make(llm: str = "qwen:tiny", vision: str = "siglip:tiny", connector: str = "qformer:tiny", **settings: Any) -> n2kit.Model:
+def make(
+    llm: str = "qwen:tiny", vision: str = "siglip:tiny", connector: str = "qformer:tiny", **settings: Any
+) -> n2kit.Model:
     given = {"variant": settings.pop("variant", None), "loss": settings.pop("loss", None)}
     return n2kit.build(llm, vision, connector=connector, settings={"head.width": 16, **settings}, **given)
 
@@ -140,7 +143,10 @@ def test_tuned_vision_gets_gradients(workspace: Path) -> None:
     model = make(**{"vision.tune": "full"}).train()
     out = model(batch_for(model, items(), workspace / "images"))
     model.loss(out.views).loss.backward()
-    assert sum(p.grad.abs().sum() for n, p in model.named_parameters() if n.startswith("vision.") and p.grad is not None) > 0
+    assert (
+        sum(p.grad.abs().sum() for n, p in model.named_parameters() if n.startswith("vision.") and p.grad is not None)
+        > 0
+    )
 
 
 def test_connector_starts_at_the_scale_of_the_embeddings(workspace: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from n2kit.cards import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.manager import Manager, manager
 from n2kit.registry import Registry, check_card, registry
-from n2kit.testing.probe import problems_of, probe
+from n2kit.testing.probe import probe, problems_of
 from n2kit.weights import Weights
 
 GOOD = """
@@ -128,7 +129,12 @@ def test_declared_cards_are_measured_when_weights_are_loaded() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name", "config"),
-    [("connector", "qformer:5", {"layers": 3, "width": 24, "heads": 3}), ("connector", "mlp", {}), ("connector", "linear:4", {}), ("fusion", "gate", {})],
+    [
+        ("connector", "qformer:5", {"layers": 3, "width": 24, "heads": 3}),
+        ("connector", "mlp", {}),
+        ("connector", "linear:4", {}),
+        ("fusion", "gate", {}),
+    ],
 )
 def test_cards_of_new_parts_equal_what_is_built(kind: Any, name: str, config: dict[str, Any]) -> None:
     from dataclasses import replace

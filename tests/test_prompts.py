@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from n2kit.data.items import Item
 from n2kit.errors import BadInput
 from n2kit.prompts import IMG, IMG_EMB, TEMPLATES, Prompter, load_template, split_topics
@@ -17,8 +18,9 @@ Q = 3
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from n2kit_hf.tiny import byte_tokenizer
     from transformers import LlamaConfig
+
+    from n2kit_hf.tiny import byte_tokenizer
 
     return byte_tokenizer(LlamaConfig(vocab_size=512))
 
@@ -71,7 +73,9 @@ def test_each_item_gets_the_prompt_of_what_it_has(tokenizer: Any, variant: str, 
     assert (IMG in row.ids) == early
     both = early and bool(title) and SPECS[variant].text
     assert (row.visual >= 0) == (both and SPECS[variant].micl)
-    assert ("hello" in text_of(tokenizer, row.ids)) == (bool(title) and SPECS[variant].text or (bool(title) and not early))
+    assert ("hello" in text_of(tokenizer, row.ids)) == (
+        (bool(title) and SPECS[variant].text) or (bool(title) and not early)
+    )
 
 
 def test_user_text_never_becomes_a_special_word(tokenizer: Any) -> None:
@@ -103,7 +107,9 @@ def test_fields_are_cut_and_never_the_end(tokenizer: Any, template: str) -> None
 
 def test_own_template(tokenizer: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("basic: 'P <IMG> {title}'\nmicl: 'P <IMG> = <IMG_EMB>. {title}'\ntext: '{title}'\nimage: '<IMG>'\nsuffix: ' in a word: \"'\n")
+    file.write_text(
+        "basic: 'P <IMG> {title}'\nmicl: 'P <IMG> = <IMG_EMB>. {title}'\ntext: '{title}'\nimage: '<IMG>'\nsuffix: ' in a word: \"'\n"
+    )
     made = prompter(tokenizer, "basic", template=str(file))
     assert made.render(Item("1", title="cup"), image=True) == 'P <IMG> cup in a word: "'
 
@@ -119,7 +125,13 @@ def test_own_template(tokenizer: Any, tmp_path: Path) -> None:
     ],
 )
 def test_bad_templates_say_what_is_wrong(tmp_path: Path, change: str, complaint: str) -> None:
-    lines = {"basic": "'<IMG> {title}'", "micl": "'<IMG> <IMG_EMB> {title}'", "text": "'{title}'", "image": "'<IMG>'", "suffix": "'x'"}
+    lines = {
+        "basic": "'<IMG> {title}'",
+        "micl": "'<IMG> <IMG_EMB> {title}'",
+        "text": "'{title}'",
+        "image": "'<IMG>'",
+        "suffix": "'x'",
+    }
     key, _, value = change.partition(": ")
     lines[key] = value
     file = tmp_path / "bad.yaml"

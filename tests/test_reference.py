@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from n2kit.testing import reference
 from safetensors.torch import load_file, save_file
 
+from n2kit.testing import reference
+
 GOLDEN = Path(__file__).parent / "golden"
-MODEL_CASES = ["text_only", "basic", "micl", "late_early_fusion", "only_late_fusion", "notellm2", "notellm2_no_reduction"]
+MODEL_CASES = [
+    "text_only",
+    "basic",
+    "micl",
+    "late_early_fusion",
+    "only_late_fusion",
+    "notellm2",
+    "notellm2_no_reduction",
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,9 @@ def _one_case(folder: Path, name: str) -> dict[str, object]:
     return content  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("key", ["output.embedding", "output.visual_tokens", "grad.query_tokens", "param.linear.weight", "grad.temperature"])
+@pytest.mark.parametrize(
+    "key", ["output.embedding", "output.visual_tokens", "grad.query_tokens", "param.linear.weight", "grad.temperature"]
+)
 def test_a_wrong_number_fails(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cases.json").write_text(json.dumps(_one_case(tmp_path, "notellm2")))
     file = tmp_path / "notellm2.safetensors"

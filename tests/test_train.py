@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from n2kit import bundle, read_items, read_pairs
 from n2kit.data.batch import Reader
 from n2kit.data.features import FeatureCache
@@ -18,7 +20,6 @@ from n2kit.errors import BadInput, Failed
 from n2kit.recipe import Recipe, resolve
 from n2kit.train import RunResult, train
 from n2kit.train.pairs import PairCollator
-from safetensors.torch import load_file
 
 
 @pytest.fixture
@@ -26,7 +27,13 @@ def run(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> Any:
     items = read_items(workspace / "items.jsonl")
 
     def call(folder: str = "run", pairs: Pairs | None = None, **settings: Any) -> RunResult:
-        given = {"train.batch_size": 4, "train.save_steps": 2, "train.log_steps": 1, "train.lr": 1e-3, "train.precision": "fp32"}
+        given = {
+            "train.batch_size": 4,
+            "train.save_steps": 2,
+            "train.log_steps": 1,
+            "train.lr": 1e-3,
+            "train.precision": "fp32",
+        }
         recipe = resolve(given | settings, base=bundle.read_recipe(tiny_bundle), env={}).recipe
         return train(
             tiny_bundle, items, pairs or read_pairs(workspace / "train.csv", items), recipe, tmp_path / folder,
@@ -39,7 +46,9 @@ def run(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> Any:
 
 def weights(result: RunResult) -> dict[str, torch.Tensor]:
     root = Path(result.bundle)
-    return {f"{f.relative_to(root)}:{k}": v for f in sorted(root.rglob("*.safetensors")) for k, v in load_file(f).items()}
+    return {
+        f"{f.relative_to(root)}:{k}": v for f in sorted(root.rglob("*.safetensors")) for k, v in load_file(f).items()
+    }
 
 
 def test_training_lowers_the_loss_and_reports_terms(run: Any, tiny_bundle: Path) -> None:
@@ -49,7 +58,10 @@ def test_training_lowers_the_loss_and_reports_terms(run: Any, tiny_bundle: Path)
     assert sum(e["loss"] for e in steps[-5:]) < 0.7 * sum(e["loss"] for e in steps[:5])
     assert {"multimodal", "visual", "temperature", "items_per_s", "eta_s"} <= set(steps[0])
     assert set(result.recall) == {"1", "10"}
-    before, after = load_file(tiny_bundle / "vision/model.safetensors"), load_file(Path(result.bundle) / "vision/model.safetensors")
+    before, after = (
+        load_file(tiny_bundle / "vision/model.safetensors"),
+        load_file(Path(result.bundle) / "vision/model.safetensors"),
+    )
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert bundle.load(result.bundle).encode([{"title": "x"}]).shape == (1, 16)
     assert bundle.read_manifest(Path(result.bundle)).fingerprint == result.fingerprint
@@ -153,7 +165,9 @@ def test_bad_images_in_training(workspace: Path, run: Any, tmp_path: Path, tiny_
     for file in (workspace / "images").iterdir():
         (images / file.name).write_bytes(b"broken" if file.name == "noto_1.png" else file.read_bytes())
     pairs = read_pairs(workspace / "train.csv", items)
-    recipe: Recipe = resolve({"train.max_steps": 2, "train.batch_size": 8}, base=bundle.read_recipe(tiny_bundle), env={}).recipe
+    recipe: Recipe = resolve(
+        {"train.max_steps": 2, "train.batch_size": 8}, base=bundle.read_recipe(tiny_bundle), env={}
+    ).recipe
     with pytest.raises(BadInput, match="item 'noto:1'.*not an image"):
         train(tiny_bundle, items, pairs, recipe, tmp_path / "r1", images=images)
     for policy in ("skip", "text-only"):

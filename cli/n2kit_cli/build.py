@@ -20,10 +20,15 @@ def build(
     combination: Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")] = None,
     llm: Annotated[str | None, typer.Option(help="Language model: NAME[:VARIANT][@SOURCE]; n2kit ls llm.")] = None,
     vision: Annotated[str | None, typer.Option(help="Vision encoder; n2kit ls vision.")] = None,
-    connector: Annotated[str | None, typer.Option(help="qformer, mlp, linear; qformer:16 for 16 tokens an image.")] = None,
+    connector: Annotated[
+        str | None, typer.Option(help="qformer, mlp, linear; qformer:16 for 16 tokens an image.")
+    ] = None,
     fusion: Annotated[str | None, typer.Option(help="Late fusion: gate, none.")] = None,
     loss: Annotated[str | None, typer.Option(help="notellm2, infonce.")] = None,
-    variant: Annotated[str | None, typer.Option(help="notellm2, micl, late_early_fusion, only_late_fusion, basic, text_only, image_only.")] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="notellm2, micl, late_early_fusion, only_late_fusion, basic, text_only, image_only."),
+    ] = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bundle's folder; default models/ID.")] = None,
@@ -47,7 +52,14 @@ def build(
 
     flags = _combination(combination) | {
         k: v
-        for k, v in {"llm": llm, "vision": vision, "connector": connector, "fusion": fusion, "loss": loss, "variant": variant}.items()
+        for k, v in {
+            "llm": llm,
+            "vision": vision,
+            "connector": connector,
+            "fusion": fusion,
+            "loss": loss,
+            "variant": variant,
+        }.items()
         if v is not None
     }
     resolved = resolve({**flags, **parse_sets(sets or [])}, file=recipe)
@@ -79,7 +91,8 @@ def build(
 def show(plan: Plan) -> None:
     """The plan as a table, and its sums."""
     rows = [
-        (r.part, r.name, r.shape, count(r.parameters), count(r.trainable), r.weights, r.licence or "") for r in plan.rows
+        (r.part, r.name, r.shape, count(r.parameters), count(r.trainable), r.weights, r.licence or "")
+        for r in plan.rows
     ]
     table(("part", "name", "shape", "parameters", "trainable", "weights", "licence"), rows, title=plan.id)
     say(

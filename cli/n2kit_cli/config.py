@@ -35,7 +35,10 @@ def show(
     if json:
         document({key: {"value": value, "origin": resolved.origin.get(key, "default")} for key, value in values})
     elif origin:
-        table(("setting", "value", "from"), [(key, _shown(value), resolved.origin.get(key, "default")) for key, value in values])
+        table(
+            ("setting", "value", "from"),
+            [(key, _shown(value), resolved.origin.get(key, "default")) for key, value in values],
+        )
     else:
         print(resolved.recipe.to_yaml(), end="")
 

@@ -14,7 +14,9 @@ from n2kit_cli.output import document, progress, say, table
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="The demo's folder.")] = Path("n2kit-demo"),
     seed: Annotated[int, typer.Option(help="Of data order and new weights.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Training steps of each arm; default: a few minutes' worth.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of each arm; default: a few minutes' worth.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network, not even the package index.")] = False,
     json: options.Json = False,
 ) -> None:

@@ -16,7 +16,9 @@ def embed(
     items: options.ItemsFile,
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write: id, vector.")],
     images: options.Images = None,
-    visual: Annotated[bool, typer.Option("--visual", help="Also write visual_vector, the image's own (micl, notellm2).")] = False,
+    visual: Annotated[
+        bool, typer.Option("--visual", help="Also write visual_vector, the image's own (micl, notellm2).")
+    ] = False,
     batch_size: options.BatchSize = 32,
     item_format: options.Format = options.ItemFormat.auto,
     renames: options.Map = None,
@@ -50,6 +52,11 @@ def embed(
         )  # fmt: skip
     options.skipped(vectors.skipped)
     if json:
-        facts = {"out": str(out), "items": len(vectors.ids), "width": vectors.vectors.shape[1], "fingerprint": vectors.fingerprint}
+        facts = {
+            "out": str(out),
+            "items": len(vectors.ids),
+            "width": vectors.vectors.shape[1],
+            "fingerprint": vectors.fingerprint,
+        }
         document(facts | {"skipped": vectors.skipped})
     say(f"wrote {out}: {len(vectors.ids)} vectors of {vectors.vectors.shape[1]}")

@@ -21,9 +21,13 @@ class Protocol(StrEnum):
 def evaluate(
     vectors: Annotated[Path, typer.Option(help="A Parquet file that n2kit embed wrote.")],
     pairs: Annotated[Path, typer.Option(help="Test pairs: query id, target id.")],
-    protocol: Annotated[Protocol, typer.Option(help="Pairs one to one; the pool is every item that is no query.")] = Protocol.notellm2,
+    protocol: Annotated[
+        Protocol, typer.Option(help="Pairs one to one; the pool is every item that is no query.")
+    ] = Protocol.notellm2,
     k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
-    pool: Annotated[Path | None, typer.Option(help="Ids that may be found; default: all items of the vectors file.")] = None,
+    pool: Annotated[
+        Path | None, typer.Option(help="Ids that may be found; default: all items of the vectors file.")
+    ] = None,
     lenient: options.Lenient = False,
     json: options.Json = False,
 ) -> None:

@@ -32,7 +32,7 @@ def ls(
     catalogue = registry()
     entries: list[dict[str, Any]] = []
     for each in [kind] if kind else KINDS:
-        for name in catalogue.names(each):  # type: ignore[arg-type]
+        for name in catalogue.names(each):
             entries.append(_entry(catalogue, each, name, details=json))
     if json:
         document(entries)
@@ -45,7 +45,13 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
     alias = catalogue.aliases[kind].get(name)
     owners = [o for o in catalogue.plugins.components(kind) if o.spec.name == (alias["component"] if alias else name)]
     if not owners:
-        return {"kind": kind, "name": name, "variants": [], "summary": "its plug-in is not installed", "distribution": "?"}
+        return {
+            "kind": kind,
+            "name": name,
+            "variants": [],
+            "summary": "its plug-in is not installed",
+            "distribution": "?",
+        }
     owned = owners[0]
     entry = {
         "kind": kind,
@@ -58,8 +64,11 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
         from n2kit.manager import load_target
 
         schema = load_target(owned.spec.config, owner=owned.distribution).model_json_schema()
-        entry["options"] = {k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()}
+        entry["options"] = {
+            k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()
+        }
         entry["variants"] = {
-            k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in catalogue.variants(kind, name).items()
+            k: {"weights": v.weights, "licence": v.licence, "notes": v.notes}
+            for k, v in catalogue.variants(kind, name).items()
         }
     return entry

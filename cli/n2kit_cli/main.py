@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import typer
+
 from n2kit import __version__
 from n2kit.errors import N2kitError
-
 from n2kit_cli import build, config, demo, doctor, embed, evaluate, index, ls, plugins, recommend, train
 from n2kit_cli.output import error, say
 
@@ -33,11 +34,13 @@ def _version(show: bool) -> None:
 
 
 @app.callback()
-def root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
     """Join any language model with any vision encoder into one item embedding model."""
 
 
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "build": build.build,
     "train": train.train,
     "embed": embed.embed,
@@ -47,7 +50,8 @@ for name, command in {
     "demo": demo.demo,
     "ls": ls.ls,
     "doctor": doctor.doctor,
-}.items():
+}
+for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(config.app, name="config")
@@ -99,7 +103,10 @@ def _usage(problem: Exception) -> int:
 def _bug(problem: Exception) -> int:
     if "N2KIT_TRACEBACK" in os.environ:
         traceback.print_exception(problem)
-    error(f"a bug in n2kit: {type(problem).__name__}: {problem}".splitlines()[0], "N2KIT_TRACEBACK=1 shows where; please report it")
+    error(
+        f"a bug in n2kit: {type(problem).__name__}: {problem}".splitlines()[0],
+        "N2KIT_TRACEBACK=1 shows where; please report it",
+    )
     return BUG
 
 

@@ -40,14 +40,21 @@ ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV, TSV, JSONL
 Images = Annotated[Path | None, typer.Option("--images", help="The folder that image paths are relative to.")]
 Format = Annotated[ItemFormat, typer.Option("--format", help="notellm: the paper's headerless CSV.")]
 Map = Annotated[list[str] | None, typer.Option("--map", help="Rename a column: --map title=name. Repeatable.")]
-Lenient = Annotated[bool, typer.Option("--lenient", help="Drop unusable rows instead of refusing the file; they are counted.")]
+Lenient = Annotated[
+    bool, typer.Option("--lenient", help="Drop unusable rows instead of refusing the file; they are counted.")
+]
 BadImage = Annotated[OnBadImage, typer.Option("--on-bad-image", help="What to do with an image that cannot be read.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.lr=1e-4. Repeatable; n2kit config show lists them.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting: --set train.lr=1e-4. Repeatable; n2kit config show lists them."),
+]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A YAML file of settings.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Items at a time.")]
-Compute = Annotated[Precision, typer.Option("--precision", help="auto takes bf16 only where this machine is faster with it.")]
+Compute = Annotated[
+    Precision, typer.Option("--precision", help="auto takes bf16 only where this machine is faster with it.")
+]
 
 
 def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool) -> Items:

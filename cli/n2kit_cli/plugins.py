@@ -9,7 +9,9 @@ import typer
 from n2kit_cli import options
 from n2kit_cli.output import document, say, table
 
-app = typer.Typer(help="Installed plug-ins: what they bring, and which are broken.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Installed plug-ins: what they bring, and which are broken.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.command("list")
@@ -27,7 +29,10 @@ def list_(json: options.Json = False) -> None:
     if json:
         document([_facts(p) for p in found])
         return
-    rows = [(p.name, f"{p.distribution} {p.version}", ", ".join(f"{s.kind}:{s.name}" for s in p.specs), p.problem or "ok") for p in found]
+    rows = [
+        (p.name, f"{p.distribution} {p.version}", ", ".join(f"{s.kind}:{s.name}" for s in p.specs), p.problem or "ok")
+        for p in found
+    ]
     table(("plug-in", "distribution", "brings", "state"), rows)
 
 
@@ -50,7 +55,8 @@ def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: o
 
 @app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Plug-ins or distributions; default: all.")] = None, json: options.Json = False
+    names: Annotated[list[str] | None, typer.Argument(help="Plug-ins or distributions; default: all.")] = None,
+    json: options.Json = False,
 ) -> None:
     """Load each plug-in and all that its components name, in an interpreter of its own. Exit 1 if one fails.
 
@@ -90,6 +96,11 @@ def _facts(plugin: Any) -> dict[str, Any]:
 
 
 def _component(spec: Any) -> dict[str, Any]:
-    return {k: getattr(spec, k) for k in ("kind", "name", "summary", "target", "config", "card", "model_types", "requires", "extra")} | {
-        "variants": {k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in spec.variants.items()}
+    return {
+        k: getattr(spec, k)
+        for k in ("kind", "name", "summary", "target", "config", "card", "model_types", "requires", "extra")
+    } | {
+        "variants": {
+            k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in spec.variants.items()
+        }
     }

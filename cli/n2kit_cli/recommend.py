@@ -15,7 +15,9 @@ def recommend(
     index: Annotated[Path, typer.Option(help="An index that n2kit index wrote.")],
     item: Annotated[str | None, typer.Option("--id", help="An item of the catalogue.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
-    bundle: Annotated[Path | None, typer.Option(help="For an item outside the catalogue: the model that made the index.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="For an item outside the catalogue: the model that made the index.")
+    ] = None,
     title: Annotated[str, typer.Option(help="Its title.")] = "",
     topics: Annotated[str, typer.Option(help="Its topics, separated by commas.")] = "",
     content: Annotated[str, typer.Option(help="Its text.")] = "",
@@ -46,7 +48,13 @@ def recommend(
         stored.check_model(read_manifest(bundle).fingerprint, bundle)
         if image is not None and not image.is_file():
             raise BadInput(f"no image {image}", "check --image")
-        fields = {"id": "query", "title": title, "topics": topics, "content": content, "image": image.name if image else ""}
+        fields = {
+            "id": "query",
+            "title": title,
+            "topics": topics,
+            "content": content,
+            "image": image.name if image else "",
+        }
         vector = load(bundle).encode([fields], images=image.parent if image else None)[0]
         found = stored.near_vector(vector, k)
     if json:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, event, progress, say
+from n2kit_cli.output import event, progress, say
 
 RUNS = Path("runs")
 
@@ -22,8 +22,13 @@ def train(
     val_pairs: Annotated[Path | None, typer.Option(help="Pairs to measure recall on while training.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps; overrides --epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs a step; all other items of a step are negatives.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of everything that is trained; --set train.new_lr for the new parts alone.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pairs a step; all other items of a step are negatives.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate of everything that is trained; --set train.new_lr for the new parts alone."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of data order and new weights.")] = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
@@ -41,7 +46,7 @@ def train(
     \b
     Examples:
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images -o runs/tiny --max-steps 4
-      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv --epochs 1 --lr 1e-3 -o runs/val --json
+      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv -o runs/val --json
     """
     from n2kit.bundle import read_manifest, read_recipe
     from n2kit.data.pairs import read_pairs
@@ -97,6 +102,10 @@ def _reporter(bar: Any) -> Any:
             say(f"step {entry['step']}: {shown}")
         else:
             note = " ".join(f"{k} {entry[k]:.3f}" for k in terms if k in entry)
-            bar(entry["step"], entry["steps"], f"{note} · {entry.get('items_per_s', 0):.0f} items/s · {entry['eta_s']:.0f} s left")
+            bar(
+                entry["step"],
+                entry["steps"],
+                f"{note} · {entry.get('items_per_s', 0):.0f} items/s · {entry['eta_s']:.0f} s left",
+            )
 
     return report

@@ -9,7 +9,7 @@ import torch
 from n2kit.model import Model, Parts, Provenance
 from n2kit.parts import LLM, Connector, Fusion, Loss, Origin, VisionEncoder
 from n2kit.plan import Plan, make_plan
-from n2kit.recipe import Recipe, resolve
+from n2kit.recipe import resolve
 from n2kit.registry import Component, check_card
 
 
@@ -85,5 +85,3 @@ def _provenance(component: Component) -> dict[str, Any]:
         "weights": str(component.weights),
         "licence": component.licence,
     }
-
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -51,14 +50,14 @@ def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, f
             part.save(staged / kind)
         joint = {"gain": model.gain, "words": model.words.table.weight}
         if model.recipe.head.width:
-            joint["head"] = model.head.weight
+            joint["head"] = model.head.get_parameter("weight")
         save_file({k: v.detach().cpu().contiguous() for k, v in joint.items()}, staged / JOINT)
         (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
         manifest = Manifest(FORMAT, fingerprint(staged), model.width, model.provenance.parts, trained or {})
         (staged / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, ensure_ascii=False), encoding="utf8")
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(staged, folder)
+        staged.replace(folder)
     return manifest
 
 
@@ -70,9 +69,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(file.read_text("utf8"))
     except json.JSONDecodeError as error:
-        raise BadInput(f"{file}: not valid JSON: {error.msg}", "the bundle is damaged: build or copy it again") from None
+        raise BadInput(
+            f"{file}: not valid JSON: {error.msg}", "the bundle is damaged: build or copy it again"
+        ) from None
     if content.get("format") != FORMAT:
-        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", "update n2kit")
+        raise BadInput(
+            f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", "update n2kit"
+        )
     return Manifest(**content)
 
 
@@ -97,7 +100,7 @@ def load(folder: str | Path) -> Model:
     model.gain.copy_(joint["gain"])
     model.words.table.weight.data.copy_(joint["words"])
     if recipe.head.width:
-        model.head.weight.data.copy_(joint["head"])
+        model.head.get_parameter("weight").data.copy_(joint["head"])
     return model.eval()
 
 

@@ -45,7 +45,9 @@ def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype
         return torch.float32, "fp32"
     gain = _bf16_gain()
     fast = gain > 1.3
-    return (torch.bfloat16 if fast else torch.float32), f"{'bf16' if fast else 'fp32'}: a bf16 product takes {1 / gain:.2f} of fp32's time here"
+    return (
+        torch.bfloat16 if fast else torch.float32
+    ), f"{'bf16' if fast else 'fp32'}: a bf16 product takes {1 / gain:.2f} of fp32's time here"
 
 
 @functools.cache

@@ -37,12 +37,18 @@ def examine() -> list[Finding]:
             findings.extend(check())
         except Exception as error:  # a broken library may raise anything
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            findings.append(Finding(check.__name__.strip("_"), "problem", what, "reinstall n2kit in a fresh environment"))
+            findings.append(
+                Finding(check.__name__.strip("_"), "problem", what, "reinstall n2kit in a fresh environment")
+            )
     return findings
 
 
 def _python() -> Iterator[Finding]:
-    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores")
+    yield Finding(
+        "python",
+        "ok",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    )
 
 
 def _torch() -> Iterator[Finding]:
@@ -78,13 +84,20 @@ def _libraries() -> Iterator[Finding]:
         except PackageNotFoundError:
             yield Finding(package, "problem", "not installed", f"pip install {package}")
     gguf = importlib.util.find_spec("gguf") is not None
-    yield Finding("gguf", "ok" if gguf else "note", version("gguf") if gguf else "not installed: GGUF files cannot be read", None if gguf else 'pip install "n2kit[gguf]"')
+    yield Finding(
+        "gguf",
+        "ok" if gguf else "note",
+        version("gguf") if gguf else "not installed: GGUF files cannot be read",
+        None if gguf else 'pip install "n2kit[gguf]"',
+    )
 
 
 def _weights() -> Iterator[Finding]:
     reason = hub_problem()
     if reason:
-        yield Finding("hub", "note", f"out of reach: {reason}", "weights by file: or pkg:, or :tiny; see n2kit ls --json")
+        yield Finding(
+            "hub", "note", f"out of reach: {reason}", "weights by file: or pkg:, or :tiny; see n2kit ls --json"
+        )
     else:
         yield Finding("hub", "ok", "reachable")
 
@@ -102,7 +115,12 @@ def _disk() -> Iterator[Finding]:
 def _plugins() -> Iterator[Finding]:
     plugins = manager()
     for broken in plugins.broken():
-        yield Finding(f"plug-in {broken.name}", "problem", f"{broken.distribution}: {broken.problem}", f"pip uninstall {broken.distribution}, or tell its author")
+        yield Finding(
+            f"plug-in {broken.name}",
+            "problem",
+            f"{broken.distribution}: {broken.problem}",
+            f"pip uninstall {broken.distribution}, or tell its author",
+        )
     yield Finding("plug-ins", "ok", f"{len(plugins.plugins) - len(plugins.broken())} loaded")
     for implementation in plugins.hook.n2kit_doctor_checks.get_hookimpls():
         try:
@@ -110,5 +128,3 @@ def _plugins() -> Iterator[Finding]:
                 yield Finding(check, "ok", found)
         except N2kitError as error:
             yield Finding(implementation.plugin_name, "problem", error.message, error.hint)
-
-

@@ -159,7 +159,7 @@ class Model(nn.Module):
         if batch.seen is not None or batch.pixels is None or self.vision is None:
             return batch.seen
         out: VisionOut = self.vision(batch.pixels)
-        return VisionOut(*(None if t is None else t.to(self.gain.dtype) if t.is_floating_point() else t for t in out))
+        return VisionOut(out.tokens.to(self.gain.dtype), out.pooled.to(self.gain.dtype), out.mask)
 
     def _fuse(self, word: Tensor, pooled: Tensor, rows: Tensor) -> Tensor:
         """Fuse the pooled vectors [I, Dp] into the words [B, Dh] of their items; an item without a picture keeps its word."""

@@ -23,9 +23,9 @@ class Row:
     part: str
     name: str
     shape: str
-    parameters: int | None
+    parameters: int
     trainable: int
-    weights: str
+    weights: str = "random"
     licence: str | None = None
 
 
@@ -44,11 +44,13 @@ class Plan:
     @property
     def id(self) -> str:
         """The combination's name, which can be given back as an argument: `qwen:0.6b+siglip:base-224+qformer:16+gate`."""
-        return "+".join(self.components[k].reference for k in ("llm", "vision", "connector", "fusion") if k in self.components)
+        return "+".join(
+            self.components[k].reference for k in ("llm", "vision", "connector", "fusion") if k in self.components
+        )
 
     @property
     def parameters(self) -> int:
-        return sum(r.parameters or 0 for r in self.rows)
+        return sum(r.parameters for r in self.rows)
 
     @property
     def trainable(self) -> int:
@@ -92,24 +94,30 @@ def make_plan(recipe: Recipe, *, fusion_given: bool = False, catalogue: Registry
     chosen = _resolve(recipe, variant, catalogue or registry())
     llm = chosen["llm"].card()
     assert isinstance(llm, LLMCard)
-    rows = [_row("llm", chosen["llm"], f"{llm.input_width} → {llm.output_width} · {llm.layers} layers", llm.parameters, recipe.llm.tune)]
+    shape = f"{llm.input_width} → {llm.output_width} · {llm.layers} layers"
+    rows = [_row("llm", chosen["llm"], shape, llm.parameters, recipe.llm.tune)]
     plan = Plan(recipe, chosen, rows, 0, recipe.prompt.body_tokens + SUFFIX_TOKENS)
     _refuse_variant(plan, variant, fusion_given)
     if variant.image:
         _with_image(plan, variant, llm)
-    if recipe.head.width:
-        rows.append(Row("head", f"linear:{recipe.head.width}", f"{llm.output_width} → {recipe.head.width}", *[llm.output_width * recipe.head.width] * 2, "random"))
-    rows.append(Row("loss", chosen["loss"].reference, "", 1, 1, "random"))
+    if width := recipe.head.width:
+        size = llm.output_width * width
+        rows.append(Row("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
+    rows.append(Row("loss", chosen["loss"].reference, "", 1, 1))
     if plan.longest > llm.context:
         plan.refusals.append(
             Mismatch(
-                f"a row may take {plan.longest} tokens ({plan.image_tokens} of them an image), and llm {chosen['llm'].reference} reads {llm.context}",
+                f"a row may take {plan.longest} tokens ({plan.image_tokens} of them an image), "
+                f"and llm {chosen['llm'].reference} reads {llm.context}",
                 f"--set prompt.body_tokens={max(8, llm.context - plan.image_tokens - SUFFIX_TOKENS)}, or fewer connector tokens",
             )
         )
     if variant.micl and not llm.causal:
         plan.refusals.append(
-            Mismatch(f"variant {recipe.variant} needs a causal LLM, and {chosen['llm'].reference} reads both ways", "--variant late_early_fusion")
+            Mismatch(
+                f"variant {recipe.variant} needs a causal LLM, and {chosen['llm'].reference} reads both ways",
+                "--variant late_early_fusion",
+            )
         )
     return plan
 
@@ -157,7 +165,10 @@ def _refuse_variant(plan: Plan, variant: VariantSpec, fusion_given: bool) -> Non
     if variant.late and recipe.fusion.name == "none":
         same = {"notellm2": "micl", "late_early_fusion": "basic"}.get(recipe.variant, "text_only")
         plan.refusals.append(
-            Mismatch(f"variant {recipe.variant} is late fusion, and fusion none was asked for", f"--variant {same}, or --fusion gate")
+            Mismatch(
+                f"variant {recipe.variant} is late fusion, and fusion none was asked for",
+                f"--variant {same}, or --fusion gate",
+            )
         )
 
 
@@ -169,7 +180,9 @@ def _with_image(plan: Plan, variant: VariantSpec, llm: LLMCard) -> None:
     plan.rows.insert(0, _row("vision", chosen["vision"], shape, vision.parameters, recipe.vision.tune))
     fit = getattr(chosen["vision"].config(), "fit", None)
     if fit == "crop":
-        plan.notes.append("pictures that are not square lose their ends (centre crop); --set vision.fit=pad keeps them whole")
+        plan.notes.append(
+            "pictures that are not square lose their ends (centre crop); --set vision.fit=pad keeps them whole"
+        )
     if variant.early:
         card = _joint_card(plan, "connector", vision, llm)
         if isinstance(card, ConnectorCard):
@@ -199,5 +212,11 @@ def _joint_card(plan: Plan, kind: str, vision: VisionCard, llm: LLMCard) -> Any:
 
 def _row(part: str, component: Component, shape: str, parameters: int, tune: str) -> Row:
     return Row(
-        part, component.reference, shape, parameters, parameters if tune == "full" else 0, str(component.weights), component.licence
+        part,
+        component.reference,
+        shape,
+        parameters,
+        parameters if tune == "full" else 0,
+        str(component.weights),
+        component.licence,
     )

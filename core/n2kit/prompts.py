@@ -112,11 +112,16 @@ def load_template(name: str) -> Template:
         raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
     unknown = set(content) - set(Template.__dataclass_fields__)
     if unknown:
-        raise BadInput(f"{path}: unknown keys {', '.join(sorted(map(str, unknown)))}", f"known: {', '.join(Template.__dataclass_fields__)}")
+        raise BadInput(
+            f"{path}: unknown keys {', '.join(sorted(map(str, unknown)))}",
+            f"known: {', '.join(Template.__dataclass_fields__)}",
+        )
     try:
         template = Template(**content)
     except TypeError as error:
-        raise BadInput(f"{path}: {str(error).split('() ')[-1]}", "a template has basic, micl, text, image, suffix") from None
+        raise BadInput(
+            f"{path}: {str(error).split('() ')[-1]}", "a template has basic, micl, text, image, suffix"
+        ) from None
     _check(template, path)
     return template
 
@@ -211,7 +216,9 @@ class Prompter:
         content, found = split_topics(item.content)
         topics = list(dict.fromkeys([*item.topics, *found]))[: self.template.topics]
         return {
-            "content": content.replace("\r\n", "\n").replace("\n", self.template.newline)[: self.template.content_chars],
+            "content": content.replace("\r\n", "\n").replace("\n", self.template.newline)[
+                : self.template.content_chars
+            ],
             "topics": self.template.topic_separator.join(topics),
             "title": item.title.replace("\n", " ")[: self.template.title_chars],
             "category": item.category,

@@ -18,9 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n2kit.errors import BadInput
 
-VariantName = Literal[
-    "text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"
-]
+VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
 VARIANTS: tuple[str, ...] = get_args(VariantName)
 CHOICES = ("llm", "vision", "connector", "fusion", "loss")
 PROJECT_FILE = Path("n2kit.yaml")
@@ -202,7 +200,9 @@ def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise BadInput(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}", "correct the file") from None
+        raise BadInput(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}", "correct the file"
+        ) from None
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):

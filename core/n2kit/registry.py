@@ -52,7 +52,9 @@ class Component:
             return self.load(self.owned.spec.config).model_validate(dict(self.options))
         except ValidationError as error:
             what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise BadInput(f"{self.kind} {self.reference}: {what}", f"n2kit ls {self.kind} --json lists options") from None
+            raise BadInput(
+                f"{self.kind} {self.reference}: {what}", f"n2kit ls {self.kind} --json lists options"
+            ) from None
 
     def load(self, target: str) -> Any:
         return load_target(target, owner=self.owned.distribution)
@@ -110,7 +112,12 @@ class Registry:
         if not reference:
             raise BadInput(f"no {kind} given", f"n2kit ls {kind}")
         name, colon, variant = reference.partition(":")
-        if kind in BACKBONES and colon and name in SCHEMES and not (name == "hf" and variant in self.variants(kind, "hf")):
+        if (
+            kind in BACKBONES
+            and colon
+            and name in SCHEMES
+            and not (name == "hf" and variant in self.variants(kind, "hf"))
+        ):
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
         owned = self.plugins.find(kind, alias["component"] if alias else name)
@@ -119,7 +126,9 @@ class Registry:
         component = self._with_variant(kind, name, variant, alias, owned, source is not None)
         if source is None:
             return component
-        return replace(component, reference=f"{component.reference}@{source}", weights=Weights.parse(source), declared=None)
+        return replace(
+            component, reference=f"{component.reference}@{source}", weights=Weights.parse(source), declared=None
+        )
 
     def _with_variant(
         self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
@@ -178,7 +187,10 @@ class Registry:
                 )
         for other in KINDS:
             if other != kind and name in self.names(other):
-                return BadInput(f"{name!r} is a {other}, not a {kind}", f"write --{other} {name}; n2kit ls {kind} lists {kind} names")
+                return BadInput(
+                    f"{name!r} is a {other}, not a {kind}",
+                    f"write --{other} {name}; n2kit ls {kind} lists {kind} names",
+                )
         return BadInput(f"unknown {kind} {name!r}", nearest(name, self.names(kind)) or f"n2kit ls {kind}")
 
 

@@ -1,10 +1,11 @@
 """CLIP's vision tower as n2kit's `VisionEncoder`."""
 
+from torch import Tensor
+from transformers import CLIPVisionModel
+
 from n2kit import VisionOut
 from n2kit.data.images import CLIP_MEAN, CLIP_STD, ImageTransform
 from n2kit_hf.vision import TransformersVision
-from torch import Tensor
-from transformers import CLIPVisionModel
 
 
 class ClipVision(TransformersVision):

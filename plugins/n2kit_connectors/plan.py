@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+from pydantic import BaseModel, ConfigDict, Field
+
 from n2kit import ConnectorCard, LLMCard, VisionCard
 from n2kit.errors import Mismatch
-from pydantic import BaseModel, ConfigDict, Field
 
 
 class QFormerConfig(BaseModel):
@@ -63,4 +66,4 @@ def projector_card(config: MLPConfig | LinearConfig, vision: VisionCard, llm: LL
 
 
 def mlp_parameters(widths: list[int]) -> int:
-    return sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    return sum(a * b + b for a, b in pairwise(widths))

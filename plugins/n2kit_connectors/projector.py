@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from n2kit import Connector, LLMCard, VisionCard
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from n2kit import Connector, LLMCard, VisionCard
 from n2kit_connectors.plan import LinearConfig, MLPConfig, projector_card
 
 
@@ -46,6 +48,6 @@ def average(patches: Tensor, count: int, grid: int | None) -> Tensor:
 def mlp(widths: list[int]) -> nn.Sequential:
     """Linear layers of these widths with GELU between them."""
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.GELU(), nn.Linear(a, b)]
     return nn.Sequential(*layers[1:])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from n2kit import Connector, LLMCard, VisionCard
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
+from n2kit import Connector, LLMCard, VisionCard
 from n2kit_connectors.plan import QFormerConfig, qformer_card
 from n2kit_connectors.projector import mlp
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
+
 from n2kit.errors import BadInput
 from n2kit.index import Index
 

@@ -1,9 +1,9 @@
 """Late fusions of the pooled image vector into a compressed word."""
 
 import torch
-from n2kit import Fusion, LLMCard, VisionCard
 from torch import Tensor, nn
 
+from n2kit import Fusion, LLMCard, VisionCard
 from n2kit_fusion.plan import NoOptions
 
 

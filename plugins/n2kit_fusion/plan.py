@@ -1,7 +1,8 @@
 """Options and cards of the fusions: no torch."""
 
-from n2kit import FusionCard, LLMCard, VisionCard
 from pydantic import BaseModel, ConfigDict
+
+from n2kit import FusionCard, LLMCard, VisionCard
 
 
 class NoOptions(BaseModel):

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from n2kit import LLMCard, VisionCard
 from n2kit.errors import BadInput, Unavailable
-from pydantic import BaseModel, ConfigDict, Field
 
 # One fact, the names that architectures give it.
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
@@ -117,5 +118,8 @@ def _header(file: Path) -> dict[str, Any]:
 def _fact(config: Mapping[str, Any], names: tuple[str, ...], default: int | None = None) -> int:
     value = next((config[n] for n in names if config.get(n) is not None), default)
     if value is None:
-        raise BadInput(f"the configuration of model_type {config.get('model_type')!r} states no {names[0]}", "is it a language model?")
+        raise BadInput(
+            f"the configuration of model_type {config.get('model_type')!r} states no {names[0]}",
+            "is it a language model?",
+        )
     return int(value)

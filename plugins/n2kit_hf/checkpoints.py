@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from n2kit.errors import BadInput
 from transformers import PreTrainedModel
 from transformers.utils import logging
+
+from n2kit.errors import BadInput
 
 DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -28,11 +29,16 @@ def load_model(cls: Any, folder: Path, dtype: Any) -> PreTrainedModel:
                 trust_remote_code=False,
             )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{folder}: not a checkpoint that transformers can read: {str(error).splitlines()[0]}", "check the folder") from None
+        raise BadInput(
+            f"{folder}: not a checkpoint that transformers can read: {str(error).splitlines()[0]}", "check the folder"
+        ) from None
     # A pooler that the checkpoint never had is not used by a language model or a CLIP-like tower.
     missing = sorted(k for k in info["missing_keys"] if "pooler" not in k)
     if missing:
-        raise BadInput(f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}", "is it a checkpoint of this family?")
+        raise BadInput(
+            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}",
+            "is it a checkpoint of this family?",
+        )
     loaded: PreTrainedModel = model.eval()
     return loaded
 
@@ -42,7 +48,8 @@ def random_model(cls: Any, config: Any, options: Any) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(options.seed)
         model: PreTrainedModel = cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
-    return model.eval()
+        model.eval()
+    return model
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from n2kit.errors import BadInput, Unavailable
 from n2kit.weights import cache_folder
@@ -28,7 +28,7 @@ def converted(file: Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder.parent) as aside:
             _convert(file, Path(aside) / "model")
             if not folder.exists():  # another process may have been faster
-                os.replace(Path(aside) / "model", folder)
+                (Path(aside) / "model").replace(folder)
     return folder
 
 
@@ -41,10 +41,12 @@ def _convert(file: Path, out: Path) -> None:
     where = str(file.parent)
     try:
         with quietly():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 where, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
             )
             AutoTokenizer.from_pretrained(where, gguf_file=file.name).save_pretrained(out)
             model.to(torch.bfloat16).save_pretrained(out)
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{file}: not a GGUF file that transformers can read: {str(error).splitlines()[0]}", "check the file") from None
+        raise BadInput(
+            f"{file}: not a GGUF file that transformers can read: {str(error).splitlines()[0]}", "check the file"
+        ) from None

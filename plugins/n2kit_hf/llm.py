@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from n2kit import LLM, LLMCard, Origin
-from n2kit.errors import BadInput
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from n2kit import LLM, LLMCard, Origin
+from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.tiny import byte_tokenizer
 
@@ -75,7 +75,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         with quietly():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{folder}: no tokenizer that transformers can read: {str(error).splitlines()[0]}", "add tokenizer.json") from None
+        raise BadInput(
+            f"{folder}: no tokenizer that transformers can read: {str(error).splitlines()[0]}", "add tokenizer.json"
+        ) from None
     return tokenizer
-
-

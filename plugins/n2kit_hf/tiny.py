@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from n2kit.prompts import TEMPLATES
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
+
+from n2kit.prompts import TEMPLATES
 
 BYTES = 256
 
@@ -26,5 +27,7 @@ def byte_tokenizer(config: Any) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     if size > BYTES:
         texts = [text for t in TEMPLATES.values() for text in (t.basic, t.micl, t.suffix)]
-        tokenizer.train_from_iterator(texts * 2, BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False))
+        tokenizer.train_from_iterator(
+            texts * 2, BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)

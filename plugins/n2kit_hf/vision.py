@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from n2kit import Origin, VisionCard, VisionEncoder
-from n2kit.data.images import Fit, ImageTransform
-from n2kit.errors import BadInput
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from n2kit import Origin, VisionCard, VisionEncoder
+from n2kit.data.images import Fit, ImageTransform
+from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 
 PREPROCESSOR, TRANSFORM = "preprocessor_config.json", "transform.json"
@@ -31,7 +31,10 @@ class TransformersVision(VisionEncoder):
         self.model, self.image_transform = model, transform
         config: Any = model.config
         if transform.size != config.image_size:
-            raise BadInput(f"the transform makes {transform.size} px, the tower reads {config.image_size}", "correct preprocessor_config.json")
+            raise BadInput(
+                f"the transform makes {transform.size} px, the tower reads {config.image_size}",
+                "correct preprocessor_config.json",
+            )
         self.card = VisionCard(
             tokens=(config.image_size // config.patch_size) ** 2 + self.prefix_tokens,
             token_width=config.hidden_size,
@@ -60,7 +63,8 @@ class TransformersVision(VisionEncoder):
         return self.image_transform.id
 
     def blocks(self) -> Sequence[nn.Module]:
-        return list(self.model.encoder.layers)
+        model: Any = self.model
+        return list(model.encoder.layers)
 
     def save(self, folder: Path) -> None:
         with quietly():

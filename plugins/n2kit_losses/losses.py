@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-from n2kit import Loss, LossOut
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from n2kit import Loss, LossOut
 from n2kit_losses.config import InfoNCEConfig, NoteLLM2Config
 
 

@@ -1,10 +1,11 @@
 """SigLIP's vision tower as n2kit's `VisionEncoder`."""
 
+from torch import Tensor
+from transformers import SiglipVisionModel
+
 from n2kit import VisionOut
 from n2kit.data.images import ImageTransform
 from n2kit_hf.vision import TransformersVision
-from torch import Tensor
-from transformers import SiglipVisionModel
 
 
 class SiglipVision(TransformersVision):

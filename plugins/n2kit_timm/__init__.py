@@ -19,6 +19,12 @@ def n2kit_register_components() -> list[ComponentSpec]:
             card="n2kit_timm.vision:card",
             shorthand="arch",
             wildcard="n2kit_timm.config:pretrained",
-            variants={"tiny": Variant(options={"arch": "test_efficientnet", "image_size": 128}, card=TINY_CARD, notes="random EfficientNet")},
+            variants={
+                "tiny": Variant(
+                    options={"arch": "test_efficientnet", "image_size": 128},
+                    card=TINY_CARD,
+                    notes="random EfficientNet",
+                )
+            },
         )
     ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from n2kit import Variant
 from n2kit.errors import BadInput, Unavailable
 from n2kit.weights import OFFLINE_WAYS, hub_problem
-from pydantic import BaseModel, ConfigDict, Field
 
 
 class TimmConfig(BaseModel):
@@ -33,7 +34,9 @@ def pretrained(name: str) -> Variant:
     if cached := _cached(name):
         return Variant(weights=f"hf:timm/{cached}")
     if reason := hub_problem():
-        raise Unavailable(f"weights of timm:{name} are not cached and the hub cannot be reached ({reason})", OFFLINE_WAYS)
+        raise Unavailable(
+            f"weights of timm:{name} are not cached and the hub cannot be reached ({reason})", OFFLINE_WAYS
+        )
     import timm
 
     if not timm.is_model(name):
@@ -41,7 +44,10 @@ def pretrained(name: str) -> Variant:
         raise BadInput(f"timm has no model {name!r}", f"near: {', '.join(near)}" if near else "timm.list_models()")
     cfg = timm.models.get_pretrained_cfg(name)
     if cfg is None or not cfg.hf_hub_id:
-        raise BadInput(f"timm has no pretrained weights for {name!r}", f"timm:{name}@random, or timm:{name}@file:weights.safetensors")
+        raise BadInput(
+            f"timm has no pretrained weights for {name!r}",
+            f"timm:{name}@random, or timm:{name}@file:weights.safetensors",
+        )
     return Variant(weights=f"hf:{cfg.hf_hub_id}")
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import timm
+import timm.data
 import torch
-from n2kit import Origin, VisionCard, VisionEncoder, VisionOut
-from n2kit.data.images import ImageTransform
-from n2kit.errors import BadInput
 from PIL.Image import Image, Resampling
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
+from n2kit import Origin, VisionCard, VisionEncoder, VisionOut
+from n2kit.data.images import ImageTransform
+from n2kit.errors import BadInput
 from n2kit_timm.config import TimmConfig
 
 
@@ -100,12 +101,12 @@ def _fill(model: Any, path: Path) -> None:
     """
     file = path / "model.safetensors" if path.is_dir() else path
     try:
-        if file.suffix == ".safetensors":
-            found = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+        pickled = file.suffix != ".safetensors"  # read as tensors only, never as objects
+        found = torch.load(file, map_location="cpu", weights_only=True) if pickled else load_file(file)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise BadInput(f"{file}: not readable as weights: {str(error).splitlines()[0]}", "give a safetensors file") from None
+        raise BadInput(
+            f"{file}: not readable as weights: {str(error).splitlines()[0]}", "give a safetensors file"
+        ) from None
     expected = model.state_dict()
     if set(found) != set(expected):
         found = timm.models.clean_state_dict(found)
@@ -124,7 +125,7 @@ def _fill(model: Any, path: Path) -> None:
 
 
 def _transform(model: Any, config: TimmConfig) -> ImageTransform:
-    data = timm.data.resolve_model_data_config(model)
+    data: dict[str, Any] = timm.data.resolve_model_data_config(model)  # type: ignore[attr-defined,no-untyped-call]
     size = config.image_size or data["input_size"][-1]
     return ImageTransform(
         size=size,
@@ -147,7 +148,9 @@ def _measure(model: Any, size: int) -> VisionCard:
     parameter = next(model.parameters())
     was_training = model.training
     with torch.no_grad():
-        features = model.eval().forward_features(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+        features = model.eval().forward_features(
+            torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+        )
         tokens = _tokens(features, model.num_features)
         pooled = model.forward_head(features, pre_logits=True)
     model.train(was_training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Batch:
     seen: VisionOut | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        def move(value: Tensor | None) -> Tensor | None:
+        def move(value: Any) -> Any:
             return None if value is None else value.to(device)
 
         seen = None if self.seen is None else type(self.seen)(*map(move, self.seen))

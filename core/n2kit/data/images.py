@@ -54,7 +54,9 @@ class ImageTransform:
         else:
             short = self.resize or self.size
             scale = short / min(image.size)
-            image = image.resize((max(short, round(image.width * scale)), max(short, round(image.height * scale))), method)
+            image = image.resize(
+                (max(short, round(image.width * scale)), max(short, round(image.height * scale))), method
+            )
             left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
             image = image.crop((left, top, left + self.size, top + self.size))
         pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)
@@ -75,7 +77,9 @@ def open_image(item: Item, folder: Path) -> Image.Image:
     root = folder.resolve()
     path = (root / item.image).resolve()
     if not path.is_relative_to(root):
-        raise UnreadableImage(f"item {item.id!r}: image {item.image!r} lies outside the images folder", "use a path inside it")
+        raise UnreadableImage(
+            f"item {item.id!r}: image {item.image!r} lies outside the images folder", "use a path inside it"
+        )
     try:
         with Image.open(path) as image:
             return to_rgb(image)
@@ -87,7 +91,9 @@ def open_image(item: Item, folder: Path) -> Image.Image:
         reason = "too many pixels to be safe"
     except (OSError, SyntaxError, ValueError) as error:
         reason = str(error) or type(error).__name__
-    raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {reason}", "--on-bad-image skip|text-only goes on without it")
+    raise UnreadableImage(
+        f"item {item.id!r}: image {item.image!r}: {reason}", "--on-bad-image skip|text-only goes on without it"
+    )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -116,7 +116,10 @@ def settle(problems: list[str], lenient: bool) -> None:
     if problems and not lenient:
         shown = "\n".join(problems[:SHOWN])
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise BadInput(f"{len(problems)} unusable row{'s' * (len(problems) > 1)}\n{shown}{more}", "correct them, or --lenient drops them")
+        raise BadInput(
+            f"{len(problems)} unusable row{'s' * (len(problems) > 1)}\n{shown}{more}",
+            "correct them, or --lenient drops them",
+        )
 
 
 def _rows(path: Path, notellm: bool, columns: Mapping[str, str], problems: list[str]) -> Iterable[Row]:
@@ -125,7 +128,13 @@ def _rows(path: Path, notellm: bool, columns: Mapping[str, str], problems: list[
     if notellm:
         return _notellm(path, problems)
     suffix = path.suffix.lower()
-    readers = {".csv": _delimited, ".tsv": _delimited, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".parquet": parquet_rows}
+    readers = {
+        ".csv": _delimited,
+        ".tsv": _delimited,
+        ".jsonl": jsonl_rows,
+        ".ndjson": jsonl_rows,
+        ".parquet": parquet_rows,
+    }
     if suffix not in readers:
         raise BadInput(f"{path}: unknown format {suffix or '(no ending)'}", f"known: {', '.join(readers)}")
     return _renamed(readers[suffix](path), columns, path)
@@ -137,7 +146,9 @@ def _renamed(rows: Iterable[Row], columns: Mapping[str, str], path: Path) -> Ite
             wanted = {columns.get("id", "id"), *columns.values()}
             if missing := sorted(wanted - set(row)):
                 have = ", ".join(str(k) for k in row if k)
-                raise BadInput(f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN")
+                raise BadInput(
+                    f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN"
+                )
         yield line, {name: row.get(columns.get(name, name)) for name in FIELDS}
 
 

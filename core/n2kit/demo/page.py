@@ -50,7 +50,9 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
         for name, arm in result.arms.items()
     ]
     source = resources.files("n2kit.demo").joinpath("page.html.j2").read_text("utf8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     text = environment.from_string(source).render(
         arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=__version__
     )

@@ -100,7 +100,10 @@ class DemoResult:
 
     def neighbours(self) -> list[list[str]]:
         return [
-            [describe(self.items, e.query), *(("✓ " if i == e.target else "") + describe(self.items, i) for i, _ in e.found[:3])]
+            [
+                describe(self.items, e.query),
+                *(("✓ " if i == e.target else "") + describe(self.items, i) for i, _ in e.found[:3]),
+            ]
             for e in self.examples[:6]
         ]
 
@@ -113,8 +116,13 @@ class DemoResult:
             "pool": self.pool,
             "groups": self.groups,
             "seconds": round(self.seconds, 1),
-            "recall": {n: {g: dict(zip(map(str, KS), v, strict=True)) for g, v in a.recall.items()} for n, a in self.arms.items()},
-            "recommendations": [{"query": e.query, "target": e.target, "found": [i for i, _ in e.found]} for e in self.examples],
+            "recall": {
+                n: {g: dict(zip(map(str, KS), v, strict=True)) for g, v in a.recall.items()}
+                for n, a in self.arms.items()
+            },
+            "recommendations": [
+                {"query": e.query, "target": e.target, "found": [i for i, _ in e.found]} for e in self.examples
+            ],
         }
 
 
@@ -148,7 +156,13 @@ class Data:
 
 
 def run(
-    folder: Path, *, seed: int = 0, steps: int | None = None, offline: bool = False, say: Say = print, progress: Progress | None = None
+    folder: Path,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    offline: bool = False,
+    say: Say = print,
+    progress: Progress | None = None,
 ) -> DemoResult:
     """Run the demo in `folder`; what is there already is not computed again.
 
@@ -175,7 +189,16 @@ def run(
     examples, report = _examples(folder, data, arms, seed)
     counts = {g: len(rows) for g, rows in data.groups(report).items()}
     result = DemoResult(
-        folder, seed, steps, arms, examples, data.items, report.queries, report.pool, counts, time.perf_counter() - start
+        folder,
+        seed,
+        steps,
+        arms,
+        examples,
+        data.items,
+        report.queries,
+        report.pool,
+        counts,
+        time.perf_counter() - start,
     )
     (folder / "result.json").write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf8")
     write_page(result, data.facts, data.images)
@@ -213,7 +236,13 @@ def _shared(cache: FeatureCache | None, model: Model) -> FeatureCache | None:
 
 
 def _arm(
-    name: str, model: Model, data: Data, cache: FeatureCache | None, trained: bool, folder: Path, progress: Progress | None
+    name: str,
+    model: Model,
+    data: Data,
+    cache: FeatureCache | None,
+    trained: bool,
+    folder: Path,
+    progress: Progress | None,
 ) -> Arm:
     own = cache if model.vision is not None else None
     seconds, loss = 0.0, None
@@ -224,7 +253,14 @@ def _arm(
                 progress(event["step"], event["steps"], f"{name} · loss {event.get('loss', 0):.2f}")
 
         fitted = fit(
-            model, data.items, data.train, model.recipe.train, folder / "checkpoints" / name, images=data.images, cache=own, report=show
+            model,
+            data.items,
+            data.train,
+            model.recipe.train,
+            folder / "checkpoints" / name,
+            images=data.images,
+            cache=own,
+            report=show,
         )
         seconds, loss = fitted.seconds, fitted.loss
 
@@ -249,7 +285,9 @@ def _vectors(
         return encoded.ids, encoded.vectors
     manifest = save(model, folder / "bundle", force=True)
     out = folder / "vectors.parquet"
-    stored = embed(model, manifest.fingerprint, catalogue, out, images=data.images, cache=cache, force=True, progress=progress)
+    stored = embed(
+        model, manifest.fingerprint, catalogue, out, images=data.images, cache=cache, force=True, progress=progress
+    )
     build_index(out, folder / "index", force=True)
     return stored.ids, stored.vectors
 

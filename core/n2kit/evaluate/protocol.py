@@ -70,7 +70,10 @@ def evaluate(
     position = {item_id: i for i, item_id in enumerate(ids)}
     kept = greedy_pairs(pairs)
     if missing := [i for pair in kept for i in pair if i not in position]:
-        raise BadInput(f"{len(missing)} ids of the pairs have no vector, the first is {missing[0]!r}", "embed all items of the pairs, or --lenient drops such pairs")
+        raise BadInput(
+            f"{len(missing)} ids of the pairs have no vector, the first is {missing[0]!r}",
+            "embed all items of the pairs, or --lenient drops such pairs",
+        )
     if not kept:
         raise BadInput("no pairs to evaluate", "is this the right pairs file?")
     queries = {left for left, _ in kept}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -71,7 +70,10 @@ class StoredIndex:
         if item_id not in self.position:
             from n2kit.manager import nearest
 
-            raise BadInput(f"item {item_id!r} is not in the index", nearest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title")
+            raise BadInput(
+                f"item {item_id!r} is not in the index",
+                nearest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title",
+            )
         return self.near_vector(self.index.vector(self.position[item_id]), k, without=item_id)
 
     def near_vector(self, vector: np.ndarray, k: int, *, without: str | None = None) -> list[Neighbour]:
@@ -117,7 +119,7 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(staged, folder)
+        staged.replace(folder)
     return stored
 
 
@@ -128,9 +130,13 @@ def load_index(folder: str | Path) -> StoredIndex:
         raise BadInput(f"{folder} is no index", "n2kit index VECTORS.parquet -o FOLDER makes one")
     manifest = json.loads((folder / MANIFEST).read_text("utf8"))
     if manifest.get("format") != FORMAT:
-        raise BadInput(f"{folder} is an index of format {manifest.get('format')}; this n2kit reads {FORMAT}", "index again")
+        raise BadInput(
+            f"{folder} is an index of format {manifest.get('format')}; this n2kit reads {FORMAT}", "index again"
+        )
     for owned in manager().components("index"):
         if (owned.spec.name, owned.distribution) == (manifest["component"], manifest["distribution"]):
             index: Index = load_target(owned.spec.target, owner=owned.distribution).load(folder)
             return StoredIndex(index, json.loads((folder / IDS).read_text("utf8")), manifest["fingerprint"])
-    raise Unavailable(f"the index needs {manifest['distribution']}, which is not installed", f"pip install {manifest['distribution']}")
+    raise Unavailable(
+        f"the index needs {manifest['distribution']}, which is not installed", f"pip install {manifest['distribution']}"
+    )

@@ -65,7 +65,10 @@ class Result:
     def line(self) -> str:
         if self.status == "not yet":
             return f"{self.name:<24} not yet  {self.reason}"
-        detail = self.reason or f"values {self.value:.1e}  gradients {self.gradient:.1e}  ({self.compared} compared, worst {self.worst})"
+        detail = (
+            self.reason
+            or f"values {self.value:.1e}  gradients {self.gradient:.1e}  ({self.compared} compared, worst {self.worst})"
+        )
         return f"{self.name:<24} {self.status:<8} {detail}"
 
 
@@ -81,7 +84,7 @@ def check(folder: Path) -> Iterator[Result]:
     if cases.is_file():
         content = json.loads(cases.read_text("utf8"))
         for case in content["cases"]:
-            yield _guarded(case["name"], lambda case=case: model_case(case, content["config"], folder))  # type: ignore[misc]
+            yield _guarded(case["name"], lambda case=case: model_case(case, content["config"], folder))
     if recall.is_file():
         yield _guarded("recall", lambda: recall_case(folder))
 
@@ -104,12 +107,12 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Re
     load_parameters(model, data, config)
     batch = batch_of(data, config, case)
     out = model(batch)
-    ours: dict[str, Tensor] = {
+    ours: dict[str, Tensor | None] = {
         "output.embedding": out.views["multimodal"],
         "output.last_hidden_state": out.states,
         "output.visual_tokens": out.visual_tokens,
         "output.visual_embedding": out.views.get("visual"),
-    }  # type: ignore[dict-item]
+    }
     if batch.pixels is not None:
         seen = model.see(batch)
         assert seen is not None
@@ -230,7 +233,7 @@ def gradient(model: Model, name: str, config: dict[str, Any]) -> Tensor:
 def _compare(
     case: dict[str, Any],
     data: dict[str, Tensor],
-    ours: dict[str, Tensor],
+    ours: dict[str, Tensor | None],
     losses: dict[str, Tensor | None],
     model: Model,
     config: dict[str, Any],
@@ -259,7 +262,10 @@ def _compare(
         result.differences[name] = _relative(got, expected, floor)
         result.gradient = max(result.gradient, result.differences[name])
     result.compared = len(result.differences)
-    result.worst = max(result.differences, key=lambda n: result.differences[n] / (GRADIENT_LIMIT if n.startswith("grad.") else VALUE_LIMIT))
+    result.worst = max(
+        result.differences,
+        key=lambda n: result.differences[n] / (GRADIENT_LIMIT if n.startswith("grad.") else VALUE_LIMIT),
+    )
     # `not <=`, so that a NaN fails.
     if not (result.value <= VALUE_LIMIT and result.gradient <= GRADIENT_LIMIT):
         result.status = "failed"
@@ -301,8 +307,18 @@ def _known(config: dict[str, Any], cls: str) -> dict[str, Any]:
     import transformers
 
     defaults = getattr(transformers, cls)().to_dict()
-    ignored = {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "return_dict", "rope_parameters"}
-    return {k: v for k, v in config.items() if (k in defaults and k not in ignored and v is not None) or k == "model_type"}
+    ignored = {
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "_name_or_path",
+        "architectures",
+        "return_dict",
+        "rope_parameters",
+    }
+    return {
+        k: v for k, v in config.items() if (k in defaults and k not in ignored and v is not None) or k == "model_type"
+    }
 
 
 def _unclamped(config: Any) -> Any:

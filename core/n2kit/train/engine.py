@@ -86,10 +86,10 @@ def fit(
     trainer = PairTrainer(
         model=step,
         args=_arguments(settings, folder, where, len(pairs), val_pairs is not None),
-        train_dataset=list(pairs),  # type: ignore[arg-type]
-        eval_dataset=[0] if val_pairs else None,  # type: ignore[arg-type]
+        train_dataset=list(pairs),
+        eval_dataset=[0] if val_pairs else None,
         data_collator=PairCollator(items, pairs, reader),
-        optimizers=(torch.optim.AdamW(_groups(step, settings), eps=1e-8), None),  # type: ignore[arg-type]
+        optimizers=(torch.optim.AdamW(_groups(step, settings), eps=1e-8), None),
     )
     trainer.validation = _validation(model, items, val_pairs, images, on_bad_image, settings, cache)
     trainer.remove_callback(PrinterCallback)
@@ -114,7 +114,11 @@ class TrainStep(nn.Module):
         self.model, self.dtype = model, dtype
 
     def forward(self, batch: Any, exclude: Tensor) -> dict[str, Any]:
-        cast = torch.autocast(batch.ids.device.type, self.dtype) if self.dtype != torch.float32 else contextlib.nullcontext()
+        cast = (
+            torch.autocast(batch.ids.device.type, self.dtype)
+            if self.dtype != torch.float32
+            else contextlib.nullcontext()
+        )
         with cast:
             out = self.model(batch)
         result = self.model.loss(out.views, out.present, exclude)
@@ -130,9 +134,12 @@ class PairTrainer(Trainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.step: nn.Module = options["model"]
         self.terms: dict[str, list[Tensor]] = {}
 
-    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         out = model(inputs["batch"].to(self.args.device), inputs["exclude"].to(self.args.device))
         if not torch.isfinite(out["loss"]):
             shown = ", ".join(inputs["ids"][:6])
@@ -155,15 +162,15 @@ class PairTrainer(Trainer):
         if self.last_recall is not None and self.validated_at == self.state.global_step:
             return self.last_recall  # Trainer asks again at the end
         self.last_recall, self.validated_at = self.validation(), self.state.global_step
-        self.model.train()
+        self.step.train()
         self.log(dict(self.last_recall))
         return self.last_recall
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, trained_state(self.model))
+        super()._save(output_dir, trained_state(self.step))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target = model or self.model
+        target = model or self.step
         saved = load_file(Path(resume_from_checkpoint) / "model.safetensors")
         expected = trained_state(target)
         if set(saved) != set(expected):
@@ -297,7 +304,12 @@ def _validation(
         from n2kit.embed import encode
 
         out = encode(
-            model, [items[i] for i in wanted], images=images, on_bad_image=on_bad_image, precision=settings.precision, cache=cache
+            model,
+            [items[i] for i in wanted],
+            images=images,
+            on_bad_image=on_bad_image,
+            precision=settings.precision,
+            cache=cache,
         )
         have = set(out.ids)
         kept = [p for p in val_pairs if have.issuperset(p)]

@@ -41,7 +41,9 @@ class PairCollator:
             wanted = [p for p in wanted if there.issuperset(p)]
             if len(wanted) < FEWEST:
                 reasons = "; ".join(list(self.reader.bad.values())[:3])
-                raise BadInput(f"a batch is left with {len(wanted)} pairs: {reasons}", "correct the images, or raise --batch-size")
+                raise BadInput(
+                    f"a batch is left with {len(wanted)} pairs: {reasons}", "correct the images, or raise --batch-size"
+                )
         return {"batch": batch, "exclude": self.exclude(items), "ids": [i.id for i in items]}
 
     def exclude(self, items: Sequence[Item]) -> Tensor:

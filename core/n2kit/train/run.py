@@ -80,7 +80,9 @@ def train(
     last = _last_checkpoint(folder / CHECKPOINTS)
     model = bundles.load(bundle)
     model.recipe = recipe
-    manager().hook.n2kit_run_started(run={"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))})
+    manager().hook.n2kit_run_started(
+        run={"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
+    )
     with (folder / EVENTS).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
@@ -96,10 +98,14 @@ def train(
     result = _result(fitted, folder, last)
     if fitted.interrupted:
         return result
-    saved = bundles.save(model.cpu(), folder / BUNDLE, trained={"run": run, "steps": fitted.steps, "recall": result.recall}, force=True)
+    saved = bundles.save(
+        model.cpu(), folder / BUNDLE, trained={"run": run, "steps": fitted.steps, "recall": result.recall}, force=True
+    )
     result.fingerprint = saved.fingerprint
     (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf8")
-    manager().hook.n2kit_run_finished(run={"folder": folder, "recipe": recipe, "steps": fitted.steps}, result=asdict(result))
+    manager().hook.n2kit_run_finished(
+        run={"folder": folder, "recipe": recipe, "steps": fitted.steps}, result=asdict(result)
+    )
     return result
 
 
@@ -110,7 +116,10 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
         there = json.loads(state.read_text("utf8"))
         if there.get("run") != run["run"]:
             differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
-            raise BadInput(f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}", "give another -o")
+            raise BadInput(
+                f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
+                "give another -o",
+            )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
