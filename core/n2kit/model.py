@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from n2kit.data.features import look
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
 from n2kit.prompts import IMG, WORDS, Prompter
 from n2kit.variants import SPECS
@@ -158,7 +159,7 @@ class Model(nn.Module):
         """The vision encoder's output for the pictures of a batch; None where there are none."""
         if batch.seen is not None or batch.pixels is None or self.vision is None:
             return batch.seen
-        out: VisionOut = self.vision(batch.pixels)
+        out = look(self.vision, batch.pixels)
         return VisionOut(out.tokens.to(self.gain.dtype), out.pooled.to(self.gain.dtype), out.mask)
 
     def _fuse(self, word: Tensor, pooled: Tensor, rows: Tensor) -> Tensor:

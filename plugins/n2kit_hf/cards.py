@@ -25,7 +25,8 @@ class LLMConfig(BaseModel):
     """Options of a language model read by transformers."""
 
     model_config = ConfigDict(extra="forbid")
-    KEEPS_CARD: ClassVar = frozenset({"seed", "dtype"})
+    KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention"})
+    attention: Literal["sdpa", "eager"] = Field("sdpa", description="eager is faster on a CPU for rows of some 30 tokens")
     config: dict[str, Any] | None = Field(None, description="the architecture of a model with random weights")
     seed: int = Field(0, description="of random weights")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,9 @@ from n2kit import LLM, LLMCard, Origin
 from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.tiny import byte_tokenizer
+
+
+N2KIT_FILE = "n2kit.json"  # what transformers does not keep
 
 
 class TransformersLLM(LLM):
@@ -40,12 +44,12 @@ class TransformersLLM(LLM):
                 raise BadInput("random weights need an architecture", "--set llm.config='{model_type: llama, …}'")
             kind = dict(options.config)
             config = AutoConfig.for_model(kind.pop("model_type"), **kind)
-            return cls(random_model(AutoModel, config, options), byte_tokenizer(config))
+            return cls(_attending(random_model(AutoModel, config, options), options.attention), byte_tokenizer(config))
         if path.suffix == ".gguf":
             from n2kit_hf.gguf import converted
 
             path = converted(path)
-        return cls(load_model(AutoModel, path, DTYPES[options.dtype]), _tokenizer(path))
+        return cls(_attending(load_model(AutoModel, path, DTYPES[options.dtype]), options.attention), _tokenizer(path))
 
     def embed(self, ids: Tensor) -> Tensor:
         table: Any = self.model.get_input_embeddings()
@@ -64,10 +68,19 @@ class TransformersLLM(LLM):
         with quietly():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+        (folder / N2KIT_FILE).write_text(json.dumps({"attention": self.model.config._attn_implementation}))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(load_model(AutoModel, folder, "auto"), _tokenizer(folder))
+        attention = json.loads((folder / N2KIT_FILE).read_text("utf8"))["attention"]
+        return cls(_attending(load_model(AutoModel, folder, "auto"), attention), _tokenizer(folder))
+
+
+def _attending(model: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """Have the model compute its attention so; it stays as it is where it has no such choice."""
+    if getattr(model, "_supports_sdpa", False):
+        model.set_attn_implementation(attention)
+    return model
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

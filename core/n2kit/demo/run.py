@@ -31,6 +31,7 @@ SHOWN = 12  # queries on the page, drawn by the seed
 NEIGHBOURS = 6
 SETTINGS: dict[str, Any] = {
     "llm.tune": "frozen",
+    "llm.attention": "eager",
     "head.width": 256,
     "prompt.template": "compact",
     "train.batch_size": 32,
@@ -303,7 +304,7 @@ def _examples(folder: Path, data: Data, arms: dict[str, Arm], seed: int) -> tupl
     queries = {a for a, _ in report.pairs}
     chosen = np.random.default_rng(seed).choice(len(report.pairs), size=min(SHOWN, len(report.pairs)), replace=False)
     examples = []
-    for query, target in (report.pairs[n] for n in sorted(chosen)):
+    for query, target in (report.pairs[n] for n in chosen):
         near = index.near_item(query, len(queries) + NEIGHBOURS)
         found = [(n.id, n.score) for n in near if n.id not in queries][:NEIGHBOURS]
         examples.append(Example(query, target, found, {n: a.ranks[query] for n, a in arms.items()}))

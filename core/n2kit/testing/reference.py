@@ -306,19 +306,12 @@ def _known(config: dict[str, Any], cls: str) -> dict[str, Any]:
     """A configuration written by an old transformers without the keys that this one has renamed or dropped."""
     import transformers
 
-    defaults = getattr(transformers, cls)().to_dict()
-    ignored = {
-        "transformers_version",
-        "dtype",
-        "torch_dtype",
-        "_name_or_path",
-        "architectures",
-        "return_dict",
-        "rope_parameters",
-    }
-    return {
-        k: v for k, v in config.items() if (k in defaults and k not in ignored and v is not None) or k == "model_type"
-    }
+    known = set(getattr(transformers, cls)().to_dict()) | {"rope_theta", "rope_scaling"}
+    known -= {"transformers_version", "dtype", "_name_or_path", "architectures", "return_dict", "rope_parameters"}
+    kept = {k: v for k, v in config.items() if k in known and v is not None}
+    if "max_position_embeddings" in kept:  # rotary positions know no limit; only the plan does
+        kept["max_position_embeddings"] = max(kept["max_position_embeddings"], 1024)
+    return kept
 
 
 def _unclamped(config: Any) -> Any:
