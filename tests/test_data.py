@@ -68,7 +68,8 @@ def test_the_papers_csv(tmp_path: Path) -> None:
     assert read["n1"].title == "标题🍲"
     assert read["n2"].content == "one, two"
     assert (read["n2"].image, read["n2"].category) == ("n2.jpg", "x")
-    assert len(read.dropped) >= 2
+    assert len(read.dropped) == 3
+    assert [n.split(": ")[0] for n in read.notes] == [f"{path}:4"]
 
 
 def test_unusable_rows_are_all_named_with_their_lines(tmp_path: Path) -> None:
@@ -86,6 +87,10 @@ def test_unusable_rows_are_all_named_with_their_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
+        ("i.jsonl", '{"id": "a", "topics": 5}\n{"id": "a"}\n', "i.jsonl:2: duplicate id"),
+        ("i.csv", "id,title\na,1\n\nb,2\n", "i.csv:3: blank row"),
+        ("i.csv", 'id,title\na,"open\nb,2\n', "not readable as CSV"),
+        ("i.csv", "id,title,title\na,b,c\n", "two columns are called 'title'"),
         ("i.jsonl", '{"id": "a"}\n{"id"\n', "i.jsonl:2: not valid JSON"),
         ("i.jsonl", "[1]\n", "i.jsonl:1: not a JSON object"),
         ("i.csv", "name\nx\n", "i.csv:1: no column id"),
@@ -128,6 +133,17 @@ def test_bad_pairs_are_all_named(tmp_path: Path) -> None:
     read = read_pairs(path, {"a", "b"}, lenient=True)
     assert list(read) == [("a", "b")]
     assert len(read.dropped) == 4
+
+
+def test_lenient_reads_past_broken_rows(tmp_path: Path) -> None:
+    broken = write(tmp_path, "i.jsonl", '{"id": "a"}\n{"id"\n[1]\n\n{"id": "b"}\n')
+    read = read_items(broken, lenient=True)
+    assert [i.id for i in read] == ["a", "b"]
+    assert [d.split(": ")[0] for d in read.dropped] == [f"{broken}:{n}" for n in (2, 3, 4)]
+    with pytest.raises(BadInput, match="no column titel"):
+        read_items(write(tmp_path, "j.jsonl", '{"id": "a", "title": "x"}\n'), columns={"title": "titel"})
+    quoted = write(tmp_path, "i.tsv", 'id\ttitle\na\t24" screen\nb\tx\n')
+    assert [i.title for i in read_items(quoted)] == ['24" screen', "x"]
 
 
 def test_pair_graph_and_ids(tmp_path: Path) -> None:

@@ -80,5 +80,7 @@ def test_temperature_learns_and_is_clamped(x: torch.Tensor) -> None:
     free, clamped = loss("notellm2"), loss("notellm2", temperature=9.0)
     free({"multimodal": x}).loss.backward()
     assert free.temperature.grad != 0
-    torch.testing.assert_close(clamped.scale, torch.tensor(100.0))
-    assert math.isclose(float(loss("notellm2", temperature=9.0, max_scale=None).scale), math.exp(9.0), rel_tol=1e-5)
+    torch.testing.assert_close(clamped.scale, torch.tensor(100.0), check_dtype=False)
+    clamped({"multimodal": x}).loss.backward()
+    assert clamped.temperature.grad != 0  # it can come back
+    assert math.isclose(loss("notellm2", temperature=9.0, max_scale=None).scale.item(), math.exp(9.0), rel_tol=1e-5)

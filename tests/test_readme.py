@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
+
 from n2kit.manager import Manager
 from n2kit.testing.probe import problems_of
 
@@ -46,7 +47,9 @@ def test_adding_a_backbone(workspace: Path, tmp_path: Path, monkeypatch: pytest.
     vectors = model.encode(items, images=workspace / "images")
     model.save(tmp_path / "b")
     assert (n2kit.load(tmp_path / "b").encode(items, images=workspace / "images") == vectors).all()
-    assert sys.modules["n2kit_grid_model"].Grid().card.parameters == sum(p.numel() for p in model.parts.vision.parameters())  # type: ignore[union-attr]
+    assert sys.modules["n2kit_grid_model"].Grid().card.parameters == sum(
+        p.numel() for p in model.parts.vision.parameters()
+    )  # type: ignore[union-attr]
 
 
 def test_every_command_line_of_the_readme_exists() -> None:

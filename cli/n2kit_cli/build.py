@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,23 +47,13 @@ def build(
       n2kit build llama:tiny+clip:tiny+mlp:4+gate -o models/tiny-mlp --set head.width=32
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
-    from n2kit.plan import make_plan
-    from n2kit.recipe import parse_sets, resolve
+    from n2kit.plan import make_plan, parse_id
+    from n2kit.recipe import given, parse_sets, resolve
 
-    flags = _combination(combination) | {
-        k: v
-        for k, v in {
-            "llm": llm,
-            "vision": vision,
-            "connector": connector,
-            "fusion": fusion,
-            "loss": loss,
-            "variant": variant,
-        }.items()
-        if v is not None
-    }
-    resolved = resolve({**flags, **parse_sets(sets or [])}, file=recipe)
-    plan = make_plan(resolved.recipe, fusion_given=resolved.was_set("fusion.name"))
+    named = given(llm=llm, vision=vision, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    combined = parse_id(combination) if combination else {}
+    resolved = resolve({**combined, **named, **parse_sets(sets or [])}, file=recipe)
+    plan = make_plan(resolved.recipe, given=resolved.origin)
     if not json:
         show(plan)
     elif dry_run or plan.refusals:
@@ -74,7 +64,7 @@ def build(
         raise typer.Exit(2)
     if dry_run:
         return
-    folder = out or MODELS / slug(f"{plan.id}+{resolved.recipe.variant}")
+    folder = out or MODELS / slug(plan.id)
     _check_free(folder, force)
     for component in plan.components.values():
         component.weights.locate()  # before torch is imported: a missing download should be said at once
@@ -106,17 +96,6 @@ def show(plan: Plan) -> None:
 def slug(name: str) -> str:
     """A combination's id as a folder name."""
     return "".join(c if c.isalnum() or c in "._-+" else "-" for c in name)[:120]
-
-
-def _combination(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    from n2kit.errors import BadInput
-
-    parts = text.split("+")
-    if len(parts) > 4 or not all(parts):
-        raise BadInput(f"{text!r} is no combination", "write LLM+VISION+CONNECTOR+FUSION, as n2kit build prints it")
-    return dict(zip(("llm", "vision", "connector", "fusion"), parts, strict=False))
 
 
 def _check_free(folder: Path, force: bool) -> None:

@@ -59,4 +59,6 @@ def embed(
             "fingerprint": vectors.fingerprint,
         }
         document(facts | {"skipped": vectors.skipped})
-    say(f"wrote {out}: {len(vectors.ids)} vectors of {vectors.vectors.shape[1]}")
+    say(
+        f"{'finished before:' if vectors.done_before else 'wrote'} {out}: {len(vectors.ids)} vectors of {vectors.vectors.shape[1]}"
+    )

@@ -60,7 +60,7 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
         "summary": owned.spec.summary + (f" ({name}:ANY)" if owned.spec.wildcard else ""),
         "distribution": ", ".join(o.distribution for o in owners),
     }
-    if details:
+    if details and len(owners) == 1:
         from n2kit.manager import load_target
 
         schema = load_target(owned.spec.config, owner=owned.distribution).model_json_schema()

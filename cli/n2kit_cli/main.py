@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from n2kit.errors import N2kitError
 from n2kit_cli import build, config, demo, doctor, embed, evaluate, index, ls, plugins, recommend, train
 from n2kit_cli.output import error, say
 
-INTERRUPTED, BUG, BAD_INPUT = 130, 4, 2
+BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
 
 app = typer.Typer(
     name="n2kit",
@@ -72,7 +74,7 @@ def run(arguments: list[str]) -> int:
         error(problem.message, problem.hint)
         return problem.exit_code
     except KeyboardInterrupt:
-        say("interrupted")
+        say(f"interrupted; to go on: {shlex.join(['n2kit', *arguments])}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (`n2kit ls | head`): nothing is wrong.
@@ -83,12 +85,20 @@ def run(arguments: list[str]) -> int:
     except typer.Abort:
         return INTERRUPTED
     except OSError as problem:
-        if problem.errno is None or problem.filename is None:
-            return _bug(problem)
-        error(f"{problem.filename}: {problem.strerror}", "check the path, its permissions, and the space on its disk")
-        return BAD_INPUT
+        return _system(problem)
     except Exception as problem:
         return _bug(problem)
+
+
+def _system(problem: OSError) -> int:
+    """A file that cannot be read or written, or a full disk: what was written before is still there."""
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        error(f"{problem.filename or 'writing'}: {problem.strerror}", "free some space; the same command goes on")
+        return CANNOT
+    if problem.filename is None:
+        return _bug(problem)
+    error(f"{problem.filename}: {problem.strerror}", "check the path and its permissions")
+    return BAD_INPUT
 
 
 def _usage(problem: Exception) -> int:
@@ -112,7 +122,7 @@ def _bug(problem: Exception) -> int:
 
 def _commands_of_plugins(arguments: list[str]) -> None:
     """Add the command of a plug-in (group `n2kit.commands`) that is being called, and import no other."""
-    if arguments:
+    if arguments and arguments[0] not in {*COMMANDS, "plugins", "config"}:
         for point in entry_points(group="n2kit.commands", name=arguments[0]):
             app.add_typer(point.load(), name=point.name)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2kit_cli.output import say
+
 if TYPE_CHECKING:
     from n2kit.data.items import Items
 
@@ -70,21 +72,19 @@ def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenien
         columns[name] = column
     read = read_items(items, columns=columns, notellm=item_format is ItemFormat.notellm, lenient=lenient)
     dropped(items, read.dropped)
+    for note in read.notes[:3]:
+        say(f"note: {note}")
     return read
 
 
 def dropped(file: Path, problems: list[str]) -> None:
     """Say what a lenient reading left out."""
-    from n2kit_cli.output import say
-
     if problems:
         say(f"{file}: dropped {len(problems)} rows: " + "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else ""))
 
 
 def skipped(reasons: dict[str, str]) -> None:
     """Say what was done without."""
-    from n2kit_cli.output import say
-
     if reasons:
         shown = "; ".join(list(reasons.values())[:3])
-        say(f"{len(reasons)} items had a picture that could not be used: {shown}" + ("; …" if len(reasons) > 3 else ""))
+        say(f"{len(reasons)} items could not be used as they are: {shown}" + ("; …" if len(reasons) > 3 else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -30,7 +31,8 @@ def document(value: Any) -> None:
 
 def event(value: Mapping[str, Any]) -> None:
     """One line of an NDJSON stream."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
+    print(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:

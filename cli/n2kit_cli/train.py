@@ -29,7 +29,7 @@ def train(
         float | None,
         typer.Option(help="Learning rate of everything that is trained; --set train.new_lr for the new parts alone."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of data order and new weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the order of the pairs.")] = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
     item_format: options.Format = options.ItemFormat.auto,
@@ -53,15 +53,22 @@ def train(
     from n2kit.recipe import parse_sets, resolve
 
     read_manifest(bundle)
-    flags: dict[str, Any] = {
-        "train.epochs": epochs, "train.max_steps": max_steps, "train.batch_size": batch_size, "train.lr": lr,
-        "train.new_lr": lr, "train.seed": seed,
-    }  # fmt: skip
-    resolved = resolve({**flags, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
+    flags = {
+        "train.epochs": epochs,
+        "train.max_steps": max_steps,
+        "train.batch_size": batch_size,
+        "train.lr": lr,
+        "train.new_lr": lr,
+        "train.seed": seed,
+    }
+    asked = {key: value for key, value in flags.items() if value is not None}
+    resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient)
     options.dropped(pairs, positives.dropped)
     validation = read_pairs(val_pairs, catalogue, lenient=lenient) if val_pairs else None
+    if val_pairs and validation:
+        options.dropped(val_pairs, validation.dropped)
     folder = out or RUNS / bundle.resolve().name
     say(f"{len(catalogue)} items, {len(positives)} pairs → {folder}")
     from n2kit.train import train as run
@@ -81,7 +88,7 @@ def train(
         say(f"this run was finished before: {result.bundle}")
     elif not json:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
-        say(f"{result.steps} steps in {result.seconds:.0f} s, mean loss {result.loss:.3f}{recall}")
+        say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}")
     if not json:
         print(result.bundle)
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from n2kit.errors import Mismatch
 from n2kit.model import Model, Parts, Provenance
 from n2kit.parts import LLM, Connector, Fusion, Loss, Origin, VisionEncoder
 from n2kit.plan import Plan, make_plan
-from n2kit.recipe import resolve
+from n2kit.recipe import given, resolve
 from n2kit.registry import Component, check_card
 
 
@@ -31,9 +32,9 @@ def build(
     Raises:
         BadInput, Mismatch, Unavailable: as the command line reports them.
     """
-    flags = {"llm": llm, "vision": vision, "connector": connector, "fusion": fusion, "loss": loss, "variant": variant}
-    resolved = resolve({**flags, **(settings or {})})
-    return from_plan(make_plan(resolved.recipe, fusion_given=resolved.was_set("fusion.name")))
+    named = given(llm=llm, vision=vision, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    resolved = resolve({**named, **(settings or {})})
+    return from_plan(make_plan(resolved.recipe, given=resolved.origin))
 
 
 def from_plan(plan: Plan) -> Model:
@@ -63,6 +64,9 @@ def from_plan(plan: Plan) -> Model:
 def _backbone(component: Component) -> Any:
     part = component.cls().create(Origin(component.config(), component.weights.locate()))
     check_card(component.reference, component.declared, part.card)
+    if isinstance(part, LLM) and not part.card.causal:
+        # Rows are padded without a mask: only a causal model never sees the padding.
+        raise Mismatch(f"llm {component.reference} reads both ways", "join a causal language model")
     return part
 
 

@@ -6,20 +6,22 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from n2kit.errors import BadInput, Unavailable
 from n2kit.manager import load_target, manager, require
 from n2kit.model import Model, Parts, Provenance
+from n2kit.prompts import Template
 from n2kit.recipe import Recipe
 
 FORMAT = 1
-MANIFEST, RECIPE, JOINT = "manifest.json", "recipe.yaml", "joint.safetensors"
+MANIFEST, RECIPE, JOINT, PROMPT = "manifest.json", "recipe.yaml", "joint.safetensors", "prompt.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, f
         if model.recipe.head.width:
             joint["head"] = model.head.get_parameter("weight")
         save_file({k: v.detach().cpu().contiguous() for k, v in joint.items()}, staged / JOINT)
+        # The wording itself, not its name: a user's template file may change or go away.
+        (staged / PROMPT).write_text(
+            json.dumps(asdict(model.prompter.template), ensure_ascii=False, indent=1), encoding="utf8"
+        )
         (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
         manifest = Manifest(FORMAT, fingerprint(staged), model.width, model.provenance.parts, trained or {})
         (staged / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, ensure_ascii=False), encoding="utf8")
@@ -76,31 +82,49 @@ def read_manifest(folder: Path) -> Manifest:
         raise BadInput(
             f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", "update n2kit"
         )
-    return Manifest(**content)
+    try:
+        return Manifest(**content)
+    except TypeError as error:
+        raise BadInput(
+            f"{file}: {str(error).split('() ')[-1]}", "the bundle is damaged: build or copy it again"
+        ) from None
 
 
 def read_recipe(folder: Path) -> Recipe:
     """The recipe that a bundle was built or trained with."""
-    return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
+    try:
+        return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise BadInput(
+            f"{folder / RECIPE}: {str(error).splitlines()[0]}", "the bundle is damaged: build or copy it again"
+        ) from None
 
 
-def load(folder: str | Path) -> Model:
-    """Load a bundle: `n2kit.load("runs/my-model")`.
+def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
+    """Load a bundle: `n2kit.load("runs/my-run/bundle")`.
+
+    Args:
+        recipe: what takes the place of the bundle's own; of the model it may only change which parts are tuned.
 
     Raises:
         BadInput: no bundle, or a damaged one. Unavailable: a plug-in that it needs is not installed.
     """
     folder = Path(folder)
-    manifest, recipe = read_manifest(folder), read_recipe(folder)
-    parts: dict[str, Any] = {}
-    for kind, facts in manifest.parts.items():
-        parts[kind] = _part_class(kind, facts).load(folder / kind)
-    model = Model(Parts(**parts), recipe, Provenance(manifest.parts))
-    joint = load_file(folder / JOINT)
-    model.gain.copy_(joint["gain"])
-    model.words.table.weight.data.copy_(joint["words"])
-    if recipe.head.width:
-        model.head.get_parameter("weight").data.copy_(joint["head"])
+    manifest = read_manifest(folder)
+    recipe = recipe or read_recipe(folder)
+    classes = {kind: _part_class(kind, facts) for kind, facts in manifest.parts.items()}
+    try:
+        parts = {kind: cls.load(folder / kind) for kind, cls in classes.items()}
+        template = Template(**json.loads((folder / PROMPT).read_text("utf8")))
+        model = Model(Parts(**parts), recipe, Provenance(manifest.parts), template)
+        joint = load_file(folder / JOINT)
+        model.gain.copy_(joint["gain"])
+        model.words.table.weight.data.copy_(joint["words"])
+        if recipe.head.width:
+            model.head.get_parameter("weight").data.copy_(joint["head"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BadInput(f"{folder} is damaged: {reason}", "build, train or copy the bundle again") from error
     return model.eval()
 
 

@@ -82,7 +82,8 @@ class ComponentSpec:
     target: `module:Attr` of the class (a `n2kit.parts` interface; an `n2kit.index.Index` for kind `index`).
     config: `module:Attr` of a pydantic model, the component's options; its class variable `KEEPS_CARD` names those that leave a
             declared card valid.
-    card:   `module:Attr` of a function. Backbones: `(config, folder | None) -> card`;
+    card:   `module:Attr` of a function. Backbones: `(config, locate) -> card`, where `locate()` gives the file or the
+            folder with a config.json, None for random weights, and may download that one file;
             connectors and fusions: `(config, VisionCard, LLMCard) -> card`.
     shorthand: the option that `name:VALUE` sets (`qformer:16` sets `tokens`).
     wildcard: `module:Attr` of a function `(VALUE) -> Variant`, for a name that stands for many models (`timm:ANYTHING`).

@@ -128,3 +128,6 @@ def _plugins() -> Iterator[Finding]:
                 yield Finding(check, "ok", found)
         except N2kitError as error:
             yield Finding(implementation.plugin_name, "problem", error.message, error.hint)
+        except Exception as error:
+            what = f"its own check failed: {type(error).__name__}: {error}".splitlines()[0]
+            yield Finding(implementation.plugin_name, "problem", what, "tell its author")

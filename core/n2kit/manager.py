@@ -108,8 +108,9 @@ def load_target(target: str, *, owner: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise Unavailable(f"{owner}: cannot import {target}: {error}", f"n2kit plugins check {owner}") from error
+    except Exception as error:  # a library that does not fit this environment may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise Unavailable(f"{owner}: cannot import {target}: {reason}", f"n2kit plugins check {owner}") from error
 
 
 def require(spec: ComponentSpec, distribution: str) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from n2kit.data.features import look
+from n2kit.errors import BadInput
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
-from n2kit.prompts import IMG, WORDS, Prompter
+from n2kit.prompts import IMG, WORDS, Prompter, Template
 from n2kit.variants import SPECS
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class Model(nn.Module):
 
     gain: Tensor
 
-    def __init__(self, parts: Parts, recipe: Recipe, provenance: Provenance | None = None) -> None:
+    def __init__(
+        self, parts: Parts, recipe: Recipe, provenance: Provenance | None = None, template: Template | None = None
+    ) -> None:
         super().__init__()
         self.recipe, self.provenance = recipe, provenance or Provenance()
         self.variant = SPECS[recipe.variant]
@@ -99,7 +102,7 @@ class Model(nn.Module):
         # What brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
         self.register_buffer("gain", torch.ones(()))
         self.prompter = Prompter(
-            parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0
+            parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0, template
         )
         for kind in ("llm", "vision"):
             part = getattr(self, kind)
@@ -155,6 +158,11 @@ class Model(nn.Module):
         assert states is not None
         return states
 
+    def widen(self) -> None:
+        """All weights to float32; exact, so frozen weights stay what they are."""
+        for _, part in self.parts.items():
+            part.float()
+
     def see(self, batch: Batch) -> VisionOut | None:
         """The vision encoder's output for the pictures of a batch; None where there are none."""
         if batch.seen is not None or batch.pixels is None or self.vision is None:
@@ -182,8 +190,16 @@ class Model(nn.Module):
         self.gain.fill_(rms(embedding_sample(self.llm)) / rms(output))
 
     def encode(self, items: Sequence[Item | dict[str, Any]], **options: Any) -> np.ndarray:
-        """Unit vectors [n, D], float32, in the order of `items`; see `n2kit.embed.encode` for the options."""
+        """Unit vectors [n, D], float32, one for each of `items`, in their order; see `n2kit.embed.encode` for the options.
+
+        Raises:
+            BadInput: what `encode` raises; and policy `skip`, under which rows would be missing.
+        """
         from n2kit.embed import encode
+
+        if options.get("on_bad_image") == "skip":
+            way = "n2kit.embed.encode says which ids it kept"
+            raise BadInput("Model.encode gives one row an item, and skip leaves items out", way)
 
         return encode(self, items, **options).vectors
 

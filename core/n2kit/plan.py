@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from n2kit.cards import ConnectorCard, FusionCard, LLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch
+from n2kit.prompts import load_template
 from n2kit.recipe import Recipe
 from n2kit.registry import BACKBONES, Component, Registry, registry
 from n2kit.variants import SPECS, VariantSpec
@@ -43,10 +44,14 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """The combination's name, which can be given back as an argument: `qwen:0.6b+siglip:base-224+qformer:16+gate`."""
-        return "+".join(
+        """The combination's name, which can be given back as an argument: `qwen:0.6b+siglip:base-224+qformer:16+gate`.
+
+        Another variant than notellm2 is its last piece; a part that a variant does not use has none.
+        """
+        pieces = [
             self.components[k].reference for k in ("llm", "vision", "connector", "fusion") if k in self.components
-        )
+        ]
+        return "+".join(pieces + ([self.recipe.variant] if self.recipe.variant != "notellm2" else []))
 
     @property
     def parameters(self) -> int:
@@ -81,23 +86,39 @@ class Plan:
         }
 
 
-def make_plan(recipe: Recipe, *, fusion_given: bool = False, catalogue: Registry | None = None) -> Plan:
+def parse_id(text: str) -> dict[str, str]:
+    """A plan's `id` back as settings.
+
+    Raises:
+        BadInput: more or fewer pieces than its variant has parts.
+    """
+    pieces = text.split("+")
+    variant = pieces.pop() if pieces[-1] in SPECS else "notellm2"
+    spec = SPECS[variant]
+    kinds = ["llm"] + ["vision"] * spec.image + ["connector"] * spec.early + ["fusion"] * spec.late
+    if not all(pieces) or not 1 <= len(pieces) <= len(kinds):
+        raise BadInput(f"{text!r} is no combination of variant {variant}", f"write {'+'.join(kinds).upper()}")
+    return {"variant": variant} | dict(zip(kinds, pieces, strict=False))
+
+
+def make_plan(recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
     """Resolve a recipe's components and apply every rule.
 
     Args:
-        fusion_given: the fusion was asked for and is not just the default, so a variant that ignores it is a contradiction.
+        given: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
     """
     variant = SPECS[recipe.variant]
+    load_template(recipe.prompt.template)
     chosen = _resolve(recipe, variant, catalogue or registry())
     llm = chosen["llm"].card()
     assert isinstance(llm, LLMCard)
     shape = f"{llm.input_width} → {llm.output_width} · {llm.layers} layers"
     rows = [_row("llm", chosen["llm"], shape, llm.parameters, recipe.llm.tune)]
     plan = Plan(recipe, chosen, rows, 0, recipe.prompt.body_tokens + SUFFIX_TOKENS)
-    _refuse_variant(plan, variant, fusion_given)
+    _refuse_variant(plan, variant, given)
     if variant.image:
         _with_image(plan, variant, llm)
     if width := recipe.head.width:
@@ -152,9 +173,14 @@ def _with_options(component: Component, options: dict[str, Any]) -> Component:
     return replace(component, reference=name if value is None else f"{name}:{value}")
 
 
-def _refuse_variant(plan: Plan, variant: VariantSpec, fusion_given: bool) -> None:
+def _refuse_variant(plan: Plan, variant: VariantSpec, given: Collection[str]) -> None:
     recipe = plan.recipe
-    if fusion_given and not variant.late and recipe.fusion.name != "none":
+    for kind, used in (("vision", variant.image), ("connector", variant.early)):
+        if f"{kind}.name" in given and not used:
+            plan.notes.append(f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out")
+    if variant.micl and recipe.loss.name == "infonce":
+        plan.notes.append(f"loss infonce does not train the visual view of variant {recipe.variant}; notellm2 does")
+    if "fusion.name" in given and not variant.late and recipe.fusion.name != "none":
         better = {"basic": "late_early_fusion", "micl": "notellm2"}.get(recipe.variant, "notellm2")
         plan.refusals.append(
             Mismatch(

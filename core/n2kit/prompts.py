@@ -172,20 +172,35 @@ def lay_out(tokens: list[int], image_tokens: int) -> Sequence:
     return Sequence(ids, len(ids) - 1, visual, IMG in ids)
 
 
+def kinds_of(variant: VariantSpec) -> list[PromptKind]:
+    """The prompts that a variant may use."""
+    kinds: list[PromptKind] = ["text"]
+    if variant.early:
+        kinds.append("image")
+        if variant.text:
+            kinds.append("micl" if variant.micl else "basic")
+    return kinds
+
+
 class Prompter:
     """Items → token rows, for one tokenizer, template, variant and number of visual tokens."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, variant: VariantSpec, settings: Prompt, image_tokens: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        variant: VariantSpec,
+        settings: Prompt,
+        image_tokens: int,
+        template: Template | None = None,
     ) -> None:
-        template = load_template(settings.template)
+        template = template or load_template(settings.template)
         limits = {k: v for k in ("title_chars", "content_chars", "topics") if (v := getattr(settings, k)) is not None}
         self.template = replace(template, **limits)
         self.variant, self.image_tokens, self.body_tokens = variant, image_tokens, settings.body_tokens
         self.tokenizer = tokenizer
         self.start = _start_ids(tokenizer)
         self.suffix = self._tokens(self.template.suffix)
-        for kind in ("basic", "micl", "text", "image"):
+        for kind in kinds_of(variant):
             fixed = len(self._body(_FIELDS.sub("", getattr(self.template, kind))))
             if fixed > self.body_tokens:
                 raise BadInput(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from n2kit.errors import BadInput
 
 VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
-VARIANTS: tuple[str, ...] = get_args(VariantName)
 CHOICES = ("llm", "vision", "connector", "fusion", "loss")
 PROJECT_FILE = Path("n2kit.yaml")
 
@@ -88,9 +87,10 @@ class Recipe(Settings):
     prompt: Prompt = Prompt()
     train: Train = Train()
 
-    def digest(self) -> str:
-        """A hash of every setting: what makes two runs the same run."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:12]
+    def digest(self, without: Mapping[str, set[str]] | None = None) -> str:
+        """A hash of every setting but those in `without` (section → names): what makes two runs the same run."""
+        settings = self.model_dump(exclude=dict(without or {}))
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
@@ -117,24 +117,26 @@ def resolve(
     """Merge all layers and validate once.
 
     Args:
-        flags: dotted key → value; None values are absent.
+        flags: dotted key → value.
         file: a recipe file; its errors are reported by line.
-        base: what takes the place of the defaults (a bundle's own recipe).
+        base: a bundle's own recipe, which takes the place of the defaults. What a project, a user or the environment sets then
+            counts for training only: it cannot change what the bundle is.
 
     Raises:
         BadInput: every wrong setting, each with its place.
     """
     merged: dict[str, Any] = base.model_dump() if base else {}
     origin: dict[str, str] = {}
+    ambient = _from_env(os.environ if env is None else env)
     for path in (_user_file(), PROJECT_FILE):
         if path.is_file():
-            _overlay(merged, origin, _read_yaml(path))
+            _overlay(merged, origin, _applicable(_read_yaml(path), base))
     if file is not None:
         if not file.is_file():
             raise BadInput(f"no recipe file {file}", "n2kit config show prints one to start from")
         _overlay(merged, origin, _read_yaml(file))
-    _overlay(merged, origin, _from_env(os.environ if env is None else env))
-    _overlay(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items() if v is not None])
+    _overlay(merged, origin, _applicable(ambient, base))
+    _overlay(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items()])
     try:
         return Resolved(Recipe.model_validate(merged), origin)
     except ValidationError as error:
@@ -156,8 +158,22 @@ def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
     return flags
 
 
+def _applicable(entries: Iterable[tuple[str, Any, str]], base: Recipe | None) -> list[tuple[str, Any, str]]:
+    return [e for e in entries if base is None or e[0].split(".")[0] in ("train", "loss")]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given: those that are not None."""
+    return {k: v for k, v in flags.items() if v is not None}
+
+
 def _scalar(text: str) -> Any:
-    value = yaml.safe_load(text) if text else None
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise BadInput(
+            f"{text!r} is no YAML value: {getattr(error, 'problem', error)}", "quote it: key='\"text\"'"
+        ) from None
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as a string

@@ -70,7 +70,7 @@ class Component:
             return self.declared
         if self.owned.spec.card is None:
             raise Unavailable(f"{self.kind} {self.reference} declares no card", "its plug-in must name one in its spec")
-        return self.load(self.owned.spec.card)(self.config(), self.weights.locate(["config.json", "*.safetensors"]))  # type: ignore[no-any-return]
+        return self.load(self.owned.spec.card)(self.config(), lambda: self.weights.locate(["config.json"]))  # type: ignore[no-any-return]
 
 
 class Registry:

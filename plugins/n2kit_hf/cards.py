@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from n2kit import LLMCard, VisionCard
-from n2kit.errors import BadInput, Unavailable
+from n2kit.errors import BadInput
 
+Locate = Callable[[], Path | None]
 # One fact, the names that architectures give it.
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
 _INPUT_WIDTH = ("word_embed_proj_dim", "embedding_size", *_WIDTH)
@@ -26,7 +28,9 @@ class LLMConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention"})
-    attention: Literal["sdpa", "eager"] = Field("sdpa", description="eager is faster on a CPU for rows of some 30 tokens")
+    attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="eager is faster on a CPU for rows of some 30 tokens"
+    )
     config: dict[str, Any] | None = Field(None, description="the architecture of a model with random weights")
     seed: int = Field(0, description="of random weights")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -43,12 +47,13 @@ class VisionConfig(BaseModel):
     fit: Literal["crop", "squash", "pad"] | None = Field(None, description="null: as the checkpoint was trained")
 
 
-def llm_card(options: LLMConfig, folder: Path | None) -> LLMCard:
+def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
     """The card of a causal LM: from its folder's config.json, or from `options.config` for random weights."""
+    folder = locate()
     if folder is not None and folder.suffix == ".gguf":
-        from n2kit_hf.gguf import converted
+        from n2kit_hf.gguf import card_of
 
-        folder = converted(folder)
+        return card_of(folder)
     config = read_config(folder) if folder else dict(options.config or {})
     text = config.get("text_config") or config
     return LLMCard(
@@ -63,13 +68,14 @@ def llm_card(options: LLMConfig, folder: Path | None) -> LLMCard:
 
 def vision_card(
     options: VisionConfig,
-    folder: Path | None,
+    locate: Locate,
     *,
     defaults: Mapping[str, int],
     prefix_tokens: int,
     belongs: Callable[[str], bool],
 ) -> VisionCard:
     """The card of a ViT: `defaults` are what its configuration class takes for keys that a file leaves out."""
+    folder = locate()
     config = read_config(folder) if folder else dict(options.config or {})
     facts = {**defaults, **(config.get("vision_config") or config)}
     return VisionCard(
@@ -83,36 +89,34 @@ def vision_card(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Raises BadInput if the folder holds no config.json."""
+    """Raises BadInput if the folder holds no config.json that can be read."""
     file = folder / "config.json"
     if not file.is_file():
         raise BadInput(f"{folder} holds no config.json", "give a folder that transformers' save_pretrained wrote")
-    content: dict[str, Any] = json.loads(file.read_text("utf8"))
+    try:
+        content: dict[str, Any] = json.loads(file.read_text("utf8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file}: not valid JSON: {error}", "copy or download the checkpoint again") from None
     return content
 
 
 def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
-    """How many numbers the safetensors files of a folder hold under keys that `belong`."""
-    if folder is None:
-        return 0  # random weights: their variant declares a card
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise Unavailable(f"{folder} holds no safetensors weights", "n2kit reads safetensors only, for safety")
+    """How many numbers the safetensors files of a folder hold under keys that `belong`; 0 where they are not there (yet)."""
     total = 0
-    for file in files:
+    for file in sorted(folder.glob("*.safetensors")) if folder else []:
         for key, entry in _header(file).items():
             if key != "__metadata__" and belongs(key):
-                size = 1
-                for side in entry["shape"]:
-                    size *= side
-                total += size
+                total += math.prod(entry["shape"])
     return total
 
 
 def _header(file: Path) -> dict[str, Any]:
-    with file.open("rb") as content:
-        (length,) = struct.unpack("<Q", content.read(8))
-        header: dict[str, Any] = json.loads(content.read(length))
+    try:
+        with file.open("rb") as content:
+            (length,) = struct.unpack("<Q", content.read(8))
+            header: dict[str, Any] = json.loads(content.read(length))
+    except (struct.error, ValueError, MemoryError, OverflowError):
+        raise BadInput(f"{file}: not a safetensors file", "copy or download the checkpoint again") from None
     return header
 
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from n2kit import LLMCard
 from n2kit.errors import BadInput, Unavailable
 from n2kit.weights import cache_folder
 
@@ -22,14 +23,41 @@ def converted(file: Path) -> Path:
     key = hashlib.sha256(f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     folder = cache_folder() / "gguf" / f"{file.stem}-{key}"
     if not (folder / "config.json").is_file():
-        if importlib.util.find_spec("gguf") is None:
-            raise Unavailable(f"reading {file.name} needs the gguf package", 'pip install "n2kit[gguf]"')
+        _require()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=folder.parent) as aside:
             _convert(file, Path(aside) / "model")
             if not folder.exists():  # another process may have been faster
                 (Path(aside) / "model").replace(folder)
     return folder
+
+
+def card_of(file: Path) -> LLMCard:
+    """The card from the file's header; no weight is read.
+
+    Raises:
+        Unavailable: the `gguf` package is not installed. BadInput: a file that is no GGUF file.
+    """
+    _require()
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(str(file))
+        name = str(reader.fields["general.architecture"].contents())
+        width, layers, context = (
+            int(reader.fields[f"{name}.{key}"].contents())
+            for key in ("embedding_length", "block_count", "context_length")
+        )
+    except (ValueError, KeyError, OSError, IndexError) as error:
+        raise BadInput(f"{file}: not a GGUF file of a language model: {error}", "check the file") from None
+    sizes = {t.name: int(t.n_elements) for t in reader.tensors}
+    parameters = sum(size for key, size in sizes.items() if key not in ("output.weight", "rope_freqs.weight"))
+    return LLMCard(width, width, layers, sizes["token_embd.weight"] // width, context, parameters)
+
+
+def _require() -> None:
+    if importlib.util.find_spec("gguf") is None:
+        raise Unavailable("reading GGUF files needs the gguf package", 'pip install "n2kit[gguf]"')
 
 
 def _convert(file: Path, out: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,7 +15,6 @@ from n2kit import LLM, LLMCard, Origin
 from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.tiny import byte_tokenizer
-
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
 
@@ -34,6 +34,7 @@ class TransformersLLM(LLM):
             vocab=table.weight.shape[0],
             context=getattr(text, "max_position_embeddings", None) or 2**31,
             parameters=sum(p.numel() for p in model.parameters()),
+            causal=self._reads_forwards(),
         )
 
     @classmethod
@@ -50,6 +51,14 @@ class TransformersLLM(LLM):
 
             path = converted(path)
         return cls(_attending(load_model(AutoModel, path, DTYPES[options.dtype]), options.attention), _tokenizer(path))
+
+    @torch.no_grad()
+    def _reads_forwards(self) -> bool:
+        """Whether a later token leaves earlier states as they are: tried, since no configuration says it for all families."""
+        vocab = self.model.get_input_embeddings().get_parameter("weight").shape[0]
+        ids = torch.arange(8).remainder(vocab)[None].to(self.model.device)
+        first, second = (self(self.embed(row))[:, :7].float() for row in (ids, torch.cat([ids[:, :7], ids[:, :1]], 1)))
+        return bool((first - second).abs().max() <= 1e-3 * first.abs().max())
 
     def embed(self, ids: Tensor) -> Tensor:
         table: Any = self.model.get_input_embeddings()
@@ -86,7 +95,7 @@ def _attending(model: PreTrainedModel, attention: str) -> PreTrainedModel:
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with quietly():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{folder}: no tokenizer that transformers can read: {str(error).splitlines()[0]}", "add tokenizer.json"

@@ -23,7 +23,10 @@ class Contrastive(Loss):
     @property
     def scale(self) -> Tensor:
         limit = self.config.max_scale
-        tau = self.temperature if limit is None else self.temperature.clamp(max=math.log(limit))
+        tau: Tensor = self.temperature
+        if limit is not None:
+            # The value is clamped and the gradient is not: a temperature above the limit can come back.
+            tau = tau + (tau.clamp(max=math.log(limit)) - tau).detach()
         return tau.exp()
 
 

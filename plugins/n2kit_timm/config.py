@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from n2kit import Variant
-from n2kit.errors import BadInput, Unavailable
-from n2kit.weights import OFFLINE_WAYS, hub_problem
+from n2kit.errors import BadInput
+from n2kit.manager import nearest
 
 
 class TimmConfig(BaseModel):
@@ -27,32 +26,18 @@ def pretrained(name: str) -> Variant:
     """The weights on the hub that `timm:NAME` stands for: the tag given, or the architecture's default one.
 
     Raises:
-        BadInput: timm has no such model. Unavailable: the default tag's weights cannot be reached.
+        BadInput: timm has no such model, or no weights of it.
     """
     if "." in name:
         return Variant(weights=f"hf:timm/{name}")
-    if cached := _cached(name):
-        return Variant(weights=f"hf:timm/{cached}")
-    if reason := hub_problem():
-        raise Unavailable(
-            f"weights of timm:{name} are not cached and the hub cannot be reached ({reason})", OFFLINE_WAYS
-        )
     import timm
+    from timm.models import get_pretrained_cfg
 
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:6]}*")[:3]
-        raise BadInput(f"timm has no model {name!r}", f"near: {', '.join(near)}" if near else "timm.list_models()")
-    cfg = timm.models.get_pretrained_cfg(name)
+        near = nearest(name, timm.list_models())
+        raise BadInput(f"timm has no model {name!r}", near or "timm.list_models() lists them")
+    cfg = get_pretrained_cfg(name)
     if cfg is None or not cfg.hf_hub_id:
-        raise BadInput(
-            f"timm has no pretrained weights for {name!r}",
-            f"timm:{name}@random, or timm:{name}@file:weights.safetensors",
-        )
-    return Variant(weights=f"hf:{cfg.hf_hub_id}")
-
-
-def _cached(name: str) -> str | None:
-    from huggingface_hub import constants
-
-    found = sorted(Path(constants.HF_HUB_CACHE).glob(f"models--timm--{name}.*"))
-    return found[0].name.removeprefix("models--timm--") if found else None
+        way = f"timm:{name}@random, or timm:{name}@file:weights.safetensors"
+        raise BadInput(f"timm has no pretrained weights for {name!r}", way)
+    return Variant(weights=f"hf:{cfg.hf_hub_id}", options={"arch": f"{name}.{cfg.tag}" if cfg.tag else name})

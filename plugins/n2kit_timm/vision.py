@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import timm
@@ -25,10 +27,10 @@ from n2kit_timm.config import TimmConfig
 class TimmVision(VisionEncoder):
     """Tokens are `forward_features` (a feature map is read row by row); the pooled vector is the model's own pooling."""
 
-    def __init__(self, model: nn.Module, config: TimmConfig) -> None:
+    def __init__(self, model: nn.Module, config: TimmConfig, transform: ImageTransform | None = None) -> None:
         super().__init__()
         self.model, self.config = model, config
-        self.image_transform = _transform(model, config)
+        self.image_transform = transform or _transform(model, config)
         self.card = _measure(model, self.image_transform.size)
 
     @classmethod
@@ -62,18 +64,20 @@ class TimmVision(VisionEncoder):
         return []
 
     def save(self, folder: Path) -> None:
-        (folder / "config.json").write_text(json.dumps({"options": self.config.model_dump(), "timm": timm.__version__}))
+        facts = {"options": self.config.model_dump(), "transform": vars(self.image_transform), "timm": timm.__version__}
+        (folder / "config.json").write_text(json.dumps(facts, indent=1))
         save_model(self.model, str(folder / "model.safetensors"))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        config = TimmConfig.model_validate(json.loads((folder / "config.json").read_text("utf8"))["options"])
+        facts = json.loads((folder / "config.json").read_text("utf8"))
+        config = TimmConfig.model_validate(facts["options"])
         model = _architecture(config, num_classes=0)
         load_model(model, str(folder / "model.safetensors"), strict=True)
-        return cls(model.eval(), config)
+        return cls(model.eval(), config, ImageTransform(**facts["transform"]))
 
 
-def card(config: TimmConfig, folder: Path | None) -> VisionCard:
+def card(config: TimmConfig, locate: Callable[[], Path | None]) -> VisionCard:
     """Measured on the architecture without weights (torch's meta device)."""
     with torch.device("meta"):
         model = _architecture(config, num_classes=0)
@@ -103,13 +107,14 @@ def _fill(model: Any, path: Path) -> None:
     try:
         pickled = file.suffix != ".safetensors"  # read as tensors only, never as objects
         found = torch.load(file, map_location="cpu", weights_only=True) if pickled else load_file(file)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
         raise BadInput(
             f"{file}: not readable as weights: {str(error).splitlines()[0]}", "give a safetensors file"
         ) from None
     expected = model.state_dict()
-    if set(found) != set(expected):
-        found = timm.models.clean_state_dict(found)
+    resize = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if resize is not None and {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
+        found = resize(found, model)  # timm's own: older names, position embeddings of another image size
     if set(found) != set(expected):
         pairs = list(zip(expected.items(), found.items(), strict=False))
         if len(found) != len(expected) or any(a.shape != b.shape for (_, a), (_, b) in pairs):

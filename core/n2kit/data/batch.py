@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from n2kit.data.images import UnreadableImage, open_image
+from n2kit.errors import BadInput
 from n2kit.prompts import PAD, Prompter
 from n2kit.prompts import Sequence as TokenRow
 
@@ -62,10 +63,11 @@ def collate(sequences: Sequence[TokenRow], shown: Sequence[int]) -> Batch:
 
 @dataclass
 class Reader:
-    """Reads items for one model; counts what it had to do without.
+    """Reads items for one model; `bad` counts what it had to do without: item id → reason.
 
     Raises (when called):
         UnreadableImage: under policy `error`.
+        BadInput: under policy `error`, an item with nothing that the variant reads.
     """
 
     prompter: Prompter
@@ -73,53 +75,59 @@ class Reader:
     images: Path | None
     on_bad_image: OnBadImage = "error"
     cache: FeatureCache | None = None
-    bad: dict[str, str] = field(default_factory=dict)  # item id → reason
+    bad: dict[str, str] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)  # image paths
 
-    def usable(self, items: Sequence[Item]) -> list[Item]:
-        """Items that have something this variant reads; under policy `skip`, pictures that cannot be read drop their item."""
-        kept = []
-        for item in items:
-            if item.id in self.bad and self.on_bad_image == "skip":
-                continue
-            if not self.readable(item):
-                self.bad.setdefault(item.id, "neither a picture nor a text that this variant reads")
-                continue
-            kept.append(item)
-        return kept
-
-    def readable(self, item: Item) -> bool:
-        variant = self.prompter.variant
-        has_image = variant.image and bool(item.image) and item.id not in self.bad
-        return has_image or (variant.text and item.has_text)
-
-    def __call__(self, items: Sequence[Item]) -> tuple[Batch | None, list[Item]]:
-        """The batch and the items that are in it (fewer where some had to be skipped); None if nothing is left."""
+    def __call__(self, items: Sequence[Item]) -> tuple[Batch | None, list[int]]:
+        """The batch, and the positions of the items that are in it; None if nothing is left."""
         pixels: dict[str, Tensor] = {}
-        if self.vision is not None and self.prompter.variant.image:
-            for item in items:
-                self._look(item, pixels)
-        kept = self.usable(items)
+        for item in items if self.vision is not None and self.prompter.variant.image else []:
+            self._look(item, pixels)
+        kept = [n for n, item in enumerate(items) if self._usable(item)]
         if not kept:
             return None, []
-        shown = [i for i in kept if i.id in pixels or (self.cache is not None and i.id in self.cache)]
-        shown_ids = {i.id for i in shown}
-        sequences = [self.prompter(i, image=i.id in shown_ids) for i in kept]
-        batch = collate(sequences, [n for n, i in enumerate(kept) if i.id in shown_ids])
-        if shown and self.cache is not None:
-            batch.seen = self.cache.get([i.id for i in shown], pixels)
-        elif shown:
-            batch.pixels = torch.stack([pixels[i.id] for i in shown])
+        seen = [self._shows(items[n]) for n in kept]
+        sequences = [self.prompter(items[n], image=shown) for n, shown in zip(kept, seen, strict=True)]
+        rows = [row for row, shown in enumerate(seen) if shown]
+        batch = collate(sequences, rows)
+        paths = [items[kept[row]].image for row in rows]
+        if paths and self.cache is not None:
+            batch.seen = self.cache.get(paths, pixels)
+        elif paths:
+            batch.pixels = torch.stack([pixels[path] for path in paths])
         return batch, kept
 
+    def _shows(self, item: Item) -> bool:
+        """Whether the variant gets to see a picture of the item."""
+        return self.prompter.variant.image and bool(item.image) and item.image not in self.unreadable
+
+    def _usable(self, item: Item) -> bool:
+        if item.image in self.unreadable and self.on_bad_image == "skip":
+            return False
+        if self._shows(item) or (self.prompter.variant.text and item.has_text):
+            return True
+        reason = "neither a picture nor a text that this variant reads"
+        if self.on_bad_image == "error":
+            raise BadInput(f"item {item.id!r}: {reason}", "give it one, or --on-bad-image skip leaves such items out")
+        self.bad.setdefault(item.id, f"item {item.id!r}: {reason}")
+        return False
+
     def _look(self, item: Item, pixels: dict[str, Tensor]) -> None:
-        if not item.image or item.id in self.bad or (self.cache is not None and item.id in self.cache):
+        """Decode an item's picture, unless its features are known already."""
+        if not item.image or item.image in pixels or (self.cache is not None and item.image in self.cache):
             return
         assert self.vision is not None
-        try:
-            if self.images is None:
-                raise UnreadableImage(f"item {item.id!r} has an image, but no images folder is given", "--images DIR")
-            pixels[item.id] = self.vision.transform(open_image(item, self.images))
-        except UnreadableImage as error:
-            if self.on_bad_image == "error":
-                raise
-            self.bad[item.id] = error.message
+        if item.image not in self.unreadable:
+            try:
+                if self.images is None:
+                    raise UnreadableImage(
+                        f"item {item.id!r} has an image, but no images folder is given", "--images DIR"
+                    )
+                pixels[item.image] = self.vision.transform(open_image(item, self.images))
+                return
+            except UnreadableImage as error:
+                if self.on_bad_image == "error":
+                    raise
+                self.unreadable.add(item.image)
+                self.bad[item.id] = error.message
+        self.bad.setdefault(item.id, f"item {item.id!r}: image {item.image!r} cannot be read")

@@ -19,16 +19,18 @@ IMAGES_TOGETHER = 8
 
 
 def look(vision: VisionEncoder, pixels: Tensor) -> VisionOut:
-    """The encoder's output for pixels [I, 3, H, W], on a CPU a few pictures at a time."""
-    if pixels.device.type != "cpu" or len(pixels) <= IMAGES_TOGETHER:
+    """The encoder's output for pixels [I, 3, H, W]; on a CPU, where it is frozen, a few pictures at a time."""
+    if pixels.device.type != "cpu" or not vision.frozen or len(pixels) <= IMAGES_TOGETHER:
         return vision(pixels)  # type: ignore[no-any-return]
     outs = [vision(some) for some in pixels.split(IMAGES_TOGETHER)]
     masks = [o.mask for o in outs if o.mask is not None]
-    return VisionOut(torch.cat([o.tokens for o in outs]), torch.cat([o.pooled for o in outs]), torch.cat(masks) if masks else None)
+    return VisionOut(
+        torch.cat([o.tokens for o in outs]), torch.cat([o.pooled for o in outs]), torch.cat(masks) if masks else None
+    )
 
 
 class FeatureCache:
-    """Item id → tokens [N, Dv], pooled [Dp], mask [N], for one catalogue and one frozen encoder, up to `max_bytes`."""
+    """Image path → tokens [N, Dv], pooled [Dp], mask [N], for one images folder and one frozen encoder, up to `max_bytes`."""
 
     def __init__(self, vision: VisionEncoder, max_bytes: int) -> None:
         if not vision.frozen:
@@ -36,18 +38,18 @@ class FeatureCache:
         self.vision, self.max_bytes, self.bytes = vision, max_bytes, 0
         self.kept: dict[str, tuple[Tensor, ...]] = {}
 
-    def __contains__(self, item_id: object) -> bool:
-        return item_id in self.kept
+    def __contains__(self, path: object) -> bool:
+        return path in self.kept
 
-    def get(self, ids: Sequence[str], pixels: dict[str, Tensor]) -> VisionOut:
-        """Output for `ids`, in their order; what is not kept yet is computed from `pixels` (id → [3, H, W])."""
-        fresh = self._compute(ids, pixels)
-        rows = [self.kept.get(i) or fresh[i] for i in ids]
+    def get(self, paths: Sequence[str], pixels: dict[str, Tensor]) -> VisionOut:
+        """Output for `paths`, in their order; what is not kept yet is computed from `pixels` (path → [3, H, W])."""
+        fresh = self._compute(paths, pixels)
+        rows = [self.kept.get(i) or fresh[i] for i in paths]
         tokens, pooled, *mask = (torch.stack(column) for column in zip(*rows, strict=True))
         return VisionOut(tokens, pooled, mask[0] if mask else None)
 
-    def _compute(self, ids: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
-        missing = [i for i in dict.fromkeys(ids) if i not in self.kept]
+    def _compute(self, paths: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        missing = [i for i in dict.fromkeys(paths) if i not in self.kept]
         if not missing:
             return {}
         device = next(self.vision.parameters()).device
@@ -55,11 +57,11 @@ class FeatureCache:
             out = look(self.vision, torch.stack([pixels[i] for i in missing]).to(device))
         columns = [c.float().cpu() for c in out[:2]] + ([out.mask.cpu()] if out.mask is not None else [])
         fresh = {}
-        for position, item_id in enumerate(missing):
+        for position, path in enumerate(missing):
             row = tuple(c[position].clone() for c in columns)
             size = sum(t.nbytes for t in row)
             if self.bytes + size <= self.max_bytes:
-                self.kept[item_id] = row
+                self.kept[path] = row
                 self.bytes += size
-            fresh[item_id] = row
+            fresh[path] = row
         return fresh

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "squash", "pad"]
 WHITE = (255, 255, 255)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -104,3 +104,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", image.size, (*WHITE, 255))
         return Image.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB")
+
+
+def images_digest(items: Iterable[Item], folder: Path | None) -> str:
+    """A hash of the sizes of all items' image files (-1: not there): what makes two folders of images the same one."""
+    digest = hashlib.sha256()
+    for item in items:
+        path = folder / item.image if folder is not None and item.image else None
+        digest.update(f"{item.image}:{path.stat().st_size if path is not None and path.is_file() else -1}\n".encode())
+    return digest.hexdigest()[:16]

@@ -49,10 +49,11 @@ class Item:
 
 @dataclass
 class Items:
-    """A catalogue in file order, with what was dropped from it when reading leniently."""
+    """A catalogue in file order; `dropped` from it when reading leniently, `notes` on rows that were repaired."""
 
     items: list[Item]
     dropped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.position = {item.id: i for i, item in enumerate(self.items)}
@@ -93,8 +94,9 @@ def read_items(
         raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
     items: list[Item] = []
     problems: list[str] = []
+    notes: list[str] = []
     seen: dict[str, int] = {}
-    for line, row in _rows(path, notellm, columns, problems):
+    for line, row in _rows(path, notellm, columns, problems, notes):
         item_id = _text(row.get("id"))
         if not any(_text(v) for v in row.values()):
             problems.append(f"{path}:{line}: blank row")
@@ -108,7 +110,7 @@ def read_items(
     settle(problems, lenient)
     if not items:
         raise BadInput(f"{path}: no items", "is this the right file?")
-    return Items(items, problems)
+    return Items(items, problems, notes)
 
 
 def settle(problems: list[str], lenient: bool) -> None:
@@ -122,58 +124,58 @@ def settle(problems: list[str], lenient: bool) -> None:
         )
 
 
-def _rows(path: Path, notellm: bool, columns: Mapping[str, str], problems: list[str]) -> Iterable[Row]:
+def _rows(
+    path: Path, notellm: bool, columns: Mapping[str, str], problems: list[str], notes: list[str]
+) -> Iterable[Row]:
     if not path.is_file():
         raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
     if notellm:
-        return _notellm(path, problems)
+        return _notellm(path, problems, notes)
     suffix = path.suffix.lower()
-    readers = {
-        ".csv": _delimited,
-        ".tsv": _delimited,
-        ".jsonl": jsonl_rows,
-        ".ndjson": jsonl_rows,
-        ".parquet": parquet_rows,
-    }
-    if suffix not in readers:
-        raise BadInput(f"{path}: unknown format {suffix or '(no ending)'}", f"known: {', '.join(readers)}")
-    return _renamed(readers[suffix](path), columns, path)
+    if suffix in (".csv", ".tsv"):
+        rows = _delimited(path, problems)
+    elif suffix in (".jsonl", ".ndjson"):
+        rows = jsonl_rows(path, problems)
+    elif suffix == ".parquet":
+        rows = parquet_rows(path)
+    else:
+        known = ".csv, .tsv, .jsonl, .ndjson, .parquet"
+        raise BadInput(f"{path}: unknown format {suffix or '(no ending)'}", f"known: {known}")
+    return _renamed(rows, columns, path)
 
 
 def _renamed(rows: Iterable[Row], columns: Mapping[str, str], path: Path) -> Iterator[Row]:
-    for count, (line, row) in enumerate(rows):
-        if count == 0 and _states_columns(path):
-            wanted = {columns.get("id", "id"), *columns.values()}
-            if missing := sorted(wanted - set(row)):
-                have = ", ".join(str(k) for k in row if k)
-                raise BadInput(
-                    f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN"
-                )
+    """Rows by field name. A column that is asked for, or `id`, and is in no row is the file's fault and not a row's."""
+    wanted = {columns.get("id", "id"), *columns.values()}
+    seen: dict[str, None] = {}
+    for line, row in rows:
+        seen.update(dict.fromkeys(k for k in row if k))
         yield line, {name: row.get(columns.get(name, name)) for name in FIELDS}
+    if seen and (missing := sorted(wanted - set(seen))):
+        have = ", ".join(seen)
+        raise BadInput(f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN")
 
 
-def _states_columns(path: Path) -> bool:
-    """Whether a format states its columns once, so that a missing one is an error of the file and not of a row."""
-    return path.suffix.lower() in (".csv", ".tsv", ".parquet")
-
-
-def _delimited(path: Path) -> Iterator[Row]:
+def _delimited(path: Path, problems: list[str]) -> Iterator[Row]:
+    tab = path.suffix.lower() == ".tsv"
     with opened(path) as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", restkey="")
-        if reader.fieldnames:
-            reader.fieldnames = [name.strip() for name in reader.fieldnames]
-        for row in reader:
-            # DictReader skips blank lines itself; line_num still counts them.
-            if row.get(""):
-                raise BadInput(
-                    f"{path}:{reader.line_num}: {len(row) - 1 + len(row[''])} fields, the header has {len(row) - 1}",
-                    "quote a field that holds the separator",
-                )
-            yield reader.line_num, row
+        # A TSV has no quotes; in a CSV a quote that is never closed must not swallow the rest.
+        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(file, strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        if repeated := next((n for n in header if header.count(n) > 1), None):
+            raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                yield reader.line_num, {}
+            elif len(cells) > len(header):
+                what = f"{len(cells)} fields, the header has {len(header)}; quote a field that holds the separator"
+                problems.append(f"{path}:{reader.line_num}: {what}")
+            else:
+                yield reader.line_num, dict(zip(header, cells, strict=False))
 
 
-def jsonl_rows(path: Path) -> Iterator[Row]:
-    """JSON objects with their line numbers; a blank line is an empty row."""
+def jsonl_rows(path: Path, problems: list[str]) -> Iterator[Row]:
+    """JSON objects with their line numbers; a blank line is an empty row, a broken one a problem."""
     with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -181,11 +183,13 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadInput(f"{path}:{number}: not valid JSON: {error.msg}", "one JSON object a line") from None
-            if not isinstance(row, dict):
-                raise BadInput(f"{path}:{number}: not a JSON object", "one JSON object a line")
-            yield number, row
+            except (json.JSONDecodeError, RecursionError) as error:
+                problems.append(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', 'too deep')}")
+                continue
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                problems.append(f"{path}:{number}: not a JSON object")
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
@@ -204,8 +208,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
             yield number, row
 
 
-def _notellm(path: Path, problems: list[str]) -> Iterator[Row]:
-    """The paper's CSV. A row with surplus commas is repaired where image and category can be told from its end."""
+def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[Row]:
+    """The paper's CSV. A row with surplus commas is read so that they belong to its content."""
     with opened(path) as file:
         reader = csv.reader(file)
         for row in reader:
@@ -214,8 +218,12 @@ def _notellm(path: Path, problems: list[str]) -> Iterator[Row]:
             elif len(row) < len(NOTELLM_COLUMNS):
                 problems.append(f"{path}:{reader.line_num}: {len(row)} fields, expected {len(NOTELLM_COLUMNS)}")
             else:
-                head, middle, tail = row[:2], row[2:-2], row[-2:]
-                yield reader.line_num, dict(zip(NOTELLM_COLUMNS, [*head, ",".join(middle), *tail], strict=True))
+                if len(row) > len(NOTELLM_COLUMNS):
+                    notes.append(
+                        f"{path}:{reader.line_num}: {len(row)} fields; the surplus commas were read as content"
+                    )
+                content = ",".join(row[2:-2])
+                yield reader.line_num, dict(zip(NOTELLM_COLUMNS, [*row[:2], content, *row[-2:]], strict=True))
 
 
 @contextmanager
@@ -262,4 +270,6 @@ def _topics(value: Any) -> tuple[str, ...]:
             value = value.split("|")
     if value is None:
         return ()
+    if not isinstance(value, list | tuple):
+        value = [value]
     return tuple(dict.fromkeys(t for t in map(_text, value) if t))

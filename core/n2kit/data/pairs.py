@@ -53,7 +53,7 @@ def read_pairs(path: Path, known: Container[str], *, lenient: bool = False) -> P
     """
     pairs: list[tuple[str, str]] = []
     problems: list[str] = []
-    for count, (line, cells) in enumerate(_cells(path)):
+    for count, (line, cells) in enumerate(_cells(path, problems)):
         if count == 0 and _is_header(cells, known):
             continue
         if not any(cells):
@@ -76,7 +76,7 @@ def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> lis
     """The first column of a file as ids, header optional; duplicates count once."""
     ids: dict[str, None] = {}
     problems: list[str] = []
-    for count, (line, cells) in enumerate(_cells(path)):
+    for count, (line, cells) in enumerate(_cells(path, problems)):
         if count == 0 and _is_header(cells, known):
             continue
         if not cells or not cells[0]:
@@ -86,6 +86,8 @@ def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> lis
         else:
             ids[cells[0]] = None
     settle(problems, lenient)
+    if not ids:
+        raise BadInput(f"{path}: no ids", "is this the right file?")
     return list(ids)
 
 
@@ -93,12 +95,12 @@ def _is_header(cells: list[str], known: Container[str]) -> bool:
     return bool(cells) and not any(c in known for c in cells[:2]) and all(_HEADER.fullmatch(c) for c in cells[:2])
 
 
-def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _cells(path: Path, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
     if not path.is_file():
         raise BadInput(f"no pairs file {path}", "give a CSV, TSV, JSONL or Parquet file of two id columns")
     suffix = path.suffix.lower()
     if suffix in (".parquet", ".jsonl", ".ndjson"):
-        rows = parquet_rows(path) if suffix == ".parquet" else jsonl_rows(path)
+        rows = parquet_rows(path) if suffix == ".parquet" else jsonl_rows(path, problems)
         for number, row in rows:
             yield number, ["" if v is None else str(v).strip() for v in row.values()]
         return

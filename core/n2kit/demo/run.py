@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from n2kit.assemble import build
-from n2kit.bundle import save
+from n2kit.bundle import read_manifest, save
 from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.demo.page import write_page
 from n2kit.demo.sources import find_weights, unpack_items
-from n2kit.embed import embed, encode
+from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import Report, evaluate
-from n2kit.index import build_index
+from n2kit.index import build_index, load_index
 from n2kit.model import Model
 from n2kit.train import fit
 
@@ -60,6 +60,7 @@ class Arm:
     ranks: dict[str, int]
     train_s: float
     loss: float | None = None
+    fingerprint: str = ""  # of the bundle and the index, for the arm that is kept
 
 
 @dataclass
@@ -178,8 +179,8 @@ def run(
     cache: FeatureCache | None = None
     for number, (name, (variant, trained, title)) in enumerate(ARMS.items(), 1):
         state = folder / "arms" / f"{name}-seed{seed}-steps{steps}.json"
-        if state.is_file() and (name != MAIN or (folder / "index").is_dir()):
-            arms[name] = Arm(**json.loads(state.read_text("utf8")))
+        if (done := _done(state, folder)) is not None:
+            arms[name] = done
             continue
         say(f"[{number}/{len(ARMS)}] {title}")
         model = _model(llm, vision, variant, seed, steps)
@@ -204,6 +205,19 @@ def run(
     (folder / "result.json").write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf8")
     write_page(result, data.facts, data.images)
     return result
+
+
+def _done(state: Path, folder: Path) -> Arm | None:
+    """An arm that was finished before, if what it left in the folder is still its own and not that of another seed."""
+    if not state.is_file():
+        return None
+    arm = Arm(**json.loads(state.read_text("utf8")))
+    if arm.fingerprint:
+        index = folder / "index"
+        there = load_index(index).fingerprint if (index / "manifest.json").is_file() else ""
+        if there != arm.fingerprint or read_manifest(folder / "bundle").fingerprint != arm.fingerprint:
+            return None
+    return arm
 
 
 def describe(items: Items, item_id: str) -> str:
@@ -263,41 +277,40 @@ def _arm(
             cache=own,
             report=show,
         )
+        if fitted.interrupted:
+            raise KeyboardInterrupt
         seconds, loss = fitted.seconds, fitted.loss
 
     def shown(done: int, total: int) -> None:
         if progress:
             progress(done, total, f"{name} · embedding")
 
-    ids, vectors = _vectors(name, model, data, own, folder, shown)
+    ids, vectors, fingerprint = _vectors(name, model, data, own, folder, shown)
     report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool)
     recall = {g: [report.at(k, rows) for k in KS] for g, rows in data.groups(report).items()}
     ranks = {a: int(r) for (a, _), r in zip(report.pairs, report.ranks, strict=True)}
-    return Arm(name, recall, ranks, seconds, loss)
+    return Arm(name, recall, ranks, seconds, loss, fingerprint)
 
 
 def _vectors(
     name: str, model: Model, data: Data, cache: FeatureCache | None, folder: Path, progress: Callable[[int, int], None]
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[list[str], np.ndarray, str]:
     """The catalogue's vectors. The main arm is kept as a user would keep it: a bundle, a vectors file, an index."""
     catalogue = Items([data.items[i] for i in data.needed()])
     if name != MAIN:
         encoded = encode(model, catalogue.items, images=data.images, cache=cache, progress=progress)
-        return encoded.ids, encoded.vectors
+        return encoded.ids, encoded.vectors, ""
     manifest = save(model, folder / "bundle", force=True)
     out = folder / "vectors.parquet"
     stored = embed(
         model, manifest.fingerprint, catalogue, out, images=data.images, cache=cache, force=True, progress=progress
     )
     build_index(out, folder / "index", force=True)
-    return stored.ids, stored.vectors
+    return stored.ids, stored.vectors, manifest.fingerprint
 
 
 def _examples(folder: Path, data: Data, arms: dict[str, Arm], seed: int) -> tuple[list[Example], Report]:
     """Recommendations for queries that the seed draws, from the index on disk; other queries are no candidates, as in the recall."""
-    from n2kit.embed import read_vectors
-    from n2kit.index import load_index
-
     index = load_index(folder / "index")
     stored = read_vectors(folder / "vectors.parquet")
     report = evaluate(stored.ids, stored.vectors, data.test, ks=KS, pool=data.pool)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.items import Item
 from n2kit.device import Precision, pick_precision
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, Failed
 
 if TYPE_CHECKING:
     from n2kit.data.features import FeatureCache
@@ -49,7 +49,7 @@ def encode(
 
     Args:
         items: `Item`s, or dicts with any of id, image, title, topics, content, category.
-        images: the folder that image paths are relative to; default the current folder.
+        images: the folder that image paths are relative to; needed as soon as an item has one.
         on_bad_image: `error`; `skip` leaves the item out; `text-only` embeds its text.
         cache: a frozen vision encoder's features to read from and add to.
         progress: called with (done, total).
@@ -60,31 +60,42 @@ def encode(
     wanted = [i if isinstance(i, Item) else Item.of({"id": str(n), **i}) for n, i in enumerate(items)]
     if not wanted:
         raise BadInput("no items to encode", "give at least one")
-    reader = Reader(model.prompter, model.vision, Path(images or "."), on_bad_image, cache)
+    reader = Reader(model.prompter, model.vision, Path(images) if images is not None else None, on_bad_image, cache)
     # Items of like length share a batch: little padding. Lengths differ by text alone, so characters will do.
     order = sorted(range(len(wanted)), key=lambda n: _length(wanted[n]))
     rows: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     was_training = model.training
     model.eval()
     dtype, _ = pick_precision(precision, model.device)
+    if dtype == torch.float32:
+        model.widen()
     try:
         for start in range(0, len(order), batch_size):
-            places = {id(wanted[n]): n for n in order[start : start + batch_size]}
-            batch, kept = reader([wanted[n] for n in places.values()])
-            if on_bad_image == "error":
-                _refuse_empty(reader)
+            places = order[start : start + batch_size]
+            batch, kept = reader([wanted[n] for n in places])
             if batch is not None:
                 vectors, visual = _forward(model, batch.to(model.device), dtype)
-                for row, item in enumerate(kept):
-                    rows[places[id(item)]] = (vectors[row], None if visual is None else visual[row])
+                for row, position in enumerate(kept):
+                    rows[places[position]] = (vectors[row], None if visual is None else visual[row])
             if progress:
                 progress(min(start + batch_size, len(order)), len(order))
     finally:
         model.train(was_training)
-    places_kept = sorted(rows)
-    vectors = np.stack([rows[n][0] for n in places_kept]) if rows else np.empty((0, model.width), np.float32)
-    visual = np.stack([rows[n][1] for n in places_kept]) if rows and model.variant.micl else None  # type: ignore[misc]
-    return Encoded([wanted[n].id for n in places_kept], vectors, visual, reader.bad)
+    if broken := [wanted[n].id for n, (vector, _) in rows.items() if not np.isfinite(vector).all()]:
+        raise Failed(
+            f"the vector of item {broken[0]!r} is not finite ({len(broken)} such items)",
+            "the model is damaged: train it again",
+        )
+    return _encoded(model, wanted, rows, reader.bad)
+
+
+def _encoded(
+    model: Model, wanted: list[Item], rows: dict[int, tuple[np.ndarray, np.ndarray | None]], bad: dict[str, str]
+) -> Encoded:
+    kept = sorted(rows)
+    vectors = np.stack([rows[n][0] for n in kept]) if kept else np.empty((0, model.width), np.float32)
+    views = [view for n in kept if (view := rows[n][1]) is not None]
+    return Encoded([wanted[n].id for n in kept], vectors, np.stack(views) if views else None, bad)
 
 
 @torch.no_grad()
@@ -97,12 +108,6 @@ def _forward(model: Model, batch: Any, dtype: torch.dtype) -> tuple[np.ndarray, 
         return vectors, None
     visual = F.normalize(out.views["visual"].float(), dim=-1)
     return vectors, visual.masked_fill(~out.present["visual"][:, None], float("nan")).cpu().numpy()
-
-
-def _refuse_empty(reader: Reader) -> None:
-    if reader.bad:
-        item_id, reason = next(iter(reader.bad.items()))
-        raise BadInput(f"item {item_id!r}: {reason}", "--on-bad-image skip leaves such items out")
 
 
 def _length(item: Item) -> tuple[bool, int]:

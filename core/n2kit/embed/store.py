@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from n2kit.data.batch import OnBadImage
+from n2kit.data.images import images_digest
 from n2kit.device import Precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
@@ -36,6 +37,7 @@ class Vectors:
     fingerprint: str
     visual: np.ndarray | None = None
     skipped: dict[str, str] = field(default_factory=dict)
+    done_before: bool = False
 
 
 def embed(
@@ -62,12 +64,21 @@ def embed(
         raise BadInput(
             f"variant {model.recipe.variant} has no visual vector", "leave out --visual, or use micl or notellm2"
         )
-    run = {"fingerprint": fingerprint, "items": items.digest(), "visual": visual, "on_bad_image": on_bad_image}
+    run: dict[str, object] = {
+        "fingerprint": fingerprint,
+        "items": items.digest(),
+        "images": images_digest(items, images) if model.variant.image else None,
+        "visual": visual,
+        "on_bad_image": on_bad_image,
+        "precision": precision,
+        "shard": SHARD,
+    }
     if out.exists() and not force:
         if _stored_run(out) == run:
-            return read_vectors(out)
+            return replace(read_vectors(out), done_before=True)
         raise BadInput(
-            f"{out} holds vectors of another model or other items", "give another -o, or --force to replace it"
+            f"{out} holds vectors of another model, other items or other images",
+            "give another -o, or --force to replace it",
         )
     shards = _shard_folder(out, run)
     for number, start in enumerate(range(0, len(items), SHARD)):

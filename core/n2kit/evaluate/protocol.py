@@ -11,7 +11,6 @@ import numpy as np
 from n2kit.errors import BadInput
 
 CHUNK = 1024  # queries at a time: a [CHUNK, pool] block of scores is all that is held
-PROTOCOLS = ("notellm2",)
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,9 @@ def evaluate(
         )
     if not kept:
         raise BadInput("no pairs to evaluate", "is this the right pairs file?")
+    if not np.isfinite(vectors).all():
+        broken = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+        raise BadInput(f"the vector of {broken!r} is not finite", "embed again")
     queries = {left for left, _ in kept}
     allowed = set(ids) if pool is None else set(pool) | {right for _, right in kept}
     pool_rows = np.array([i for i, item_id in enumerate(ids) if item_id in allowed and item_id not in queries])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ NEW = ("connector.", "fusion.", "head.", "words.", "loss.")  # parts that start 
 
 @dataclass
 class Fitted:
-    """How a training went. `interrupted`: stopped by Ctrl-C after saving a checkpoint."""
+    """How a training went. `loss` is the last one logged; `interrupted`: stopped by Ctrl-C after saving a checkpoint."""
 
     steps: int
     seconds: float
@@ -97,13 +96,21 @@ def fit(
     trainer.add_callback(events)
     start = time.perf_counter()
     with events.stop_on_interrupt():
-        out = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    interrupted = trainer.state.global_step < trainer.state.max_steps
+    if trainer.validation and not interrupted:
+        trainer.evaluate()  # a run that was stopped after its last checkpoint has not seen it yet
     model.eval()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     recall = {int(k.rpartition("@")[2]): v for k, v in (trainer.last_recall or {}).items()}
     return Fitted(
-        trainer.state.global_step, time.perf_counter() - start, float(out.training_loss), recall,
-        trainer.state.global_step < trainer.state.max_steps, reader.bad,
-    )  # fmt: skip
+        steps=trainer.state.global_step,
+        seconds=time.perf_counter() - start,
+        loss=losses[-1] if losses else float("nan"),
+        recall=recall,
+        interrupted=interrupted,
+        skipped=reader.bad,
+    )
 
 
 class TrainStep(nn.Module):
@@ -245,8 +252,7 @@ def steps_of(settings: Train, pairs: int) -> int:
 
 def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, validate: bool) -> TrainingArguments:
     steps = steps_of(settings, pairs)
-    os.environ.setdefault("ACCELERATE_USE_CPU", "true" if device.type == "cpu" else "false")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=min(settings.batch_size, pairs),
         max_steps=steps,
@@ -270,6 +276,11 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
         log_level="error",
         max_grad_norm=1.0,
     )
+    if device.type == "cuda":
+        # One process, one device: Trainer would split each batch over all GPUs, and negatives with it.
+        torch.cuda.set_device(device)
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _groups(step: nn.Module, settings: Train) -> list[dict[str, Any]]:
@@ -287,8 +298,10 @@ def _groups(step: nn.Module, settings: Train) -> list[dict[str, Any]]:
 
 def _to_precision(model: Model, dtype: torch.dtype) -> None:
     """Tuned parts and, without autocast, all parts are float32; widening is exact, so frozen weights stay what they are."""
+    if dtype == torch.float32:
+        model.widen()
     for _, part in model.parts.items():
-        if dtype == torch.float32 or not part.frozen:
+        if not part.frozen:
             part.float()
 
 

@@ -30,21 +30,25 @@ class PairCollator:
         self.graph = self.pairs.graph()
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Raises BadInput if bad pictures leave fewer than two pairs."""
-        wanted = list(pairs)
+        """Pairs whose pictures cannot be read are left out; so that there is a negative, two pairs always remain.
+
+        Raises:
+            BadInput: policy `error` and an item that cannot be read, or no two readable pairs in all of the training set.
+        """
+        wanted, spare = list(pairs), iter(self.pairs)
         while True:
             items = [self.items[a] for a, _ in wanted] + [self.items[b] for _, b in wanted]
             batch, kept = self.reader(items)
-            if batch is not None and len(kept) == len(items):
-                break
-            there = {i.id for i in kept}
+            if batch is not None and len(kept) == len(items) and len(wanted) >= FEWEST:
+                return {"batch": batch, "exclude": self.exclude(items), "ids": [i.id for i in items]}
+            there = {items[n].id for n in kept}
             wanted = [p for p in wanted if there.issuperset(p)]
-            if len(wanted) < FEWEST:
-                reasons = "; ".join(list(self.reader.bad.values())[:3])
-                raise BadInput(
-                    f"a batch is left with {len(wanted)} pairs: {reasons}", "correct the images, or raise --batch-size"
-                )
-        return {"batch": batch, "exclude": self.exclude(items), "ids": [i.id for i in items]}
+            while len(wanted) < FEWEST:
+                extra = next(spare, None)
+                if extra is None:
+                    raise BadInput("no two pairs can be read", "; ".join(list(self.reader.bad.values())[:3]))
+                if extra not in wanted:
+                    wanted.append(extra)
 
     def exclude(self, items: Sequence[Item]) -> Tensor:
         """[n, n] bool: the same item, and known positives in either direction."""

@@ -13,15 +13,19 @@ from typing import Any
 
 from n2kit import bundle as bundles
 from n2kit.data.batch import OnBadImage
+from n2kit.data.images import images_digest
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
 from n2kit.manager import manager
-from n2kit.recipe import Recipe
+from n2kit.recipe import Choice, Recipe
 from n2kit.train.engine import Fitted, Report, fit, steps_of
+from n2kit.variants import SPECS
 
 STATE, RESULT, EVENTS, CHECKPOINTS, BUNDLE = "run.json", "result.json", "events.jsonl", "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "variant", "head", "prompt")
+# Settings that change no weight: a run may go on with others.
+FREE = {"train": {"log_steps", "save_steps", "eval_steps", "feature_cache_gb"}}
 
 
 @dataclass
@@ -63,12 +67,13 @@ def train(
     """
     manifest = bundles.read_manifest(bundle)
     own = bundles.read_recipe(bundle)
-    if changed := [k for k in METHOD if getattr(recipe, k) != getattr(own, k)]:
+    if changed := [k for k in METHOD if _method(recipe, k) != _method(own, k)]:
         raise BadInput(f"{', '.join(changed)} cannot be changed in a bundle that is built", "build another bundle")
     run = {
-        "recipe": recipe.digest(),
+        "recipe": recipe.digest(without=FREE),
         "bundle": manifest.fingerprint,
         "items": items.digest(),
+        "images": images_digest(items, images) if SPECS[recipe.variant].image else None,
         "pairs": pairs.digest(),
         "val_pairs": val_pairs.digest() if val_pairs else None,
         "on_bad_image": on_bad_image,
@@ -78,11 +83,9 @@ def train(
     if (folder / RESULT).is_file():
         return RunResult(**json.loads((folder / RESULT).read_text("utf8")) | {"done_before": True})
     last = _last_checkpoint(folder / CHECKPOINTS)
-    model = bundles.load(bundle)
-    model.recipe = recipe
-    manager().hook.n2kit_run_started(
-        run={"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
-    )
+    model = bundles.load(bundle, recipe=recipe)
+    about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
+    _tell("n2kit_run_started", report, run=about)
     with (folder / EVENTS).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
@@ -103,10 +106,25 @@ def train(
     )
     result.fingerprint = saved.fingerprint
     (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf8")
-    manager().hook.n2kit_run_finished(
-        run={"folder": folder, "recipe": recipe, "steps": fitted.steps}, result=asdict(result)
-    )
+    _tell("n2kit_run_finished", report, run=about, result=asdict(result))
     return result
+
+
+def _method(recipe: Recipe, key: str) -> Any:
+    """A setting of the method, without which parts are tuned."""
+    value = getattr(recipe, key)
+    return value.model_dump(exclude={"tune"}) if isinstance(value, Choice) else value
+
+
+def _tell(hook: str, report: Report | None, **facts: Any) -> None:
+    """Call a hook of all plug-ins; one that raises is reported and harms nobody's training."""
+    for implementation in getattr(manager().hook, hook).get_hookimpls():
+        try:
+            implementation.function(**{name: facts[name] for name in implementation.argnames})
+        except Exception as error:
+            if report:
+                reason = f"{type(error).__name__}: {error}"
+                report({"event": "warning", "plugin": implementation.plugin_name, "error": reason})
 
 
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
@@ -124,11 +142,11 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
     folder.mkdir(parents=True, exist_ok=True)
+    state.write_text(json.dumps(run, indent=1))  # first: it says whose the folder is
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
     packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "safetensors", "numpy")
     env = {"python": platform.python_version(), "platform": platform.platform()} | {p: version(p) for p in packages}
     (folder / "env.json").write_text(json.dumps(env, indent=1))
-    state.write_text(json.dumps(run, indent=1))
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
