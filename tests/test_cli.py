@@ -342,6 +342,91 @@ def test_unknown_ids_in_pairs_are_named(cli: Any, at_workspace: Path, tiny_bundl
     assert "dropped 2 rows" in lenient.err
 
 
+def test_force_replaces_nothing_of_the_users(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.txt").write_text("years")
+    result = cli("build", "--llm", "qwen:tiny", "--variant", "text_only", "-o", tmp_path / "thesis", "--force")
+    assert result.code == 2
+    assert "n2kit did not make it" in result.err
+    assert (tmp_path / "thesis" / "thesis.txt").read_text() == "years"
+
+
+def test_an_edited_bundle_is_refused(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    recipe = tmp_path / "b" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("variant: notellm2", "variant: late_early_fusion"))
+    result = cli("embed", tmp_path / "b", "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet")
+    assert result.code == 2
+    assert "its manifest says" in result.err
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (
+            [{"id": "a", "vector": [1.0, 0.0]}, {"id": "b", "vector": [float("nan"), 1.0]}],
+            "vector of 'b' is not finite",
+        ),
+        ([{"id": "a", "vector": [1.0]}, {"id": "b", "vector": [1.0, 2.0, 3.0]}], "of one length"),
+        ([{"id": "a", "vector": [1.0, 0.0]}, {"id": "a", "vector": [0.0, 1.0]}], "'a' is there twice"),
+        ([{"id": "a", "vector": "x"}], "no list of numbers"),
+        ([{"id": "a", "vector": [3.0, 4.0]}], "'a' is not of unit length"),
+    ],
+)
+def test_vectors_that_cannot_be_indexed(cli: Any, tmp_path: Path, rows: list[dict[str, Any]], complaint: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "v.parquet")
+    result = cli("index", tmp_path / "v.parquet", "-o", tmp_path / "i")
+    assert result.code == 2
+    assert complaint in result.err
+
+
+def test_damaged_indexes(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    assert (
+        cli("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet").code
+        == 0
+    )
+    for number, (name, content) in enumerate(
+        (("ids.json", "[]"), ("ids.json", "["), ("manifest.json", "[]"), ("flat.faiss", "x"))
+    ):
+        folder = tmp_path / str(number)
+        assert cli("index", tmp_path / "v.parquet", "-o", folder).code == 0
+        (folder / name).write_text(content)
+        assert cli("recommend", "--index", folder, "--id", "noto:1").code == 2, name
+
+
+@pytest.mark.parametrize(
+    "setting", ["train.lr=[", "train.seed=-1", "train.epochs=inf", "train.seed=2024-99-99", "trian.lr=1", ".=1", "llm="]
+)
+def test_nonsense_settings_are_bad_input(cli: Any, setting: str) -> None:
+    assert cli("build", "--llm", "qwen:tiny", "--vision", "clip:tiny", "--dry-run", "--set", setting).code == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "llm: [a]",
+        "llm: hello",
+        "known_plugins: [a]",
+        "llm: {x: {component: llama, variants: [a]}}",
+        "llm: {x: 5}",
+        "a: [",
+        "- 1",
+    ],
+)
+def test_a_broken_catalogue_of_the_user_is_named(content: str, tmp_path: Path) -> None:
+    from n2kit.errors import BadInput
+    from n2kit.manager import manager
+    from n2kit.registry import Registry
+
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises(BadInput, match=r"mine\.yaml"):
+        Registry(manager(), [file])
+
+
 def test_a_bug_is_one_line_and_code_4(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import n2kit.registry
 

@@ -89,6 +89,7 @@ def test_unusable_rows_are_all_named_with_their_lines(tmp_path: Path) -> None:
     [
         ("i.jsonl", '{"id": "a", "topics": 5}\n{"id": "a"}\n', "i.jsonl:2: duplicate id"),
         ("i.csv", "id,title\na,1\n\nb,2\n", "i.csv:3: blank row"),
+        ("i.jsonl", '{"id": "a", "title": {"en": "x"}}\n', "title is a dict"),
         ("i.csv", 'id,title\na,"open\nb,2\n', "not readable as CSV"),
         ("i.csv", "id,title,title\na,b,c\n", "two columns are called 'title'"),
         ("i.jsonl", '{"id": "a"}\n{"id"\n', "i.jsonl:2: not valid JSON"),
@@ -172,6 +173,33 @@ def test_unreadable_images_name_the_item(tmp_path: Path, content: bytes | None, 
         (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(UnreadableImage, match=f"item 'x'.*{reason}"):
         open_image(Item("x", "a.png"), tmp_path)
+
+
+def test_sixteen_bit_pictures_keep_their_greys(tmp_path: Path) -> None:
+    import numpy as np
+
+    Image.fromarray(np.full((4, 4), 128 * 257, np.uint16)).save(tmp_path / "a.png")
+    assert open_image(Item("x", "a.png"), tmp_path).getpixel((0, 0)) == (128, 128, 128)
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(UnreadableImage, match="floating-point"):
+        open_image(Item("x", "f.tiff"), tmp_path)
+
+
+def test_paths_that_are_no_paths(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("loop", "a\0b"):
+        with pytest.raises(UnreadableImage, match="item 'x'"):
+            open_image(Item("x", path), tmp_path)
+
+
+def test_headers_name_their_columns(tmp_path: Path) -> None:
+    known = {"a", "b"}
+    assert list(read_pairs(write(tmp_path, "p.csv", "target,query\na,b\n"), known)) == [("b", "a")]
+    assert list(read_pairs(write(tmp_path, "p.jsonl", '{"score": 1, "target": "a", "query": "b"}\n'), known)) == [
+        ("b", "a")
+    ]
+    with pytest.raises(BadInput, match="unknown id 'a1'"):
+        read_pairs(write(tmp_path, "p.csv", "a1,b2\na,b\n"), known)
 
 
 def test_transparency_becomes_white() -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from n2kit.plan import Plan
 
 MODELS = Path("models")
+MANIFEST = "manifest.json"
 
 
 def build(
@@ -47,6 +48,7 @@ def build(
       n2kit build llama:tiny+clip:tiny+mlp:4+gate -o models/tiny-mlp --set head.width=32
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
+    from n2kit.files import check_free
     from n2kit.plan import make_plan, parse_id
     from n2kit.recipe import given, parse_sets, resolve
 
@@ -65,7 +67,7 @@ def build(
     if dry_run:
         return
     folder = out or MODELS / slug(plan.id)
-    _check_free(folder, force)
+    check_free(folder, MANIFEST, force=force)
     for component in plan.components.values():
         component.weights.locate()  # before torch is imported: a missing download should be said at once
     say("loading weights")
@@ -96,10 +98,3 @@ def show(plan: Plan) -> None:
 def slug(name: str) -> str:
     """A combination's id as a folder name."""
     return "".join(c if c.isalnum() or c in "._-+" else "-" for c in name)[:120]
-
-
-def _check_free(folder: Path, force: bool) -> None:
-    from n2kit.errors import BadInput
-
-    if not force and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")

@@ -59,6 +59,8 @@ def embed(
             "fingerprint": vectors.fingerprint,
         }
         document(facts | {"skipped": vectors.skipped})
+    else:
+        print(out)
     say(
         f"{'finished before:' if vectors.done_before else 'wrote'} {out}: {len(vectors.ids)} vectors of {vectors.vectors.shape[1]}"
     )

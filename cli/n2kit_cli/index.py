@@ -29,4 +29,6 @@ def index(
     stored = build_index(vectors, out, name=kind, force=force)
     if json:
         document({"index": str(out), "items": len(stored.ids), "fingerprint": stored.fingerprint})
+    else:
+        print(out)
     say(f"wrote {out}: {len(stored.ids)} items of model {stored.fingerprint}")

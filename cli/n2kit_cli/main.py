@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import sys
@@ -61,6 +62,9 @@ app.add_typer(config.app, name="config")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -69,25 +73,29 @@ def run(arguments: list[str]) -> int:
     try:
         _commands_of_plugins(arguments)
         code = typer.main.get_command(app).main(arguments, prog_name="n2kit", standalone_mode=False)
+        if code == INTERRUPTED:
+            return _interrupted(arguments)
         return code if isinstance(code, int) else 0
     except N2kitError as problem:
         error(problem.message, problem.hint)
         return problem.exit_code
-    except KeyboardInterrupt:
-        say(f"interrupted; to go on: {shlex.join(['n2kit', *arguments])}")
-        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted(arguments)
     except BrokenPipeError:
         # The reader has gone (`n2kit ls | head`): nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except typer.exceptions.TyperException as problem:
         return _usage(problem)
-    except typer.Abort:
-        return INTERRUPTED
     except OSError as problem:
         return _system(problem)
     except Exception as problem:
         return _bug(problem)
+
+
+def _interrupted(arguments: list[str]) -> int:
+    say(f"interrupted; to go on: {shlex.join(['n2kit', *arguments])}")
+    return INTERRUPTED
 
 
 def _system(problem: OSError) -> int:

@@ -39,7 +39,10 @@ class Precision(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output, nothing else on stdout.")]
 ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV, TSV, JSONL or Parquet.")]
-Images = Annotated[Path | None, typer.Option("--images", help="The folder that image paths are relative to.")]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", exists=True, file_okay=False, help="The folder that image paths are relative to."),
+]
 Format = Annotated[ItemFormat, typer.Option("--format", help="notellm: the paper's headerless CSV.")]
 Map = Annotated[list[str] | None, typer.Option("--map", help="Rename a column: --map title=name. Repeatable.")]
 Lenient = Annotated[

@@ -48,6 +48,7 @@ def recommend(
         stored.check_model(read_manifest(bundle).fingerprint, bundle)
         if image is not None and not image.is_file():
             raise BadInput(f"no image {image}", "check --image")
+        image = image.resolve() if image is not None else None
         fields = {
             "id": "query",
             "title": title,

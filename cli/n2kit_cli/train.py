@@ -82,7 +82,7 @@ def train(
     if json:
         event({"event": "result"} | vars(result))
     if result.interrupted:
-        say(f"stopped after step {result.steps}; a checkpoint is saved. The same command goes on from it.")
+        say(f"stopped after step {result.steps}; a checkpoint is saved")
         raise typer.Exit(130)
     if result.done_before:
         say(f"this run was finished before: {result.bundle}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from n2kit.errors import BadInput, Unavailable
+from n2kit.files import check_free, move_into_place, read_json
 from n2kit.manager import load_target, manager, require
 from n2kit.model import Model, Parts, Provenance
 from n2kit.prompts import Template
@@ -41,8 +41,7 @@ def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, f
     Raises:
         BadInput: something is in the way and `force` is not set.
     """
-    if folder.exists() and not force and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
+    check_free(folder, MANIFEST, force=force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
         staged = Path(aside) / "bundle"
@@ -61,9 +60,7 @@ def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, f
         (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
         manifest = Manifest(FORMAT, fingerprint(staged), model.width, model.provenance.parts, trained or {})
         (staged / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, ensure_ascii=False), encoding="utf8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.replace(folder)
+        move_into_place(staged, folder)
     return manifest
 
 
@@ -72,16 +69,10 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     if not file.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
-    try:
-        content = json.loads(file.read_text("utf8"))
-    except json.JSONDecodeError as error:
-        raise BadInput(
-            f"{file}: not valid JSON: {error.msg}", "the bundle is damaged: build or copy it again"
-        ) from None
+    content = read_json(file)
     if content.get("format") != FORMAT:
-        raise BadInput(
-            f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", "update n2kit"
-        )
+        way = "update n2kit, or build it again"
+        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", way)
     try:
         return Manifest(**content)
     except TypeError as error:
@@ -111,6 +102,11 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    if (found := fingerprint(folder)) != manifest.fingerprint:
+        raise BadInput(
+            f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
+            "it was edited or damaged: build or copy it again",
+        )
     recipe = recipe or read_recipe(folder)
     classes = {kind: _part_class(kind, facts) for kind, facts in manifest.parts.items()}
     try:

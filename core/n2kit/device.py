@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import sys
 import time
 from typing import Literal
 
@@ -65,3 +68,19 @@ def _bf16_gain() -> float:
         return best
 
     return seconds(torch.float32) / seconds(torch.bfloat16)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks instead of giving them back to the kernel after every operation.
+
+    Each tensor of a step would be mapped anew and its pages faulted in: half of an image encoder's time on a CPU. No effect
+    where there is no glibc.
+    """
+    if sys.platform != "linux":
+        return
+    trim_threshold, mmap_threshold = -1, -3  # the names of mallopt(3)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)

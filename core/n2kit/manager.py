@@ -127,7 +127,7 @@ def require(spec: ComponentSpec, distribution: str) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """`did you mean` for a hint, or None."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else None
 
 

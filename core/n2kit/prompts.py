@@ -107,7 +107,10 @@ def load_template(name: str) -> Template:
     path = Path(name)
     if not path.is_file():
         raise BadInput(f"no prompt template {name!r}", f"built in: {', '.join(TEMPLATES)}; or give a YAML file")
-    content = yaml.safe_load(path.read_text("utf8"))
+    try:
+        content = yaml.safe_load(path.read_text("utf8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid YAML: {error}".splitlines()[0], "correct the file") from None
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
     unknown = set(content) - set(Template.__dataclass_fields__)
@@ -127,11 +130,33 @@ def load_template(name: str) -> Template:
 
 
 def _check(template: Template, path: Path) -> None:
+    for name, value in vars(template).items():
+        number = name in ("title_chars", "content_chars", "topics")
+        if number and not (isinstance(value, int) and value >= 0):
+            raise BadInput(f"{path}: {name} must be a whole number from 0", "it is what a field is cut to")
+        if not number and not isinstance(value, str):
+            raise BadInput(f"{path}: {name} must be a text", "quote it")
+    for kind in ("basic", "micl", "text", "image"):
+        if unknown := set(re.findall(r"\{(\w+)\}", getattr(template, kind))) - {
+            "title",
+            "topics",
+            "content",
+            "category",
+        }:
+            known = "{title}, {topics}, {content}, {category}"
+            raise BadInput(f"{path}: {kind} has an unknown field {{{unknown.pop()}}}", f"fields: {known}")
+    for kind, word in (
+        ("text", "<IMG>"),
+        ("text", "<IMG_EMB>"),
+        ("basic", "<IMG_EMB>"),
+        ("image", "<IMG_EMB>"),
+        ("suffix", "<IMG"),
+    ):
+        if word in getattr(template, kind):
+            raise BadInput(f"{path}: {kind} must not have {word}", "see docs/prompts.md")
     needs = {"basic": ["<IMG>"], "micl": ["<IMG>", "<IMG_EMB>"], "text": [], "image": ["<IMG>"]}
     for kind, words in needs.items():
         body = getattr(template, kind)
-        if not isinstance(body, str):
-            raise BadInput(f"{path}: {kind} must be a text", "quote it")
         for word in words:
             if body.count(word) != 1:
                 raise BadInput(f"{path}: {kind} needs {word} exactly once", f"it has it {body.count(word)} times")

@@ -24,7 +24,7 @@ PROJECT_FILE = Path("n2kit.yaml")
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Choice(BaseModel):
@@ -66,7 +66,7 @@ class Train(Settings):
     new_lr: float | None = Field(1e-4, gt=0, description="learning rate of connector, fusion, head, words; null: lr")
     weight_decay: float = Field(0.001, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     save_steps: int = Field(500, ge=1)
     eval_steps: int = Field(100, ge=1)
@@ -159,7 +159,7 @@ def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _applicable(entries: Iterable[tuple[str, Any, str]], base: Recipe | None) -> list[tuple[str, Any, str]]:
-    return [e for e in entries if base is None or e[0].split(".")[0] in ("train", "loss")]
+    return [e for e in entries if base is None or e[0].split(".")[0] == "train"]
 
 
 def given(**flags: Any) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def given(**flags: Any) -> dict[str, Any]:
 def _scalar(text: str) -> Any:
     try:
         value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadInput(
             f"{text!r} is no YAML value: {getattr(error, 'problem', error)}", "quote it: key='\"text\"'"
         ) from None
@@ -213,7 +213,7 @@ def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
     """Leaves of a YAML file as (dotted key, value, `file:line`)."""
     try:
         root = yaml.compose(path.read_text("utf8"), Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise BadInput(
@@ -233,7 +233,11 @@ def _leaves(node: yaml.MappingNode, prefix: str, path: Path) -> Iterable[tuple[s
             yield from _leaves(value_node, key + ".", path)
             continue
         loader = yaml.SafeLoader("")
-        value = loader.construct_object(value_node, deep=True)
+        try:
+            value = loader.construct_object(value_node, deep=True)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            what = str(getattr(error, "problem", error)).splitlines()[0]
+            raise BadInput(f"{path}:{key_node.start_mark.line + 1}: {key}: {what}", "correct the value") from None
         value = _scalar(value) if isinstance(value, str) and value_node.style is None else value
         yield key, value, f"{path}:{key_node.start_mark.line + 1}"
 

@@ -82,7 +82,12 @@ class Registry:
         self.known: dict[str, str] = {}
         self._merge(yaml.safe_load(_built_in()), "registry.yaml")
         for path in _override_files() if layers is None else layers:
-            self._merge(_read(path), str(path))
+            try:
+                self._merge(_read(path), str(path))
+            except (TypeError, AttributeError, ValueError) as error:
+                raise BadInput(
+                    f"{path}: {error}".splitlines()[0], "write it like the registry.yaml that n2kit ships"
+                ) from None
 
     def _merge(self, content: Any, where: str) -> None:
         if not isinstance(content, dict):
@@ -93,7 +98,9 @@ class Registry:
             for name, entry in (content.get(kind) or {}).items():
                 if not isinstance(entry, dict) or "component" not in entry:
                     raise BadInput(f"{where}: {kind}.{name} names no component", "write `component: NAME` under it")
-                self.aliases[kind][name] = entry
+                for variant in (entry.get("variants") or {}).values():
+                    _variant(kind, variant)
+                self.aliases[kind][str(name)] = entry
 
     def names(self, kind: Kind) -> list[str]:
         """Everything a user can write for a kind, without variants."""
@@ -108,7 +115,7 @@ class Registry:
 
     def resolve(self, kind: Kind, text: str) -> Component:
         """Raises BadInput for an unknown name, Unavailable for a known one that is not installed."""
-        reference, source = ([*_SOURCE.split(text.strip(), maxsplit=1), None])[:2]
+        reference, source = _split_source(text.strip())
         if not reference:
             raise BadInput(f"no {kind} given", f"n2kit ls {kind}")
         name, colon, variant = reference.partition(":")
@@ -126,9 +133,9 @@ class Registry:
         component = self._with_variant(kind, name, variant, alias, owned, source is not None)
         if source is None:
             return component
-        return replace(
-            component, reference=f"{component.reference}@{source}", weights=Weights.parse(source), declared=None
-        )
+        weights = Weights.parse(source)
+        declared = component.declared if weights == component.weights else None
+        return replace(component, reference=f"{component.reference}@{source}", weights=weights, declared=declared)
 
     def _with_variant(
         self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
@@ -159,7 +166,7 @@ class Registry:
         return Component(kind, name, owned, base)
 
     def _by_source(self, kind: Kind, source: str) -> Component:
-        if source.startswith("hf:") and Path(source[3:]).expanduser().is_dir():
+        if len(source) > 3 and source.startswith("hf:") and Path(source[3:]).expanduser().is_dir():
             source = "file:" + source[3:]
         weights = Weights.parse(source)
         found = weights.locate(["config.json"])
@@ -212,6 +219,17 @@ def check_card(reference: str, declared: VisionCard | LLMCard | None, measured: 
     raise Mismatch(f"{reference}: {'; '.join(wrong)}", "correct the card in registry.yaml, or give the right weights")
 
 
+def _split_source(text: str) -> tuple[str, str | None]:
+    """`NAME@SOURCE` → both; a bare source keeps its own `@revision`."""
+    pieces = _SOURCE.split(text, maxsplit=1)
+    if len(pieces) == 2:
+        return pieces[0], pieces[1]
+    if "@" in text and text.partition(":")[0] not in SCHEMES:
+        name, _, source = text.partition("@")
+        return name, source
+    return text, None
+
+
 def _default_variant(kind: Kind, known: Mapping[str, Variant]) -> str:
     """What a bare name means: a backbone's first variant with weights; a connector's or fusion's own defaults."""
     if kind not in BACKBONES:
@@ -248,5 +266,5 @@ def _override_files() -> list[Path]:
 def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text("utf8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not valid YAML: {error}".replace("\n", " "), "correct the file") from None

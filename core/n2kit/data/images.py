@@ -53,6 +53,7 @@ class ImageTransform:
             image = ImageOps.pad(image, shape, method, color=ground)
         else:
             short = self.resize or self.size
+            image = _less_long(image)
             scale = short / min(image.size)
             image = image.resize(
                 (max(short, round(image.width * scale)), max(short, round(image.height * scale))), method
@@ -68,14 +69,25 @@ class ImageTransform:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _less_long(image: Image.Image, most: int = 8) -> Image.Image:
+    """Cut the far ends of a very long picture, which a centre crop loses anyway, before it is scaled."""
+    reach = most * min(image.size)
+    left, top = max(0, (image.width - reach) // 2), max(0, (image.height - reach) // 2)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
+
+
 def open_image(item: Item, folder: Path) -> Image.Image:
     """An item's picture as RGB: upright, transparency laid on white.
 
     Raises:
         UnreadableImage: with the item's id and the reason.
     """
-    root = folder.resolve()
-    path = (root / item.image).resolve()
+    way = "--on-bad-image skip|text-only goes on without it"
+    try:
+        root = folder.resolve()
+        path = (root / item.image).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {error}", way) from None
     if not path.is_relative_to(root):
         raise UnreadableImage(
             f"item {item.id!r}: image {item.image!r} lies outside the images folder", "use a path inside it"
@@ -89,16 +101,21 @@ def open_image(item: Item, folder: Path) -> Image.Image:
         reason = "not an image"
     except Image.DecompressionBombError:
         reason = "too many pixels to be safe"
+    except MemoryError:
+        reason = "too large for this machine's memory"
     except (OSError, SyntaxError, ValueError) as error:
         reason = str(error) or type(error).__name__
-    raise UnreadableImage(
-        f"item {item.id!r}: image {item.image!r}: {reason}", "--on-bad-image skip|text-only goes on without it"
-    )
+    raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {reason}", way)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Upright by its EXIF mark, transparency laid on white, RGB."""
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating-point picture without a known range")
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip it to white
+        grey = np.asarray(image, dtype=np.float64)
+        image = Image.fromarray((grey / (257.0 if grey.max() > 255 else 1.0)).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*WHITE, 255))

@@ -100,6 +100,8 @@ def read_items(
         item_id = _text(row.get("id"))
         if not any(_text(v) for v in row.values()):
             problems.append(f"{path}:{line}: blank row")
+        elif (field_name := _misfit(row)) is not None:
+            problems.append(f"{path}:{line}: {field_name} is a {type(row[field_name]).__name__}, not a text")
         elif not item_id:
             problems.append(f"{path}:{line}: no id")
         elif item_id in seen:
@@ -183,8 +185,10 @@ def jsonl_rows(path: Path, problems: list[str]) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                problems.append(f"{path}:{number}: not valid JSON: {getattr(error, 'msg', 'too deep')}")
+            except (ValueError, RecursionError) as error:
+                problems.append(
+                    f"{path}:{number}: not valid JSON: {getattr(error, 'msg', None) or 'a value that cannot be read'}"
+                )
                 continue
             if isinstance(row, dict):
                 yield number, row
@@ -202,10 +206,13 @@ def parquet_rows(path: Path) -> Iterator[Row]:
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
     number = 0
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    try:
+        for batch in table.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"{path}: damaged after row {number}: {error}".splitlines()[0], "write the file again") from None
 
 
 def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[Row]:
@@ -253,7 +260,15 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    """A value as text; nothing for null and NaN, U+FFFD for half a character."""
+    if value is None or value != value:
+        return ""
+    return str(value).encode("utf8", "replace").decode().strip()
+
+
+def _misfit(row: Mapping[str, Any]) -> str | None:
+    """The field of a row whose value is no text, if there is one."""
+    return next((k for k, v in row.items() if k != "topics" and isinstance(v, dict | list | bytes)), None)
 
 
 def _topics(value: Any) -> tuple[str, ...]:

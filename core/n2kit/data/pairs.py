@@ -16,8 +16,9 @@ from n2kit.errors import BadInput
 
 # A first row of such words, none of them an item's id, is a header.
 _HEADER = re.compile(
-    r"(query|target|left|right|source|anchor|positive|item|note|product|doc|id|from|to|a|b)s?[ _-]?(id|[ab12])?", re.I
+    r"(query|target|left|right|source|anchor|positive|item|note|product|doc|id)s?[ _-]?(id|[ab12])?", re.I
 )
+_NAMES = (("query", "target"), ("left", "right"), ("anchor", "positive"), ("source", "target"))
 
 
 @dataclass
@@ -102,9 +103,15 @@ def _cells(path: Path, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
     if suffix in (".parquet", ".jsonl", ".ndjson"):
         rows = parquet_rows(path) if suffix == ".parquet" else jsonl_rows(path, problems)
         for number, row in rows:
-            yield number, ["" if v is None else str(v).strip() for v in row.values()]
+            names = next((n for n in _NAMES if set(n) <= set(row)), tuple(row))
+            yield number, ["" if row[k] is None else str(row[k]).strip() for k in names]
         return
     with opened(path) as file:
         reader = csv.reader(file, delimiter="\t" if suffix == ".tsv" else ",")
-        for cells in reader:
-            yield reader.line_num, [c.strip() for c in cells]
+        order: tuple[int, ...] = ()
+        for count, raw in enumerate(reader):
+            cells = [c.strip() for c in raw]
+            if count == 0:  # a header may name the columns in another order
+                lower = [c.lower() for c in cells]
+                order = next((tuple(map(lower.index, n)) for n in _NAMES if set(n) <= set(lower)), ())
+            yield reader.line_num, [cells[i] for i in order] if order and len(cells) > max(order) else cells

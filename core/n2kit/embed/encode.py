@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.items import Item
-from n2kit.device import Precision, pick_precision
+from n2kit.device import Precision, keep_freed_memory, pick_precision
 from n2kit.errors import BadInput, Failed
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def encode(
     rows: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     was_training = model.training
     model.eval()
+    keep_freed_memory()
     dtype, _ = pick_precision(precision, model.device)
     if dtype == torch.float32:
         model.widen()

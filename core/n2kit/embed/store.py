@@ -7,10 +7,11 @@ import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from n2kit.data.batch import OnBadImage
@@ -73,6 +74,8 @@ def embed(
         "precision": precision,
         "shard": SHARD,
     }
+    if out.is_dir() or not out.name:
+        raise BadInput(f"{out} is a folder", "give a file name, VECTORS.parquet")
     if out.exists() and not force:
         if _stored_run(out) == run:
             return replace(read_vectors(out), done_before=True)
@@ -105,25 +108,43 @@ def read_vectors(path: Path) -> Vectors:
         raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "n2kit embed makes one") from None
     if not {"id", "vector"} <= set(table.column_names):
         raise BadInput(f"{path}: has no columns id and vector", "n2kit embed makes such a file")
-    meta = json.loads((table.schema.metadata or {}).get(META, b"{}"))
+    meta = _meta(table.schema)
     visual = _matrix(table.column("visual_vector"), path) if "visual_vector" in table.column_names else None
-    return Vectors(
-        ids=[str(i) for i in table.column("id").to_pylist()],
-        vectors=_matrix(table.column("vector"), path),
-        fingerprint=meta.get("fingerprint", "unknown"),
-        visual=visual,
-        skipped=meta.get("skipped", {}),
-    )
+    ids = ["" if i is None else str(i) for i in table.column("id").to_pylist()]
+    vectors = _matrix(table.column("vector"), path)
+    if not np.isfinite(vectors).all():
+        broken = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+        raise BadInput(f"{path}: the vector of {broken!r} is not finite", "embed again")
+    if "" in ids or len(set(ids)) != len(ids):
+        twice = next((i for i in ids if ids.count(i) > 1), "")
+        raise BadInput(
+            f"{path}: " + (f"id {twice!r} is there twice" if twice else "a row has no id"), "one row an item"
+        )
+    return Vectors(ids, vectors, str(meta.get("fingerprint", "unknown")), visual, meta.get("skipped", {}))
+
+
+def _meta(schema: pa.Schema) -> dict[str, Any]:
+    try:
+        meta = json.loads((schema.metadata or {}).get(META, b"{}"))
+    except ValueError:
+        meta = {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
-    widths = {len(row) for row in column.slice(0, 1).to_pylist()}
-    flat = np.asarray(
-        pa.concat_arrays([c.flatten() for c in column.chunks]) if column.num_chunks else [], dtype=np.float32
+    """A column of lists of one length as a matrix [n, d]; null lists are not taken."""
+    problem = BadInput(
+        f"{path}: column of vectors is no list of numbers of one length", "n2kit embed makes such a file"
     )
-    width = widths.pop() if widths else 0
-    if not width or flat.size != width * len(column):
-        raise BadInput(f"{path}: vectors of different lengths", "n2kit embed makes such a file")
+    if not len(column):
+        raise BadInput(f"{path}: no vectors", "embed at least one item")
+    try:
+        lengths = set(pc.list_value_length(column).to_pylist())
+        flat = np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, ValueError):
+        raise problem from None
+    if len(lengths) != 1 or None in lengths or flat.size != len(column) * (width := lengths.pop()) or not width:
+        raise problem
     return flat.reshape(len(column), width)
 
 
@@ -137,10 +158,10 @@ def _shard_folder(out: Path, run: dict[str, object]) -> Path:
 
 def _stored_run(out: Path) -> dict[str, object] | None:
     try:
-        meta = pq.read_schema(out).metadata or {}
+        meta = _meta(pq.read_schema(out))
     except (pa.ArrowInvalid, OSError):
         return None
-    stored: dict[str, object] | None = json.loads(meta.get(META, b"{}")).get("run")
+    stored: dict[str, object] | None = meta.get("run")
     return stored
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from n2kit.errors import BadInput, Unavailable
+from n2kit.files import check_free, move_into_place, read_json
 from n2kit.manager import load_target, manager
 from n2kit.registry import registry
 
@@ -96,9 +96,14 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
     """Index an embed file and write the index folder, aside and then into place."""
     from n2kit.embed import read_vectors
 
-    if folder.exists() and not force and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
+    check_free(folder, MANIFEST, force=force)
     table = read_vectors(vectors_file)
+    long = (table.vectors**2).sum(1)
+    if wrong := [i for i, square in zip(table.ids, long, strict=True) if not 0.98 < square < 1.02]:
+        raise BadInput(
+            f"{vectors_file}: the vector of {wrong[0]!r} is not of unit length ({len(wrong)} such)",
+            "n2kit embed makes unit vectors",
+        )
     component = registry().resolve("index", name)
     stored = StoredIndex(component.cls().build(table.vectors), table.ids, table.fingerprint)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +122,7 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
             "metric": "dot product of unit vectors",
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        staged.replace(folder)
+        move_into_place(staged, folder)
     return stored
 
 
@@ -128,15 +131,20 @@ def load_index(folder: str | Path) -> StoredIndex:
     folder = Path(folder)
     if not (folder / MANIFEST).is_file() or not (folder / IDS).is_file():
         raise BadInput(f"{folder} is no index", "n2kit index VECTORS.parquet -o FOLDER makes one")
-    manifest = json.loads((folder / MANIFEST).read_text("utf8"))
+    manifest = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise BadInput(
             f"{folder} is an index of format {manifest.get('format')}; this n2kit reads {FORMAT}", "index again"
         )
+    try:
+        ids = json.loads((folder / IDS).read_text("utf8"))
+        name, distribution, fingerprint = (str(manifest[k]) for k in ("component", "distribution", "fingerprint"))
+        if not isinstance(ids, list) or len(ids) != manifest["items"]:
+            raise ValueError(f"{IDS} does not hold the ids of {manifest['items']} items")
+    except (ValueError, KeyError) as error:
+        raise BadInput(f"{folder} is damaged: {type(error).__name__}: {error}", "index again") from None
     for owned in manager().components("index"):
-        if (owned.spec.name, owned.distribution) == (manifest["component"], manifest["distribution"]):
+        if (owned.spec.name, owned.distribution) == (name, distribution):
             index: Index = load_target(owned.spec.target, owner=owned.distribution).load(folder)
-            return StoredIndex(index, json.loads((folder / IDS).read_text("utf8")), manifest["fingerprint"])
-    raise Unavailable(
-        f"the index needs {manifest['distribution']}, which is not installed", f"pip install {manifest['distribution']}"
-    )
+            return StoredIndex(index, ids, fingerprint)
+    raise Unavailable(f"the index needs {distribution}, which is not installed", f"pip install {distribution}")

@@ -21,7 +21,7 @@ from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.device import pick_device, pick_precision
+from n2kit.device import keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed
 from n2kit.evaluate import evaluate
 from n2kit.train.pairs import FEWEST, PairCollator
@@ -76,6 +76,7 @@ def fit(
         raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
     where = pick_device(device)
     dtype, why = pick_precision(settings.precision, where)
+    keep_freed_memory()
     _to_precision(model, dtype)
     model.to(where).train()
     if cache is None and model.vision is not None and model.vision.frozen and settings.feature_cache_gb:

@@ -17,13 +17,14 @@ from n2kit.data.images import images_digest
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
+from n2kit.files import read_json, write_json
 from n2kit.manager import manager
 from n2kit.recipe import Choice, Recipe
 from n2kit.train.engine import Fitted, Report, fit, steps_of
 from n2kit.variants import SPECS
 
 STATE, RESULT, EVENTS, CHECKPOINTS, BUNDLE = "run.json", "result.json", "events.jsonl", "checkpoints", "bundle"
-METHOD = ("llm", "vision", "connector", "fusion", "variant", "head", "prompt")
+METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 # Settings that change no weight: a run may go on with others.
 FREE = {"train": {"log_steps", "save_steps", "eval_steps", "feature_cache_gb"}}
 
@@ -81,7 +82,7 @@ def train(
     run["run"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
     _claim(folder, run, recipe)
     if (folder / RESULT).is_file():
-        return RunResult(**json.loads((folder / RESULT).read_text("utf8")) | {"done_before": True})
+        return _finished(folder)
     last = _last_checkpoint(folder / CHECKPOINTS)
     model = bundles.load(bundle, recipe=recipe)
     about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
@@ -105,8 +106,18 @@ def train(
         model.cpu(), folder / BUNDLE, trained={"run": run, "steps": fitted.steps, "recall": result.recall}, force=True
     )
     result.fingerprint = saved.fingerprint
-    (folder / RESULT).write_text(json.dumps(asdict(result), indent=1), encoding="utf8")
+    write_json(folder / RESULT, asdict(result))
     _tell("n2kit_run_finished", report, run=about, result=asdict(result))
+    return result
+
+
+def _finished(folder: Path) -> RunResult:
+    """The result of a run that was finished before, wherever its folder is now."""
+    try:
+        result = RunResult(**read_json(folder / RESULT) | {"done_before": True, "bundle": str(folder / BUNDLE)})
+    except TypeError as error:
+        raise BadInput(f"{folder / RESULT}: {error}", "remove it, and the same command finishes the run") from None
+    bundles.read_manifest(folder / BUNDLE)
     return result
 
 
@@ -131,8 +142,9 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
     """Make the folder this run's, or find that it already is."""
     state = folder / STATE
     if state.is_file():
-        there = json.loads(state.read_text("utf8"))
-        if there.get("run") != run["run"]:
+        there = read_json(state)
+        begun = (folder / RESULT).exists() or _last_checkpoint(folder / CHECKPOINTS) is not None
+        if there.get("run") != run["run"] and begun:
             differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
             raise BadInput(
                 f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
@@ -142,7 +154,7 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
     folder.mkdir(parents=True, exist_ok=True)
-    state.write_text(json.dumps(run, indent=1))  # first: it says whose the folder is
+    write_json(state, run)  # first: it says whose the folder is
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
     packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "safetensors", "numpy")
     env = {"python": platform.python_version(), "platform": platform.platform()} | {p: version(p) for p in packages}
@@ -157,7 +169,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
     return RunResult(
-        bundle=str(folder / BUNDLE),
+        bundle="" if fitted.interrupted else str(folder / BUNDLE),
         fingerprint="",
         steps=fitted.steps,
         seconds=round(fitted.seconds, 1),
