@@ -2,7 +2,7 @@
 
     import n2kit
     model = n2kit.build(llm="qwen", vision="siglip")
-    model = n2kit.load("runs/my-model")
+    model = n2kit.load("runs/mine/bundle")
     vectors = model.encode(items)          # [n, d] numpy, unit length
 
 Names are imported when they are first used: `import n2kit` alone loads neither torch nor transformers.

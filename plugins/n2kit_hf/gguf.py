@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def _convert(file: Path, out: Path) -> None:
 
     where = str(file.parent)
     try:
-        with quietly():
+        with quietly(), contextlib.redirect_stderr(io.StringIO()):  # its own progress bar heeds no setting
             model: Any = AutoModelForCausalLM.from_pretrained(
                 where, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
             )
