@@ -9,8 +9,9 @@ import pytest
 
 from n2kit.data.items import Item
 from n2kit.errors import BadInput
-from n2kit.prompts import IMG, IMG_EMB, TEMPLATES, Prompter, load_template, split_topics
+from n2kit.prompts import IMG, IMG_EMB, Prompter, split_topics
 from n2kit.recipe import Prompt
+from n2kit.templates import TEMPLATES, load_template
 from n2kit.variants import SPECS
 
 Q = 3

@@ -17,8 +17,8 @@ from n2kit.errors import BadInput, Unavailable
 from n2kit.files import check_free, move_into_place, read_json
 from n2kit.manager import load_target, manager, require
 from n2kit.model import Model, Parts, Provenance
-from n2kit.prompts import Template
 from n2kit.recipe import Recipe
+from n2kit.templates import Template
 
 FORMAT = 1
 MANIFEST, RECIPE, JOINT, PROMPT = "manifest.json", "recipe.yaml", "joint.safetensors", "prompt.json"

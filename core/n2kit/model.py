@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from n2kit.data.features import look
 from n2kit.errors import BadInput
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
-from n2kit.prompts import IMG, WORDS, Prompter, Template
+from n2kit.prompts import IMG, WORDS, Prompter
+from n2kit.templates import Template
 from n2kit.variants import SPECS
 
 if TYPE_CHECKING:

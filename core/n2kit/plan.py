@@ -8,9 +8,9 @@ from typing import Any
 
 from n2kit.cards import ConnectorCard, FusionCard, LLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch
-from n2kit.prompts import load_template
 from n2kit.recipe import Recipe
 from n2kit.registry import BACKBONES, Component, Registry, registry
+from n2kit.templates import load_template
 from n2kit.variants import SPECS, VariantSpec
 
 SUFFIX_TOKENS = 24  # room for a prompt's suffix and BOS

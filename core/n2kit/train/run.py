@@ -20,7 +20,8 @@ from n2kit.errors import BadInput
 from n2kit.files import read_json, write_json
 from n2kit.manager import manager
 from n2kit.recipe import Choice, Recipe
-from n2kit.train.engine import Fitted, Report, fit, steps_of
+from n2kit.train.engine import Fitted, fit, steps_of
+from n2kit.train.events import Report
 from n2kit.variants import SPECS
 
 STATE, RESULT, EVENTS, CHECKPOINTS, BUNDLE = "run.json", "result.json", "events.jsonl", "checkpoints", "bundle"

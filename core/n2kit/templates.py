@@ -1,0 +1,146 @@
+"""The wording of prompts: built-in templates, and users' own from YAML files (docs/prompts.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from n2kit.errors import BadInput
+
+FIELDS = re.compile(r"\{(title|topics|content|category)\}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """Bodies by kind, their common suffix, and how fields are written into them."""
+
+    basic: str
+    micl: str
+    text: str
+    image: str
+    suffix: str
+    topic_separator: str = ", "
+    newline: str = " "
+    title_chars: int = 80
+    content_chars: int = 320
+    topics: int = 10
+
+
+TEMPLATES: dict[str, Template] = {
+    # The reference implementation's wording and limits.
+    "zh": Template(
+        basic='笔记：{"图片":"<IMG>","标题":"{title}","话题":"{topics}","内容":"{content}"}',
+        micl='笔记：{"图片":"<IMG>"}，压缩为一个词：“<IMG_EMB>”。笔记：{"标题":"{title}","话题":"{topics}","内容":"{content}"}',
+        text='笔记：{"标题":"{title}","话题":"{topics}","内容":"{content}"}',
+        image='笔记：{"图片":"<IMG>","标题":"","话题":"","内容":""}',
+        suffix="，压缩为一个词：“",
+        topic_separator="，",
+        newline="。",
+        title_chars=20,
+        content_chars=80,
+    ),
+    # The paper's figures. An English character says about a quarter of what a Chinese one does: limits four times as wide.
+    "en": Template(
+        basic=(
+            "Extract the note information in json format, compress it into one word for recommendation. "
+            'Note: {"image":"<IMG>","title":"{title}","topic":"{topics}","content":"{content}"}.'
+        ),
+        micl=(
+            "Extract the note information in json format, compress it into one word for recommendation. "
+            'Note: {"image":"<IMG>"}. The compression word is:"<IMG_EMB>". '
+            'Note: {"title":"{title}","topic":"{topics}","content":"{content}"}.'
+        ),
+        text=(
+            "Extract the note information in json format, compress it into one word for recommendation. "
+            'Note: {"title":"{title}","topic":"{topics}","content":"{content}"}.'
+        ),
+        image=(
+            "Extract the note information in json format, compress it into one word for recommendation. "
+            'Note: {"image":"<IMG>","title":"","topic":"","content":""}.'
+        ),
+        suffix=' The compression word is:"',
+    ),
+    # A third of the tokens, for short texts and slow machines.
+    "compact": Template(
+        basic='Note: "<IMG>" {title} {topics} {content}.',
+        micl='Note: "<IMG>". One word: "<IMG_EMB>". Note: {title} {topics} {content}.',
+        text="Note: {title} {topics} {content}.",
+        image='Note: "<IMG>".',
+        suffix=' One word: "',
+    ),
+}
+
+
+def load_template(name: str) -> Template:
+    """A built-in template by name, or a user's YAML file with the keys of `Template`.
+
+    Raises:
+        BadInput: unknown name, or a file whose prompts lack a placeholder that they need.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(f"no prompt template {name!r}", f"built in: {', '.join(TEMPLATES)}; or give a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text("utf8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid YAML: {error}".splitlines()[0], "correct the file") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
+    unknown = set(content) - set(Template.__dataclass_fields__)
+    if unknown:
+        raise BadInput(
+            f"{path}: unknown keys {', '.join(sorted(map(str, unknown)))}",
+            f"known: {', '.join(Template.__dataclass_fields__)}",
+        )
+    try:
+        template = Template(**content)
+    except TypeError as error:
+        raise BadInput(
+            f"{path}: {str(error).split('() ')[-1]}", "a template has basic, micl, text, image, suffix"
+        ) from None
+    _check(template, path)
+    return template
+
+
+def _check(template: Template, path: Path) -> None:
+    for name, value in vars(template).items():
+        number = name in ("title_chars", "content_chars", "topics")
+        if number and not (isinstance(value, int) and value >= 0):
+            raise BadInput(f"{path}: {name} must be a whole number from 0", "it is what a field is cut to")
+        if not number and not isinstance(value, str):
+            raise BadInput(f"{path}: {name} must be a text", "quote it")
+    for kind in ("basic", "micl", "text", "image"):
+        if unknown := set(re.findall(r"\{(\w+)\}", getattr(template, kind))) - {
+            "title",
+            "topics",
+            "content",
+            "category",
+        }:
+            known = "{title}, {topics}, {content}, {category}"
+            raise BadInput(f"{path}: {kind} has an unknown field {{{unknown.pop()}}}", f"fields: {known}")
+    for kind, word in (
+        ("text", "<IMG>"),
+        ("text", "<IMG_EMB>"),
+        ("basic", "<IMG_EMB>"),
+        ("image", "<IMG_EMB>"),
+        ("suffix", "<IMG"),
+    ):
+        if word in getattr(template, kind):
+            raise BadInput(f"{path}: {kind} must not have {word}", "see docs/prompts.md")
+    needs = {"basic": ["<IMG>"], "micl": ["<IMG>", "<IMG_EMB>"], "text": [], "image": ["<IMG>"]}
+    for kind, words in needs.items():
+        body = getattr(template, kind)
+        for word in words:
+            if body.count(word) != 1:
+                raise BadInput(f"{path}: {kind} needs {word} exactly once", f"it has it {body.count(word)} times")
+        if kind == "micl" and body.index("<IMG>") > body.index("<IMG_EMB>"):
+            raise BadInput(f"{path}: micl has <IMG_EMB> before <IMG>", "the image is read before its word is given")
+        if kind in ("basic", "micl", "text") and not FIELDS.search(body):
+            raise BadInput(f"{path}: {kind} has no field", "write {title}, {topics}, {content} or {category} into it")
+    if not template.suffix:
+        raise BadInput(f"{path}: suffix is empty", "end the prompt with an open quote")
