@@ -101,11 +101,31 @@ def _from_hub(repo: str, revision: str | None, patterns: list[str]) -> Path:
     if reason := hub_problem():
         raise Unavailable(f"weights {where} are not cached and the hub cannot be reached ({reason})", OFFLINE_WAYS)
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        if "*.safetensors" in patterns and not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(repo, revision=_conversion(repo, where), allow_patterns=patterns))
+        return folder
     except HfHubHTTPError as error:
         raise Unavailable(f"the hub refused {where}: {str(error).splitlines()[0]}", OFFLINE_WAYS) from None
     except OSError as error:
         raise Unavailable(f"downloading {where} failed: {error}", "run the same command again to go on") from None
+
+
+def _conversion(repo: str, where: str) -> str:
+    """The revision in which the hub's own bot offers an old repository's weights as safetensors.
+
+    Raises:
+        Unavailable: there is none; n2kit opens no pickles of strangers.
+    """
+    from huggingface_hub import get_repo_discussions
+
+    for offer in get_repo_discussions(repo, author="SFconvertbot", discussion_type="pull_request"):
+        if offer.git_reference:
+            return offer.git_reference
+    raise Unavailable(
+        f"{where} holds no safetensors weights, and n2kit opens no pickles",
+        "save it once with transformers' save_pretrained, then NAME@file:FOLDER",
+    )
 
 
 def hub_problem() -> str | None:
