@@ -87,8 +87,8 @@ def show(plan: Plan) -> None:
         for r in plan.rows
     ]
     table(("part", "name", "shape", "parameters", "trainable", "weights", "licence"), rows, title=plan.id)
-    say(
-        f"variant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
+    print(
+        f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
         f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory_gb:.2f} GB to train, without activations"
     )
     for note in plan.notes:

@@ -39,11 +39,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
     """A table on stdout: drawn on a terminal, Markdown in a pipe."""
     cells = [["" if c is None else str(c) for c in row] for row in rows]
     if fancy(sys.stdout):
+        from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(*columns, title=title, title_justify="left")
+        drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for column in columns:
+            drawn.add_column(column, overflow="fold")
         for row in cells:
             drawn.add_row(*map(Text, row))
         Console().print(drawn)
