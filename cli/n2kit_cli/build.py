@@ -82,15 +82,15 @@ def build(
 
 def show(plan: Plan) -> None:
     """The plan as a table, and its sums."""
-    rows = [
-        (r.part, r.name, r.shape, count(r.parameters), count(r.trainable), r.weights, r.licence or "")
-        for r in plan.rows
-    ]
-    table(("part", "name", "shape", "parameters", "trainable", "weights", "licence"), rows, title=plan.id)
+    rows = [(r.part, r.name, r.shape, count(r.parameters), count(r.trainable)) for r in plan.rows]
+    table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
     print(
         f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
         f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory_gb:.2f} GB to train, without activations"
     )
+    for row in plan.rows:
+        if row.weights != "random":
+            print(f"{row.part}: {row.weights}" + (f", {row.licence}" if row.licence else ""))
     for note in plan.notes:
         say(f"note: {note}")
 
