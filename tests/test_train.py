@@ -144,6 +144,45 @@ def test_a_folder_of_another_run_is_refused_with_both_hashes(run: Any, tmp_path:
         run("mine", **{"train.max_steps": 1})
 
 
+def test_a_corrected_command_takes_over_a_folder_in_which_nothing_was_trained(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(Failed):
+        run(
+            **{
+                "train.max_steps": 20,
+                "train.lr": 1e30,
+                "train.new_lr": 1e30,
+                "train.warmup": 0,
+                "train.save_steps": 100,
+            }
+        )
+    corrected = {"train.max_steps": 2}
+    assert run(**corrected).steps == 2
+    assert run(**corrected).done_before
+    assert "lr: 0.001" in (tmp_path / "run" / "recipe.yaml").read_text()
+
+
+def test_a_hook_that_raises_harms_no_training(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from n2kit import hookimpl
+    from n2kit.manager import manager
+    from n2kit_cli.train import _reporter
+
+    class Plugin:
+        @hookimpl
+        def n2kit_run_finished(self, run: Any) -> None:
+            raise ValueError("no luck")
+
+    plugin = Plugin()
+    manager().pluggy.register(plugin, name="grumpy")
+    try:
+        assert run(**{"train.max_steps": 1}).steps == 1
+    finally:
+        manager().pluggy.unregister(plugin)
+    (warning,) = (e for e in run.events if e["event"] == "warning")
+    assert warning["plugin"] == "grumpy"
+    for event in run.events:  # the command line can show every event there is
+        _reporter(lambda *a: None)(event)
+
+
 def test_what_the_bundle_is_cannot_be_changed_by_training(run: Any) -> None:
     with pytest.raises(BadInput, match="head cannot be changed"):
         run(**{"head.width": 8})

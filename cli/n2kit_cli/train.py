@@ -104,6 +104,8 @@ def _reporter(bar: Any) -> Any:
             say(f"{entry['steps']} steps{resumed}; {entry['precision']}")
         elif kind == "interrupt":
             say("stopping after this step (again to stop at once)")
+        elif kind == "warning":
+            say(f"plug-in {entry['plugin']}: {entry['error']}")
         elif kind == "recall":
             shown = " ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in entry.items() if k.startswith("eval_"))
             say(f"step {entry['step']}: {shown}")

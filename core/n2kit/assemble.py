@@ -55,7 +55,10 @@ def from_plan(plan: Plan) -> Model:
             parts.connector = _joint(chosen["connector"], vision, llm)
         if "fusion" in chosen:
             parts.fusion = _joint(chosen["fusion"], vision, llm)
-    model = Model(parts, recipe, Provenance({k: _provenance(c) for k, c in chosen.items()}))
+    provenance = Provenance({k: _provenance(c) for k, c in chosen.items()})
+    if vision is not None:
+        provenance.parts["vision"]["transform"] = vision.transform_id
+    model = Model(parts, recipe, provenance)
     model.words.start_at(llm)
     model.calibrate()
     return model

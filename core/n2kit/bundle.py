@@ -111,6 +111,9 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     classes = {kind: _part_class(kind, facts) for kind, facts in manifest.parts.items()}
     try:
         parts = {kind: cls.load(folder / kind) for kind, cls in classes.items()}
+        vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
+        if vision is not None and vision.transform_id != transform:
+            raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
         template = Template(**json.loads((folder / PROMPT).read_text("utf8")))
         model = Model(Parts(**parts), recipe, Provenance(manifest.parts), template)
         joint = load_file(folder / JOINT)

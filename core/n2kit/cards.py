@@ -45,6 +45,9 @@ class LLMCard:
     causal: bool = True
 
 
+CARDS: dict[str, type[VisionCard] | type[LLMCard]] = {"vision": VisionCard, "llm": LLMCard}
+
+
 @dataclass(frozen=True)
 class ConnectorCard:
     """What a connector makes of one image: `tokens` is Q."""
@@ -55,10 +58,9 @@ class ConnectorCard:
 
 @dataclass(frozen=True)
 class FusionCard:
-    """What a late fusion costs; `late` is False for a fusion that does nothing."""
+    """What a late fusion costs."""
 
     parameters: int
-    late: bool = True
 
 
 @dataclass(frozen=True)

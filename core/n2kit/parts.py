@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from n2kit.cards import LLMCard, VisionCard
+from n2kit.cards import CARDS, LLMCard, VisionCard
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-CARDS: dict[str, type[VisionCard] | type[LLMCard]] = {"vision": VisionCard, "llm": LLMCard}
 
 
 @dataclass(frozen=True)

@@ -103,9 +103,6 @@ class Resolved:
     recipe: Recipe
     origin: dict[str, str] = field(default_factory=dict)
 
-    def was_set(self, key: str) -> bool:
-        return any(k == key or k.startswith(key + ".") for k in self.origin)
-
 
 def resolve(
     flags: Mapping[str, Any] | None = None,

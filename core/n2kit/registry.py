@@ -18,14 +18,13 @@ from typing import Any
 
 import yaml
 
-from n2kit.cards import KINDS, Kind, LLMCard, Variant, VisionCard
+from n2kit.cards import CARDS, KINDS, Kind, LLMCard, Variant, VisionCard
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.manager import Manager, Owned, load_target, manager, nearest, require
 from n2kit.weights import SCHEMES, Weights
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision")
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
-_CARDS: dict[str, type[VisionCard] | type[LLMCard]] = {"vision": VisionCard, "llm": LLMCard}
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,7 @@ def _variant(kind: Kind, entry: dict[str, Any]) -> Variant:
     return Variant(
         weights=weights,
         options=entry.get("options", {}),
-        card=_CARDS[kind](**card) if card else None,
+        card=CARDS[kind](**card) if card else None,
         licence=entry.get("licence"),
         notes=entry.get("notes"),
     )

@@ -16,4 +16,4 @@ def gate_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard
 
 
 def none_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
-    return FusionCard(0, late=False)
+    return FusionCard(0)

@@ -62,7 +62,7 @@ def train(
     """Train a bundle into `folder/bundle`; resume from `folder` if it holds a part of the same run.
 
     Args:
-        recipe: the bundle's own, with other `train` and `loss` settings if wished.
+        recipe: the bundle's own; its `train` settings and which parts are tuned may differ.
 
     Raises:
         BadInput: the folder belongs to another run, or the recipe changes what the bundle is; what `fit` raises.
@@ -151,8 +151,7 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
                 f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
                 "give another -o",
             )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(state, run)  # first: it says whose the folder is
