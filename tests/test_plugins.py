@@ -181,6 +181,10 @@ def test_sources_choose_their_component_by_model_type(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(BadInput, match="no installed vision component reads"):
         registry().resolve("vision", f"file:{tmp_path}")
+    for broken in ("{", "[]"):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(BadInput, match=r"config\.json"):
+            registry().resolve("vision", f"file:{tmp_path}")
 
 
 def test_old_repositories_are_read_from_the_hubs_own_conversion(

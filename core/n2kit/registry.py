@@ -7,7 +7,6 @@ bare source (`hf:org/name`, `file:folder`), whose own configuration then says wh
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import yaml
 
 from n2kit.cards import CARDS, KINDS, Kind, LLMCard, Variant, VisionCard
 from n2kit.errors import BadInput, Mismatch, Unavailable
+from n2kit.files import read_json
 from n2kit.manager import Manager, Owned, load_target, manager, nearest, require
 from n2kit.weights import SCHEMES, Weights
 
@@ -171,7 +171,7 @@ class Registry:
         found = weights.locate(["config.json"])
         assert found is not None
         config_file = found / "config.json"
-        model_type = json.loads(config_file.read_text("utf8")).get("model_type") if config_file.is_file() else None
+        model_type = read_json(config_file).get("model_type") if config_file.is_file() else None
         candidates = self.plugins.components(kind)
         owned = next((o for o in candidates if model_type in o.spec.model_types), None)
         owned = owned or next((o for o in candidates if "*" in o.spec.model_types), None)
