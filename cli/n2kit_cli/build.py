@@ -86,7 +86,7 @@ def show(plan: Plan) -> None:
     table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
     print(
         f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
-        f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory_gb:.2f} GB to train, without activations"
+        f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory.total / 1e9:.2f} GB to train"
     )
     for row in plan.rows:
         if row.weights != "random":

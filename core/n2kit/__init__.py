@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from n2kit.cards import ConnectorCard as ConnectorCard
     from n2kit.cards import FusionCard as FusionCard
     from n2kit.cards import LLMCard as LLMCard
+    from n2kit.cards import MLLMCard as MLLMCard
     from n2kit.cards import Variant as Variant
     from n2kit.cards import VisionCard as VisionCard
     from n2kit.data.items import Item as Item
@@ -34,23 +35,27 @@ if TYPE_CHECKING:
     from n2kit.hookspecs import hookimpl as hookimpl
     from n2kit.model import Model as Model
     from n2kit.parts import LLM as LLM
+    from n2kit.parts import MLLM as MLLM
     from n2kit.parts import Connector as Connector
     from n2kit.parts import Fusion as Fusion
+    from n2kit.parts import Joined as Joined
     from n2kit.parts import Loss as Loss
     from n2kit.parts import LossOut as LossOut
+    from n2kit.parts import NewPart as NewPart
     from n2kit.parts import Origin as Origin
+    from n2kit.parts import Part as Part
     from n2kit.parts import VisionEncoder as VisionEncoder
     from n2kit.parts import VisionOut as VisionOut
 
 _HOME = {
     "assemble": "build",
     "bundle": "load",
-    "cards": "ComponentSpec ConnectorCard FusionCard LLMCard Variant VisionCard",
+    "cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Variant VisionCard",
     "data.items": "Item read_items",
     "data.pairs": "read_pairs",
     "hookspecs": "hookimpl",
     "model": "Model",
-    "parts": "LLM Connector Fusion Loss LossOut Origin VisionEncoder VisionOut",
+    "parts": "LLM MLLM Connector Fusion Joined Loss LossOut NewPart Origin Part VisionEncoder VisionOut",
 }
 _WHERE = {name: f"n2kit.{module}" for module, names in _HOME.items() for name in names.split()}
 __all__ = ["__version__", *sorted(_WHERE)]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -6,18 +6,23 @@ from typing import Any
 
 import torch
 
+from n2kit.cards import MLLMCard
 from n2kit.errors import Mismatch
 from n2kit.model import Model, Parts, Provenance
-from n2kit.parts import LLM, Connector, Fusion, Loss, Origin, VisionEncoder
+from n2kit.parts import LLM, Fusion, Joined, Loss, Origin, VisionEncoder
 from n2kit.plan import Plan, make_plan
 from n2kit.recipe import given, resolve
 from n2kit.registry import Component, check_card
+from n2kit.variants import SPECS
+
+TAKEN_APART = ("llm", "vision", "connector")  # what a multimodal LLM brings
 
 
 def build(
     llm: str | None = None,
     vision: str | None = None,
     *,
+    mllm: str | None = None,
     connector: str | None = None,
     fusion: str | None = None,
     loss: str | None = None,
@@ -27,12 +32,13 @@ def build(
     """Join two backbones: `n2kit.build(llm="qwen", vision="siglip")`.
 
     Args:
+        mllm: a multimodal LLM in place of llm, vision and connector.
         settings: any other setting of the recipe by its dotted name, as `--set` takes it: `{"head.width": 256}`.
 
     Raises:
         BadInput, Mismatch, Unavailable: as the command line reports them.
     """
-    named = given(llm=llm, vision=vision, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     resolved = resolve({**named, **(settings or {})})
     return from_plan(make_plan(resolved.recipe, given=resolved.origin))
 
@@ -44,41 +50,64 @@ def from_plan(plan: Plan) -> Model:
         Mismatch: the plan has refusals, or weights are not what their card says.
     """
     plan.raise_refusals()
-    recipe = plan.recipe
+    recipe, chosen = plan.recipe, plan.components
     torch.manual_seed(recipe.train.seed)
+    if "mllm" in chosen:
+        parts = _taken_apart(plan)
+    else:
+        llm: LLM = _backbone(chosen["llm"])
+        vision: VisionEncoder | None = _backbone(chosen["vision"]) if "vision" in chosen else None
+        parts = Parts(llm, loss_of(chosen["loss"]), vision)
+        if vision is not None and "connector" in chosen:
+            parts.connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
+    return join(plan, parts)
+
+
+def join(plan: Plan, parts: Parts) -> Model:
+    """Parts into the plan's model; its fusion is made here, its special words and its connector are brought to scale.
+
+    Raises:
+        Mismatch: the LLM reads both ways, and the plan took it for a causal one.
+    """
     chosen = plan.components
-    llm: LLM = _backbone(chosen["llm"])
-    vision: VisionEncoder | None = _backbone(chosen["vision"]) if "vision" in chosen else None
-    parts = Parts(llm, _loss(chosen["loss"]), vision)
-    if vision is not None:
-        if "connector" in chosen:
-            parts.connector = _joint(chosen["connector"], vision, llm)
-        if "fusion" in chosen:
-            parts.fusion = _joint(chosen["fusion"], vision, llm)
-    provenance = Provenance({k: _provenance(c) for k, c in chosen.items()})
-    if vision is not None:
-        provenance.parts["vision"]["transform"] = vision.transform_id
-    model = Model(parts, recipe, provenance)
-    model.words.start_at(llm)
-    model.calibrate()
+    if not parts.llm.card.causal and plan.llm.causal:
+        raise Mismatch(f"{plan.name('llm')} reads both ways, and its card says causal", "correct its card")
+    if parts.vision is not None and "fusion" in chosen:
+        fusion: Fusion = chosen["fusion"].cls()(chosen["fusion"].config(), vision=parts.vision.card, llm=parts.llm.card)
+        parts.fusion = fusion
+    owners = {k: chosen["mllm"] if "mllm" in chosen and k in TAKEN_APART else chosen[k] for k, _ in parts.items()}
+    provenance = Provenance({kind: _provenance(component) for kind, component in owners.items()})
+    if parts.vision is not None:
+        provenance.parts["vision"]["transform"] = parts.vision.transform_id
+    model = Model(parts, plan.recipe, provenance)
+    model.words.start_at(parts.llm)
+    if "mllm" not in chosen:
+        model.calibrate()  # a connector that was trained has its scale already
     return model
 
 
 def _backbone(component: Component) -> Any:
     part = component.cls().create(Origin(component.config(), component.weights.locate()))
     check_card(component.reference, component.declared, part.card)
-    if isinstance(part, LLM) and not part.card.causal:
-        # Rows are padded without a mask: only a causal model never sees the padding.
-        raise Mismatch(f"llm {component.reference} reads both ways", "join a causal language model")
     return part
 
 
-def _joint(component: Component, vision: VisionEncoder, llm: LLM) -> Any:
-    part: Connector | Fusion = component.cls()(component.config(), vision=vision.card, llm=llm.card)
-    return part
+def _taken_apart(plan: Plan) -> Parts:
+    """A multimodal LLM's own three parts; of them, those that the variant uses."""
+    component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
+    joined: Joined = component.cls().create(Origin(component.config(), component.weights.locate()))
+    connector_parameters = sum(p.numel() for p in joined.connector.parameters())
+    measured = MLLMCard(joined.llm.card, joined.vision.card, joined.connector.tokens, connector_parameters)
+    check_card(component.reference, component.declared, measured)
+    return Parts(
+        joined.llm,
+        loss_of(plan.components["loss"]),
+        joined.vision if variant.image else None,
+        joined.connector if variant.early else None,
+    )
 
 
-def _loss(component: Component) -> Loss:
+def loss_of(component: Component) -> Loss:
     loss: Loss = component.cls()(component.config())
     return loss
 
@@ -86,6 +115,7 @@ def _loss(component: Component) -> Loss:
 def _provenance(component: Component) -> dict[str, Any]:
     return {
         "reference": component.reference,
+        "kind": component.kind,
         "component": component.owned.spec.name,
         "distribution": component.owned.distribution,
         "version": component.owned.version,

@@ -131,7 +131,7 @@ def fingerprint(folder: Path) -> str:
     """A hash of all that decides a bundle's vectors: every weight, every configuration, the method's settings."""
     digest = hashlib.sha256()
     recipe = read_recipe(folder)
-    digest.update(json.dumps(recipe.model_dump(exclude={"train", "loss"}), sort_keys=True).encode())
+    digest.update(json.dumps(recipe.model_dump(exclude={"train", "loss", "licences"}), sort_keys=True).encode())
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (RECIPE, MANIFEST)):
         if file.parent.name == "loss":
             continue
@@ -143,10 +143,12 @@ def fingerprint(folder: Path) -> str:
 
 def _part_class(kind: str, facts: dict[str, Any]) -> Any:
     name, distribution = facts["component"], facts["distribution"]
-    for owned in manager().components(kind):  # type: ignore[arg-type]
+    owner_kind = facts.get("kind", kind)  # a multimodal LLM owns three parts
+    for owned in manager().components(owner_kind):
         if owned.spec.name == name and owned.distribution == distribution:
             require(owned.spec, distribution)
-            return load_target(owned.spec.target, owner=distribution)
+            target = load_target(owned.spec.target, owner=distribution)
+            return getattr(target, kind) if owner_kind == "mllm" else target
     raise Unavailable(
         f"the bundle's {kind} is {name!r} of the plug-in {distribution} {facts['version']}, which is not installed here",
         f"pip install {distribution}",

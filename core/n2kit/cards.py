@@ -1,6 +1,7 @@
 """Torch-free descriptions of components: what a plan reads before any weight exists.
 
 `Dv/Dp` are the widths of a vision encoder's tokens and pooled vector, `De/Dh` those of an LLM's input and output.
+Cards are plain facts; they come out of registry.yaml, a plug-in's spec, or a checkpoint's own configuration.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Kind = Literal["llm", "vision", "connector", "fusion", "loss", "index"]
+Kind = Literal["llm", "vision", "mllm", "connector", "fusion", "loss", "index"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -19,7 +20,7 @@ class VisionCard:
 
     tokens: int  # N, special tokens included
     token_width: int  # Dv
-    pooled_width: int  # Dp
+    pooled_width: int  # Dp; 0 where the encoder has no pooled vector
     image_size: int  # pixels, square
     parameters: int
     prefix_tokens: int = 0  # CLS and register tokens before the patch grid
@@ -43,9 +44,30 @@ class LLMCard:
     context: int  # longest sequence, tokens
     parameters: int
     causal: bool = True
+    embeds: bool = True  # reads embeddings instead of ids, with a gradient for them
+    attention: tuple[str, ...] = ("sdpa", "eager")  # implementations to choose from; none in a state-space model
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attention", tuple(self.attention))  # a list, where it was read from a file
 
 
-CARDS: dict[str, type[VisionCard] | type[LLMCard]] = {"vision": VisionCard, "llm": LLMCard}
+@dataclass(frozen=True)
+class MLLMCard:
+    """Facts about a multimodal LLM taken apart: its LLM, its vision tower, and the connector between them."""
+
+    llm: LLMCard
+    vision: VisionCard
+    tokens: int  # Q, tokens that one image takes
+    connector_parameters: int = 0
+
+    def __post_init__(self) -> None:
+        for name, card in (("llm", LLMCard), ("vision", VisionCard)):
+            if isinstance(facts := getattr(self, name), Mapping):
+                object.__setattr__(self, name, card(**facts))
+
+
+Card = VisionCard | LLMCard | MLLMCard
+CARDS: dict[str, Any] = {"vision": VisionCard, "llm": LLMCard, "mllm": MLLMCard}
 
 
 @dataclass(frozen=True)
@@ -58,9 +80,10 @@ class ConnectorCard:
 
 @dataclass(frozen=True)
 class FusionCard:
-    """What a late fusion costs."""
+    """What a late fusion costs, and whether it reads the pooled vector."""
 
     parameters: int
+    pooled: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,7 @@ class Variant:
 
     weights: str = "random"
     options: Mapping[str, Any] = field(default_factory=dict)
-    card: VisionCard | LLMCard | None = None
+    card: Card | None = None
     licence: str | None = None
     notes: str | None = None
 
@@ -90,7 +113,9 @@ class ComponentSpec:
     shorthand: the option that `name:VALUE` sets (`qformer:16` sets `tokens`).
     wildcard: `module:Attr` of a function `(VALUE) -> Variant`, for a name that stands for many models (`timm:ANYTHING`).
     model_types: `model_type` values of Hugging Face configurations that the component reads.
-    requires: modules that must be importable, and `extra`, the pip extra of the owning distribution that brings them.
+    requires: distributions that must be installed, as pip writes them (`open_clip_torch>=2.30`); `extra`, the pip extra of the
+            owning distribution that brings them.
+    capabilities: what the component can do beyond its interface, out of `CAPABILITIES`; the conformance kit tries each.
     """
 
     kind: Kind
@@ -105,3 +130,17 @@ class ComponentSpec:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     extra: str | None = None
+    capabilities: frozenset[str] = frozenset()
+
+
+# blocks: `blocks()` gives the stack in order of depth (for checkpointing, sharding, tuning the last few).
+# bfloat16: works and stays finite in bfloat16. mask: leaves out the vision tokens that `mask` hides.
+CAPABILITIES: dict[Kind, tuple[str, ...]] = {
+    "llm": ("blocks", "bfloat16"),
+    "vision": ("blocks", "bfloat16"),
+    "mllm": ("blocks", "bfloat16"),
+    "connector": ("bfloat16", "mask"),
+    "fusion": ("bfloat16",),
+    "loss": (),
+    "index": (),
+}

@@ -5,20 +5,21 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
 from typing import Any
 
 import pluggy
+from packaging.requirements import Requirement
 
 from n2kit import hookspecs
 from n2kit.cards import KINDS, ComponentSpec, Kind
 from n2kit.errors import BadInput, Unavailable
 
 GROUP = "n2kit"
+OWN = "n2kit"  # the distribution of the plug-ins in this repository
 
 
 @dataclass
@@ -77,17 +78,18 @@ class Manager:
         owned = (Owned(s, p.distribution, p.version) for p in self.plugins for s in p.specs if s.kind == kind)
         return sorted(owned, key=lambda o: (o.spec.name, o.distribution))
 
-    def find(self, kind: Kind, name: str) -> Owned | None:
-        """The component called `name` or `distribution/name`; None if there is none.
+    def find(self, kind: Kind, name: str, *, prefer: str | None = None) -> Owned | None:
+        """The component called `name` or `distribution/name`; None if there is none. Of namesakes, that of `prefer`.
 
         Raises:
             BadInput: two distributions own the name.
         """
         owners = [o for o in self.components(kind) if name in (o.spec.name, f"{o.distribution}/{o.spec.name}")]
-        if len(owners) > 1:
+        preferred = [o for o in owners if o.distribution == prefer]
+        if len(owners) > 1 and not preferred:
             choices = ", ".join(f"{o.distribution}/{o.spec.name}" for o in owners)
             raise BadInput(f"{kind} {name!r} is provided by two installed packages", f"write one of: {choices}")
-        return owners[0] if owners else None
+        return next(iter(preferred + owners), None)
 
     def broken(self) -> list[Plugin]:
         return [p for p in self.plugins if p.problem]
@@ -117,12 +119,24 @@ def require(spec: ComponentSpec, distribution: str) -> None:
     """Say which pip line is missing before a component's import fails half-way.
 
     Raises:
-        Unavailable: a module named in `spec.requires` is not installed.
+        Unavailable: a distribution named in `spec.requires` is not installed, or not in a version that fits.
     """
-    missing = [m for m in spec.requires if importlib.util.find_spec(m) is None]
-    if missing:
-        what = f'"{distribution}[{spec.extra}]"' if spec.extra else " ".join(missing)
-        raise Unavailable(f"{spec.kind} {spec.name!r} needs {', '.join(missing)}", f"pip install {what}")
+    lacking = [(r, found) for r in map(Requirement, spec.requires) if not _fits(r, found := _installed(r.name))]
+    if lacking:
+        what = f'"{distribution}[{spec.extra}]"' if spec.extra else " ".join(f'"{r}"' for r, _ in lacking)
+        needs = ", ".join(f"{r} ({f'{found} is installed' if found else 'not installed'})" for r, found in lacking)
+        raise Unavailable(f"{spec.kind} {spec.name!r} needs {needs}", f"pip install {what}")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _fits(wanted: Requirement, found: str | None) -> bool:
+    return found is not None and wanted.specifier.contains(found, prereleases=True)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -131,7 +131,7 @@ class Model(nn.Module):
         if seen is not None and self.connector is not None and bool(batch.in_prompt.any()):
             tokens = self.gain * self.connector(seen.tokens, seen.mask)
             x = x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype))
-        states = self.read(x, batch.final)
+        states = self.read(x, batch.final, batch.ids == IMG)
         every = torch.arange(len(states), device=states.device)
         words = {"multimodal": states[every, batch.final].to(self.gain.dtype)}
         present = {}
@@ -140,20 +140,24 @@ class Model(nn.Module):
             present["visual"] = batch.visual >= 0
         late = None
         if seen is not None and self.fusion is not None:
-            late = self.fusion.project(seen.pooled)
-            words = {name: self._fuse(word, seen.pooled, batch.rows) for name, word in words.items()}
+            late = self.fusion.project(seen.pooled) if seen.pooled is not None else None
+            words = {name: self._fuse(word, seen, batch.rows) for name, word in words.items()}
         return Output({name: self.head(w) for name, w in words.items()}, present, states, tokens, late)
 
-    def read(self, x: Tensor, final: Tensor) -> Tensor:
+    def read(self, x: Tensor, final: Tensor, image: Tensor) -> Tensor:
         """x [B, T, De] → the LLM's states [B, T, Dh]; those behind an item's `final` position [B] are not computed on a CPU.
 
         There, rows of like length are read together, so that little time goes into padding; the states are the same.
+        `image` [B, T] says where visual tokens stand.
         """
+        known = {"mask": torch.arange(x.shape[1], device=x.device) <= final[:, None], "image": image}
+        facts = {name: known[name] for name in self.llm.wants}
         if x.device.type != "cpu" or len(x) <= ROWS_TOGETHER:
-            return self.llm(x)  # type: ignore[no-any-return]
+            return self.llm(x, **facts)  # type: ignore[no-any-return]
         states: Tensor | None = None
         for rows in final.argsort().split(ROWS_TOGETHER):
-            some = self.llm(x[rows, : int(final[rows].max()) + 1])
+            long = int(final[rows].max()) + 1
+            some = self.llm(x[rows, :long], **{name: fact[rows, :long] for name, fact in facts.items()})
             states = some.new_zeros(*x.shape[:2], some.shape[-1]) if states is None else states
             states = states.index_put((rows[:, None], torch.arange(some.shape[1])), some)
         assert states is not None
@@ -169,12 +173,15 @@ class Model(nn.Module):
         if batch.seen is not None or batch.pixels is None or self.vision is None:
             return batch.seen
         out = look(self.vision, batch.pixels)
-        return VisionOut(out.tokens.to(self.gain.dtype), out.pooled.to(self.gain.dtype), out.mask)
+        pooled = None if out.pooled is None else out.pooled.to(self.gain.dtype)
+        return VisionOut(out.tokens.to(self.gain.dtype), pooled, out.mask)
 
-    def _fuse(self, word: Tensor, pooled: Tensor, rows: Tensor) -> Tensor:
-        """Fuse the pooled vectors [I, Dp] into the words [B, Dh] of their items; an item without a picture keeps its word."""
+    def _fuse(self, word: Tensor, seen: VisionOut, rows: Tensor) -> Tensor:
+        """Fuse the pictures [I, …] into the words [B, Dh] of their items; an item without a picture keeps its word."""
         assert self.fusion is not None
-        fused = self.fusion(word[rows], pooled)
+        facts = {"tokens": seen.tokens, "mask": seen.mask}
+        wanted = {name: fact for name, fact in facts.items() if name in self.fusion.wants}
+        fused = self.fusion(word[rows], seen.pooled, **wanted)
         return word.index_copy(0, rows, fused.to(word.dtype))
 
     @torch.no_grad()

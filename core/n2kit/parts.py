@@ -1,4 +1,4 @@
-"""The five interfaces, and what they pass to each other. Shapes are the contract.
+"""The interfaces, and what they pass to each other. Shapes are the contract.
 
 `B` items, `I` images, `N` vision tokens, `Q` connector tokens, `T` padded length, `Dv/Dp` vision token/pooled width,
 `De` LLM input width, `Dh` LLM output width (De differs from Dh in OPT).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -36,11 +36,21 @@ class Origin:
 
 
 class VisionOut(NamedTuple):
-    """`tokens` [I, N, Dv], `pooled` [I, Dp], `mask` [I, N] bool or None where every token is real."""
+    """`tokens` [I, N, Dv], `pooled` [I, Dp] or None, `mask` [I, N] bool or None where every token is real."""
 
     tokens: Tensor
-    pooled: Tensor
+    pooled: Tensor | None = None
     mask: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> VisionOut:
+        """`change` applied to each tensor that is there."""
+        return VisionOut.merge([self], lambda column: change(column[0]))
+
+    @staticmethod
+    def merge(outs: Sequence[VisionOut], how: Callable[[list[Tensor]], Tensor]) -> VisionOut:
+        """One output out of several: `how` makes one tensor of a column (`torch.cat`, `torch.stack`)."""
+        tokens, *others = ([t for t in column if t is not None] for column in zip(*outs, strict=True))
+        return VisionOut(how(tokens), *(how(column) if column else None for column in others))
 
 
 class Part(nn.Module, ABC):
@@ -86,7 +96,7 @@ class VisionEncoder(Part):
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> VisionOut:
-        """pixels [I, 3, H, W] → tokens [I, N, Dv], pooled [I, Dp]."""
+        """pixels [I, 3, H, W] → tokens [I, N, Dv], pooled [I, Dp] (None where `card.pooled_width` is 0)."""
 
     @property
     @abstractmethod
@@ -95,10 +105,15 @@ class VisionEncoder(Part):
 
 
 class LLM(Part):
-    """A language model that reads embeddings and gives its final-norm states. Inputs are right padded; no LM head."""
+    """A language model that reads embeddings and gives its final-norm states. Inputs are right padded; no LM head.
+
+    wants: keyword facts that `forward` takes besides x. `mask` [B, T] bool, real positions: for a model that reads both ways
+        (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
+    """
 
     card: LLMCard
     tokenizer: PreTrainedTokenizerBase
+    wants: frozenset[str] = frozenset()
 
     @classmethod
     @abstractmethod
@@ -111,6 +126,26 @@ class LLM(Part):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, De] → states after the final norm [B, T, Dh]."""
+
+
+class Joined(NamedTuple):
+    """A multimodal LLM taken apart."""
+
+    llm: LLM
+    vision: VisionEncoder
+    connector: Connector
+
+
+class MLLM(ABC):
+    """An existing multimodal LLM: three parts that were trained together, each of which is saved and loaded on its own."""
+
+    llm: ClassVar[type[LLM]]
+    vision: ClassVar[type[VisionEncoder]]
+    connector: ClassVar[type[Connector]]
+
+    @classmethod
+    @abstractmethod
+    def create(cls, origin: Origin) -> Joined: ...
 
 
 class NewPart(Part):
@@ -151,7 +186,12 @@ class Connector(NewPart):
 
 
 class Fusion(NewPart):
-    """Late fusion of the pooled image vector into a compressed word (NoteLLM-2): `cls(config, vision=card, llm=card)`."""
+    """Late fusion of the image into a compressed word (NoteLLM-2, section 4.3): `cls(config, vision=card, llm=card)`.
+
+    wants: keyword facts that `forward` takes besides hidden and pooled: `tokens` [B, N, Dv], `mask` [B, N] or None.
+    """
+
+    wants: frozenset[str] = frozenset()
 
     def project(self, pooled: Tensor) -> Tensor:
         """pooled [B, Dp] → the late feature, [B, Dh] where the fusion projects."""
@@ -170,7 +210,13 @@ class LossOut(NamedTuple):
 
 
 class Loss(NewPart):
-    """Pairs of views → one scalar: `cls(config)`. Row i and row i+B of a view are partners."""
+    """Pairs of views → one scalar: `cls(config)`. Row i and row i+B of a view are partners.
+
+    wants: keyword facts that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair are, 1 where
+        the pairs file has no third column. `log_q` [2B]: log of the share that a row's item has of all ends of pairs.
+    """
+
+    wants: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(

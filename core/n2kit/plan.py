@@ -1,20 +1,22 @@
-"""The rules that accept or refuse a combination before any weight exists: pure arithmetic over cards, no torch."""
+"""What a combination will be, before any weight exists: its parts, its tokens, its memory, and what speaks against it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from n2kit.cards import ConnectorCard, FusionCard, LLMCard, VisionCard
+from n2kit.cards import ConnectorCard, FusionCard, LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch
+from n2kit.manager import require
+from n2kit.memory import Memory, estimate
 from n2kit.recipe import Recipe
 from n2kit.registry import BACKBONES, Component, Registry, registry
 from n2kit.templates import load_template
 from n2kit.variants import SPECS, VariantSpec
 
 SUFFIX_TOKENS = 24  # room for a prompt's suffix and BOS
-BYTES = {"frozen": 4, "full": 16}  # weights; with gradient and AdamW's two moments, float32
+CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in this order
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,11 @@ class Plan:
 
     recipe: Recipe
     components: dict[str, Component]
-    rows: list[Row]
-    image_tokens: int  # Q, tokens an image takes in the prompt
-    longest: int  # tokens of the longest row
+    llm: LLMCard
+    vision: VisionCard | None = None
+    connector: ConnectorCard | None = None
+    fusion: FusionCard | None = None
+    rows: list[Row] = field(default_factory=list)
     refusals: list[Mismatch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -48,10 +52,27 @@ class Plan:
 
         Another variant than notellm2 is its last piece; a part that a variant does not use has none.
         """
-        pieces = [
-            self.components[k].reference for k in ("llm", "vision", "connector", "fusion") if k in self.components
-        ]
+        pieces = [self.components[k].reference for k in CHOSEN if k in self.components]
         return "+".join(pieces + ([self.recipe.variant] if self.recipe.variant != "notellm2" else []))
+
+    @property
+    def variant(self) -> VariantSpec:
+        return SPECS[self.recipe.variant]
+
+    def name(self, kind: str) -> str:
+        """What to call the component that gives a part: `llm qwen:tiny`, `mllm llava:tiny`."""
+        owner = kind if kind in self.components else "mllm"
+        return f"{owner} {self.components[owner].reference}"
+
+    @property
+    def image_tokens(self) -> int:
+        """Q, tokens that an image takes in the prompt."""
+        return self.connector.tokens if self.connector else 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens
 
     @property
     def parameters(self) -> int:
@@ -62,9 +83,9 @@ class Plan:
         return sum(r.trainable for r in self.rows)
 
     @property
-    def memory_gb(self) -> float:
-        """Weights, gradients and optimiser in training, GB; activations come on top."""
-        return (self.parameters * BYTES["frozen"] + self.trainable * (BYTES["full"] - BYTES["frozen"])) / 1e9
+    def memory(self) -> Memory:
+        """What training takes; see `n2kit.memory`."""
+        return estimate(self)
 
     def raise_refusals(self) -> None:
         """Raises Mismatch, all reasons in one."""
@@ -80,13 +101,13 @@ class Plan:
             "longest_sequence": self.longest,
             "parameters": self.parameters,
             "trainable": self.trainable,
-            "memory_gb": round(self.memory_gb, 3),
+            "memory": self.memory.to_dict(),
             "notes": self.notes,
             "refusals": [{"reason": r.message, "fix": r.hint} for r in self.refusals],
         }
 
 
-def parse_id(text: str) -> dict[str, str]:
+def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
     """A plan's `id` back as settings.
 
     Raises:
@@ -95,62 +116,46 @@ def parse_id(text: str) -> dict[str, str]:
     pieces = text.split("+")
     variant = pieces.pop() if pieces[-1] in SPECS else "notellm2"
     spec = SPECS[variant]
-    kinds = ["llm"] + ["vision"] * spec.image + ["connector"] * spec.early + ["fusion"] * spec.late
+    first = pieces[0].partition(":")[0] if pieces else ""
+    if first in (catalogue or registry()).names("mllm"):
+        kinds = ["mllm"] + ["fusion"] * spec.late
+    else:
+        kinds = ["llm"] + ["vision"] * spec.image + ["connector"] * spec.early + ["fusion"] * spec.late
     if not all(pieces) or not 1 <= len(pieces) <= len(kinds):
         raise BadInput(f"{text!r} is no combination of variant {variant}", f"write {'+'.join(kinds).upper()}")
     return {"variant": variant} | dict(zip(kinds, pieces, strict=False))
 
 
-def make_plan(recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
-    """Resolve a recipe's components and apply every rule.
+def make_plan(
+    recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None, memory: float | None = None
+) -> Plan:
+    """Resolve a recipe's components and apply every rule of `n2kit.rules`.
 
     Args:
         given: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
+        memory: bytes of the device that trains; None: training elsewhere or not at all, no rule about it.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
     """
-    variant = SPECS[recipe.variant]
+    from n2kit.rules import apply
+
     load_template(recipe.prompt.template)
-    chosen = _resolve(recipe, variant, catalogue or registry())
-    llm = chosen["llm"].card()
-    assert isinstance(llm, LLMCard)
-    shape = f"{llm.input_width} → {llm.output_width} · {llm.layers} layers"
-    rows = [_row("llm", chosen["llm"], shape, llm.parameters, recipe.llm.tune)]
-    plan = Plan(recipe, chosen, rows, 0, recipe.prompt.body_tokens + SUFFIX_TOKENS)
-    _refuse_variant(plan, variant, given)
-    if variant.image:
-        _with_image(plan, variant, llm)
-    if width := recipe.head.width:
-        size = llm.output_width * width
-        rows.append(Row("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
-    rows.append(Row("loss", chosen["loss"].reference, "", 1, 1))
-    if plan.longest > llm.context:
-        plan.refusals.append(
-            Mismatch(
-                f"a row may take {plan.longest} tokens ({plan.image_tokens} of them an image), "
-                f"and llm {chosen['llm'].reference} reads {llm.context}",
-                f"--set prompt.body_tokens={max(8, llm.context - plan.image_tokens - SUFFIX_TOKENS)}, or fewer connector tokens",
-            )
-        )
-    if variant.micl and not llm.causal:
-        plan.refusals.append(
-            Mismatch(
-                f"variant {recipe.variant} needs a causal LLM, and {chosen['llm'].reference} reads both ways",
-                "--variant late_early_fusion",
-            )
-        )
+    chosen = _resolve(recipe, given, catalogue or registry())
+    plan = _cards(recipe, chosen)
+    plan.rows = _rows(plan)
+    apply(plan, given, memory)
     return plan
 
 
-def _resolve(recipe: Recipe, variant: VariantSpec, catalogue: Registry) -> dict[str, Component]:
-    kinds = ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early + ["fusion"] * variant.late + ["loss"]
+def _resolve(recipe: Recipe, given: Collection[str], catalogue: Registry) -> dict[str, Component]:
     chosen: dict[str, Component] = {}
     problems: list[BadInput] = []
-    for kind in kinds:
+    for kind in _kinds(recipe):
         choice = getattr(recipe, kind)
         try:
-            component = catalogue.resolve(kind, choice.name)  # type: ignore[arg-type]
+            component = catalogue.resolve(kind, choice.name, asked=f"{kind}.name" in given)  # type: ignore[arg-type]
+            require(component.owned.spec, component.owned.distribution)
             chosen[kind] = _with_options(component, choice.options)
         except BadInput as error:
             problems.append(error)
@@ -159,6 +164,14 @@ def _resolve(recipe: Recipe, variant: VariantSpec, catalogue: Registry) -> dict[
     if problems:
         raise BadInput("\n".join(p.message for p in problems), "; ".join(p.hint for p in problems if p.hint))
     return chosen
+
+
+def _kinds(recipe: Recipe) -> list[str]:
+    """The kinds of components that a recipe needs."""
+    variant = SPECS[recipe.variant]
+    if recipe.mllm is not None:
+        return ["mllm"] + ["fusion"] * variant.late + ["loss"]
+    return ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early + ["fusion"] * variant.late + ["loss"]
 
 
 def _with_options(component: Component, options: dict[str, Any]) -> Component:
@@ -173,76 +186,60 @@ def _with_options(component: Component, options: dict[str, Any]) -> Component:
     return replace(component, reference=name if value is None else f"{name}:{value}")
 
 
-def _refuse_variant(plan: Plan, variant: VariantSpec, given: Collection[str]) -> None:
-    recipe = plan.recipe
-    for kind, used in (("vision", variant.image), ("connector", variant.early)):
-        if f"{kind}.name" in given and not used:
-            plan.notes.append(f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out")
-    if variant.micl and recipe.loss.name == "infonce":
-        plan.notes.append(f"loss infonce does not train the visual view of variant {recipe.variant}; notellm2 does")
-    if "fusion.name" in given and not variant.late and recipe.fusion.name != "none":
-        better = {"basic": "late_early_fusion", "micl": "notellm2"}.get(recipe.variant, "notellm2")
-        plan.refusals.append(
-            Mismatch(
-                f"variant {recipe.variant} has no late fusion, and fusion {recipe.fusion.name} was asked for",
-                f"--variant {better}, or --fusion none",
-            )
-        )
-    if variant.late and recipe.fusion.name == "none":
-        same = {"notellm2": "micl", "late_early_fusion": "basic"}.get(recipe.variant, "text_only")
-        plan.refusals.append(
-            Mismatch(
-                f"variant {recipe.variant} is late fusion, and fusion none was asked for",
-                f"--variant {same}, or --fusion gate",
-            )
-        )
+def _cards(recipe: Recipe, chosen: dict[str, Component]) -> Plan:
+    """The plan with what the components say of themselves; a connector or fusion that does not fit says why."""
+    variant = SPECS[recipe.variant]
+    if "mllm" in chosen:
+        whole = chosen["mllm"].card()
+        assert isinstance(whole, MLLMCard)
+        plan = Plan(recipe, chosen, whole.llm, whole.vision if variant.image else None)
+        plan.connector = ConnectorCard(whole.tokens, whole.connector_parameters) if variant.early else None
+    else:
+        llm = chosen["llm"].card()
+        assert isinstance(llm, LLMCard)
+        vision = chosen["vision"].card() if "vision" in chosen else None
+        assert vision is None or isinstance(vision, VisionCard)
+        plan = Plan(recipe, chosen, llm, vision)
+        plan.connector = _joint_card(plan, "connector")
+    plan.fusion = _joint_card(plan, "fusion")
+    return plan
 
 
-def _with_image(plan: Plan, variant: VariantSpec, llm: LLMCard) -> None:
-    chosen, recipe = plan.components, plan.recipe
-    vision = chosen["vision"].card()
-    assert isinstance(vision, VisionCard)
-    shape = f"{vision.image_size} px → {vision.tokens} × {vision.token_width}"
-    plan.rows.insert(0, _row("vision", chosen["vision"], shape, vision.parameters, recipe.vision.tune))
-    fit = getattr(chosen["vision"].config(), "fit", None)
-    if fit == "crop":
-        plan.notes.append(
-            "pictures that are not square lose their ends (centre crop); --set vision.fit=pad keeps them whole"
-        )
-    if variant.early:
-        card = _joint_card(plan, "connector", vision, llm)
-        if isinstance(card, ConnectorCard):
-            plan.image_tokens = card.tokens
-            plan.longest += card.tokens
-            shape = f"{vision.tokens} × {vision.token_width} → {card.tokens} × {llm.input_width}"
-            plan.rows.insert(1, _row("connector", chosen["connector"], shape, card.parameters, "full"))
-    if variant.late:
-        fusion = _joint_card(plan, "fusion", vision, llm)
-        if isinstance(fusion, FusionCard):
-            shape = f"{llm.output_width} + {vision.pooled_width} → {llm.output_width}"
-            plan.rows.append(_row("fusion", chosen["fusion"], shape, fusion.parameters, "full"))
-
-
-def _joint_card(plan: Plan, kind: str, vision: VisionCard, llm: LLMCard) -> Any:
-    component = plan.components[kind]
-    target = component.owned.spec.card
-    if target is None:
+def _joint_card(plan: Plan, kind: str) -> Any:
+    component, vision = plan.components.get(kind), plan.vision
+    if component is None or vision is None:
+        return None
+    if component.owned.spec.card is None:
         raise BadInput(f"{kind} {component.reference} declares no card", "its plug-in must name one in its spec")
-    rule: Callable[..., Any] = component.load(target)
     try:
-        return rule(component.config(), vision, llm)
+        return component.load(component.owned.spec.card)(component.config(), vision, plan.llm)
     except Mismatch as refusal:
         plan.refusals.append(refusal)
         return None
 
 
-def _row(part: str, component: Component, shape: str, parameters: int, tune: str) -> Row:
-    return Row(
-        part,
-        component.reference,
-        shape,
-        parameters,
-        parameters if tune == "full" else 0,
-        str(component.weights),
-        component.licence,
-    )
+def _rows(plan: Plan) -> list[Row]:
+    recipe, llm, vision = plan.recipe, plan.llm, plan.vision
+    rows = []
+    if vision is not None:
+        shape = f"{vision.image_size} px → {vision.tokens} × {vision.token_width}"
+        rows.append(_row(plan, "vision", shape, vision.parameters, recipe.vision.tune))
+    if vision is not None and plan.connector is not None:
+        shape = f"{vision.tokens} × {vision.token_width} → {plan.connector.tokens} × {llm.input_width}"
+        rows.append(_row(plan, "connector", shape, plan.connector.parameters, "full"))
+    shape = f"{llm.input_width} → {llm.output_width} · {llm.layers} layers"
+    rows.append(_row(plan, "llm", shape, llm.parameters, recipe.llm.tune))
+    if vision is not None and plan.fusion is not None:
+        late = vision.pooled_width or f"{vision.tokens} × {vision.token_width}"
+        shape = f"{llm.output_width} + {late} → {llm.output_width}"
+        rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, "full"))
+    if width := recipe.head.width:
+        size = llm.output_width * width
+        rows.append(Row("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
+    return [*rows, Row("loss", plan.components["loss"].reference, "", 1, 1)]
+
+
+def _row(plan: Plan, part: str, shape: str, parameters: int, tune: str) -> Row:
+    component = plan.components[part if part in plan.components else "mllm"]
+    trained = parameters if tune == "full" else 0
+    return Row(part, component.reference, shape, parameters, trained, str(component.weights), component.licence)

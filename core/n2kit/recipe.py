@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from n2kit.errors import BadInput
 
 VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
-CHOICES = ("llm", "vision", "connector", "fusion", "loss")
+CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
 PROJECT_FILE = Path("n2kit.yaml")
 
 
@@ -79,10 +79,14 @@ class Recipe(Settings):
 
     llm: Backbone = Backbone(name="qwen", tune="full")
     vision: Backbone = Backbone(name="siglip")
+    mllm: Choice | None = Field(
+        None, description="a multimodal LLM in place of llm, vision and connector; their `tune` still holds"
+    )
     connector: Choice = Choice(name="qformer")
     fusion: Choice = Choice(name="gate")
     loss: Choice = Choice(name="notellm2")
     variant: VariantName = "notellm2"
+    licences: list[str] | None = Field(None, description="the only licences of weights to allow; null: any")
     head: Head = Head()
     prompt: Prompt = Prompt()
     train: Train = Train()
@@ -197,7 +201,8 @@ def _overlay(merged: dict[str, Any], origin: dict[str, str], entries: Iterable[t
         node = merged
         for parent in parents:
             if not isinstance(node.get(parent), dict):
-                node[parent] = Recipe.model_fields[parent].default.model_dump() if parent in CHOICES else {}
+                default = Recipe.model_fields[parent].default if parent in CHOICES else None
+                node[parent] = default.model_dump() if default else {}
             node = node[parent]
         if parents and parents[0] in CHOICES and last == "name" and node.get("name") != value:
             for stale in set(node) - {"tune"}:

@@ -17,13 +17,13 @@ from typing import Any
 
 import yaml
 
-from n2kit.cards import CARDS, KINDS, Kind, LLMCard, Variant, VisionCard
+from n2kit.cards import CARDS, KINDS, Card, Kind, Variant
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.files import read_json
-from n2kit.manager import Manager, Owned, load_target, manager, nearest, require
+from n2kit.manager import OWN, Manager, Owned, load_target, manager, nearest, require
 from n2kit.weights import SCHEMES, Weights
 
-BACKBONES: tuple[Kind, ...] = ("llm", "vision")
+BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
 
 
@@ -36,7 +36,7 @@ class Component:
     owned: Owned
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: Weights = field(default_factory=lambda: Weights("random"))
-    declared: VisionCard | LLMCard | None = None
+    declared: Card | None = None
     licence: str | None = None
 
     def config(self) -> Any:
@@ -63,7 +63,7 @@ class Component:
         require(self.owned.spec, self.owned.distribution)
         return self.load(self.owned.spec.target)
 
-    def card(self) -> VisionCard | LLMCard:
+    def card(self) -> Card:
         """Facts for the plan: what the catalogue or the plug-in declares, else what the weights' own configuration says."""
         if self.declared is not None:
             return self.declared
@@ -112,8 +112,12 @@ class Registry:
         listed = {str(k): _variant(kind, v) for k, v in (alias or {}).get("variants", {}).items()}
         return listed | {k: v for k, v in (dict(owned.spec.variants) if owned else {}).items() if k not in listed}
 
-    def resolve(self, kind: Kind, text: str) -> Component:
-        """Raises BadInput for an unknown name, Unavailable for a known one that is not installed."""
+    def resolve(self, kind: Kind, text: str, *, asked: bool = True) -> Component:
+        """What `text` stands for. A name that nobody `asked` for is a default: n2kit's own, whoever else has the name.
+
+        Raises:
+            BadInput: an unknown name, or one of two owners. Unavailable: a known plug-in that is not installed.
+        """
         reference, source = _split_source(text.strip())
         if not reference:
             raise BadInput(f"no {kind} given", f"n2kit ls {kind}")
@@ -126,7 +130,7 @@ class Registry:
         ):
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
-        owned = self.plugins.find(kind, alias["component"] if alias else name)
+        owned = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if asked else OWN)
         if owned is None:
             raise self._unknown(kind, name)
         component = self._with_variant(kind, name, variant, alias, owned, source is not None)
@@ -206,7 +210,7 @@ def registry() -> Registry:
     return Registry(manager())
 
 
-def check_card(reference: str, declared: VisionCard | LLMCard | None, measured: VisionCard | LLMCard) -> None:
+def check_card(reference: str, declared: Card | None, measured: Card) -> None:
     """Raises Mismatch if loaded weights are not what the catalogue said they are."""
     if declared is None or declared == measured:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -41,12 +41,13 @@ class Batch:
     seen: VisionOut | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        def move(value: Any) -> Any:
-            return None if value is None else value.to(device)
+        def move(value: Tensor) -> Tensor:
+            return value.to(device)
 
-        seen = None if self.seen is None else type(self.seen)(*map(move, self.seen))
+        seen = None if self.seen is None else self.seen.map(move)
+        pixels = None if self.pixels is None else move(self.pixels)
         tensors = {k: getattr(self, k).to(device) for k in ("ids", "final", "visual", "rows", "in_prompt")}
-        return Batch(**tensors, pixels=move(self.pixels), seen=seen)
+        return Batch(**tensors, pixels=pixels, seen=seen)
 
 
 def collate(sequences: Sequence[TokenRow], shown: Sequence[int]) -> Batch:

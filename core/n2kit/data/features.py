@@ -22,11 +22,7 @@ def look(vision: VisionEncoder, pixels: Tensor) -> VisionOut:
     """The encoder's output for pixels [I, 3, H, W]; on a CPU, where it is frozen, a few pictures at a time."""
     if pixels.device.type != "cpu" or not vision.frozen or len(pixels) <= IMAGES_TOGETHER:
         return vision(pixels)  # type: ignore[no-any-return]
-    outs = [vision(some) for some in pixels.split(IMAGES_TOGETHER)]
-    masks = [o.mask for o in outs if o.mask is not None]
-    return VisionOut(
-        torch.cat([o.tokens for o in outs]), torch.cat([o.pooled for o in outs]), torch.cat(masks) if masks else None
-    )
+    return VisionOut.merge([vision(some) for some in pixels.split(IMAGES_TOGETHER)], torch.cat)
 
 
 class FeatureCache:
@@ -36,7 +32,7 @@ class FeatureCache:
         if not vision.frozen:
             raise ValueError("only a frozen encoder's output can be kept")
         self.vision, self.max_bytes, self.bytes = vision, max_bytes, 0
-        self.kept: dict[str, tuple[Tensor, ...]] = {}
+        self.kept: dict[str, VisionOut] = {}
 
     def __contains__(self, path: object) -> bool:
         return path in self.kept
@@ -45,21 +41,20 @@ class FeatureCache:
         """Output for `paths`, in their order; what is not kept yet is computed from `pixels` (path → [3, H, W])."""
         fresh = self._compute(paths, pixels)
         rows = [self.kept.get(i) or fresh[i] for i in paths]
-        tokens, pooled, *mask = (torch.stack(column) for column in zip(*rows, strict=True))
-        return VisionOut(tokens, pooled, mask[0] if mask else None)
+        return VisionOut.merge(rows, torch.stack)
 
-    def _compute(self, paths: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+    def _compute(self, paths: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, VisionOut]:
         missing = [i for i in dict.fromkeys(paths) if i not in self.kept]
         if not missing:
             return {}
         device = next(self.vision.parameters()).device
         with torch.no_grad():
             out = look(self.vision, torch.stack([pixels[i] for i in missing]).to(device))
-        columns = [c.float().cpu() for c in out[:2]] + ([out.mask.cpu()] if out.mask is not None else [])
+        out = VisionOut(out.tokens.float(), None if out.pooled is None else out.pooled.float(), out.mask)
         fresh = {}
         for position, path in enumerate(missing):
-            row = tuple(c[position].clone() for c in columns)
-            size = sum(t.nbytes for t in row)
+            row = out.map(lambda t, position=position: t[position].cpu().clone())  # type: ignore[misc]
+            size = sum(t.nbytes for t in row if t is not None)
             if self.bytes + size <= self.max_bytes:
                 self.kept[path] = row
                 self.bytes += size

@@ -1,0 +1,83 @@
+"""What a training will take of a device's memory, estimated from cards; no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from n2kit.plan import Plan
+
+GB = 1e9
+FLOAT = 4  # bytes: trained weights, their gradients and AdamW's two moments are float32
+# Bytes that a transformer layer keeps for the backward pass, for each token and each unit of width: attention without a
+# score matrix, and a gated feed-forward layer of 3 to 4 times the width (after arXiv 2205.05198, section 4.1).
+KEPT = {"bf16": 50, "fp32": 100}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `certain` is arithmetic; `activations` is an estimate for `batch_size` pairs of longest rows."""
+
+    weights: float
+    gradients: float
+    optimiser: float
+    activations: float
+    batch_size: int
+    precision: str
+
+    @property
+    def certain(self) -> float:
+        return self.weights + self.gradients + self.optimiser
+
+    @property
+    def total(self) -> float:
+        return self.certain + self.activations
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = {k: round(v / GB, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        return facts | {"total": round(self.total / GB, 3), "unit": "GB"}
+
+
+def estimate(plan: Plan) -> Memory:
+    """The memory of a training by the plan's recipe."""
+    settings = plan.recipe.train
+    precision = "fp32" if settings.precision == "fp32" else "bf16"
+    return Memory(
+        weights=float(plan.parameters * FLOAT),
+        gradients=float(plan.trainable * FLOAT),
+        optimiser=float(plan.trainable * FLOAT * 2),
+        activations=float(2 * settings.batch_size * _per_item(plan, precision)),
+        batch_size=settings.batch_size,
+        precision=precision,
+    )
+
+
+def _per_item(plan: Plan, precision: str) -> float:
+    """Bytes that one item's forward pass keeps; a frozen vision encoder keeps nothing."""
+    llm, vision = plan.llm, plan.vision
+    kept = plan.longest * llm.layers * llm.output_width * KEPT[precision]
+    if vision is not None and plan.recipe.vision.tune == "full":
+        layers = vision.parameters / (12 * vision.token_width**2)  # of a ViT of this size
+        kept += int(vision.tokens * layers * vision.token_width * KEPT[precision])
+    return kept
+
+
+def batch_that_fits(plan: Plan, memory: float) -> int:
+    """The most pairs a step that fit; at least 2, which is the fewest that training takes."""
+    use = plan.memory
+    return max(2, int((memory - use.certain) * use.batch_size / use.activations))
+
+
+def device_memory() -> tuple[float, str]:
+    """Bytes of the device that would train here (the first GPU, else main memory), and what it is."""
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        size, comma, name = found.stdout.partition("\n")[0].partition(", ")
+        if found.returncode == 0 and comma and size.isdigit():
+            return float(int(size) * 1024**2), name
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")), "main memory"

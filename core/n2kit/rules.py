@@ -1,0 +1,144 @@
+"""The rules that accept or refuse a combination: pure arithmetic over cards, no torch. Each refusal: both sides, numbers, a fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from n2kit.errors import Mismatch
+from n2kit.memory import GB, batch_that_fits
+from n2kit.plan import SUFFIX_TOKENS, Plan
+
+
+def apply(plan: Plan, given: Collection[str], memory: float | None) -> None:
+    """Add to a plan what its combination is refused for, and what its user should know."""
+    for rule in RULES:
+        plan.refusals.extend(rule(plan))
+    plan.refusals.extend(_ignored_fusion(plan, given))
+    plan.notes.extend(_notes(plan, given))
+    if memory is not None:
+        plan.refusals.extend(_memory(plan, memory))
+        if not plan.refusals and plan.memory.total > memory:
+            plan.notes.append(
+                f"training may take {plan.memory.total / GB:.1f} GB, and the device has {memory / GB:.1f}: "
+                f"--set train.batch_size={batch_that_fits(plan, memory)} fits"
+            )
+
+
+def embeds(plan: Plan) -> Iterator[Mismatch]:
+    """Visual tokens and our own words have no ids: the LLM must read embeddings."""
+    if not plan.llm.embeds:
+        yield Mismatch(
+            f"{plan.name('llm')} reads token ids alone (no gradient through embeddings), and n2kit joins embeddings",
+            "another language model; n2kit ls llm",
+        )
+
+
+def causal(plan: Plan) -> Iterator[Mismatch]:
+    """The image's compressed word must not see the text that comes after it."""
+    if plan.variant.micl and not plan.llm.causal:
+        other = "late_early_fusion" if plan.variant.late else "basic"
+        yield Mismatch(
+            f"variant {plan.recipe.variant} needs a causal LLM, and {plan.name('llm')} reads both ways",
+            f"--variant {other}, or a causal language model",
+        )
+
+
+def pooled(plan: Plan) -> Iterator[Mismatch]:
+    """Most late fusions read one vector an image."""
+    if plan.fusion is None or plan.vision is None or plan.vision.pooled_width:
+        return
+    if plan.fusion.pooled:
+        early = {"notellm2": "micl", "late_early_fusion": "basic"}.get(plan.recipe.variant)
+        yield Mismatch(
+            f"{plan.name('fusion')} reads a pooled image vector, and {plan.name('vision')} gives "
+            f"{plan.vision.tokens} tokens and none",
+            "--fusion cross-attention" + (f", or --variant {early}" if early else ""),
+        )
+
+
+def tokens(plan: Plan) -> Iterator[Mismatch]:
+    """The longest row must fit the LLM's context."""
+    context = plan.llm.context
+    if plan.longest <= context:
+        return
+    room = context - SUFFIX_TOKENS - plan.image_tokens
+    fewer = f"--connector qformer:{max(1, context - SUFFIX_TOKENS - plan.recipe.prompt.body_tokens)} or fewer"
+    yield Mismatch(
+        f"a row may take {plan.longest} tokens ({plan.image_tokens} of them an image), and {plan.name('llm')} reads {context}",
+        f"--set prompt.body_tokens={room}" if room >= 64 else f"{fewer}, or a smaller prompt.body_tokens",
+    )
+
+
+def attention(plan: Plan) -> Iterator[Mismatch]:
+    """An attention implementation that is asked for must be one of the model's."""
+    options = plan.recipe.mllm.options if plan.recipe.mllm else plan.recipe.llm.options
+    wanted, there = options.get("attention"), plan.llm.attention
+    if wanted is not None and wanted not in there:
+        offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
+        yield Mismatch(f"attention {wanted} was asked for, and {plan.name('llm')} {offer}", "leave llm.attention out")
+
+
+def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
+    """A variant with late fusion needs one."""
+    if plan.variant.late and plan.recipe.fusion.name == "none":
+        same = {"notellm2": "micl", "late_early_fusion": "basic"}.get(plan.recipe.variant, "text_only")
+        yield Mismatch(
+            f"variant {plan.recipe.variant} is late fusion, and fusion none was asked for",
+            f"--variant {same}, or --fusion gate",
+        )
+
+
+def licence(plan: Plan) -> Iterator[Mismatch]:
+    """Only the licences that the user allows, where a list is given."""
+    allowed = plan.recipe.licences
+    if allowed is None:
+        return
+    for row in plan.rows:
+        if row.weights != "random" and (row.licence or "unknown") not in allowed:
+            yield Mismatch(
+                f"{row.part} {row.name} is under licence {row.licence or 'unknown'}, and licences allows {', '.join(allowed)}",
+                "other weights, or add the licence to `licences`",
+            )
+
+
+RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
+    embeds, causal, pooled, tokens, attention, fusion_of_variant, licence,
+)  # fmt: skip
+
+
+def _memory(plan: Plan, device: float) -> Iterator[Mismatch]:
+    """What is certain (weights, gradients, optimiser) must fit; activations are an estimate, and get a note."""
+    sure = plan.memory.certain
+    if sure > device:
+        frozen = plan.memory.weights <= device and plan.recipe.llm.tune == "full"
+        yield Mismatch(
+            f"weights, gradients and optimiser take {sure / GB:.1f} GB in training, and the device has {device / GB:.1f}",
+            "--set llm.tune=frozen" if frozen else "a smaller model, or a larger device",
+        )
+
+
+def _ignored_fusion(plan: Plan, given: Collection[str]) -> Iterator[Mismatch]:
+    recipe = plan.recipe
+    if "fusion.name" in given and not plan.variant.late and recipe.fusion.name != "none":
+        better = {"basic": "late_early_fusion", "micl": "notellm2"}.get(recipe.variant, "notellm2")
+        yield Mismatch(
+            f"variant {recipe.variant} has no late fusion, and fusion {recipe.fusion.name} was asked for",
+            f"--variant {better}, or --fusion none",
+        )
+
+
+def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
+    recipe, variant = plan.recipe, plan.variant
+    for kind, used in (("vision", variant.image), ("connector", variant.early)):
+        if f"{kind}.name" in given and not used:
+            yield f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out"
+    if recipe.mllm is not None:
+        left = [k for k in ("llm", "vision", "connector") if f"{k}.name" in given]
+        if left:
+            yield f"mllm {recipe.mllm.name} brings its own {', '.join(left)}: what was named is left out"
+    if plan.vision is not None:
+        owner = plan.components.get("vision", plan.components.get("mllm"))
+        if owner is not None and getattr(owner.config(), "fit", None) == "crop":
+            yield "pictures that are not square lose their ends (centre crop); --set vision.fit=pad keeps them whole"
+    if variant.micl and recipe.loss.name not in ("notellm2", "matryoshka"):
+        yield f"loss {recipe.loss.name} does not train the visual view of variant {recipe.variant}; notellm2 does"
