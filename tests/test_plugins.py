@@ -153,7 +153,8 @@ def test_users_may_add_to_the_catalogue(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
         "llm:\n  house:\n    component: llama\n    variants:\n      v1: {weights: 'file:/models/house'}\n"
-        "known_plugins:\n  audio-llm: pip install n2kit-audio\n"
+        "known_plugins:\n"
+        "  audio-llm: {distribution: n2kit-audio, install: pip install n2kit-audio}\n"
     )
     catalogue = Registry(manager(), [file])
     component = catalogue.resolve("llm", "house")

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import count, document, error, say, table
-
-if TYPE_CHECKING:
-    from n2kit.plan import Plan
+from n2kit_cli.output import document, say
+from n2kit_cli.plan import refuse, show, slug
 
 MODELS = Path("models")
 MANIFEST = "manifest.json"
 
 
 def build(
-    combination: Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")] = None,
-    llm: Annotated[str | None, typer.Option(help="Language model: NAME[:VARIANT][@SOURCE]; n2kit ls llm.")] = None,
-    vision: Annotated[str | None, typer.Option(help="Vision encoder; n2kit ls vision.")] = None,
-    connector: Annotated[
-        str | None, typer.Option(help="qformer, mlp, linear; qformer:16 for 16 tokens an image.")
-    ] = None,
-    fusion: Annotated[str | None, typer.Option(help="Late fusion: gate, none.")] = None,
-    loss: Annotated[str | None, typer.Option(help="notellm2, infonce.")] = None,
-    variant: Annotated[
-        str | None,
-        typer.Option(help="notellm2, micl, late_early_fusion, only_late_fusion, basic, text_only, image_only."),
-    ] = None,
+    combination: options.Combination = None,
+    llm: options.LLMName = None,
+    vision: options.VisionName = None,
+    mllm: options.MLLMName = None,
+    connector: options.ConnectorName = None,
+    fusion: options.FusionName = None,
+    loss: options.LossName = None,
+    variant: options.VariantName = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bundle's folder; default models/ID.")] = None,
@@ -52,7 +46,7 @@ def build(
     from n2kit.plan import make_plan, parse_id
     from n2kit.recipe import given, parse_sets, resolve
 
-    named = given(llm=llm, vision=vision, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     combined = parse_id(combination) if combination else {}
     resolved = resolve({**combined, **named, **parse_sets(sets or [])}, file=recipe)
     plan = make_plan(resolved.recipe, given=resolved.origin)
@@ -60,10 +54,7 @@ def build(
         show(plan)
     elif dry_run or plan.refusals:
         document(plan.to_dict())
-    if plan.refusals:
-        for refusal in plan.refusals:
-            error(refusal.message, refusal.hint)
-        raise typer.Exit(2)
+    refuse(plan)
     if dry_run:
         return
     folder = out or MODELS / slug(plan.id)
@@ -78,23 +69,3 @@ def build(
     if json:
         document(plan.to_dict() | {"bundle": str(folder), "fingerprint": manifest.fingerprint})
     say(f"wrote {folder} (model {manifest.fingerprint})")
-
-
-def show(plan: Plan) -> None:
-    """The plan as a table, and its sums."""
-    rows = [(r.part, r.name, r.shape, count(r.parameters), count(r.trainable)) for r in plan.rows]
-    table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
-    print(
-        f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
-        f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory.total / 1e9:.2f} GB to train"
-    )
-    for row in plan.rows:
-        if row.weights != "random":
-            print(f"{row.part}: {row.weights}" + (f", {row.licence}" if row.licence else ""))
-    for note in plan.notes:
-        say(f"note: {note}")
-
-
-def slug(name: str) -> str:
-    """A combination's id as a folder name."""
-    return "".join(c if c.isalnum() or c in "._-+" else "-" for c in name)[:120]

@@ -10,12 +10,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from typing import Annotated
 
 import typer
 
 from n2kit import __version__
 from n2kit.errors import N2kitError
-from n2kit_cli import build, config, demo, doctor, embed, evaluate, index, ls, plugins, recommend, train
+from n2kit_cli import build, card, config, demo, doctor, embed, evaluate, index, ls, plan, plugins, recommend, train
 from n2kit_cli.output import error, say
 
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
@@ -38,12 +39,25 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    disable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--disable-plugin", help="Leave a plug-in out, by name or distribution; repeatable. Or N2KIT_PLUGINS=-NAME."
+        ),
+    ] = None,
 ) -> None:
     """Join any language model with any vision encoder into one item embedding model."""
+    if disable:  # by the environment, so that it holds in child processes too
+        from n2kit.manager import disabled_too
+
+        disabled_too(disable)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "plan": plan.plan,
     "build": build.build,
     "train": train.train,
     "embed": embed.embed,
@@ -57,6 +71,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(plugins.app, name="plugins")
+app.add_typer(card.app, name="card")
 app.add_typer(config.app, name="config")
 
 
@@ -130,7 +145,7 @@ def _bug(problem: Exception) -> int:
 
 def _commands_of_plugins(arguments: list[str]) -> None:
     """Add the command of a plug-in (group `n2kit.commands`) that is being called, and import no other."""
-    if arguments and arguments[0] not in {*COMMANDS, "plugins", "config"}:
+    if arguments and arguments[0] not in {*COMMANDS, "plugins", "card", "config"}:
         for point in entry_points(group="n2kit.commands", name=arguments[0]):
             app.add_typer(point.load(), name=point.name)
 

@@ -56,6 +56,23 @@ Sets = Annotated[
 ]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A YAML file of settings.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.")]
+LLMName = Annotated[str | None, typer.Option("--llm", help="Language model: NAME[:VARIANT][@SOURCE]; n2kit ls llm.")]
+VisionName = Annotated[str | None, typer.Option("--vision", help="Vision encoder; n2kit ls vision.")]
+MLLMName = Annotated[
+    str | None, typer.Option("--mllm", help="A multimodal LLM in place of llm, vision and connector; n2kit ls mllm.")
+]
+ConnectorName = Annotated[
+    str | None, typer.Option("--connector", help="qformer:16 for 16 tokens an image; n2kit ls connector.")
+]
+FusionName = Annotated[str | None, typer.Option("--fusion", help="Late fusion; n2kit ls fusion.")]
+LossName = Annotated[str | None, typer.Option("--loss", help="n2kit ls loss.")]
+VariantName = Annotated[
+    str | None,
+    typer.Option(
+        "--variant", help="notellm2, micl, late_early_fusion, only_late_fusion, basic, text_only, image_only."
+    ),
+]
+Combination = Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Items at a time.")]
 Compute = Annotated[
     Precision, typer.Option("--precision", help="auto takes bf16 only where this machine is faster with it.")

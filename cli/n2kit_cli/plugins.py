@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from n2kit.errors import BadInput
 from n2kit_cli import options
-from n2kit_cli.output import document, say, table
+from n2kit_cli.output import document, progress, say, table
 
 app = typer.Typer(
     help="Installed plug-ins: what they bring, and which are broken.", no_args_is_help=True, rich_markup_mode=None
@@ -30,7 +32,7 @@ def list_(json: options.Json = False) -> None:
         document([_facts(p) for p in found])
         return
     rows = [
-        (p.name, f"{p.distribution} {p.version}", ", ".join(f"{s.kind}:{s.name}" for s in p.specs), p.problem or "ok")
+        (p.name, f"{p.distribution} {p.version}", ", ".join(f"{s.kind}:{s.name}" for s in p.specs), p.state)
         for p in found
     ]
     table(("plug-in", "distribution", "brings", "state"), rows)
@@ -44,11 +46,16 @@ def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: o
     Examples:
       n2kit plugins info connectors
     """
-    plugin = _find(name)
+    found = _find(name)
+    if len(found) > 1:
+        raise BadInput(
+            f"{name!r} stands for {len(found)} plug-ins", f"write one of: {', '.join(p.qualified for p in found)}"
+        )
+    plugin = found[0]
     if json:
         document(_facts(plugin) | {"components": [_component(s) for s in plugin.specs]})
         return
-    say(f"{plugin.name}: {plugin.distribution} {plugin.version}, module {plugin.module}, {plugin.problem or 'ok'}")
+    say(f"{plugin.name}: {plugin.distribution} {plugin.version}, module {plugin.module}, {plugin.state}")
     rows = [(s.kind, s.name, ", ".join(s.variants), s.summary, s.target) for s in plugin.specs]
     table(("kind", "name", "variants", "what", "class"), rows)
 
@@ -58,40 +65,104 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(help="Plug-ins or distributions; default: all.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Load each plug-in and all that its components name, in an interpreter of its own. Exit 1 if one fails.
+    """Hold each plug-in to the laws of n2kit.testing, in an interpreter of its own. Exit 1 if one fails.
 
     \b
     Examples:
-      n2kit plugins check
-      n2kit plugins check fusion --json
+      n2kit plugins check fusion
+      n2kit plugins check fusion faiss --json
     """
     from n2kit.manager import manager
     from n2kit.testing.probe import probe
 
-    chosen = [_find(n) for n in names] if names else manager().plugins
-    results = [probe(p) for p in chosen]
+    chosen = (
+        {p.qualified: p for name in names for p in _find(name)}
+        if names
+        else {p.qualified: p for p in manager().plugins}
+    )
+    results = []
+    with progress("check") as bar:
+        for number, plugin in enumerate(chosen.values(), 1):
+            results.append(probe(plugin))
+            bar(number, len(chosen), plugin.name)
     if json:
         document([vars(r) for r in results])
     else:
-        rows = [(r.plugin, r.distribution, "failed" if r.problems else "ok", "; ".join(r.problems)) for r in results]
-        table(("plug-in", "distribution", "state", "problems"), rows)
+        rows = [
+            (r.plugin, r.distribution, "failed" if r.problems else "ok", r.laws, "\n".join(r.problems)) for r in results
+        ]
+        table(("plug-in", "distribution", "state", "laws kept", "problems"), rows)
+        for hint in (h for r in results for h in r.hints):
+            say(f"hint: {hint}")
     if any(r.problems for r in results):
         raise typer.Exit(1)
 
 
-def _find(name: str) -> Any:
-    from n2kit.errors import BadInput
+@app.command()
+def known(json: options.Json = False) -> None:
+    """Plug-ins that are known, installed or not, with the line that installs them.
+
+    \b
+    Examples:
+      n2kit plugins known
+    """
+    from n2kit.manager import manager
+    from n2kit.registry import registry
+
+    there = {n for p in manager().plugins for n in (p.name, p.distribution)}
+    entries = [
+        {"name": name, "installed": name in there or entry.distribution in there} | vars(entry)
+        for name, entry in registry().known.items()
+    ]
+    if json:
+        document(entries)
+        return
+    rows = [(e["name"], e["brings"], e["summary"], "yes" if e["installed"] else e["install"]) for e in entries]
+    table(("plug-in", "brings", "what", "installed"), rows)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The component's name: what users will write for --vision and the like.")],
+    kind: Annotated[str, typer.Option(help="vision, llm, connector, fusion or loss.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The folder; default n2kit-NAME.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Write a complete plug-in package: module, model, tests that inherit the suite, README. It works as it is written.
+
+    \b
+    Examples:
+      n2kit plugins new grid --kind vision -o n2kit-grid
+      n2kit plugins new margin --kind loss --json
+    """
+    from n2kit.scaffold import write_package
+
+    folder = out or Path(f"n2kit-{name}")
+    files = write_package(name, kind, folder)
+    if json:
+        document({"folder": str(folder), "files": files})
+        return
+    say(f"wrote {len(files)} files; next:")
+    say(f"  pip install -e {folder} && pytest {folder} && n2kit plugins check n2kit-{name}")
+    print(folder)
+
+
+def _find(name: str) -> list[Any]:
+    """The plug-ins that a name stands for: all of a distribution, namesakes included."""
     from n2kit.manager import manager, nearest
 
-    found = [p for p in manager().plugins if name in (p.name, p.distribution, f"{p.distribution}/{p.name}")]
+    found = manager().named(name)
     if not found:
-        names = [p.name for p in manager().plugins]
-        raise BadInput(f"no plug-in {name!r} is installed", nearest(name, names) or f"installed: {', '.join(names)}")
-    return found[0]
+        names = {n for p in manager().plugins for n in (p.name, p.distribution)}
+        raise BadInput(
+            f"no plug-in {name!r} is installed", nearest(name, names) or f"installed: {', '.join(sorted(names))}"
+        )
+    return found
 
 
 def _facts(plugin: Any) -> dict[str, Any]:
-    facts = {k: getattr(plugin, k) for k in ("name", "distribution", "version", "module", "problem")}
+    names = ("name", "distribution", "version", "module", "problem", "warnings", "disabled")
+    facts = {k: getattr(plugin, k) for k in names}
     return facts | {"components": [f"{s.kind}:{s.name}" for s in plugin.specs]}
 
 
@@ -100,7 +171,8 @@ def _component(spec: Any) -> dict[str, Any]:
         k: getattr(spec, k)
         for k in ("kind", "name", "summary", "target", "config", "card", "model_types", "requires", "extra")
     } | {
+        "capabilities": sorted(spec.capabilities),
         "variants": {
             k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in spec.variants.items()
-        }
+        },
     }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import event, progress, say
+from n2kit_cli.plan import refuse
+
+if TYPE_CHECKING:
+    from n2kit.recipe import Recipe
 
 RUNS = Path("runs")
 
@@ -63,6 +67,7 @@ def train(
     }
     asked = {key: value for key, value in flags.items() if value is not None}
     resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
+    _refuse_if_too_large(resolved.recipe, device)
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient)
     options.dropped(pairs, positives.dropped)
@@ -91,6 +96,24 @@ def train(
         say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}")
     if not json:
         print(result.bundle)
+
+
+def _refuse_if_too_large(recipe: Recipe, device: str | None) -> None:
+    """Say at once, and not after an hour of reading, that a training cannot fit this machine."""
+    from n2kit.errors import N2kitError
+    from n2kit.memory import device_memory
+    from n2kit.plan import make_plan
+    from n2kit.rules import fit_memory
+
+    try:
+        plan = make_plan(recipe)
+    except N2kitError:
+        return  # a bundle holds its parts: where they came from need not be there any more
+    plan.refusals, plan.notes = [], []
+    fit_memory(plan, device_memory(device)[0])
+    for note in plan.notes:
+        say(f"note: {note}")
+    refuse(plan)
 
 
 def _reporter(bar: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from n2kit.cards import MLLMCard
+from n2kit.cards import Card, MLLMCard
 from n2kit.errors import Mismatch
 from n2kit.model import Model, Parts, Provenance
 from n2kit.parts import LLM, Fusion, Joined, Loss, Origin, VisionEncoder
@@ -96,15 +96,27 @@ def _taken_apart(plan: Plan) -> Parts:
     """A multimodal LLM's own three parts; of them, those that the variant uses."""
     component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
     joined: Joined = component.cls().create(Origin(component.config(), component.weights.locate()))
-    connector_parameters = sum(p.numel() for p in joined.connector.parameters())
-    measured = MLLMCard(joined.llm.card, joined.vision.card, joined.connector.tokens, connector_parameters)
-    check_card(component.reference, component.declared, measured)
+    check_card(component.reference, component.declared, card_of(joined))
     return Parts(
         joined.llm,
         loss_of(plan.components["loss"]),
         joined.vision if variant.image else None,
         joined.connector if variant.early else None,
     )
+
+
+def measured_card(component: Component) -> Card:
+    """Load a backbone and say what it is."""
+    return card_of(component.cls().create(Origin(component.config(), component.weights.locate())))
+
+
+def card_of(loaded: Any) -> Card:
+    """The measured card of a backbone, or of a multimodal LLM's three parts."""
+    if not isinstance(loaded, Joined):
+        card: Card = loaded.card
+        return card
+    parameters = sum(p.numel() for p in loaded.connector.parameters())
+    return MLLMCard(loaded.llm.card, loaded.vision.card, loaded.connector.tokens, parameters)
 
 
 def loss_of(component: Component) -> Loss:

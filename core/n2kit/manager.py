@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -15,10 +16,13 @@ import pluggy
 from packaging.requirements import Requirement
 
 from n2kit import hookspecs
-from n2kit.cards import KINDS, ComponentSpec, Kind
+from n2kit.cards import CAPABILITIES, KINDS, ComponentSpec, Kind
 from n2kit.errors import BadInput, Unavailable
+from n2kit.isolation import first_look
 
 GROUP = "n2kit"
+HOOK = "n2kit_"
+SELECT = "N2KIT_PLUGINS"
 OWN = "n2kit"  # the distribution of the plug-ins in this repository
 
 
@@ -32,6 +36,17 @@ class Plugin:
     module: str
     specs: list[ComponentSpec] = field(default_factory=list)
     problem: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    disabled: bool = False
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.distribution}/{self.name}"
+
+    @property
+    def state(self) -> str:
+        """`ok`, `disabled`, or what is wrong."""
+        return "disabled" if self.disabled else self.problem or "; ".join(self.warnings) or "ok"
 
 
 @dataclass(frozen=True)
@@ -51,23 +66,34 @@ class Manager:
         self.pluggy.add_hookspecs(hookspecs)
         points = entry_points(group=GROUP) if found is None else found
         unique = {(_owner(p)[0], p.name, p.value): p for p in points}  # an editable install may list its points twice
-        self.plugins = [self._load(p) for _, p in sorted(unique.items())]
+        wanted = Selection.read()
+        pairs = [(p, Plugin(p.name, *_owner(p), p.value)) for _, p in sorted(unique.items())]
+        for _, plugin in pairs:
+            plugin.disabled = not wanted.takes(plugin)
+        wanted.check([plugin for _, plugin in pairs])
+        enabled = [(p, plugin) for p, plugin in pairs if not plugin.disabled]
+        unsound = first_look([p for p, plugin in enabled if plugin.distribution != OWN])
+        for point, plugin in enabled:
+            plugin.problem = unsound.get(point.value) or self._load(point, plugin)
+        self.plugins = [plugin for _, plugin in pairs]
+        _warn_of_namesakes(self.plugins)
 
-    def _load(self, point: EntryPoint) -> Plugin:
-        distribution, version = _owner(point)
-        plugin = Plugin(point.name, distribution, version, point.value)
+    def _load(self, point: EntryPoint, plugin: Plugin) -> str | None:
+        """Take in one plug-in; what keeps it out, if anything does."""
         try:
             module = point.load()
             _check_api(module)
-            self.pluggy.register(module, name=f"{distribution}/{point.name}")
             plugin.specs = _components(module)
+            self.pluggy.register(module, name=plugin.qualified)
+            self.pluggy.check_pending()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plug-in may even call sys.exit while it is imported
-            if self.pluggy.has_plugin(f"{distribution}/{point.name}"):
-                self.pluggy.unregister(name=f"{distribution}/{point.name}")
-            plugin.problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        return plugin
+            if self.pluggy.has_plugin(plugin.qualified):
+                self.pluggy.unregister(name=plugin.qualified)
+            plugin.specs = []
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return None
 
     @property
     def hook(self) -> Any:
@@ -93,6 +119,41 @@ class Manager:
 
     def broken(self) -> list[Plugin]:
         return [p for p in self.plugins if p.problem]
+
+    def named(self, name: str) -> list[Plugin]:
+        """The plug-ins that a name, a distribution or `distribution/name` stands for."""
+        return [p for p in self.plugins if name in (p.name, p.distribution, p.qualified)]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which plug-ins to load: `N2KIT_PLUGINS=a,b` just these, `N2KIT_PLUGINS=-c` all others; names or distributions."""
+
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls) -> Selection:
+        names = [n.strip() for n in os.environ.get(SELECT, "").split(",") if n.strip()]
+        return cls(tuple(n for n in names if not n.startswith("-")), tuple(n[1:] for n in names if n.startswith("-")))
+
+    def takes(self, plugin: Plugin) -> bool:
+        names = {plugin.name, plugin.distribution, plugin.qualified}
+        return not names.intersection(self.without) and (not self.only or bool(names.intersection(self.only)))
+
+    def check(self, plugins: list[Plugin]) -> None:
+        """Raises BadInput for a name that no installed plug-in has."""
+        there = {n for p in plugins for n in (p.name, p.distribution, p.qualified)}
+        for name in (*self.only, *self.without):
+            if name not in there:
+                way = nearest(name, there) or "n2kit plugins list shows what is installed"
+                raise BadInput(f"{SELECT} or --disable-plugin names {name!r}, and no plug-in is called so", way)
+
+
+def disabled_too(names: Iterable[str]) -> None:
+    """Leave these plug-ins out from now on, in this process and in its children."""
+    os.environ[SELECT] = ",".join([*filter(None, [os.environ.get(SELECT)]), *(f"-{name}" for name in names)])
+    manager.cache_clear()
 
 
 @functools.cache
@@ -158,11 +219,39 @@ def _check_api(module: ModuleType) -> None:
 
 
 def _components(module: ModuleType) -> list[ComponentSpec]:
+    hooks = {name for name in vars(hookspecs) if name.startswith(HOOK)}
+    mine = {name for name in vars(module) if name.startswith(HOOK) and callable(getattr(module, name))}
+    if unknown := sorted(mine - hooks):
+        raise TypeError(f"there is no hook {unknown[0]}; {nearest(unknown[0], hooks) or 'see n2kit.hookspecs'}")
+    if not mine:
+        raise TypeError("implements no hook; n2kit_register_components is the usual one")
     register = getattr(module, "n2kit_register_components", None)
-    specs = list(register()) if register else []
+    specs = register() if register else []
+    if not isinstance(specs, list | tuple):
+        raise TypeError(f"n2kit_register_components returned {type(specs).__name__}, not a list of ComponentSpec")
+    seen: set[tuple[str, str]] = set()
     for spec in specs:
         if not isinstance(spec, ComponentSpec):
             raise TypeError(f"n2kit_register_components returned {type(spec).__name__}, not ComponentSpec")
         if spec.kind not in KINDS:
-            raise TypeError(f"component {spec.name!r} has unknown kind {spec.kind!r}")
-    return specs
+            raise TypeError(f"component {spec.name!r} has unknown kind {spec.kind!r}; kinds: {', '.join(KINDS)}")
+        if (spec.kind, spec.name) in seen:
+            raise TypeError(f"registers {spec.kind} {spec.name!r} twice")
+        if unknown := sorted(set(spec.capabilities) - set(CAPABILITIES[spec.kind])):
+            offer = ", ".join(CAPABILITIES[spec.kind]) or "none"
+            raise TypeError(f"{spec.kind} {spec.name!r} declares capability {unknown[0]!r}; there are: {offer}")
+        seen.add((spec.kind, spec.name))
+    return list(specs)
+
+
+def _warn_of_namesakes(plugins: list[Plugin]) -> None:
+    """Say on each plug-in whose names it shares; both keep working under `distribution/name`."""
+    for plugin in plugins:
+        others = [p for p in plugins if p is not plugin and not p.problem and not p.disabled]
+        for other in others:
+            if other.name == plugin.name:
+                plugin.warnings.append(f"plug-in name {plugin.name!r} is also that of {other.distribution}")
+            taken = {(s.kind, s.name) for s in other.specs}
+            shared = [f"{s.kind} {s.name!r}" for s in plugin.specs if (s.kind, s.name) in taken]
+            if shared:
+                plugin.warnings.append(f"{', '.join(shared)} also in {other.distribution}: write distribution/name")

@@ -72,9 +72,9 @@ def batch_that_fits(plan: Plan, memory: float) -> int:
     return max(2, int((memory - use.certain) * use.batch_size / use.activations))
 
 
-def device_memory() -> tuple[float, str]:
+def device_memory(device: str | None = None) -> tuple[float, str]:
     """Bytes of the device that would train here (the first GPU, else main memory), and what it is."""
-    if shutil.which("nvidia-smi"):
+    if shutil.which("nvidia-smi") and (device or "cuda").startswith("cuda"):
         command = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
         size, comma, name = found.stdout.partition("\n")[0].partition(", ")

@@ -126,14 +126,11 @@ def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
     return {"variant": variant} | dict(zip(kinds, pieces, strict=False))
 
 
-def make_plan(
-    recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None, memory: float | None = None
-) -> Plan:
+def make_plan(recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
     """Resolve a recipe's components and apply every rule of `n2kit.rules`.
 
     Args:
         given: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
-        memory: bytes of the device that trains; None: training elsewhere or not at all, no rule about it.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
@@ -144,7 +141,7 @@ def make_plan(
     chosen = _resolve(recipe, given, catalogue or registry())
     plan = _cards(recipe, chosen)
     plan.rows = _rows(plan)
-    apply(plan, given, memory)
+    apply(plan, given)
     return plan
 
 

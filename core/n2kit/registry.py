@@ -72,13 +72,23 @@ class Component:
         return self.load(self.owned.spec.card)(self.config(), lambda: self.weights.locate(["config.json"]))  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class Known:
+    """A plug-in that the catalogue knows: its distribution, what it brings (`vision:hello`), and how to install it."""
+
+    distribution: str
+    install: str
+    brings: str = ""
+    summary: str = ""
+
+
 class Registry:
     """The catalogue (built in, then the user's, then the project's file) over the installed plug-ins."""
 
     def __init__(self, plugins: Manager, layers: list[Path] | None = None) -> None:
         self.plugins = plugins
         self.aliases: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
-        self.known: dict[str, str] = {}
+        self.known: dict[str, Known] = {}
         self._merge(yaml.safe_load(_built_in()), "registry.yaml")
         for path in _override_files() if layers is None else layers:
             try:
@@ -91,8 +101,8 @@ class Registry:
     def _merge(self, content: Any, where: str) -> None:
         if not isinstance(content, dict):
             raise BadInput(f"{where}: expected a mapping of kinds", "see the registry.yaml that n2kit ships")
-        for package, pip_line in (content.get("known_plugins") or {}).items():
-            self.known[package] = pip_line
+        for name, entry in (content.get("known_plugins") or {}).items():
+            self.known[str(name)] = Known(**entry)
         for kind in KINDS:
             for name, entry in (content.get(kind) or {}).items():
                 if not isinstance(entry, dict) or "component" not in entry:
@@ -187,21 +197,26 @@ class Registry:
         return Component(kind, source, owned, {}, weights)
 
     def _unknown(self, kind: Kind, name: str) -> BadInput | Unavailable:
-        if name in self.known:
-            return Unavailable(f"{kind} {name!r} comes with a plug-in that is not installed", self.known[name])
-        for broken in self.plugins.broken():
-            if name in (broken.name, f"{broken.distribution}/{broken.name}"):
+        for plugin in self.plugins.plugins:
+            if name in (plugin.name, plugin.qualified) and plugin.disabled:
                 return Unavailable(
-                    f"plug-in {broken.distribution}/{broken.name} is broken: {broken.problem}",
-                    f"n2kit plugins check {broken.name}",
+                    f"plug-in {plugin.qualified} is disabled", "leave out --disable-plugin or N2KIT_PLUGINS"
                 )
+            if name in (plugin.name, plugin.qualified) and plugin.problem:
+                reason = f"plug-in {plugin.qualified} is broken: {plugin.problem}"
+                return Unavailable(reason, f"n2kit plugins check {plugin.qualified}")
+        if name in self.known:
+            return Unavailable(f"{kind} {name!r} comes with a plug-in that is not installed", self.known[name].install)
         for other in KINDS:
             if other != kind and name in self.names(other):
                 return BadInput(
                     f"{name!r} is a {other}, not a {kind}",
                     f"write --{other} {name}; n2kit ls {kind} lists {kind} names",
                 )
-        return BadInput(f"unknown {kind} {name!r}", nearest(name, self.names(kind)) or f"n2kit ls {kind}")
+        hint = nearest(name, self.names(kind)) or f"n2kit ls {kind}"
+        if broken := self.plugins.broken():
+            hint += f"; or does {' or '.join(p.qualified for p in broken)} bring it, which is broken?"
+        return BadInput(f"unknown {kind} {name!r}", hint)
 
 
 @functools.cache

@@ -9,19 +9,31 @@ from n2kit.memory import GB, batch_that_fits
 from n2kit.plan import SUFFIX_TOKENS, Plan
 
 
-def apply(plan: Plan, given: Collection[str], memory: float | None) -> None:
+def apply(plan: Plan, given: Collection[str]) -> None:
     """Add to a plan what its combination is refused for, and what its user should know."""
     for rule in RULES:
         plan.refusals.extend(rule(plan))
     plan.refusals.extend(_ignored_fusion(plan, given))
     plan.notes.extend(_notes(plan, given))
-    if memory is not None:
-        plan.refusals.extend(_memory(plan, memory))
-        if not plan.refusals and plan.memory.total > memory:
-            plan.notes.append(
-                f"training may take {plan.memory.total / GB:.1f} GB, and the device has {memory / GB:.1f}: "
-                f"--set train.batch_size={batch_that_fits(plan, memory)} fits"
-            )
+
+
+def fit_memory(plan: Plan, device: float) -> None:
+    """Add to a plan whether its training fits a device of so many bytes.
+
+    Weights, gradients and optimiser are arithmetic, and refused where they do not fit; activations are an estimate: a note.
+    """
+    use = plan.memory
+    if use.certain > device:
+        freeze = plan.recipe.llm.tune == "full" and use.weights <= device
+        message = f"weights, gradients and optimiser take {use.certain / GB:.1f} GB in training, and the device has {device / GB:.1f}"
+        plan.refusals.append(
+            Mismatch(message, "--set llm.tune=frozen" if freeze else "smaller parts, or a larger device")
+        )
+    elif use.total > device:
+        plan.notes.append(
+            f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: "
+            f"--set train.batch_size={batch_that_fits(plan, device)} fits"
+        )
 
 
 def embeds(plan: Plan) -> Iterator[Mismatch]:
@@ -104,17 +116,6 @@ def licence(plan: Plan) -> Iterator[Mismatch]:
 RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
     embeds, causal, pooled, tokens, attention, fusion_of_variant, licence,
 )  # fmt: skip
-
-
-def _memory(plan: Plan, device: float) -> Iterator[Mismatch]:
-    """What is certain (weights, gradients, optimiser) must fit; activations are an estimate, and get a note."""
-    sure = plan.memory.certain
-    if sure > device:
-        frozen = plan.memory.weights <= device and plan.recipe.llm.tune == "full"
-        yield Mismatch(
-            f"weights, gradients and optimiser take {sure / GB:.1f} GB in training, and the device has {device / GB:.1f}",
-            "--set llm.tune=frozen" if frozen else "a smaller model, or a larger device",
-        )
 
 
 def _ignored_fusion(plan: Plan, given: Collection[str]) -> Iterator[Mismatch]:

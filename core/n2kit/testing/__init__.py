@@ -1,1 +1,48 @@
-"""What shows that n2kit, or a plug-in of it, computes what it says."""
+"""The conformance kit: the laws that every component keeps, ours and yours, as tests to inherit.
+
+    from n2kit.testing import VisionSuite
+
+    class TestHello(VisionSuite):
+        component = "hello:tiny"
+
+`n2kit plugins check DISTRIBUTION` tries the same laws without pytest; docs/plugins.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from n2kit.testing.check import check_component as check_component
+    from n2kit.testing.laws import Law as Law
+    from n2kit.testing.laws import law as law
+    from n2kit.testing.laws import laws_of as laws_of
+    from n2kit.testing.subjects import Subject as Subject
+    from n2kit.testing.subjects import subject_of as subject_of
+    from n2kit.testing.suites import ConnectorSuite as ConnectorSuite
+    from n2kit.testing.suites import FusionSuite as FusionSuite
+    from n2kit.testing.suites import IndexSuite as IndexSuite
+    from n2kit.testing.suites import LLMSuite as LLMSuite
+    from n2kit.testing.suites import LossSuite as LossSuite
+    from n2kit.testing.suites import MLLMSuite as MLLMSuite
+    from n2kit.testing.suites import VisionSuite as VisionSuite
+    from n2kit.testing.suites import parametrize_components as parametrize_components
+    from n2kit.testing.suites import suite as suite
+
+_HOME = {
+    "check": "check_component",
+    "laws": "Law law laws_of",
+    "subjects": "Subject subject_of",
+    "suites": (
+        "ConnectorSuite FusionSuite IndexSuite LLMSuite LossSuite MLLMSuite VisionSuite parametrize_components suite"
+    ),
+}
+_WHERE = {name: f"n2kit.testing.{module}" for module, names in _HOME.items() for name in names.split()}
+__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'n2kit.testing' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)

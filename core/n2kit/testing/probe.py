@@ -1,65 +1,121 @@
-"""Load one plug-in and all that its specs name, in an interpreter of its own: `n2kit plugins check`."""
+"""Hold one plug-in to its laws in an interpreter of its own: `n2kit plugins check`.
+
+The child prints a line of JSON for each finding, so that one that aborts loses only what it was at.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 
-from n2kit.manager import Manager, Plugin, load_target
+from n2kit.cards import ComponentSpec
+from n2kit.isolation import HEAVY, ending
+from n2kit.manager import OWN, Plugin, load_target, manager
+from n2kit.testing.finding import Finding
 
-SECONDS = 300
-BACKBONES = ("llm", "vision")
-WITH_CARD = ("llm", "vision", "connector", "fusion")
+SECONDS = 900
+WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
 
 
 @dataclass
 class Probed:
-    """What was wrong with a plug-in; nothing if `problems` is empty."""
+    """What was found on a plug-in: `problems` fail it, `hints` do not; `laws` is how many were kept."""
 
     plugin: str
     distribution: str
     problems: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    laws: int = 0
 
 
 def probe(plugin: Plugin) -> Probed:
     """Probe a plug-in so that not even an abort of its process harms this one."""
     result = Probed(plugin.name, plugin.distribution)
+    if plugin.disabled:
+        result.hints.append("it is disabled")
+        return result
+    if plugin.problem:
+        result.problems.append(plugin.problem)
+        return result
+    result.problems.extend(plugin.warnings)
     command = [sys.executable, "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         result.problems.append(f"took more than {SECONDS} s")
         return result
-    last = done.stdout.strip().splitlines()[-1:]
-    try:
-        result.problems = list(json.loads(last[0]))
-    except (IndexError, json.JSONDecodeError, TypeError):
+    at = _read(done.stdout, result)
+    if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        result.problems.append(f"its process ended with code {done.returncode}: {reason}")
+        result.problems.append(f"{at}: {ending(done.returncode)}: {reason}")
     return result
 
 
-def problems_of(plugin: Plugin) -> list[str]:
-    """Everything that is wrong with a plug-in's declarations, found in this process."""
-    if plugin.problem:
-        return [plugin.problem]
-    found = []
+def _read(lines: str, result: Probed) -> str:
+    """Sort a child's findings into a result; what it was at when it ended."""
+    at = "before any law"
+    for line in lines.splitlines():
+        if not line.startswith('{"component"'):
+            continue  # something that the plug-in itself printed
+        found = json.loads(line)
+        at = f"after {found['component']}, {found['law']}"
+        text = f"{found['component']}: {found['law']}: {found['reason']}"
+        if found["state"] == "failed":
+            result.problems.append(text)
+        elif found["state"] == "hint":
+            result.hints.append(f"{found['component']}: {found['reason']}")
+        result.laws += found["state"] in ("passed", "hint")
+    return at
+
+
+def findings(plugin: Plugin) -> Iterator[Finding]:
+    """Everything that there is to say about a plug-in, found in this process: declarations first, then the laws."""
+    sound = []
     for spec in plugin.specs:
-        where = f"{spec.kind} {spec.name}"
-        for what in filter(None, (spec.config, spec.card, spec.wildcard, spec.target)):
-            try:
-                load_target(what, owner=plugin.distribution)
-            except Exception as error:
-                found.append(f"{where}: {type(error).__name__}: {error}".splitlines()[0])
-        if spec.kind in WITH_CARD and spec.card is None:
-            found.append(f"{where}: declares no card")
-        if spec.kind in BACKBONES and "tiny" not in spec.variants:
-            found.append(f"{where}: has no tiny variant")
+        problems = declarations(spec, plugin.distribution)
+        yield from (Finding(f"{spec.kind}/{spec.name}", "declares what there is", "failed", p) for p in problems)
+        sound += [] if problems else [spec]
+    if heavy := [m for m in HEAVY if m in sys.modules]:
+        reason = f"`config` or `card` of its components imports {', '.join(heavy)}; a plan must do without"
+        yield Finding(f"plug-in/{plugin.name}", "plans without torch", "failed", reason)
+    from n2kit.testing.check import check_component
+
+    for spec in sound:
+        for reference in _references(spec, plugin):
+            yield from check_component(spec.kind, reference)
+
+
+def declarations(spec: ComponentSpec, distribution: str) -> list[str]:
+    """What a spec names and is not there, `target` aside: that is imported by the laws."""
+    found = []
+    if spec.kind in WITH_CARD and spec.card is None:
+        found.append("declares no card")
+    for what in filter(None, (spec.config, spec.card, spec.wildcard)):
+        try:
+            load_target(what, owner=distribution)
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}".splitlines()[0])
     return found
 
 
+def _references(spec: ComponentSpec, plugin: Plugin) -> list[str]:
+    """How to write each variant that the laws are tried on: the tiny ones, else the defaults."""
+    name = spec.name if plugin.distribution == OWN else f"{plugin.distribution}/{spec.name}"
+    tiny = [v for v in spec.variants if v.startswith("tiny")]
+    return [f"{name}:{v}" for v in tiny] or [name]
+
+
+def _main(distribution: str, name: str) -> None:
+    plugin = next(p for p in manager().plugins if (p.distribution, p.name) == (distribution, name))
+    for found in findings(plugin):
+        print(json.dumps(asdict(found), ensure_ascii=False), flush=True)
+
+
 if __name__ == "__main__":
-    plugin = next(p for p in Manager().plugins if [p.distribution, p.name] == sys.argv[1:])
-    print(json.dumps(problems_of(plugin)))
+    import os
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: threads cost more than they give
+    _main(*sys.argv[1:])

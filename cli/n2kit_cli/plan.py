@@ -1,0 +1,90 @@
+"""n2kit plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import count, document, error, say, table
+
+if TYPE_CHECKING:
+    from n2kit.plan import Plan
+
+
+def plan(
+    combination: options.Combination = None,
+    llm: options.LLMName = None,
+    vision: options.VisionName = None,
+    mllm: options.MLLMName = None,
+    connector: options.ConnectorName = None,
+    fusion: options.FusionName = None,
+    loss: options.LossName = None,
+    variant: options.VariantName = None,
+    sets: options.Sets = None,
+    recipe: options.RecipeFile = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0, help="GB of the device that will train; default: this machine's.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """What a combination will be and whether it can be: parts, tokens, parameters, memory. Loads no weight, imports no torch.
+
+    Exit 2 if it is refused: both sides, the numbers, and what would fit. What n2kit build and train apply is the same.
+
+    \b
+    Examples:
+      n2kit plan --llm qwen --vision siglip --memory 80
+      n2kit plan --llm qwen:tiny --vision clip:tiny --connector mlp --fusion gate
+      n2kit plan qwen:tiny+siglip:tiny+qformer:8+gate --set train.batch_size=64 --json
+    """
+    from n2kit.memory import GB, device_memory
+    from n2kit.plan import make_plan, parse_id
+    from n2kit.recipe import given, parse_sets, resolve
+    from n2kit.rules import fit_memory
+
+    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    combined = parse_id(combination) if combination else {}
+    resolved = resolve({**combined, **named, **parse_sets(sets or [])}, file=recipe)
+    device, what = (memory * GB, "as given") if memory is not None else device_memory()
+    made = make_plan(resolved.recipe, given=resolved.origin)
+    fit_memory(made, device)
+    if json:
+        document(made.to_dict() | {"device": {"memory": round(device / GB, 3), "what": what}})
+    else:
+        show(made)
+        use = made.memory
+        print(
+            f"weights {use.weights / GB:.2f} · gradients {use.gradients / GB:.2f} · optimiser {use.optimiser / GB:.2f} · "
+            f"activations ≈ {use.activations / GB:.2f} GB ({use.batch_size} pairs, {use.precision}) of {device / GB:.1f} GB ({what})"
+        )
+    refuse(made)
+
+
+def show(plan: Plan) -> None:
+    """The plan as a table, and its sums."""
+    rows = [(r.part, r.name, r.shape, count(r.parameters), count(r.trainable)) for r in plan.rows]
+    table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
+    print(
+        f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
+        f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory.total / 1e9:.2f} GB to train"
+    )
+    for row in plan.rows:
+        if row.weights != "random":
+            print(f"{row.part}: {row.weights}" + (f", {row.licence}" if row.licence else ""))
+    for note in plan.notes:
+        say(f"note: {note}")
+
+
+def refuse(plan: Plan) -> None:
+    """Say what a plan is refused for, and exit with 2; nothing if it is not."""
+    for refusal in plan.refusals:
+        error(refusal.message, refusal.hint)
+    if plan.refusals:
+        raise typer.Exit(2)
+
+
+def slug(name: str) -> str:
+    """A combination's id as a folder name."""
+    return "".join(c if c.isalnum() or c in "._-+" else "-" for c in name)[:120]

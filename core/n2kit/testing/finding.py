@@ -1,0 +1,18 @@
+"""What came of one law on one component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["passed", "failed", "hint", "not declared"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`hint`: the component keeps a capability's law without declaring the capability."""
+
+    component: str
+    law: str
+    state: State
+    reason: str = ""

@@ -1,0 +1,50 @@
+"""The laws of the kit: plain functions that take a subject (`n2kit.testing.subjects`) and raise AssertionError.
+
+A law with a `capability` holds only for components that declare it; where one keeps it without declaring it, that is a hint.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from n2kit.cards import KINDS, Kind
+
+Check = Callable[[Any], None]
+_LAWS: list[Law] = []
+MODULES = ("every", "vision", "llm", "connector", "fusion", "loss", "mllm", "index")
+
+
+@dataclass(frozen=True)
+class Law:
+    """One promise of a kind's interface; its name is the function's, its text the function's docstring."""
+
+    name: str
+    kinds: tuple[Kind, ...]
+    check: Check
+    capability: str | None = None
+
+    @property
+    def text(self) -> str:
+        return (self.check.__doc__ or "").splitlines()[0]
+
+
+def law(*kinds: Kind, capability: str | None = None) -> Callable[[Check], Check]:
+    """Make a function a law of some kinds; of all of them if none is given."""
+
+    def keep(check: Check) -> Check:
+        _LAWS.append(Law(check.__name__, kinds or KINDS, check, capability))
+        return check
+
+    return keep
+
+
+@functools.cache
+def laws_of(kind: Kind) -> tuple[Law, ...]:
+    """The laws of one kind, in the order in which they are worth reading."""
+    for module in MODULES:
+        importlib.import_module(f"n2kit.testing.laws.{module}")
+    return tuple(entry for entry in _LAWS if kind in entry.kinds)

@@ -1,0 +1,192 @@
+"""Laws of every kind that has a part: cards, gradients, freezing, saving."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from n2kit.cards import VisionCard
+from n2kit.errors import N2kitError
+from n2kit.registry import BACKBONES, check_card
+from n2kit.testing.laws import law
+from n2kit.testing.laws.compare import close, equal, same_state
+from n2kit.testing.subjects import Subject, folder, tensors
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
+
+
+@law("vision", "llm", "mllm")
+def has_a_tiny_variant(subject: Subject) -> None:
+    """There is a variant `tiny…` of random weights: the real architecture, offline, in seconds."""
+    tiny = [name for name, variant in subject.spec.variants.items() if name.startswith("tiny")]
+    assert tiny, f"{subject} has variants {sorted(subject.spec.variants)} and none called tiny"
+    downloads = [name for name in tiny if subject.spec.variants[name].weights != "random"]
+    assert not downloads, f"{downloads[0]} takes weights from {subject.spec.variants[downloads[0]].weights}"
+
+
+@law("vision", "llm")
+def card_is_what_is_measured(subject: Subject) -> None:
+    """The card that the plan reads equals the one measured on the loaded part."""
+    check_card(str(subject), subject.component.card(), subject.part.card)
+
+
+@law("vision", "llm", "connector", "fusion")
+def parameters_are_counted_exactly(subject: Subject) -> None:
+    """The card's `parameters` is the part's number of parameters."""
+    card = subject.part.card if subject.kind in BACKBONES else subject.card()  # type: ignore[attr-defined]
+    counted = sum(p.numel() for p in subject.part.parameters())
+    assert card.parameters == counted, f"the card says {card.parameters} parameters, the part has {counted}"
+
+
+@law("vision", "llm", "connector", "fusion", "loss")
+def same_input_same_output(subject: Subject) -> None:
+    """In eval mode, the same input gives bit-equal output, also on a second part made from the same seed."""
+    with torch.no_grad():
+        first, second = subject.outputs(subject.part), subject.outputs(subject.part)
+        equal(first, second, "a second call")
+        equal(first, subject.outputs(subject.new()), "a second part made alike")
+
+
+@law("vision", "llm", "connector", "fusion")
+def a_batch_row_equals_a_single_row(subject: Subject) -> None:
+    """What one row gives does not depend on the others of its batch."""
+    with torch.no_grad():
+        together, alone = subject.outputs(subject.part), subject.outputs(subject.part, rows=1)
+    close([t[:1] for t in together], alone, "a row in a batch, and the same row alone")
+
+
+@law("connector", "fusion", "loss")
+def every_parameter_gets_a_gradient(subject: Subject) -> None:
+    """A new part is trained: each of its parameters gets a finite gradient."""
+    part = subject.new().train()
+    if next(part.parameters(), None) is None:
+        return
+    _backward(subject, part)
+    lacking = [name for name, p in part.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not lacking, f"no finite gradient in {', '.join(lacking)}"
+
+
+@law("vision", "llm")
+def a_backbone_can_be_trained(subject: Subject) -> None:
+    """Gradients are finite, and most parameters get one (heads that are not used may stay behind)."""
+    part = subject.new().train()
+    _backward(subject, part)
+    sizes = {name: p.numel() for name, p in part.named_parameters() if p.requires_grad}
+    got = {n for n, p in part.named_parameters() if p.grad is not None}
+    wild = [n for n, p in part.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    assert not wild, f"gradients that are not finite: {', '.join(wild)}"
+    share = sum(sizes[n] for n in sizes if n in got) / max(1, sum(sizes.values()))
+    assert share > 0.4, f"only {share:.0%} of the parameters get a gradient; without: {sorted(set(sizes) - got)[:5]}"
+
+
+@law("vision", "llm", "connector", "fusion")
+def frozen_stays_bit_equal(subject: Subject) -> None:
+    """After `freeze()`, neither `.train()` nor forward passes change a weight, a statistic or an output."""
+    part = subject.new().freeze()
+    before = {k: v.clone() for k, v in part.state_dict().items()}
+    with torch.no_grad():
+        want = subject.outputs(part)
+        part.train()
+        for _ in range(2):
+            equal(want, subject.outputs(part), "a frozen part after .train()")
+    same_state(before, part.state_dict())
+    assert not any(p.requires_grad for p in part.parameters()), "a frozen part has trainable parameters"
+
+
+@law("vision", "llm", "connector", "fusion", "loss")
+def saved_and_loaded_is_bit_equal(subject: Subject) -> None:
+    """`load` gives back what `save` wrote: weights, outputs, card; as safetensors, without pickles."""
+    part = subject.part
+    with folder() as where:
+        part.save(where)
+        pickles = [f.name for f in where.rglob("*") if f.suffix in PICKLES]
+        assert not pickles, f"save wrote {pickles[0]}: weights belong into safetensors"
+        again = type(part).load(where).eval()
+    same_state(part.state_dict(), again.state_dict())
+    with torch.no_grad():
+        equal(subject.outputs(part), subject.outputs(again), "the loaded part")
+    if subject.kind in ("vision", "llm"):
+        check_card(f"{subject}, loaded", part.card, again.card)
+
+
+@law("vision", "llm", "connector", "fusion", capability="bfloat16")
+def works_in_bfloat16(subject: Subject) -> None:
+    """In bfloat16 the outputs are finite, and near to those in float32."""
+    part = copy.deepcopy(subject.part).bfloat16()
+    with torch.no_grad():
+        inputs = [i.bfloat16() if isinstance(i, Tensor) else i for i in subject.inputs()]
+        options = {
+            k: v.bfloat16() if isinstance(v, Tensor) and v.is_floating_point() else v
+            for k, v in subject.options().items()
+        }
+        low, high = tensors(part(*inputs, **options)), subject.outputs(subject.part)
+    for a, b in zip(low, high, strict=True):
+        assert a.isfinite().all(), "outputs in bfloat16 are not finite"
+        if b.is_floating_point():
+            off = (a.float() - b.float()).pow(2).mean().sqrt() / b.float().pow(2).mean().sqrt().clamp_min(1e-6)
+            assert off < 0.1, f"outputs in bfloat16 are {off:.0%} away from those in float32"
+
+
+@law("vision", "llm", capability="blocks")
+def blocks_run_in_their_order(subject: Subject) -> None:
+    """`blocks()` are modules of the part, run one after the other, and hold most of what is not an embedding."""
+    part, ran = subject.part, []
+    blocks = list(part.blocks())
+    assert blocks, "blocks() is empty"
+    hooks = [b.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, b in enumerate(blocks)]
+    with torch.no_grad():
+        subject.outputs(part)
+    for hook in hooks:
+        hook.remove()
+    assert ran == sorted(ran), f"blocks ran in the order {ran}"
+    assert set(ran) == set(range(len(blocks))), f"of {len(blocks)} blocks, {sorted(set(ran))} ran"
+
+
+@law("llm", "vision", "connector", "fusion", "loss")
+def joins_a_model(subject: Subject) -> None:
+    """Joined with n2kit's own parts it plans, builds, trains a step, and loads again from its bundle."""
+    import n2kit
+    from n2kit.data.batch import collate
+    from n2kit.data.items import Item
+
+    choice: dict[str, Any] = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp", "fusion": "gate"}
+    choice[subject.kind] = subject.component.reference
+    settings: dict[str, Any] = {"head.width": 8, "llm.tune": "full"}
+    card = subject.part.card if subject.kind in ("vision", "llm") else None
+    choice["variant"] = "late_early_fusion"
+    if subject.kind == "fusion" and subject.spec.name == "none":
+        choice["variant"] = "basic"
+    if isinstance(card, VisionCard) and not card.pooled_width:
+        choice |= {"variant": "basic", "fusion": None}
+    try:
+        model = n2kit.build(**choice, settings=settings)
+    except N2kitError as refusal:
+        raise AssertionError(f"it does not build: {refusal.message}") from None
+    model.train()
+    rows = [model.prompter(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
+    batch = collate(rows, range(4))
+    size = model.vision.card.image_size  # type: ignore[union-attr]
+    batch.pixels = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    known = {"grades": torch.tensor([1.0, 0.5]), "log_q": torch.full((4,), -1.0)}
+    out = model(batch)
+    loss = model.loss(out.views, out.present, None, **{k: known[k] for k in model.loss.wants}).loss
+    loss.backward()
+    assert loss.isfinite(), f"the loss of a step is {loss.item()}"
+    wild = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    assert not wild, f"gradients that are not finite: {', '.join(wild)}"
+    with folder() as where, torch.no_grad():
+        model.save(where / "bundle")
+        again = n2kit.load(where / "bundle")
+        want = model.eval()(batch).views["multimodal"]
+        equal([want], [again(batch).views["multimodal"]], "the loaded bundle")
+
+
+def _backward(subject: Subject, part: Any) -> None:
+    out = [t for t in subject.outputs(part) if t.is_floating_point() and t.requires_grad]
+    assert out, "no output depends on a trainable parameter"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sum((t * torch.randn_like(t)).sum() for t in out).backward()  # type: ignore[union-attr]

@@ -1,0 +1,66 @@
+"""Laws of late fusions."""
+
+from __future__ import annotations
+
+import torch
+
+from n2kit.errors import Mismatch
+from n2kit.testing.laws import law
+from n2kit.testing.laws.compare import differ
+from n2kit.testing.subjects import DIFFERENT, FusionSubject
+
+
+@law("fusion")
+def keeps_the_width_of_the_word(subject: FusionSubject) -> None:
+    """hidden [B, Dh] → [B, Dh], finite."""
+    with torch.no_grad():
+        out = subject.part(*subject.inputs(), **subject.options())
+    want = subject.inputs()[0].shape
+    assert out.shape == want, f"forward gives {list(out.shape)}, not {list(want)}"
+    assert out.isfinite().all(), "fused words are not finite"
+
+
+@law("fusion")
+def the_image_matters(subject: FusionSubject) -> None:
+    """Where the fusion has parameters, another image gives another word; and the word itself always matters."""
+    hidden, pooled = subject.inputs()
+    options = subject.options()
+    other = {k: v.flip(0) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    with torch.no_grad():
+        out = subject.part(hidden, pooled, **options)
+        if subject.card().parameters:
+            changed = subject.part(hidden, None if pooled is None else pooled.flip(0), **other)
+            differ(out[0], changed[0], "the fused word, for another image")
+        differ(out, subject.part(hidden.flip(0), pooled, **options), "the fused word, for another hidden state")
+
+
+@law("fusion")
+def other_widths_fit_or_are_refused(subject: FusionSubject) -> None:
+    """Backbones of other widths work, or the card function raises Mismatch with a hint before any weight exists."""
+    other = FusionSubject(subject.component)
+    other.cards = DIFFERENT
+    try:
+        card = other.card()
+    except Mismatch as refusal:
+        if not refusal.hint:
+            raise AssertionError(f"the refusal {refusal.message!r} says no way out") from None
+        return
+    assert card.parameters == sum(p.numel() for p in other.part.parameters()), "parameters are miscounted there"
+    keeps_the_width_of_the_word(other)
+
+
+@law("fusion")
+def an_encoder_without_pooled_vector_is_no_crash(subject: FusionSubject) -> None:
+    """The card function takes a card of `pooled_width` 0; a fusion that reads tokens alone then works."""
+    from dataclasses import replace
+
+    other = FusionSubject(subject.component)
+    other.cards = (replace(subject.cards[0], pooled_width=0), subject.cards[1])
+    try:
+        card = other.card()
+    except Mismatch:
+        return
+    if not card.pooled:
+        with torch.no_grad():
+            out = other.part(subject.inputs()[0], None, **subject.options())
+        assert out.isfinite().all(), "fused words are not finite without a pooled vector"

@@ -1,0 +1,86 @@
+"""Laws of language models."""
+
+from __future__ import annotations
+
+import torch
+
+from n2kit.testing.laws import law
+from n2kit.testing.laws.compare import close, differ, distance
+from n2kit.testing.subjects import LENGTH, LLMSubject
+
+
+@law("llm")
+def widths_are_those_of_the_card(subject: LLMSubject) -> None:
+    """`embed` gives [B, T, De], `forward` [B, T, Dh], finite, in the dtype of the weights."""
+    part, ids = subject.part, subject.ids()
+    with torch.no_grad():
+        x = part.embed(ids)
+        states = part(x, **subject.facts(x))
+    want = (*ids.shape, part.card.input_width)
+    assert tuple(x.shape) == want, f"embeddings have shape {list(x.shape)}, the card says {list(want)}"
+    want = (*ids.shape, part.card.output_width)
+    assert tuple(states.shape) == want, f"states have shape {list(states.shape)}, the card says {list(want)}"
+    assert states.isfinite().all(), "states are not finite"
+
+
+@law("llm")
+def padding_on_the_right_changes_nothing(subject: LLMSubject) -> None:
+    """Real positions give the same states whatever stands behind them."""
+    part, x = subject.part, subject.inputs()[0]
+    real = LENGTH - 5
+    with torch.no_grad():
+        want = part(x[:, :real], **subject.facts(x[:, :real]))
+        got = part(x, **subject.facts(x, real))[:, :real]
+    close([want], [got], "states without and with padding")
+
+
+@law("llm")
+def no_later_token_leaks(subject: LLMSubject) -> None:
+    """A causal model's state depends on nothing after it; one that reads both ways says so in its card."""
+    part, x = subject.part, subject.inputs()[0]
+    other = x.clone()
+    other[:, -1] = x[:, 0] * 2 + 1
+    with torch.no_grad():
+        off = distance(part(x, **subject.facts(x))[:, :-1], part(other, **subject.facts(x))[:, :-1])
+    if part.card.causal:
+        assert off <= 1e-4, f"the card says causal, and the last token changes earlier states by {off:.1e}"
+    else:
+        assert off > 1e-4, "the card says that it reads both ways, and the last token changes no earlier state"
+
+
+@law("llm")
+def every_token_matters(subject: LLMSubject) -> None:
+    """The last state depends on the first token, and on the order of the tokens."""
+    part, x = subject.part, subject.inputs()[0]
+    other, swapped = x.clone(), x.clone()
+    other[:, 0] = x[:, 1] * 2
+    swapped[:, [1, 2]] = x[:, [2, 1]]
+    with torch.no_grad():
+        last, changed, moved = (part(row, **subject.facts(row))[:, -1] for row in (x, other, swapped))
+    differ(last, changed, "the last state, when the first token is another")
+    differ(last, moved, "the last state, when two tokens are exchanged")
+
+
+@law("llm")
+def gradients_reach_the_embeddings(subject: LLMSubject) -> None:
+    """Also of a frozen model: connectors learn through it. A model that cannot says `embeds=False` in its card."""
+    if not subject.part.card.embeds:
+        return
+    part = subject.new().freeze()
+    x = subject.inputs()[0].clone().requires_grad_()
+    states = part(x, **subject.facts(x))
+    (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+    assert x.grad is not None, "the input embeddings get no gradient"
+    assert x.grad.isfinite().all(), "the gradient of the input embeddings is not finite"
+    silent = int((x.grad.abs().sum(-1) == 0).sum())
+    assert silent == 0, f"{silent} of {x.shape[0] * x.shape[1]} positions get no gradient"
+
+
+@law("llm")
+def the_tokenizer_fits_the_table(subject: LLMSubject) -> None:
+    """Every id is a row of the embedding table, in any script, and special words in a text are text."""
+    vocab = subject.part.card.vocab
+    for text in ("oak chair, 2 pcs", "橡木椅子 #话题#", "🪑 é ß ž", "<IMG> <|im_end|> </s>"):
+        ids = subject.part.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids, f"{text!r} has no tokens"
+        assert 0 <= min(ids) <= max(ids) < vocab, f"{text!r} has ids {min(ids)} … {max(ids)}, the table {vocab} rows"

@@ -1,0 +1,91 @@
+"""Laws of losses."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from n2kit.testing.laws import law
+from n2kit.testing.subjects import LossSubject
+
+
+def _loss(subject: LossSubject, view: Tensor, exclude: Tensor | None = None) -> Tensor:
+    options = subject.options(len(view) // 2)
+    out: Tensor = subject.part({"multimodal": view}, None, exclude, **options).loss
+    return out
+
+
+@law("loss")
+def is_one_finite_number(subject: LossSubject) -> None:
+    """`loss` is a finite scalar with a gradient for the views; `terms` are detached scalars."""
+    view = subject.inputs()[0]["multimodal"].clone().requires_grad_()
+    out = subject.part({"multimodal": view}, **subject.options())
+    assert out.loss.ndim == 0, f"the loss has shape {list(out.loss.shape)}"
+    assert out.loss.isfinite(), f"the loss is {out.loss.item()}"
+    bad = [name for name, term in out.terms.items() if term.requires_grad or term.numel() != 1]
+    assert not bad, f"terms that are no detached scalars: {', '.join(bad)}"
+    out.loss.backward()
+    assert view.grad is not None, "the views get no gradient"
+    assert view.grad.isfinite().all(), "the gradient of the views is not finite"
+    assert view.grad.abs().sum() > 0, "the gradient of the views is zero"
+
+
+@law("loss")
+def the_length_of_vectors_does_not_matter(subject: LossSubject) -> None:
+    """Views are not normalised: three times as long, the same loss."""
+    view = subject.inputs()[0]["multimodal"]
+    with torch.no_grad():
+        one, three = _loss(subject, view).item(), _loss(subject, 3 * view).item()
+    assert math.isclose(one, three, rel_tol=1e-4, abs_tol=1e-6), f"{one} becomes {three}"
+
+
+@law("loss")
+def a_step_against_the_gradient_helps(subject: LossSubject) -> None:
+    """The gradient of the views points up."""
+    view = subject.inputs()[0]["multimodal"].clone().requires_grad_()
+    before = _loss(subject, view)
+    (grad,) = torch.autograd.grad(before, view)
+    with torch.no_grad():
+        after = _loss(subject, view - 1e-2 * grad / grad.norm().clamp_min(1e-12))
+    assert after < before, f"a small step against the gradient takes the loss from {before.item()} to {after.item()}"
+
+
+@law("loss")
+def the_order_of_the_pairs_does_not_matter(subject: LossSubject) -> None:
+    """Pairs in another order give the same loss."""
+    if subject.part.wants:
+        return  # what it wants goes with the pairs
+    view = subject.inputs()[0]["multimodal"]
+    count = len(view) // 2
+    order = torch.arange(count).flip(0)
+    with torch.no_grad():
+        one, other = _loss(subject, view).item(), _loss(subject, view[torch.cat([order, order + count])]).item()
+    assert math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6), f"{one} becomes {other}"
+
+
+@law("loss")
+def excluded_rows_are_no_negatives(subject: LossSubject) -> None:
+    """One item in two pairs: excluded from each other, its rows cost no more, and push each other nowhere."""
+    view = subject.inputs()[0]["multimodal"].clone()
+    count = len(view) // 2
+    view[1] = view[0]  # the left items of pairs 0 and 1 are one item
+    exclude = torch.eye(2 * count, dtype=torch.bool)
+    exclude[0, 1] = exclude[1, 0] = True
+    for a, b in ((0, 1 + count), (1, count)):  # and so each one's partner is a known positive of the other
+        exclude[a, b] = exclude[b, a] = True
+    with torch.no_grad():
+        plain, masked = _loss(subject, view).item(), _loss(subject, view, exclude).item()
+    assert masked <= plain + 1e-5, f"excluding known positives takes the loss from {plain} up to {masked}"
+
+
+@law("loss")
+def nothing_but_partners_is_still_finite(subject: LossSubject) -> None:
+    """Where every other row is excluded, loss and gradient are finite."""
+    view = subject.inputs()[0]["multimodal"].clone().requires_grad_()
+    loss = _loss(subject, view, torch.ones(len(view), len(view), dtype=torch.bool))
+    assert loss.isfinite(), f"the loss is {loss.item()}"
+    if loss.requires_grad:
+        loss.backward()
+        assert view.grad is None or view.grad.isfinite().all(), "the gradient is not finite"

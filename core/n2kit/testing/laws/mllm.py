@@ -1,0 +1,70 @@
+"""Laws of multimodal LLMs: their LLM and their tower keep the laws of those kinds, and the three fit together."""
+
+from __future__ import annotations
+
+from n2kit.assemble import card_of
+from n2kit.registry import check_card
+from n2kit.testing.laws import law, laws_of
+from n2kit.testing.laws.compare import same_state
+from n2kit.testing.subjects import MLLMSubject, folder
+
+# These build a whole model from a spec of kind llm or vision, which an mllm is not.
+SKIPPED = {"joins_a_model", "has_a_tiny_variant", "card_is_what_is_measured", "same_input_same_output",
+           "a_backbone_can_be_trained", "frozen_stays_bit_equal"}  # fmt: skip
+
+
+@law("mllm")
+def the_card_is_what_is_measured(subject: MLLMSubject) -> None:
+    """The card that the plan reads equals the one measured on the three parts."""
+    check_card(str(subject), subject.component.card(), card_of(subject.part))
+
+
+@law("mllm")
+def its_llm_and_its_tower_keep_their_laws(subject: MLLMSubject) -> None:
+    """Each on its own is a language model and a vision encoder as any other."""
+    for side, kind in zip(subject.sides, ("llm", "vision"), strict=True):
+        for entry in laws_of(kind):
+            if entry.capability is None and entry.name not in SKIPPED:
+                try:
+                    entry.check(side)
+                except AssertionError as broken:
+                    raise AssertionError(f"{kind}, {entry.name}: {broken}") from broken
+
+
+@law("mllm")
+def its_connector_feeds_its_llm(subject: MLLMSubject) -> None:
+    """The tower's tokens become [I, Q, De], and the connector loads bit-equal."""
+    joined = subject.part
+    seen = joined.vision(*subject.sides[1].inputs(2))
+    out = joined.connector(seen.tokens, seen.mask)
+    want = (2, joined.connector.tokens, joined.llm.card.input_width)
+    assert tuple(out.shape) == want, f"the connector gives {list(out.shape)}, not {list(want)}"
+    with folder() as where:
+        joined.connector.save(where)
+        same_state(joined.connector.state_dict(), type(joined.connector).load(where).state_dict())
+
+
+@law("mllm")
+def joins_a_model(subject: MLLMSubject) -> None:
+    """It plans, builds, trains a step under mICL, and loads again from its bundle."""
+    import torch
+
+    import n2kit
+    from n2kit.data.batch import collate
+    from n2kit.data.items import Item
+    from n2kit.testing.laws.compare import equal
+
+    settings = {"head.width": 8, "llm.tune": "full", "prompt.body_tokens": 200}
+    model = n2kit.build(mllm=subject.component.reference, variant="micl", settings=settings).train()
+    rows = [model.prompter(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
+    batch = collate(rows, range(4))
+    size = model.vision.card.image_size  # type: ignore[union-attr]
+    batch.pixels = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    out = model(batch)
+    loss = model.loss(out.views, out.present).loss
+    loss.backward()
+    assert loss.isfinite(), f"the loss of a step is {loss.item()}"
+    with folder() as where, torch.no_grad():
+        model.save(where / "bundle")
+        want = model.eval()(batch).views["multimodal"]
+        equal([want], [n2kit.load(where / "bundle")(batch).views["multimodal"]], "the loaded bundle")

@@ -1,0 +1,220 @@
+"""What the laws are tried on: one component, its part, and inputs for it."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from n2kit.cards import Kind, LLMCard, VisionCard
+from n2kit.parts import Joined, Origin, Part, VisionOut
+from n2kit.registry import Component, registry
+
+# What connectors and fusions are made for: one pair of backbones of one width, one of four different ones.
+SAME = (VisionCard(17, 32, 32, 32, 1000, prefix_tokens=1), LLMCard(32, 32, 2, 512, 512, 1000))
+DIFFERENT = (VisionCard(16, 24, 40, 32, 1000), LLMCard(48, 56, 2, 512, 512, 1000))
+IMAGES, ROWS, LENGTH = 3, 3, 12
+
+
+class Subject:
+    """A component under test. `part` is made once and shared; a law that changes it makes its own with `new()`."""
+
+    def __init__(self, component: Component) -> None:
+        self.component, self.kind, self.spec = component, component.kind, component.owned.spec
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.component.reference}"
+
+    @property
+    def config(self) -> Any:
+        return self.component.config()
+
+    @property
+    def part(self) -> Any:
+        return self._part
+
+    @functools.cached_property
+    def _part(self) -> Any:
+        return self.new()
+
+    def new(self) -> Any:
+        """A fresh part in eval mode, the same every time."""
+        with seeded():
+            made = self.make()
+        return made.eval() if isinstance(made, Part) else made
+
+    def make(self) -> Any:
+        return self.component.cls().create(Origin(self.config, self.component.weights.locate()))
+
+    def inputs(self, rows: int = ROWS) -> tuple[Any, ...]:
+        """What the part's forward takes, for so many images or items; the first rows are the same for any number."""
+        raise NotImplementedError
+
+    def options(self, rows: int = ROWS) -> dict[str, Any]:
+        """The facts that the part wants besides."""
+        return {}
+
+    def outputs(self, part: Any, rows: int = ROWS) -> list[Tensor]:
+        """Everything that the part computes for `inputs`."""
+        return tensors(part(*self.inputs(rows), **self.options(rows)))
+
+
+class VisionSubject(Subject):
+    def images(self, count: int = IMAGES) -> list[Image.Image]:
+        """Pictures of several sizes, none like another."""
+        noise = torch.Generator().manual_seed(0)
+        sizes = [(64, 64), (90, 40), (40, 90), (33, 77)]
+        return [
+            Image.frombytes("RGB", (w, h), bytes(torch.randint(256, (w * h * 3,), generator=noise).tolist()))
+            for w, h in (sizes * count)[:count]
+        ]
+
+    def inputs(self, rows: int = IMAGES) -> tuple[Tensor]:
+        return (torch.stack([self.part.transform(image) for image in self.images(rows)]),)
+
+
+class LLMSubject(Subject):
+    def ids(self, rows: int = ROWS, length: int = LENGTH) -> Tensor:
+        """[rows, length], no row like another."""
+        vocab = self.part.card.vocab
+        return torch.randint(vocab, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))[:rows, :length]
+
+    def inputs(self, rows: int = ROWS) -> tuple[Tensor]:
+        with torch.no_grad():
+            return (self.part.embed(self.ids(rows)),)
+
+    def facts(self, x: Tensor, real: int | None = None) -> dict[str, Tensor]:
+        """What the LLM wants to know of x [B, T, De], of which `real` positions are no padding."""
+        known = {
+            "mask": torch.arange(x.shape[1])[None].expand(len(x), -1) < (x.shape[1] if real is None else real),
+            "image": torch.zeros(x.shape[:2], dtype=torch.bool),
+        }
+        return {name: known[name] for name in self.part.wants}
+
+    def options(self, rows: int = ROWS) -> dict[str, Any]:
+        return self.facts(self.inputs(rows)[0])
+
+
+class JointSubject(Subject):
+    """A connector or a fusion, made for two cards."""
+
+    cards = SAME
+
+    def make(self) -> Any:
+        vision, llm = self.cards
+        return self.component.cls()(self.config, vision=vision, llm=llm)
+
+    def card(self, cards: tuple[VisionCard, LLMCard] | None = None) -> Any:
+        """What the spec's card function says for two backbones; raises Mismatch where they do not fit."""
+        return self.component.load(self.spec.card or "")(self.config, *(cards or self.cards))
+
+    def seen(self, rows: int = IMAGES) -> VisionOut:
+        vision = self.cards[0]
+        tokens = draw(rows, vision.tokens, vision.token_width, seed=1)
+        return VisionOut(tokens, draw(rows, vision.pooled_width, seed=2))
+
+
+class ConnectorSubject(JointSubject):
+    def inputs(self, rows: int = IMAGES) -> tuple[Tensor]:
+        return (self.seen(rows).tokens,)
+
+
+class FusionSubject(JointSubject):
+    def inputs(self, rows: int = ROWS) -> tuple[Tensor, Tensor | None]:
+        return draw(rows, self.cards[1].output_width, seed=3), self.seen(rows).pooled
+
+    def options(self, rows: int = ROWS) -> dict[str, Any]:
+        known = {"tokens": self.seen(rows).tokens, "mask": None}
+        return {name: known[name] for name in self.part.wants}
+
+
+class LossSubject(Subject):
+    pairs, width = 6, 32
+
+    def make(self) -> Any:
+        return self.component.cls()(self.config)
+
+    def inputs(self, rows: int = 6) -> tuple[Mapping[str, Tensor]]:
+        """One view of `rows` pairs whose two sides are alike."""
+        left = draw(rows, self.width, seed=4)
+        return ({"multimodal": torch.cat([left, left + 0.5 * draw(rows, self.width, seed=5)])},)
+
+    def options(self, rows: int = 6) -> dict[str, Any]:
+        known = {"grades": torch.linspace(1, 0, rows), "log_q": torch.full((2 * rows,), -3.0)}
+        return {name: known[name] for name in self.part.wants}
+
+
+class MLLMSubject(Subject):
+    """A multimodal LLM; `sides` are its LLM and its tower as subjects of their own."""
+
+    @functools.cached_property
+    def sides(self) -> tuple[LLMSubject, VisionSubject]:
+        joined: Joined = self.part
+        llm, vision = LLMSubject(self.component), VisionSubject(self.component)
+        for side, part in ((llm, joined.llm), (vision, joined.vision)):
+            vars(side)["_part"] = part.eval()
+        return llm, vision
+
+
+class IndexSubject(Subject):
+    def make(self) -> Any:
+        return self.component.cls().build(self.vectors().numpy())
+
+    def vectors(self) -> Tensor:
+        """[200, 16], unit length."""
+        return torch.nn.functional.normalize(draw(200, 16, seed=6), dim=-1)
+
+
+SUBJECTS: dict[Kind, type[Subject]] = {
+    "vision": VisionSubject, "llm": LLMSubject, "mllm": MLLMSubject, "connector": ConnectorSubject,
+    "fusion": FusionSubject, "loss": LossSubject, "index": IndexSubject,
+}  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4)  # laws of one component follow each other
+def subject_of(kind: Kind, reference: str) -> Subject:
+    """The component that `reference` names, ready for the laws.
+
+    Raises:
+        BadInput, Unavailable: as `--llm`, `--vision`, … would.
+    """
+    return SUBJECTS[kind](registry().resolve(kind, reference))
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    """Normal numbers; row n is the same for any number of rows."""
+    return (
+        torch.randn(16, *shape[1:], generator=torch.Generator().manual_seed(seed))[: shape[0]]
+        if shape[0] <= 16
+        else (torch.randn(*shape, generator=torch.Generator().manual_seed(seed)))
+    )
+
+
+def tensors(out: Any) -> list[Tensor]:
+    """All tensors of a part's output, in order."""
+    if isinstance(out, Tensor):
+        return [out]
+    values = out.values() if isinstance(out, Mapping) else out if isinstance(out, tuple) else ()
+    return [t for value in values for t in tensors(value)]
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """The global generator at a seed, and afterwards where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="n2kit-law-") as path:
+        yield Path(path)

@@ -1,0 +1,101 @@
+"""The laws as pytest classes to inherit, and as a parametrisation over components."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from n2kit.cards import KINDS, Kind
+from n2kit.manager import OWN, manager
+from n2kit.testing.laws import Law, laws_of
+
+if TYPE_CHECKING:
+    from n2kit.testing.subjects import Subject
+
+
+class CapabilityHint(UserWarning):
+    """A component keeps a capability's law and does not declare the capability."""
+
+
+class Suite:
+    """A class of tests, one a law. Name the component that they are for: `component = "hello:tiny"`."""
+
+    kind: ClassVar[Kind]
+    component: ClassVar[str]
+
+    @pytest.fixture
+    def subject(self) -> Subject:
+        import torch
+
+        from n2kit.testing.subjects import subject_of
+
+        torch.set_num_threads(1)  # tiny models: threads cost more than they give
+        return subject_of(self.kind, self.component)
+
+
+def suite(kind: Kind, component: str) -> type[Suite]:
+    """`class TestHello(suite("vision", "hello:tiny")): ...`, or just `TestHello = suite(…)`."""
+    return type(f"{kind.capitalize()}Suite", (SUITES[kind],), {"component": component})
+
+
+def keep(law: Law, subject: Subject) -> None:
+    """Hold a component to a law, as a test: skipped where its capability is not declared and not there."""
+    if law.capability is None or law.capability in subject.spec.capabilities:
+        law.check(subject)
+        return
+    try:
+        law.check(subject)
+    except Exception as problem:
+        pytest.skip(f"capability {law.capability} is not declared: {problem}")
+    warnings.warn(f"{subject} could declare the capability {law.capability!r}", CapabilityHint, stacklevel=2)
+
+
+def parametrize_components(
+    *kinds: Kind, distribution: str = OWN, laws: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A test for each component of a distribution: its argument `component` is `(kind, reference)`; ids work with -k.
+
+    Backbones are taken at each `tiny…` variant, other parts at `tiny` or their defaults. With `laws`, the test has a second
+    argument `law` and runs for each law of each component: `keep(law, subject_of(*component))`.
+    """
+    cases = [
+        pytest.param(kind, reference, id=f"{kind}/{reference}")
+        for kind in kinds or KINDS
+        for reference in references(kind, distribution)
+    ]
+    if not laws:
+        return pytest.mark.parametrize("component", [pytest.param(c.values, id=c.id) for c in cases])
+    both = [
+        pytest.param(case.values, law, id=f"{case.id}-{law.name}") for case in cases for law in laws_of(case.values[0])
+    ]
+    return pytest.mark.parametrize(("component", "law"), both)
+
+
+def references(kind: Kind, distribution: str) -> list[str]:
+    """What to write for each component of a distribution, at its smallest."""
+    out = []
+    for owned in manager().components(kind):
+        if owned.distribution == distribution:
+            name = owned.spec.name if distribution == OWN else f"{distribution}/{owned.spec.name}"
+            tiny = [v for v in owned.spec.variants if v.startswith("tiny")]
+            out += [f"{name}:{v}" for v in tiny] or [name]
+    return out
+
+
+def _tests(kind: Kind) -> dict[str, Any]:
+    def test_of(law: Law) -> Callable[..., None]:
+        def test(self: Suite, subject: Subject) -> None:
+            keep(law, subject)
+
+        test.__doc__ = law.check.__doc__
+        return test
+
+    return {"kind": kind, **{f"test_{law.name}": test_of(law) for law in laws_of(kind)}}
+
+
+SUITES: dict[Kind, type[Suite]] = {kind: type(f"{kind.capitalize()}Suite", (Suite,), _tests(kind)) for kind in KINDS}
+VisionSuite, LLMSuite, MLLMSuite = SUITES["vision"], SUITES["llm"], SUITES["mllm"]
+ConnectorSuite, FusionSuite, LossSuite, IndexSuite = (SUITES[k] for k in ("connector", "fusion", "loss", "index"))

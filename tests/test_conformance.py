@@ -1,0 +1,20 @@
+"""Every component in this repository keeps every law of the kit that plug-in authors run; nothing weaker tests them."""
+
+from __future__ import annotations
+
+import pytest
+
+from n2kit.cards import KINDS, Kind
+from n2kit.testing import Law, parametrize_components, subject_of
+from n2kit.testing.suites import keep, references
+
+
+@pytest.mark.filterwarnings("error::n2kit.testing.suites.CapabilityHint")
+@parametrize_components(laws=True)
+def test_law(component: tuple[Kind, str], law: Law) -> None:
+    keep(law, subject_of(*component))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_components(kind: Kind) -> None:
+    assert references(kind, "n2kit")
