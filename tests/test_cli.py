@@ -183,7 +183,16 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch
 def test_piped_tables_are_markdown(cli: Any) -> None:
     lines = cli("ls", "fusion").out.splitlines()
     assert lines[0] == "| kind | name | variants | what | from |"
-    assert [line.split(" | ")[1] for line in lines[2:]] == ["gate", "none"]
+    assert [line.split(" | ")[1] for line in lines[2:]] == [
+        "concat",
+        "cross-attention",
+        "gate",
+        "none",
+        "normalised-gate",
+        "residual-gate",
+        "sum",
+        "tanh-gate",
+    ]
 
 
 def test_settings_and_where_they_come_from(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

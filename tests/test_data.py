@@ -12,7 +12,7 @@ from PIL import Image
 
 from n2kit.data.images import ImageTransform, UnreadableImage, open_image, to_rgb
 from n2kit.data.items import Item, read_items
-from n2kit.data.pairs import read_ids, read_pairs
+from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.errors import BadInput
 
 ROWS = [
@@ -218,3 +218,43 @@ def test_fits_keep_or_lose_what_they_say() -> None:
     assert red["squash"].max() > 0.9
     assert red["pad"].max() > 0.9
     assert len({ImageTransform(30, (0.0,), (1.0,), f).id for f in ("crop", "squash", "pad")}) == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.csv", "query,target,score\na,b,0.25\nb,c,1e0\n"),
+        ("p.tsv", "Similarity\ttarget\tquery\n0.25\tb\ta\n1\tc\tb\n"),
+        ("p.csv", "id1,id2,note,Grade\na,b,x,0.25\nb,c,,1\n"),
+        ("p.jsonl", '{"label": 0.25, "q": "a", "t": "b"}\n{"q": "b", "t": "c"}\n'),
+    ],
+)
+def test_a_third_column_grades_pairs(tmp_path: Path, name: str, content: str) -> None:
+    read = read_pairs(write(tmp_path, name, content), {"a", "b", "c"})
+    assert list(read) == [("a", "b"), ("b", "c")]
+    assert [read.grade(p) for p in read] == [0.25, 1.0]
+    assert read.digest() != Pairs(read.pairs).digest()
+
+
+def test_pairs_without_grades_are_what_they_were(tmp_path: Path) -> None:
+    known = {"a", "b", "c"}
+    plain = read_pairs(write(tmp_path, "p.csv", "query,target\na,b\nb,c\n"), known)
+    assert plain.digest() == "e0b111281089e017"  # run folders of earlier versions hold it
+    unnamed = read_pairs(write(tmp_path, "q.csv", "a,b,0.3\nb,c,far\n"), known)  # no header, no grade
+    assert (unnamed.grades, unnamed.digest()) == ({}, plain.digest())
+
+
+def test_bad_grades_are_all_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.csv", "query,target,score\na,b,high\na,b,nan\na,b\nb,c,0.5\nb,c,0.5\nb,c,0.7\n")
+    with pytest.raises(BadInput) as caught:
+        read_pairs(path, {"a", "b", "c"})
+    for line, what in (
+        (2, "'high' is no number"),
+        (3, "'nan' is no"),
+        (4, "'' is no"),
+        (7, "0.7 for a pair that had 0.5"),
+    ):
+        assert f"{path}:{line}: grade {what}" in caught.value.message
+    read = read_pairs(path, {"a", "b", "c"}, lenient=True)
+    assert list(read) == [("b", "c"), ("b", "c")]
+    assert len(read.dropped) == 4

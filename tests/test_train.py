@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from n2kit import bundle, read_items, read_pairs
+import n2kit
+from n2kit import Item, bundle, read_items, read_pairs
 from n2kit.data.batch import Reader
 from n2kit.data.features import FeatureCache
+from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Failed
 from n2kit.recipe import Recipe, resolve
@@ -204,6 +206,40 @@ def test_known_positives_and_same_items_are_excluded(workspace: Path, tiny_bundl
     assert exclude[0, 4]  # a positive of it, in another pair
     assert exclude[4, 0]
     assert not exclude[0, 5]
+
+
+def test_a_batch_says_how_alike_its_pairs_are_and_how_often_its_items_occur(tiny_bundle: Path) -> None:
+    items = Items([Item(i, title=i) for i in "abcd"])
+    pairs = Pairs([("a", "b"), ("a", "c"), ("a", "d")], grades={("a", "c"): 0.25, ("a", "d"): 0.0})
+    collate = PairCollator(items, pairs, Reader(bundle.load(tiny_bundle).prompter, None, None))
+    out = collate([("a", "c"), ("a", "b")])
+    assert out["grades"].tolist() == [0.25, 1.0]
+    assert out["log_q"].exp().tolist() == pytest.approx([3 / 6, 3 / 6, 1 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "matters"), [("cosent", {}, True), ("infonce", {"loss.log_q": True}, False)]
+)
+def test_a_graded_pairs_file_reaches_the_loss(
+    loss: str, options: dict[str, Any], matters: bool, workspace: Path, tmp_path: Path
+) -> None:
+    """The first loss of a run with the grades, and of one without: they differ where the loss reads grades."""
+    items = read_items(workspace / "items.jsonl")
+    lines = (workspace / "train.csv").read_text().splitlines()
+    graded = [f"{line},{n / 10}" for n, line in enumerate(lines[1:], 1)]
+    (tmp_path / "graded.csv").write_text("\n".join([f"{lines[0]},score", *graded]))
+    settings: dict[str, Any] = {"variant": "text_only", "loss": loss, "head.width": 8, "train.max_steps": 2, **options}
+    settings |= {"train.precision": "fp32", "train.log_steps": 1, "train.batch_size": 4}
+    n2kit.build("qwen:tiny", settings=settings).save(tmp_path / "bundle")
+    first = []
+    for name, path in (("graded", tmp_path / "graded.csv"), ("plain", workspace / "train.csv")):
+        pairs = read_pairs(path, items)
+        events: list[dict[str, Any]] = []
+        recipe = bundle.read_recipe(tmp_path / "bundle")
+        result = train(tmp_path / "bundle", items, pairs, recipe, tmp_path / name, report=events.append)
+        assert result.steps == 2
+        first.append(next(e["loss"] for e in events if e["event"] == "step"))
+    assert (first[0] != first[1]) == matters
 
 
 def test_cached_features_change_nothing(workspace: Path, tiny_bundle: Path) -> None:

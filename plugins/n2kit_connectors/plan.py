@@ -10,10 +10,13 @@ from n2kit import ConnectorCard, LLMCard, VisionCard
 from n2kit.errors import Mismatch
 
 
-class QFormerConfig(BaseModel):
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class QFormerConfig(Options):
     """BLIP-2's Q-Former without its text branch; widths of the paper by default."""
 
-    model_config = ConfigDict(extra="forbid")
     tokens: int = Field(16, ge=1, description="learned queries, tokens an image takes in the prompt")
     layers: int = Field(6, ge=1)
     width: int = Field(768, ge=1)
@@ -22,13 +25,22 @@ class QFormerConfig(BaseModel):
     cross_every: int = Field(2, ge=1, description="every which layer attends to the image")
 
 
-class ProjectorConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class ResamplerConfig(Options):
+    """Flamingo's Perceiver resampler; it works at the vision encoder's width."""
+
+    tokens: int = Field(16, ge=1, description="learned latents, tokens an image takes in the prompt")
+    layers: int = Field(6, ge=1)
+    heads: int = Field(8, ge=1)
+    head_width: int = Field(64, ge=1)
+    inner: int | None = Field(None, ge=1, description="feed-forward width; null: 4 × the vision encoder's")
+
+
+class ProjectorConfig(Options):
     tokens: int | None = Field(None, ge=1, description="average the vision tokens to so many; null keeps all")
 
 
 class MLPConfig(ProjectorConfig):
-    """Two layers with GELU between them."""
+    """`depth` layers with GELU between them."""
 
     depth: int = Field(2, ge=2)
 
@@ -37,6 +49,21 @@ class LinearConfig(ProjectorConfig):
     """One layer."""
 
     depth: int = Field(1, ge=1, le=1)
+
+
+class PoolConfig(LinearConfig):
+    """One layer on a few averages."""
+
+    tokens: int = Field(4, ge=1, description="average the patches to so many")
+
+
+class PixelShuffleConfig(Options):
+    scale: int = Field(2, ge=1, description="side of the square of patches that becomes one token")
+    depth: int = Field(2, ge=1, description="linear layers, with GELU between them")
+
+
+class IdentityConfig(Options):
+    """This connector has no options."""
 
 
 def qformer_card(config: QFormerConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
@@ -53,6 +80,14 @@ def qformer_card(config: QFormerConfig, vision: VisionCard, llm: LLMCard) -> Con
     return ConnectorCard(config.tokens, total + mlp_parameters([d, llm.input_width, llm.input_width]))
 
 
+def resampler_card(config: ResamplerConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
+    d, heads = vision.token_width, config.heads * config.head_width
+    attention = 2 * 2 * d + 4 * d * heads
+    feed_forward = 2 * d + mlp_parameters([d, config.inner or 4 * d, d])
+    out = 2 * d + mlp_parameters([d, llm.input_width])
+    return ConnectorCard(config.tokens, config.tokens * d + config.layers * (attention + feed_forward) + out)
+
+
 def projector_card(config: MLPConfig | LinearConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
     """Raises Mismatch if it is asked for more tokens than the encoder gives."""
     available = vision.tokens - vision.prefix_tokens if config.tokens else vision.tokens
@@ -63,6 +98,36 @@ def projector_card(config: MLPConfig | LinearConfig, vision: VisionCard, llm: LL
         )
     widths = [vision.token_width] + [llm.input_width] * config.depth
     return ConnectorCard(config.tokens or vision.tokens, mlp_parameters(widths))
+
+
+def pixel_shuffle_card(config: PixelShuffleConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
+    """Raises Mismatch if the patches form no square, or one whose side the scale does not divide."""
+    scale, side, patches = config.scale, vision.grid, vision.tokens - vision.prefix_tokens
+    if side is None:
+        raise Mismatch(
+            f"pixel-shuffle folds a square grid of patches, and the vision encoder's {patches} form none",
+            f"--connector resampler or pool, or an encoder of {round(patches**0.5) ** 2} patches",
+        )
+    if side % scale:
+        fits = [s for s in range(2, side + 1) if side % s == 0]
+        raise Mismatch(
+            f"pixel-shuffle folds squares of {scale} × {scale} patches, and the vision encoder gives {side} × {side}",
+            f"--set connector.scale={' or '.join(map(str, fits)) or 1}, or --connector resampler",
+        )
+    folded = vision.token_width * scale**2
+    widths = [folded] + [llm.input_width] * config.depth
+    return ConnectorCard((side // scale) ** 2, 2 * folded + mlp_parameters(widths))
+
+
+def identity_card(config: IdentityConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
+    """Raises Mismatch if the two widths differ."""
+    if vision.token_width != llm.input_width:
+        raise Mismatch(
+            f"identity passes vision tokens on as they are: they are {vision.token_width} wide, "
+            f"and the language model reads {llm.input_width}",
+            "--connector linear",
+        )
+    return ConnectorCard(vision.tokens, 0)
 
 
 def mlp_parameters(widths: list[int]) -> int:

@@ -1,4 +1,7 @@
-"""Projections of the vision tokens one by one: `linear` and `mlp` (LLaVA 1 and 1.5)."""
+"""Connectors that project the vision tokens one by one: `linear` and `mlp` (LLaVA 1 and 1.5), `pool`, and `identity`.
+
+A token that is made of hidden vision tokens alone is zero.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2kit import Connector, LLMCard, VisionCard
-from n2kit_connectors.plan import LinearConfig, MLPConfig, projector_card
+from n2kit_connectors.plan import IdentityConfig, LinearConfig, MLPConfig, PoolConfig, identity_card, projector_card
 
 
 class Projector(Connector):
@@ -23,9 +26,17 @@ class Projector(Connector):
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         if self.averaged:
-            tokens = average(tokens[:, self.prefix :], self.tokens, self.grid)
-        out: Tensor = self.project(tokens)
-        return out
+            tokens, mask = self._average(tokens, mask)
+        return blank(self.project(tokens), mask)
+
+    def _average(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Averages [I, Q, Dv] of the patches that are not hidden, and where there is one, [I, Q]."""
+        means = average(blank(tokens, mask)[:, self.prefix :], self.tokens, self.grid)
+        if mask is None:
+            return means, None
+        share = average(mask[:, self.prefix :, None].to(tokens.dtype), self.tokens, self.grid)
+        there = share > 0
+        return means / share.where(there, 1), there[..., 0]
 
 
 class MLP(Projector):
@@ -34,6 +45,28 @@ class MLP(Projector):
 
 class Linear(Projector):
     config_class = LinearConfig
+
+
+class Pool(Projector):
+    config_class = PoolConfig
+
+
+class Identity(Connector):
+    """The vision tokens as they are."""
+
+    config_class = IdentityConfig
+
+    def __init__(self, config: IdentityConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        self.tokens = identity_card(config, vision, llm).tokens
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        return blank(tokens, mask)
+
+
+def blank(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """tokens [I, N, D] with those that mask [I, N] hides set to zero."""
+    return tokens if mask is None else tokens.masked_fill(~mask[..., None], 0)
 
 
 def average(patches: Tensor, count: int, grid: int | None) -> Tensor:

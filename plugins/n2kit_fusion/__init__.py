@@ -1,27 +1,47 @@
-"""Late fusions: gate (the paper's), none."""
+"""Late fusions: gate (the paper's), others like it, cross-attention, none."""
 
 from n2kit import ComponentSpec, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 
 
+def _fusion(name: str, target: str, card: str, summary: str, config: str = "NoOptions") -> ComponentSpec:
+    return ComponentSpec(
+        kind="fusion",
+        name=name,
+        target=f"n2kit_fusion.{target}",
+        summary=summary,
+        config=f"n2kit_fusion.plan:{config}",
+        card=f"n2kit_fusion.plan:{card}",
+        capabilities=frozenset({"bfloat16"}),
+    )
+
+
 @hookimpl
 def n2kit_register_components() -> list[ComponentSpec]:
     return [
-        ComponentSpec(
-            kind="fusion",
-            name="gate",
-            target="n2kit_fusion.fusions:Gate",
-            summary="z ⊙ n + (1 − z) ⊙ W v with z = sigmoid(W_z [n ; W v]) (the paper's)",
-            config="n2kit_fusion.plan:NoOptions",
-            card="n2kit_fusion.plan:gate_card",
+        _fusion(
+            "gate",
+            "fusions:Gate",
+            "gate_card",
+            "z ⊙ n + (1 − z) ⊙ W v with z = sigmoid(W_z [n ; W v]) (the paper's)",
         ),
-        ComponentSpec(
-            kind="fusion",
-            name="none",
-            target="n2kit_fusion.fusions:NoFusion",
-            summary="the compressed word as it is",
-            config="n2kit_fusion.plan:NoOptions",
-            card="n2kit_fusion.plan:none_card",
+        _fusion("normalised-gate", "fusions:NormalisedGate", "gate_card", "the gate, between n and W v both at RMS 1"),
+        _fusion(
+            "tanh-gate",
+            "fusions:TanhGate",
+            "tanh_gate_card",
+            "z ⊙ tanh(W_1 n) + (1 − z) ⊙ tanh(W_2 W v) with the gate's z (gated multimodal unit)",
         ),
+        _fusion("residual-gate", "fusions:ResidualGate", "gate_card", "n + z ⊙ W v with the gate's z"),
+        _fusion("concat", "fusions:Concat", "gate_card", "W_c [n ; W v]"),
+        _fusion("sum", "fusions:Sum", "sum_card", "n + W v"),
+        _fusion(
+            "cross-attention",
+            "attention:CrossAttention",
+            "cross_attention_card",
+            "the word attends to all vision tokens, residual; needs no pooled vector",
+            config="CrossAttentionConfig",
+        ),
+        _fusion("none", "fusions:NoFusion", "none_card", "the compressed word as it is"),
     ]

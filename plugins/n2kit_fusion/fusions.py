@@ -1,31 +1,92 @@
-"""Late fusions of the pooled image vector into a compressed word."""
+"""Late fusions of the image into a compressed word: n is the word [B, Dh], v the pooled image vector [B, Dp], e = W v [B, Dh]."""
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from n2kit import Fusion, LLMCard, VisionCard
 from n2kit_fusion.plan import NoOptions
 
 
-class Gate(Fusion):
-    """e = W v; z = sigmoid(W_z [n ; e]); z ⊙ n + (1 − z) ⊙ e (NoteLLM-2, section 4.3; W_z starts Xavier-normal)."""
+class Sum(Fusion):
+    """n + e: what every fusion of the pooled vector begins with, on its own."""
 
     config_class = NoOptions
 
     def __init__(self, config: NoOptions, vision: VisionCard, llm: LLMCard) -> None:
         super().__init__(config, vision=vision, llm=llm)
         self.late = nn.Linear(vision.pooled_width, llm.output_width, bias=False)
-        self.gate = nn.Linear(2 * llm.output_width, llm.output_width, bias=False)
-        nn.init.xavier_normal_(self.gate.weight)
 
     def project(self, pooled: Tensor) -> Tensor:
         out: Tensor = self.late(pooled)
         return out
 
     def forward(self, hidden: Tensor, pooled: Tensor) -> Tensor:
-        late = self.project(pooled)
-        z = torch.sigmoid(self.gate(torch.cat([hidden, late], -1)))
+        return self.mix(hidden, self.project(pooled))
+
+    def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
+        """hidden [B, Dh], late [B, Dh] → [B, Dh]."""
+        return hidden + late
+
+
+class Concat(Sum):
+    """W_c [n ; e]."""
+
+    def __init__(self, config: NoOptions, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision, llm)
+        self.both = nn.Linear(2 * llm.output_width, llm.output_width, bias=False)
+
+    def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
+        out: Tensor = self.both(torch.cat([hidden, late], -1))
+        return out
+
+
+class Gate(Sum):
+    """z = sigmoid(W_z [n ; e]); z ⊙ n + (1 − z) ⊙ e (NoteLLM-2, section 4.3; W_z starts Xavier-normal)."""
+
+    def __init__(self, config: NoOptions, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision, llm)
+        self.gate = xavier(2 * llm.output_width, llm.output_width)
+
+    def opening(self, hidden: Tensor, late: Tensor) -> Tensor:
+        """How far the gate is open to the word, z [B, Dh]."""
+        return torch.sigmoid(self.gate(torch.cat([hidden, late], -1)))
+
+    def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
+        z = self.opening(hidden, late)
         return z * hidden + (1 - z) * late
+
+
+class NormalisedGate(Gate):
+    """The gate between n and e that were both brought to RMS 1 (without weights), so that neither side drowns the other."""
+
+    def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
+        return super().mix(F.rms_norm(hidden, hidden.shape[-1:]), F.rms_norm(late, late.shape[-1:]))
+
+
+class TanhGate(Gate):
+    """z ⊙ tanh(W_1 n) + (1 − z) ⊙ tanh(W_2 e) with the gate's z, taken from n and e.
+
+    The gated multimodal unit (arXiv 1702.01992), which stands unused in the reference code of NoteLLM-2.
+    """
+
+    def __init__(self, config: NoOptions, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision, llm)
+        self.word = xavier(llm.output_width, llm.output_width)
+        self.image = xavier(llm.output_width, llm.output_width)
+
+    def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
+        z = self.opening(hidden, late)
+        return z * torch.tanh(self.word(hidden)) + (1 - z) * torch.tanh(self.image(late))
+
+
+class ResidualGate(Gate):
+    """n + z ⊙ e: the word is kept whole, and the gate says how much of the image is added."""
+
+    def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
+        return hidden + self.opening(hidden, late) * late
 
 
 class NoFusion(Fusion):
@@ -33,5 +94,12 @@ class NoFusion(Fusion):
 
     config_class = NoOptions
 
-    def forward(self, hidden: Tensor, pooled: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, pooled: Tensor | None) -> Tensor:
         return hidden
+
+
+def xavier(inputs: int, outputs: int) -> nn.Linear:
+    """A Linear without bias that starts Xavier-normal."""
+    made = nn.Linear(inputs, outputs, bias=False)
+    nn.init.xavier_normal_(made.weight)
+    return made

@@ -1,6 +1,6 @@
 """Options and cards of the fusions: no torch."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from n2kit import FusionCard, LLMCard, VisionCard
 
@@ -11,9 +11,31 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class CrossAttentionConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    heads: int = Field(8, ge=1)
+    head_width: int = Field(64, ge=1)
+
+
+def sum_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
+    """W v."""
+    return FusionCard(vision.pooled_width * llm.output_width)
+
+
 def gate_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
+    """W v, and one Linear over [n ; W v]."""
     return FusionCard(vision.pooled_width * llm.output_width + 2 * llm.output_width**2)
 
 
+def tanh_gate_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
+    """A gate, and one Linear more on each of its sides."""
+    return FusionCard(gate_card(config, vision, llm).parameters + 2 * llm.output_width**2)
+
+
+def cross_attention_card(config: CrossAttentionConfig, vision: VisionCard, llm: LLMCard) -> FusionCard:
+    attended, word, image = config.heads * config.head_width, llm.output_width, vision.token_width
+    return FusionCard(2 * (word + image) + 2 * attended * (word + image), pooled=False)
+
+
 def none_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
-    return FusionCard(0)
+    return FusionCard(0, pooled=False)

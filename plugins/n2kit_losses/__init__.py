@@ -1,25 +1,57 @@
-"""Losses on pairs: notellm2 (the paper's), infonce (symmetric, two towers)."""
+"""Losses on pairs: notellm2 (the paper's), infonce, sigmoid, triplet, cosent, and matryoshka around any of them."""
 
 from n2kit import ComponentSpec, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 
 
+def _loss(name: str, target: str, config: str, summary: str) -> ComponentSpec:
+    return ComponentSpec(
+        kind="loss",
+        name=name,
+        target=f"n2kit_losses.{target}",
+        summary=summary,
+        config=f"n2kit_losses.config:{config}",
+    )
+
+
 @hookimpl
 def n2kit_register_components() -> list[ComponentSpec]:
     return [
-        ComponentSpec(
-            kind="loss",
-            name="notellm2",
-            target="n2kit_losses.losses:NoteLLM2Loss",
-            summary="one-tower InfoNCE on the multimodal and, under mICL, the visual view, weighted 9 : 1 (the paper's)",
-            config="n2kit_losses.config:NoteLLM2Config",
+        _loss(
+            "notellm2",
+            "losses:NoteLLM2Loss",
+            "NoteLLM2Config",
+            "one-tower InfoNCE on the multimodal and, under mICL, the visual view, weighted 9 : 1 (the paper's)",
         ),
-        ComponentSpec(
-            kind="loss",
-            name="infonce",
-            target="n2kit_losses.losses:SymmetricInfoNCE",
-            summary="left → right and right → left, averaged; only the other side's items are negatives",
-            config="n2kit_losses.config:InfoNCEConfig",
+        _loss(
+            "infonce",
+            "losses:InfoNCE",
+            "InfoNCEConfig",
+            "left → right and right → left, averaged; or one direction, or one tower (`form`)",
+        ),
+        _loss(
+            "sigmoid",
+            "losses:SigmoidLoss",
+            "SigmoidConfig",
+            "each left–right pair judged on its own, with a learned temperature and bias (SigLIP)",
+        ),
+        _loss(
+            "triplet",
+            "ranking:TripletLoss",
+            "TripletConfig",
+            "partners nearer than negatives by a margin of cosine distance; the hardest of the batch, or all",
+        ),
+        _loss(
+            "cosent",
+            "ranking:CoSENTLoss",
+            "CoSENTConfig",
+            "pairs in the order of their grades, a third column of the pairs file (CoSENT)",
+        ),
+        _loss(
+            "matryoshka",
+            "matryoshka:MatryoshkaLoss",
+            "MatryoshkaConfig",
+            "another loss (`of`) on the first dimensions of the vectors, for several widths",
         ),
     ]

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2kit import Loss, LossOut
-from n2kit_losses.config import InfoNCEConfig, NoteLLM2Config
+from n2kit_losses.config import ContrastiveConfig, InfoNCEConfig, NoteLLM2Config, SigmoidConfig, SoftmaxConfig
 
 
 class Contrastive(Loss):
     """A learned temperature: logits are cosines times exp(τ), clamped above."""
 
-    def __init__(self, config: InfoNCEConfig) -> None:
+    def __init__(self, config: ContrastiveConfig) -> None:
         super().__init__(config)
         self.temperature = nn.Parameter(torch.tensor(float(config.temperature)))
 
@@ -30,7 +30,20 @@ class Contrastive(Loss):
         return tau.exp()
 
 
-class NoteLLM2Loss(Contrastive):
+class Softmax(Contrastive):
+    """A cross entropy over the rows of the batch.
+
+    With the option `log_q`, log q of an item is subtracted from its logit, partner or not: an item that is in many pairs is a
+    negative too often (Yi et al. 2019, doi 10.1145/3298689.3346996, section 4).
+    """
+
+    def __init__(self, config: SoftmaxConfig) -> None:
+        super().__init__(config)
+        if config.log_q:
+            self.wants = frozenset({"log_q"})
+
+
+class NoteLLM2Loss(Softmax):
     """(w_t L(multimodal) + w_v L(visual)) / (w_t + w_v) (NoteLLM-2, equation 8); without a visual view, L(multimodal).
 
     In a mixed batch the visual term is taken over the pairs whose two items both have a picture.
@@ -39,14 +52,18 @@ class NoteLLM2Loss(Contrastive):
     config_class = NoteLLM2Config
 
     def forward(
-        self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, exclude: Tensor | None = None
+        self,
+        views: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        exclude: Tensor | None = None,
+        log_q: Tensor | None = None,
     ) -> LossOut:
-        multimodal = one_tower(views["multimodal"], self.scale, exclude=exclude)
+        multimodal = one_tower(views["multimodal"], self.scale, exclude, log_q)
         terms = {"multimodal": multimodal.detach()}
         loss = multimodal
         if "visual" in views:
             keep = (present or {}).get("visual")
-            visual = one_tower(views["visual"], self.scale, keep=keep, exclude=exclude)
+            visual = one_tower(views["visual"], self.scale, exclude, log_q, keep)
             terms["visual"] = visual.detach()
             text, vision = self.config.text_weight, self.config.vision_weight
             if keep is None or bool((keep & keep.roll(len(keep) // 2)).any()):
@@ -54,45 +71,99 @@ class NoteLLM2Loss(Contrastive):
         return LossOut(loss, terms | {"temperature": self.temperature.detach()})
 
 
-class SymmetricInfoNCE(Contrastive):
-    """Two towers: cross entropy of left → right and of right → left, averaged, on the multimodal view."""
+class InfoNCE(Softmax):
+    """Cross entropy on the multimodal view, in one of three forms.
+
+    symmetric: left → right and right → left, averaged (CLIP). one_direction: left → right. one_tower: every row against all
+    others, as in notellm2.
+    """
 
     config_class = InfoNCEConfig
 
     def forward(
-        self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, exclude: Tensor | None = None
+        self,
+        views: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        exclude: Tensor | None = None,
+        log_q: Tensor | None = None,
     ) -> LossOut:
-        left, right = F.normalize(views["multimodal"].float(), dim=-1).chunk(2)
-        logits = left @ right.T * self.scale
-        if exclude is not None:
-            own = torch.eye(len(left), dtype=torch.bool, device=left.device)
-            logits = logits.masked_fill(exclude[: len(left), len(left) :] & ~own, -torch.inf)
-        partner = torch.arange(len(left), device=left.device)
-        loss = (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+        x, scale = views["multimodal"], self.scale
+        loss = (one_tower if self.config.form == "one_tower" else left_to_right)(x, scale, exclude, log_q)
+        if self.config.form == "symmetric":
+            half = len(x) // 2
+            turned = None if exclude is None else exclude.roll((half, half), (0, 1))
+            back = left_to_right(x.roll(half, 0), scale, turned, None if log_q is None else log_q.roll(half))
+            loss = (loss + back) / 2
         return LossOut(loss, {"multimodal": loss.detach(), "temperature": self.temperature.detach()})
 
 
-def one_tower(x: Tensor, scale: Tensor, keep: Tensor | None = None, exclude: Tensor | None = None) -> Tensor:
+class SigmoidLoss(Contrastive):
+    """−1/B Σ_ij log sigmoid(±(exp(τ) cos_ij + b)), + for partners, over left rows i and right rows j (SigLIP, arXiv 2303.15343)."""
+
+    config_class = SigmoidConfig
+
+    def __init__(self, config: SigmoidConfig) -> None:
+        super().__init__(config)
+        self.bias = nn.Parameter(torch.tensor(float(config.bias)))
+
+    def forward(
+        self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, exclude: Tensor | None = None
+    ) -> LossOut:
+        x = views["multimodal"]
+        half = len(x) // 2
+        left, right = F.normalize(x.float(), dim=-1).chunk(2)
+        logits = left @ right.T * self.scale + self.bias
+        sign = 2 * torch.eye(half, device=x.device) - 1
+        losses = -F.logsigmoid(sign * logits).masked_fill(no_negatives(len(x), exclude, x.device)[:half, half:], 0)
+        loss = losses.sum() / half
+        learned = {"temperature": self.temperature.detach(), "bias": self.bias.detach()}
+        return LossOut(loss, {"multimodal": loss.detach()} | learned)
+
+
+def one_tower(
+    x: Tensor, scale: Tensor, exclude: Tensor | None = None, log_q: Tensor | None = None, keep: Tensor | None = None
+) -> Tensor:
     """InfoNCE among all 2B rows of one set of vectors: the label of a row is its partner, all other rows are negatives.
 
     Args:
         x: [2B, D], not normalised.
-        keep: [2B] bool; a row that is not kept is neither anchor nor negative, nor is its partner an anchor.
         exclude: [2B, 2B] bool, pairs of rows that are no negatives; partners stay positives.
+        log_q: [2B], subtracted from the logits of a row as a candidate.
+        keep: [2B] bool; a row that is not kept is neither anchor nor negative, nor is its partner an anchor.
 
     Returns:
         A scalar: the mean over the kept anchors, 0 with a gradient of 0 if there are none.
     """
-    rows = torch.arange(len(x), device=x.device)
-    partner = rows.roll(len(x) // 2)
+    anchors = torch.arange(len(x), device=x.device)
+    partner = anchors.roll(len(x) // 2)
     unit = F.normalize(x.float(), dim=-1)
     logits = unit @ unit.T * scale
-    hidden = torch.eye(len(x), dtype=torch.bool, device=x.device)
-    if exclude is not None:
-        hidden = hidden | exclude.index_put((rows, partner), torch.zeros((), dtype=torch.bool, device=x.device))
-    anchors = rows
+    if log_q is not None:
+        logits = logits - log_q
+    hidden = no_negatives(len(x), exclude, x.device)
     if keep is not None:
-        anchors = rows[keep & keep[partner]]
-        hidden = hidden | ~keep[None, :]
+        anchors = anchors[keep & keep[partner]]
+        hidden = hidden | ~keep
     losses = F.cross_entropy(logits.masked_fill(hidden, -torch.inf)[anchors], partner[anchors], reduction="none")
     return losses.sum() / max(1, len(anchors))
+
+
+def left_to_right(x: Tensor, scale: Tensor, exclude: Tensor | None = None, log_q: Tensor | None = None) -> Tensor:
+    """InfoNCE of the first B rows of x [2B, D] against the last B alone; otherwise as `one_tower`."""
+    half = len(x) // 2
+    left, right = F.normalize(x.float(), dim=-1).chunk(2)
+    logits = left @ right.T * scale
+    if log_q is not None:
+        logits = logits - log_q[half:]
+    hidden = no_negatives(len(x), exclude, x.device)[:half, half:]
+    return F.cross_entropy(logits.masked_fill(hidden, -torch.inf), torch.arange(half, device=x.device))
+
+
+def no_negatives(rows: int, exclude: Tensor | None, device: torch.device) -> Tensor:
+    """[2B, 2B] bool, True where a row is neither partner nor negative of another: itself, and what `exclude` says."""
+    hidden = torch.eye(rows, dtype=torch.bool, device=device)
+    if exclude is None:
+        return hidden
+    every = torch.arange(rows, device=device)
+    partners = (every, every.roll(rows // 2))
+    return hidden | exclude.index_put(partners, torch.zeros((), dtype=torch.bool, device=device))

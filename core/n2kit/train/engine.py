@@ -120,7 +120,8 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model, self.dtype = model, dtype
 
-    def forward(self, batch: Any, exclude: Tensor) -> dict[str, Any]:
+    def forward(self, batch: Any, exclude: Tensor, **facts: Tensor) -> dict[str, Any]:
+        """`facts`: what the loss `wants` to know of the batch."""
         cast = (
             torch.autocast(batch.ids.device.type, self.dtype)
             if self.dtype != torch.float32
@@ -128,7 +129,7 @@ class TrainStep(nn.Module):
         )
         with cast:
             out = self.model(batch)
-        result = self.model.loss(out.views, out.present, exclude)
+        result = self.model.loss(out.views, out.present, exclude, **facts)
         return {"loss": result.loss, "terms": result.terms}
 
 
@@ -141,13 +142,15 @@ class PairTrainer(Trainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.step: nn.Module = options["model"]
+        self.step: TrainStep = options["model"]
         self.terms: dict[str, list[Tensor]] = {}
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        out = model(inputs["batch"].to(self.args.device), inputs["exclude"].to(self.args.device))
+        device = self.args.device
+        facts = {name: inputs[name].to(device) for name in self.step.model.loss.wants}
+        out = model(inputs["batch"].to(device), inputs["exclude"].to(device), **facts)
         if not torch.isfinite(out["loss"]):
             shown = ", ".join(inputs["ids"][:6])
             raise Failed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +21,21 @@ FEWEST = 2  # pairs a step: with one there is no negative
 
 @dataclass
 class PairCollator:
-    """Called with pairs of ids; gives `batch` (2B items), `exclude` [2B, 2B] bool, `ids`."""
+    """Called with pairs of ids; gives `batch` (2B items), `exclude` [2B, 2B] bool, `ids`, and what a loss may want.
+
+    That is `grades` [B], how alike the two items of a pair are, and `log_q` [2B], the log of an item's share of all ends of pairs.
+    """
 
     items: Items
     pairs: Pairs
     reader: Reader
     graph: dict[str, set[str]] = field(init=False)
+    log_q: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
         self.graph = self.pairs.graph()
+        ends = Counter(i for pair in self.pairs for i in pair)
+        self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Pairs whose pictures cannot be read are left out; so that there is a negative, two pairs always remain.
@@ -40,7 +48,8 @@ class PairCollator:
             items = [self.items[a] for a, _ in wanted] + [self.items[b] for _, b in wanted]
             batch, kept = self.reader(items)
             if batch is not None and len(kept) == len(items) and len(wanted) >= FEWEST:
-                return {"batch": batch, "exclude": self.exclude(items), "ids": [i.id for i in items]}
+                ids = [i.id for i in items]
+                return {"batch": batch, "exclude": self.exclude(items), "ids": ids} | self.facts(wanted, ids)
             there = {items[n].id for n in kept}
             wanted = [p for p in wanted if there.issuperset(p)]
             while len(wanted) < FEWEST:
@@ -55,3 +64,8 @@ class PairCollator:
         ids = [i.id for i in items]
         rows = [[a == b or b in self.graph.get(a, ()) for b in ids] for a in ids]
         return torch.tensor(rows, dtype=torch.bool)
+
+    def facts(self, pairs: Sequence[tuple[str, str]], ids: Sequence[str]) -> dict[str, Tensor]:
+        """What `n2kit.parts.Loss.wants` can name, for the pairs of a batch and the ids of its items."""
+        grades = torch.tensor([self.pairs.grade(pair) for pair in pairs])
+        return {"grades": grades, "log_q": torch.tensor([self.log_q[i] for i in ids])}
