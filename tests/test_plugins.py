@@ -14,7 +14,7 @@ from n2kit.cards import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.manager import Manager, manager
 from n2kit.registry import Registry, check_card, registry
-from n2kit.testing.probe import probe, problems_of
+from n2kit.testing.probe import probe
 from n2kit.weights import Weights
 
 GOOD = """
@@ -79,16 +79,14 @@ def test_a_name_with_two_owners_is_refused_and_can_be_qualified(path: Path) -> N
     assert found.distribution == "two"
 
 
-@pytest.mark.parametrize("plugin", manager().plugins, ids=lambda p: p.name)
-def test_in_tree_plugins_are_sound(plugin: Any) -> None:
-    assert problems_of(plugin) == []
-
-
-def test_probe_survives_a_plugin_that_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = manager().plugins[0]
-    assert probe(plugin).problems == []
-    plugin = type(plugin)("ghost", "no-dist", "1", "ghost")
-    assert "ended with code" in probe(plugin).problems[0]
+@pytest.mark.slow
+def test_check_runs_the_laws_in_an_interpreter_of_its_own() -> None:
+    plugin = next(p for p in manager().plugins if p.name == "fusion")
+    found = probe(plugin)
+    assert found.problems == []
+    assert found.laws > 50
+    ghost = type(plugin)("ghost", "no-dist", "1", "ghost")
+    assert "before any law: ended the process with code" in probe(ghost).problems[0]
 
 
 def test_wheel_folders_entry_points_and_plugins_agree() -> None:

@@ -1,6 +1,7 @@
 """A first look at a plug-in in an interpreter of its own, so that one that aborts or is heavy harms no command.
 
-A good result is kept in the cache folder until the plug-in's files change; n2kit's own plug-ins need none.
+What was found is kept in the cache folder until the plug-in's files change (a crash is not: it may be the environment's);
+n2kit's own plug-ins need no look.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import time
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from n2kit.weights import cache_folder
 
 SECONDS = 60
+KEPT = 1000  # looks in the cache
 # What a plug-in's module may not import: `n2kit --help` and every other command would wait for it.
 HEAVY = ("torch", "transformers", "timm", "open_clip", "numpy", "faiss")
 _LOOK = """
@@ -39,14 +41,21 @@ def first_look(points: Iterable[EntryPoint]) -> dict[str, str]:
     """What keeps plug-ins from being loaded: entry point's value → reason; nothing for those that are sound."""
     known = _read_cache()
     keys = {point.value: _key(point.value) for point in points}
-    unknown = {value: key for value, key in keys.items() if key not in known}
-    running = {value: _start(value) for value in unknown}
+    running = {value: _start(value) for value, key in keys.items() if key not in known}
     end = time.monotonic() + SECONDS
-    problems = {value: problem for value, process in running.items() if (problem := _outcome(process, end))}
-    fresh = [key for value, key in unknown.items() if value not in problems]
-    if fresh:
-        _write_cache([*known, *fresh])
-    return problems
+    found = {value: _outcome(process, end) for value, process in running.items()}
+    lasting = {keys[value]: look.problem for value, look in found.items() if look.lasting}
+    if lasting:
+        _write_cache(known | lasting)
+    problems = {value: found[value].problem if value in found else known[key] for value, key in keys.items()}
+    return {value: problem for value, problem in problems.items() if problem}
+
+
+class Look(NamedTuple):
+    """What keeps a plug-in out, if anything does, and whether that will be so as long as its files are the same."""
+
+    problem: str | None
+    lasting: bool = False
 
 
 def _start(value: str) -> subprocess.Popen[str]:
@@ -58,23 +67,23 @@ def _start(value: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def _outcome(process: subprocess.Popen[str], end: float) -> str | None:
+def _outcome(process: subprocess.Popen[str], end: float) -> Look:
     try:
         out, err = process.communicate(timeout=max(0.1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return f"took more than {SECONDS} s to import"
+        return Look(f"took more than {SECONDS} s to import")
     verdict = next((line for line in reversed(out.splitlines()) if line.startswith("n2kit:")), None)
     if verdict is None:
         last = (err.strip().splitlines() or [""])[-1]
-        return f"{ending(process.returncode)} while it was imported" + (f": {last}" if last else "")
+        return Look(f"{ending(process.returncode)} while it was imported" + (f": {last}" if last else ""))
     problem, heavy = json.loads(verdict.removeprefix("n2kit:"))
     if problem:
-        return str(problem)
+        return Look(str(problem))
     if heavy:
-        return f"imports {', '.join(heavy)} at the top: import it in the module that `target` names"
-    return None
+        return Look(f"imports {', '.join(heavy)} at the top: import it in the module that `target` names", lasting=True)
+    return Look(None, lasting=True)
 
 
 def ending(code: int) -> str:
@@ -101,18 +110,18 @@ def _file() -> Path:
     return cache_folder() / "plugins.json"
 
 
-def _read_cache() -> list[str]:
+def _read_cache() -> dict[str, str | None]:
     try:
         kept = json.loads(_file().read_text("utf8"))
     except (OSError, ValueError):
-        return []
-    return [key for key in kept if isinstance(key, str)] if isinstance(kept, list) else []
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
-def _write_cache(keys: list[str]) -> None:
+def _write_cache(looks: dict[str, str | None]) -> None:
     file = _file()
     aside = file.with_name(f".plugins-{os.getpid()}.json")
     with contextlib.suppress(OSError):  # without a cache it is looked at again
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(keys[-1000:]))
+        aside.write_text(json.dumps(dict(list(looks.items())[-KEPT:])))
         aside.replace(file)

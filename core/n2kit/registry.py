@@ -118,7 +118,9 @@ class Registry:
     def variants(self, kind: Kind, name: str) -> dict[str, Variant]:
         """The variants of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
         alias = self.aliases[kind].get(name)
-        owned = self.plugins.find(kind, alias["component"] if alias else name)
+        return self._variants(kind, alias, self.plugins.find(kind, alias["component"] if alias else name))
+
+    def _variants(self, kind: Kind, alias: dict[str, Any] | None, owned: Owned | None) -> dict[str, Variant]:
         listed = {str(k): _variant(kind, v) for k, v in (alias or {}).get("variants", {}).items()}
         return listed | {k: v for k, v in (dict(owned.spec.variants) if owned else {}).items() if k not in listed}
 
@@ -153,7 +155,7 @@ class Registry:
     def _with_variant(
         self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
     ) -> Component:
-        known = self.variants(kind, name)
+        known = self._variants(kind, alias, owned)
         base = dict((alias or {}).get("options", {}))
         if not variant:
             variant = str((alias or {}).get("default", "")) or _default_variant(kind, known)

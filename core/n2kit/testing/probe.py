@@ -6,6 +6,7 @@ The child prints a line of JSON for each finding, so that one that aborts loses 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 from n2kit.cards import ComponentSpec
 from n2kit.isolation import HEAVY, ending
-from n2kit.manager import OWN, Plugin, load_target, manager
+from n2kit.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.testing.finding import Finding
 
 SECONDS = 900
@@ -42,8 +43,9 @@ def probe(plugin: Plugin) -> Probed:
         return result
     result.problems.extend(plugin.warnings)
     command = [sys.executable, "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
+    alone = {**os.environ, SELECT: f"{OWN},{plugin.qualified}"}  # beside n2kit's own, whose parts it is joined with
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=alone)
     except subprocess.TimeoutExpired:
         result.problems.append(f"took more than {SECONDS} s")
         return result
@@ -115,7 +117,5 @@ def _main(distribution: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    import os
-
     os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: threads cost more than they give
     _main(*sys.argv[1:])

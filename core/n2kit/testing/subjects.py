@@ -142,9 +142,9 @@ class LossSubject(Subject):
         return self.component.cls()(self.config)
 
     def inputs(self, rows: int = 6) -> tuple[Mapping[str, Tensor]]:
-        """One view of `rows` pairs whose two sides are alike."""
+        """One view of `rows` pairs whose two sides are somewhat alike, so that no margin is kept yet."""
         left = draw(rows, self.width, seed=4)
-        return ({"multimodal": torch.cat([left, left + 0.5 * draw(rows, self.width, seed=5)])},)
+        return ({"multimodal": torch.cat([left, left + 2 * draw(rows, self.width, seed=5)])},)
 
     def options(self, rows: int = 6) -> dict[str, Any]:
         known = {"grades": torch.linspace(1, 0, rows), "log_q": torch.full((2 * rows,), -3.0)}

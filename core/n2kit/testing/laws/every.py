@@ -154,7 +154,12 @@ def joins_a_model(subject: Subject) -> None:
 
     choice: dict[str, Any] = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp", "fusion": "gate"}
     choice[subject.kind] = subject.component.reference
-    settings: dict[str, Any] = {"head.width": 8, "llm.tune": "full"}
+    settings: dict[str, Any] = {
+        "head.width": 8,
+        "llm.tune": "full",
+        "prompt.template": "compact",
+        "prompt.body_tokens": 400,
+    }
     card = subject.part.card if subject.kind in ("vision", "llm") else None
     choice["variant"] = "late_early_fusion"
     if subject.kind == "fusion" and subject.spec.name == "none":

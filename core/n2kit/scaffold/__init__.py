@@ -1,0 +1,58 @@
+"""`n2kit plugins new`: a complete plug-in package, which works as it is written."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from n2kit.errors import BadInput
+from n2kit.hookspecs import PLUGIN_API
+
+SCAFFOLDS = ("vision", "llm", "connector", "fusion", "loss")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def write_package(name: str, kind: str, folder: Path) -> list[str]:
+    """Write the package of a component called `name` into `folder`; the files, relative to it.
+
+    Raises:
+        BadInput: a name that cannot be one, a kind without a scaffold, or a folder that is not empty.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    from n2kit import __version__
+
+    if kind not in SCAFFOLDS:
+        raise BadInput(f"no package to write for kind {kind!r}", f"--kind {', '.join(SCAFFOLDS)}")
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"{name!r} is no name for a component", "lower-case letters, digits and single dashes: my-tower")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} exists and is not empty", "give another -o")
+    module = "n2kit_" + name.replace("-", "_")
+    facts = {
+        "name": name,
+        "kind": kind,
+        "module": module,
+        "distribution": f"n2kit-{name}",
+        "class": "".join(part.capitalize() for part in name.split("-")),
+        "api": PLUGIN_API,
+        "version": __version__.partition("+")[0],
+        "suite": {"llm": "LLM"}.get(kind, kind.capitalize()) + "Suite",
+        "backbone": kind in ("vision", "llm"),
+    }
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)
+    written = {
+        "pyproject.toml": "pyproject.toml.j2",
+        "README.md": "README.md.j2",
+        f"{module}/__init__.py": "init.py.j2",
+        f"{module}/plan.py": f"plan_{kind}.py.j2",
+        f"{module}/model.py": f"model_{kind}.py.j2",
+        f"tests/test_{module}.py": "test.py.j2",
+    }
+    templates = resources.files("n2kit.scaffold").joinpath("templates")
+    for file, template in written.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(environment.from_string(templates.joinpath(template).read_text("utf8")).render(facts), "utf8")
+    return sorted(written)

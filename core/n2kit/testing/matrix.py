@@ -1,0 +1,200 @@
+"""Any × any, tried: every vision encoder × LLM × connector at its tiny, with fusions and losses spread over them.
+
+    python -m n2kit.testing.matrix          # prints how many work, and why others are refused
+
+Of each combination: a forward and a backward pass, all values finite, a gradient in every part, a batch row equal to the row
+alone, the image matters, and no state of a causal LLM sees a later token. Or the plan refuses it, and says why.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from n2kit.assemble import join, loss_of
+from n2kit.data.batch import Batch, collate
+from n2kit.data.items import Item
+from n2kit.errors import Mismatch
+from n2kit.manager import OWN
+from n2kit.model import Model, Parts
+from n2kit.parts import Origin
+from n2kit.plan import Plan, make_plan
+from n2kit.recipe import Recipe
+from n2kit.registry import registry
+from n2kit.testing.laws.compare import TOLERANCE, distance
+from n2kit.testing.suites import references
+
+KINDS = ("vision", "llm", "connector", "fusion", "loss")
+ITEMS = [
+    Item("a", image="1", title="oak chair"),
+    Item("b", image="2", title="oak chair"),  # another picture
+    Item("c", image="1", title="oak chair, with a longer title"),  # another ending
+    Item("d", title="no picture"),
+]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    vision: str
+    llm: str
+    connector: str
+    fusion: str
+    loss: str
+
+    def recipe(self) -> Recipe:
+        """mICL where the LLM can; tuned throughout, so that a gradient must arrive everywhere."""
+        causal = _component("llm", self.llm).card().causal  # type: ignore[union-attr]
+        late = self.fusion != "none"
+        variant = {(1, 1): "notellm2", (1, 0): "micl", (0, 1): "late_early_fusion", (0, 0): "basic"}[causal, late]
+        choices: dict[str, Any] = {kind: {"name": getattr(self, kind)} for kind in KINDS}
+        choices["llm"]["tune"] = choices["vision"]["tune"] = "full"
+        return Recipe.model_validate(
+            choices | {"variant": variant, "head": {"width": 8}, "prompt": {"template": "compact", "body_tokens": 64}}
+        )
+
+
+@dataclass
+class Report:
+    """What came of a matrix: how many combinations hold, which are refused and why, which fail."""
+
+    passed: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        sizes = " × ".join(f"{count} {kind}" for kind, count in self.sizes.items())
+        lines = [f"{self.passed} combinations hold, {sum(self.refused.values())} are refused, {len(self.failed)} fail"]
+        lines += [f"({sizes}; {self.seconds:.0f} s)"]
+        lines += [f"refused {count}: {reason}" for reason, count in self.refused.most_common()]
+        return "\n".join(lines + [f"FAILED {cell}: {reason}" for cell, reason in self.failed.items()])
+
+
+def cells(names: dict[str, list[str]]) -> Iterator[Cell]:
+    """All of vision × LLM × connector; fusion and loss so that every two values of any two kinds meet."""
+    fusions, losses = names["fusion"], names["loss"]
+    pairs = list(itertools.product(fusions, losses))
+    for v, vision in enumerate(names["vision"]):
+        for n, llm in enumerate(names["llm"]):
+            for c, connector in enumerate(names["connector"]):
+                # Steps without a common divisor with the number of pairs walk through all of them.
+                fusion, loss = pairs[(v * 7 + n * 11 + c * 13) % len(pairs)]
+                yield Cell(vision, llm, connector, fusion, loss)
+
+
+def uncovered(names: dict[str, list[str]], tried: Iterable[Cell]) -> list[tuple[str, str]]:
+    """Values of two kinds that no combination brings together."""
+    met = {
+        frozenset({(a, getattr(c, a)), (b, getattr(c, b))}) for c in tried for a, b in itertools.combinations(KINDS, 2)
+    }
+    return [
+        (f"{a} {x}", f"{b} {y}")
+        for a, b in itertools.combinations(KINDS, 2)
+        for x, y in itertools.product(names[a], names[b])
+        if frozenset({(a, x), (b, y)}) not in met
+    ]
+
+
+def in_tree(distribution: str = OWN) -> dict[str, list[str]]:
+    """The components of a distribution by kind, at their tiny."""
+    return {kind: references(kind, distribution) for kind in KINDS}  # type: ignore[arg-type]
+
+
+def run(names: dict[str, list[str]]) -> Report:
+    """Try every cell; one that fails stops no other."""
+    start, report = time.perf_counter(), Report(sizes={kind: len(names[kind]) for kind in KINDS})
+    for cell in cells(names):
+        try:
+            plan = make_plan(cell.recipe())
+            if plan.refusals:
+                report.refused[_reason(cell, plan.refusals)] += 1
+                continue
+            check(_joined(cell, plan))
+            report.passed += 1
+        except Exception as problem:
+            reason = str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
+            report.failed["+".join(vars(cell).values())] = (reason.splitlines() or [""])[0]
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def check(model: Model) -> None:
+    """Hold one joined model to the laws above. Raises AssertionError."""
+    batch = _batch(model, ITEMS)
+    out = model(batch)
+    facts = {"grades": torch.tensor([1.0, 0.5]), "log_q": torch.full((4,), -1.4)}
+    loss = model.loss(out.views, out.present, None, **{name: facts[name] for name in model.loss.wants}).loss
+    assert loss.isfinite(), f"the loss is {loss.item()}"
+    loss.backward()
+    for name, part in [*model.parts.items(), ("head", model.head), ("words", model.words)]:
+        grads = [p.grad for p in part.parameters() if p.grad is not None]
+        assert all(g.isfinite().all() for g in grads), f"a gradient in {name} is not finite"
+        if next(part.parameters(), None) is not None:
+            assert any(g.abs().sum() > 0 for g in grads), f"no gradient in {name}"
+    vectors = out.views["multimodal"].detach()
+    assert distance(vectors[0], vectors[1]) > 1e-6, "the image does not matter"
+    with torch.no_grad():
+        alone = model(_batch(model, ITEMS[:1]))
+    assert distance(alone.views["multimodal"][0], vectors[0]) <= TOLERANCE, (
+        "a row in a batch differs from the row alone"
+    )
+    if model.llm.card.causal:
+        same = int((batch.ids[0] == batch.ids[2]).long().cumprod(0).sum())  # rows 0 and 2 begin alike
+        off = distance(out.states[0, :same].detach(), out.states[2, :same].detach())
+        assert same > 0, "the two rows share no beginning"
+        assert off <= TOLERANCE, f"a later token changes earlier states by {off:.1e}"
+
+
+def _joined(cell: Cell, plan: Plan) -> Model:
+    """The model of a cell; backbones are shared by all cells, new parts are new."""
+    chosen = plan.components
+    llm, vision = _backbone("llm", cell.llm), _backbone("vision", cell.vision)
+    connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
+    model = join(plan, Parts(llm, loss_of(chosen["loss"]), vision, connector)).eval()
+    model.zero_grad()
+    return model
+
+
+@functools.cache
+def _component(kind: str, reference: str) -> Any:
+    return registry().resolve(kind, reference)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _backbone(kind: str, reference: str) -> Any:
+    component = _component(kind, reference)
+    return component.cls().create(Origin(component.config(), component.weights.locate()))
+
+
+def _batch(model: Model, items: list[Item]) -> Batch:
+    batch = collate(
+        [model.prompter(i, image=bool(i.image)) for i in items], [n for n, i in enumerate(items) if i.image]
+    )
+    size = model.vision.card.image_size  # type: ignore[union-attr]
+    pictures = {name: torch.rand(3, size, size, generator=torch.Generator().manual_seed(int(name))) for name in "12"}
+    batch.pixels = torch.stack([pictures[i.image] for i in items if i.image])
+    return batch
+
+
+def _reason(cell: Cell, refusals: list[Mismatch]) -> str:
+    """A refusal's first words, without the names and numbers of this cell: what kind of reason it is."""
+    return f"{cell.connector if 'grid' in refusals[0].message else cell.fusion}: {refusals[0].message}"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    result = run(in_tree())
+    print(json.dumps(vars(result), default=str) if "--json" in sys.argv else result)
+    sys.exit(1 if result.failed else 0)
