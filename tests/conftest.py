@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+pytest_plugins = ["pytester"]
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may look for a hub
 
 

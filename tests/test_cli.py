@@ -17,6 +17,7 @@ from n2kit.variants import SPECS
 from n2kit_cli.main import app
 
 COMMANDS = [
+    "plan",
     "build",
     "train",
     "embed",
@@ -26,7 +27,11 @@ COMMANDS = [
     "ls",
     "plugins list",
     "plugins info",
+    "plugins known",
+    "plugins new",
     "plugins check",
+    "card show",
+    "card verify",
     "config show",
     "doctor",
 ]
@@ -35,7 +40,7 @@ COMMANDS = [
 def examples(cli: Any, command: str) -> list[list[str]]:
     text = cli(*command.split(), "--help").out
     assert "Examples:" in text, command
-    found = re.findall(r"^\s+n2kit (.+)$", text.split("Examples:")[1], re.M)
+    found = re.findall(r"^ +n2kit (.+)$", text.split("Examples:")[1].partition("\n\n")[0], re.M)
     assert found, command
     return [shlex.split(f) for f in found]
 
@@ -44,7 +49,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
     for command in [*COMMANDS, "demo"]:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
-    assert len(app.registered_commands) + len(app.registered_groups) == 11
+    assert len(app.registered_commands) + len(app.registered_groups) == 13
 
 
 @pytest.mark.slow

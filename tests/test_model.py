@@ -20,6 +20,7 @@ from n2kit.errors import BadInput
 from n2kit.manager import manager
 from n2kit.model import embedding_sample, rms
 from n2kit.prompts import IMG, PAD
+from n2kit.registry import registry
 from n2kit.variants import SPECS
 
 LLMS = [f"{o.spec.name}:{v}" for o in manager().components("llm") for v in o.spec.variants if v.startswith("tiny")]
@@ -30,7 +31,12 @@ SMALL = {"qformer": "qformer:tiny", "mlp": "mlp:tiny", "linear": "linear:tiny"}
 def make(
     llm: str = "qwen:tiny", vision: str = "siglip:tiny", connector: str = "qformer:tiny", **settings: Any
 ) -> n2kit.Model:
-    given = {"variant": settings.pop("variant", None), "loss": settings.pop("loss", None)}
+    given = {
+        "variant": settings.pop(
+            "variant", None if registry().resolve("llm", llm).card().causal else "late_early_fusion"
+        ),
+        "loss": settings.pop("loss", None),
+    }
     return n2kit.build(llm, vision, connector=connector, settings={"head.width": 16, **settings}, **given)
 
 
@@ -308,14 +314,23 @@ def test_timm_weights_of_another_image_size_are_fitted(tmp_path: Path) -> None:
         make(vision=f"timm:test_efficientnet@file:{tmp_path / 'w.safetensors'}")
 
 
-def test_a_model_that_reads_both_ways_is_refused() -> None:
+def test_models_that_read_both_ways_are_joined_without_micl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image's compressed word would see the text behind it; all other variants read a padded row as if it were alone."""
+    with pytest.raises(BadInput, match="needs a causal LLM, and llm bert:tiny reads both ways"):
+        make("bert:tiny", variant="notellm2")
+    model = make("bert:tiny", variant="late_early_fusion")
+    assert not model.llm.card.causal
+    titles = [{"title": "word " * n} for n in (1, 9)]
+    options: dict[str, Any] = {"precision": "fp32"}
+    np.testing.assert_allclose(model.encode(titles, **options)[0], model.encode(titles[:1], **options)[0], atol=1e-6)
+    # A card that is wrong about it is found when the weights are there.
+    monkeypatch.setattr("n2kit_hf.traits.ENCODERS", frozenset())
     config = {
         "model_type": "bert",
-        "vocab_size": 512,
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "intermediate_size": 64,
+        "vocab_size": 512,
     }
-    with pytest.raises(BadInput, match="reads both ways"):
-        make("hf:tiny", **{"llm.config": config})
+    with pytest.raises(BadInput, match="reads both ways, and its card says causal"):
+        make("hf:tiny", **{"llm.config": config | {"intermediate_size": 64, "max_position_embeddings": 512}})

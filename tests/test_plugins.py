@@ -172,7 +172,7 @@ def test_weight_sources_round_trip(text: str) -> None:
 
 
 def test_sources_choose_their_component_by_model_type(tmp_path: Path) -> None:
-    for model_type, owner in (("qwen2", "qwen"), ("llama", "llama"), ("opt", "hf")):
+    for model_type, owner in (("qwen2", "qwen"), ("llama", "llama"), ("opt", "opt"), ("xglm", "hf")):
         (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
         assert registry().resolve("llm", f"file:{tmp_path}").owned.spec.name == owner
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')

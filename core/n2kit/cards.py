@@ -38,7 +38,7 @@ class LLMCard:
     """Facts about a language model without its output head."""
 
     input_width: int  # De
-    output_width: int  # Dh; differs from De in OPT
+    output_width: int  # Dh; differs from De in ELECTRA
     layers: int
     vocab: int
     context: int  # longest sequence, tokens

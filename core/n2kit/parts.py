@@ -1,7 +1,7 @@
 """The interfaces, and what they pass to each other. Shapes are the contract.
 
 `B` items, `I` images, `N` vision tokens, `Q` connector tokens, `T` padded length, `Dv/Dp` vision token/pooled width,
-`De` LLM input width, `Dh` LLM output width (De differs from Dh in OPT).
+`De` LLM input width, `Dh` LLM output width (De differs from Dh in ELECTRA).
 """
 
 from __future__ import annotations

@@ -190,6 +190,11 @@ class Registry:
         model_type = read_json(config_file).get("model_type") if config_file.is_file() else None
         candidates = self.plugins.components(kind)
         owned = next((o for o in candidates if model_type in o.spec.model_types), None)
+        for other in BACKBONES:
+            if owned is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
+                raise BadInput(
+                    f"{source} is a {other} (model_type {model_type!r}), not a {kind}", f"write --{other} {source}"
+                )
         owned = owned or next((o for o in candidates if "*" in o.spec.model_types), None)
         if owned is None:
             readable = ", ".join(sorted({t for o in candidates for t in o.spec.model_types}))

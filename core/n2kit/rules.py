@@ -61,10 +61,12 @@ def pooled(plan: Plan) -> Iterator[Mismatch]:
         return
     if plan.fusion.pooled:
         early = {"notellm2": "micl", "late_early_fusion": "basic"}.get(plan.recipe.variant)
+        owner = "vision" if "vision" in plan.components else "mllm"
+        pool = f", or --set {owner}.pool=mean" if hasattr(plan.components[owner].config(), "pool") else ""
         yield Mismatch(
             f"{plan.name('fusion')} reads a pooled image vector, and {plan.name('vision')} gives "
             f"{plan.vision.tokens} tokens and none",
-            "--fusion cross-attention" + (f", or --variant {early}" if early else ""),
+            "--fusion cross-attention" + (f", or --variant {early}" if early else "") + pool,
         )
 
 
@@ -83,11 +85,13 @@ def tokens(plan: Plan) -> Iterator[Mismatch]:
 
 def attention(plan: Plan) -> Iterator[Mismatch]:
     """An attention implementation that is asked for must be one of the model's."""
-    options = plan.recipe.mllm.options if plan.recipe.mllm else plan.recipe.llm.options
-    wanted, there = options.get("attention"), plan.llm.attention
+    owner = "mllm" if plan.recipe.mllm else "llm"
+    wanted, there = getattr(plan.recipe, owner).options.get("attention"), plan.llm.attention
     if wanted is not None and wanted not in there:
         offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
-        yield Mismatch(f"attention {wanted} was asked for, and {plan.name('llm')} {offer}", "leave llm.attention out")
+        yield Mismatch(
+            f"attention {wanted} was asked for, and {plan.name('llm')} {offer}", f"leave {owner}.attention out"
+        )
 
 
 def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:

@@ -13,6 +13,7 @@ from n2kit.errors import BadInput, Unavailable
 
 SCHEMES = ("hf", "file", "pkg")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*", "*.tiktoken", "merges*", "vocab*"]
+NOT_NEEDED = ["consolidated*"]  # the same weights again, in their author's own layout
 HUB_PROBE_SECONDS = 3.0
 OFFLINE_WAYS = "offline: NAME@file:FOLDER, NAME@pkg:DISTRIBUTION/PATH, or NAME:tiny for a random model of the family"
 
@@ -101,9 +102,13 @@ def _from_hub(repo: str, revision: str | None, patterns: list[str]) -> Path:
     if reason := hub_problem():
         raise Unavailable(f"weights {where} are not cached and the hub cannot be reached ({reason})", OFFLINE_WAYS)
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=NOT_NEEDED))
         if "*.safetensors" in patterns and not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(repo, revision=_conversion(repo, where), allow_patterns=patterns))
+            folder = Path(
+                snapshot_download(
+                    repo, revision=_conversion(repo, where), allow_patterns=patterns, ignore_patterns=NOT_NEEDED
+                )
+            )
         return folder
     except HfHubHTTPError as error:
         raise Unavailable(f"the hub refused {where}: {str(error).splitlines()[0]}", OFFLINE_WAYS) from None

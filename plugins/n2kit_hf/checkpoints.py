@@ -16,8 +16,11 @@ from n2kit.errors import BadInput
 DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_model(cls: Any, folder: Path, dtype: Any) -> PreTrainedModel:
+def load_model(cls: Any, folder: Path, dtype: Any, attention: str | None = None) -> PreTrainedModel:
     """`from_pretrained`, safetensors only, strict: a weight that the checkpoint lacks is an error, not a random number.
+
+    Args:
+        attention: the implementation, chosen here because some classes (Falcon) cannot change it later; None: their default.
 
     Raises:
         BadInput: the folder is no checkpoint of that class, or one with missing weights.
@@ -26,7 +29,7 @@ def load_model(cls: Any, folder: Path, dtype: Any) -> PreTrainedModel:
         with quietly():
             model, info = cls.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True,
-                trust_remote_code=False,
+                trust_remote_code=False, attn_implementation=attention,
             )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(

@@ -13,6 +13,7 @@ from typing import Any
 from n2kit import LLMCard
 from n2kit.errors import BadInput, Unavailable
 from n2kit.weights import cache_folder
+from n2kit_hf.traits import attention_of
 
 
 def converted(file: Path) -> Path:
@@ -54,7 +55,8 @@ def card_of(file: Path) -> LLMCard:
         raise BadInput(f"{file}: not a GGUF file of a language model: {error}", "check the file") from None
     sizes = {t.name: int(t.n_elements) for t in reader.tensors}
     parameters = sum(size for key, size in sizes.items() if key not in ("output.weight", "rope_freqs.weight"))
-    return LLMCard(width, width, layers, sizes["token_embd.weight"] // width, context, parameters)
+    vocab = sizes["token_embd.weight"] // width
+    return LLMCard(width, width, layers, vocab, context, parameters, attention=attention_of(name))
 
 
 def _require() -> None:

@@ -1,73 +1,117 @@
-"""A causal language model of transformers as n2kit's `LLM`."""
+"""A language model of transformers as n2kit's `LLM`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from n2kit import LLM, LLMCard, Origin
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, Mismatch
+from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.tiny import byte_tokenizer
+from n2kit_hf.traits import attention_of, reads_embeddings
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
 
 
+class Tried(NamedTuple):
+    """What eight tokens showed of a model: Dh, whether it is causal, whether its embeddings get a gradient."""
+
+    width: int
+    causal: bool
+    embeds: bool
+
+
 class TransformersLLM(LLM):
-    """Right padding and causal attention make an attention mask needless: none is passed, which takes the fast path."""
+    """A decoder, a state-space model or an encoder, without its head.
+
+    Right padding and causal attention make an attention mask needless: a causal model gets none, which takes the fast path. One
+    that reads both ways wants `mask`.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer = _settled(model), tokenizer
         table: Any = model.get_input_embeddings()
         text = model.config.get_text_config()
+        tried = self._try()
         self.card = LLMCard(
             input_width=table.weight.shape[1],
-            output_width=text.hidden_size,
+            output_width=tried.width,
             layers=text.num_hidden_layers,
             vocab=table.weight.shape[0],
-            context=getattr(text, "max_position_embeddings", None) or 2**31,
+            context=context_of(text.to_dict()) - _unused_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
-            causal=self._reads_forwards(),
+            causal=tried.causal,
+            embeds=tried.embeds and reads_embeddings(text.to_dict()),
+            attention=_implementations(model),
         )
+        if not tried.causal:
+            self.wants = frozenset({"mask"})
 
     @classmethod
     def create(cls, origin: Origin) -> Self:
+        """Load a folder or a GGUF file, or make random weights.
+
+        Raises:
+            BadInput: nothing to make it from, or no checkpoint of a language model.
+            Mismatch: an attention that the architecture does not have, or a model that needs token ids.
+        """
         path, options = origin.path, origin.config
-        if path is None:
-            if not options.config:
-                raise BadInput("random weights need an architecture", "--set llm.config='{model_type: llama, …}'")
-            kind = dict(options.config)
-            config = AutoConfig.for_model(kind.pop("model_type"), **kind)
-            return cls(_attending(random_model(AutoModel, config, options), options.attention), byte_tokenizer(config))
-        if path.suffix == ".gguf":
+        if path is None and not options.config:
+            raise BadInput("random weights need an architecture", "--set llm.config='{model_type: llama, …}'")
+        if path is not None and path.suffix == ".gguf":
             from n2kit_hf.gguf import converted
 
             path = converted(path)
-        return cls(_attending(load_model(AutoModel, path, DTYPES[options.dtype]), options.attention), _tokenizer(path))
+        attention = _attention(path, options)
+        if path is None:
+            kind = dict(options.config)
+            config = AutoConfig.for_model(kind.pop("model_type"), attn_implementation=attention, **kind)
+            made = cls(random_model(AutoModel, config, options), byte_tokenizer(config))
+        else:
+            made = cls(load_model(AutoModel, path, DTYPES[options.dtype], attention), read_tokenizer(path))
+        if not made.card.embeds:
+            what = f"model_type {made.model.config.model_type!r} cannot be joined: it reads token ids"
+            raise Mismatch(what, "another language model; n2kit ls llm")
+        return made
 
-    @torch.no_grad()
-    def _reads_forwards(self) -> bool:
-        """Whether a later token leaves earlier states as they are: tried, since no configuration says it for all families."""
-        vocab = self.model.get_input_embeddings().get_parameter("weight").shape[0]
-        ids = torch.arange(8).remainder(vocab)[None].to(self.model.device)
-        first, second = (self(self.embed(row))[:, :7].float() for row in (ids, torch.cat([ids[:, :7], ids[:, :1]], 1)))
-        return bool((first - second).abs().max() <= 1e-3 * first.abs().max())
+    def _try(self) -> Tried:
+        """Which later tokens a state depends on, by its gradient: exactly zero where attention is masked, in any precision."""
+        table: Any = self.model.get_input_embeddings()
+        vocab = table.weight.shape[0]
+        ids = (torch.arange(8) + vocab // 2).remainder(vocab)  # ids at the ends may be special
+        with torch.enable_grad(), quietly():  # what transformers says once (no Mamba kernels) it says here
+            x = self.embed(ids[None].to(self.model.device)).detach().requires_grad_()
+            try:
+                states = self(1 * x)  # no leaf, as in the joined model: CTRL writes into its input
+                seen = states[:, :-1].float()
+                # Sums alone have no gradient behind a norm: sine gives every number a weight of its own.
+                weights = torch.arange(seen.numel(), device=seen.device).sin().view_as(seen)
+                (gradient,) = torch.autograd.grad((seen * weights).sum(), x)
+            except (RuntimeError, ValueError, TypeError):
+                return Tried(self.model.config.get_text_config().hidden_size, causal=True, embeds=False)
+        size = gradient.float().norm(dim=-1)[0]
+        works = bool(size.isfinite().all() and (size[:-1] > 0).all())
+        return Tried(states.shape[-1], causal=bool(size[-1] <= 1e-6 * size.max()), embeds=works)
 
     def embed(self, ids: Tensor) -> Tensor:
         table: Any = self.model.get_input_embeddings()
         out: Tensor = table(ids)
         return out
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(inputs_embeds=x, use_cache=False).last_hidden_state
-        return out
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [B, T, De], mask [B, T] bool where the model wants it → [B, T, Dh] in the type of x."""
+        real = None if mask is None else mask.long()
+        out: Tensor = self.model(inputs_embeds=x, attention_mask=real, use_cache=False).last_hidden_state
+        return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
     def blocks(self) -> Sequence[nn.Module]:
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]
@@ -77,22 +121,51 @@ class TransformersLLM(LLM):
         with quietly():
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-        (folder / N2KIT_FILE).write_text(json.dumps({"attention": self.model.config._attn_implementation}))
+        attention = self.model.config._attn_implementation if self.card.attention else None
+        (folder / N2KIT_FILE).write_text(json.dumps({"attention": attention}))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         attention = json.loads((folder / N2KIT_FILE).read_text("utf8"))["attention"]
-        return cls(_attending(load_model(AutoModel, folder, "auto"), attention), _tokenizer(folder))
+        return cls(load_model(AutoModel, folder, "auto", attention), read_tokenizer(folder))
 
 
-def _attending(model: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Have the model compute its attention so; it stays as it is where it has no such choice."""
-    if getattr(model, "_supports_sdpa", False):
-        model.set_attn_implementation(attention)
+def _settled(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without what no state depends on, and without what would change its weights behind our back."""
+    if getattr(model, "pooler", None) is not None:
+        model.add_module("pooler", None)
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = (
+            0  # RWKV divides weights in place at its first evaluation, and a saved copy of them again
+        )
     return model
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _attention(path: Path | None, options: LLMConfig) -> str | None:
+    """The implementation that was asked for. Raises Mismatch if the architecture does not have it."""
+    kind = text_config(path, options).get("model_type")
+    there = attention_of(kind)
+    if options.attention is not None and options.attention not in there:
+        offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
+        raise Mismatch(f"attention {options.attention} was asked for, and model_type {kind!r} {offer}", "leave it out")
+    return options.attention
+
+
+def _implementations(model: PreTrainedModel) -> tuple[str, ...]:
+    if getattr(model, "_supports_sdpa", False):
+        return ("sdpa", "eager")
+    return ("eager",) if hasattr(model.config.get_text_config(), "num_attention_heads") else ()
+
+
+def _unused_positions(model: PreTrainedModel) -> int:
+    """Rows at the start of the position table that no token reaches: those up to the padding's (RoBERTa)."""
+    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    padding = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
+    return padding[0] + 1 if padding and padding[0] is not None else 0
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Raises BadInput if the folder holds none that transformers can read."""
     try:
         with quietly():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -54,7 +54,7 @@ class Cell:
 
     def recipe(self) -> Recipe:
         """mICL where the LLM can; tuned throughout, so that a gradient must arrive everywhere."""
-        causal = _component("llm", self.llm).card().causal  # type: ignore[union-attr]
+        causal = _component("llm", self.llm).card().causal
         late = self.fusion != "none"
         variant = {(1, 1): "notellm2", (1, 0): "micl", (0, 1): "late_early_fusion", (0, 0): "basic"}[causal, late]
         choices: dict[str, Any] = {kind: {"name": getattr(self, kind)} for kind in KINDS}
@@ -182,7 +182,8 @@ def _batch(model: Model, items: list[Item]) -> Batch:
     batch = collate(
         [model.prompter(i, image=bool(i.image)) for i in items], [n for n, i in enumerate(items) if i.image]
     )
-    size = model.vision.card.image_size  # type: ignore[union-attr]
+    assert model.vision is not None
+    size = model.vision.card.image_size
     pictures = {name: torch.rand(3, size, size, generator=torch.Generator().manual_seed(int(name))) for name in "12"}
     batch.pixels = torch.stack([pictures[i.image] for i in items if i.image])
     return batch

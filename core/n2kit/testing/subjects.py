@@ -158,8 +158,9 @@ class MLLMSubject(Subject):
     def sides(self) -> tuple[LLMSubject, VisionSubject]:
         joined: Joined = self.part
         llm, vision = LLMSubject(self.component), VisionSubject(self.component)
-        for side, part in ((llm, joined.llm), (vision, joined.vision)):
-            vars(side)["_part"] = part.eval()
+        for side, name in ((llm, "llm"), (vision, "vision")):
+            vars(side)["_part"] = getattr(joined, name).eval()
+            vars(side)["make"] = lambda name=name: getattr(self.make(), name)
         return llm, vision
 
 

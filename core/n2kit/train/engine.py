@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from n2kit.model import Model
     from n2kit.recipe import Train
 
-NEW = ("connector.", "fusion.", "head.", "words.", "loss.")  # parts that start at random
+NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
 
 
 @dataclass
@@ -235,13 +235,15 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
     return arguments
 
 
-def _groups(step: nn.Module, settings: Train) -> list[dict[str, Any]]:
+def _groups(step: TrainStep, settings: Train) -> list[dict[str, Any]]:
     """Two learning rates (backbones, new parts), and no decay for vectors and scalars."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    trained = {kind for kind, facts in step.model.provenance.parts.items() if facts.get("kind") == "mllm"}
     for name, parameter in step.named_parameters():
         if not parameter.requires_grad:
             continue
-        new = name.removeprefix("model.").startswith(NEW)
+        part = name.removeprefix("model.").partition(".")[0]
+        new = part in NEW and part not in trained
         lr = settings.new_lr if new and settings.new_lr else settings.lr
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((lr, decay), []).append(parameter)

@@ -1,0 +1,23 @@
+"""The pytest plug-in: it says which n2kit is under test, and lists hints at the end. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import pytest
+
+from n2kit import __version__
+
+HINT = "could declare the capability"
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"n2kit {__version__}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Capabilities that components keep and do not declare."""
+    warned = terminalreporter.stats.get("warnings", [])
+    hints = sorted({line.strip() for w in warned for line in str(w.message).splitlines() if HINT in line})
+    if hints:
+        terminalreporter.section("n2kit hints")
+        for hint in hints:
+            terminalreporter.write_line(hint.rpartition("CapabilityHint: ")[2])

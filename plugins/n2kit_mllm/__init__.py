@@ -1,0 +1,79 @@
+"""Existing multimodal LLMs as representation models: Qwen2-VL, Qwen2.5-VL, LLaVA, BLIP-2; and two of their towers alone."""
+
+from n2kit import ComponentSpec, LLMCard, MLLMCard, Variant, VisionCard, hookimpl
+from n2kit_mllm.tiny import BLIP2, LLAVA, QWEN2, QWEN25
+
+N2KIT_PLUGIN_API = (1, 0)
+
+_QWEN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35104)
+_LLAMA = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=34976)
+_OPT = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=512, parameters=49984)
+_QWEN2_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=50080)
+_QWEN25_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=54144)
+_LLAVA_TOWER = VisionCard(tokens=17, token_width=32, pooled_width=32, image_size=32, parameters=23936, prefix_tokens=1)
+_BLIP2_TOWER = VisionCard(tokens=17, token_width=32, pooled_width=32, image_size=32, parameters=23904, prefix_tokens=1)
+
+
+def _mllm(
+    name: str, family: str, summary: str, model_types: tuple[str, ...], options: dict[str, object], card: MLLMCard
+) -> ComponentSpec:
+    return ComponentSpec(
+        kind="mllm",
+        name=name,
+        target=f"n2kit_mllm.families:{family}",
+        summary=summary,
+        config=f"n2kit_mllm.config:{'QwenOptions' if family == 'QwenVL' else 'MLLMOptions'}",
+        card=f"n2kit_mllm.cards:{family.lower()}_card",
+        model_types=model_types,
+        variants={"tiny": Variant(options=options, card=card, notes="random weights")},
+    )
+
+
+@hookimpl
+def n2kit_register_components() -> list[ComponentSpec]:
+    return [
+        _mllm(
+            "qwen2.5-vl", "QwenVL", "Qwen2.5-VL at one square image size, with its positions in two dimensions",
+            ("qwen2_5_vl",), {"config": QWEN25, "image_size": 64}, MLLMCard(_QWEN_LLM, _QWEN25_TOWER, 18, 64),
+        ),
+        _mllm(
+            "qwen2-vl", "QwenVL", "Qwen2-VL at one square image size, with its positions in two dimensions",
+            ("qwen2_vl",), {"config": QWEN2, "image_size": 64}, MLLMCard(_QWEN_LLM, _QWEN2_TOWER, 18, 64),
+        ),
+        _mllm(
+            "llava", "Llava", "LLaVA-1.5: CLIP or SigLIP tower, two linear layers, language model",
+            ("llava",), {"config": LLAVA}, MLLMCard(_LLAMA, _LLAVA_TOWER, 16, 2112),
+        ),
+        _mllm(
+            "blip-2", "Blip2", "BLIP-2 with OPT: ViT-g, trained Q-Former, language model",
+            ("blip-2",), {"config": BLIP2}, MLLMCard(_OPT, _BLIP2_TOWER, 4, 22624),
+        ),
+        ComponentSpec(
+            kind="vision",
+            name="qwen2.5-vl-vision",
+            target="n2kit_mllm.tower:QwenTower",
+            summary="the tower of Qwen2.5-VL or Qwen2-VL with its merger; a pooled vector with pool: mean",
+            config="n2kit_mllm.config:QwenTowerOptions",
+            card="n2kit_mllm.cards:qwen_tower_card",
+            model_types=("qwen2_5_vl", "qwen2_vl"),
+            variants={
+                "tiny": Variant(
+                    options={"config": QWEN25, "image_size": 64, "pool": "mean"},
+                    card=VisionCard(tokens=16, token_width=32, pooled_width=32, image_size=64, parameters=54144),
+                    notes="random weights",
+                )
+            },
+            capabilities=frozenset({"blocks", "bfloat16"}),
+        ),
+        ComponentSpec(
+            kind="vision",
+            name="llava-vision",
+            target="n2kit_mllm.tower:LlavaTower",
+            summary="the tower of LLaVA up to the layer that LLaVA reads; CLS is the pooled vector",
+            config="n2kit_mllm.config:TowerOptions",
+            card="n2kit_mllm.cards:llava_tower_card",
+            model_types=("llava",),
+            variants={"tiny": Variant(options={"config": LLAVA}, card=_LLAVA_TOWER, notes="random weights")},
+            capabilities=frozenset({"blocks", "bfloat16"}),
+        ),
+    ]  # fmt: skip

@@ -1,0 +1,64 @@
+"""Options of multimodal LLMs, of their towers, and of the connectors taken out of them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TowerOptions(BaseModel):
+    """Options of a vision tower."""
+
+    model_config = ConfigDict(extra="forbid")
+    KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "fit", "attention"})
+    config: dict[str, Any] | None = Field(
+        None, description="the whole multimodal model's architecture, for random weights"
+    )
+    seed: int = Field(0, description="of random weights")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    fit: Literal["crop", "squash", "pad"] | None = Field(
+        None, description="null: as the checkpoint was trained (pad for Qwen, which was trained at any proportions)"
+    )
+    pool: Literal["mean"] | None = Field(
+        None, description="the pooled vector; null: the CLS token, or none in a tower that has no CLS"
+    )
+
+
+class QwenTowerOptions(TowerOptions):
+    image_size: int = Field(448, ge=1, description="side of the square input, a multiple of patch × merge (28)")
+
+
+class MLLMOptions(TowerOptions):
+    """Options of a whole multimodal LLM."""
+
+    attention: Literal["sdpa", "eager"] | None = Field(
+        None, description="of the language model; null: the model's own default"
+    )
+
+
+class QwenOptions(QwenTowerOptions, MLLMOptions):
+    """Options of Qwen2-VL and Qwen2.5-VL."""
+
+
+class WrapConfig(BaseModel):
+    """Two rows around the tokens: no options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ProjectorConfig(BaseModel):
+    """LLaVA's projector, as its checkpoint's configuration says it."""
+
+    model_config = ConfigDict(extra="forbid")
+    activation: str
+    bias: bool
+    drop: int  # tokens at the beginning that it leaves out
+
+
+class QueryConfig(BaseModel):
+    """BLIP-2's Q-Former, as its checkpoint's configuration says it."""
+
+    model_config = ConfigDict(extra="forbid")
+    queries: int
+    qformer: dict[str, Any]

@@ -1,0 +1,71 @@
+"""The connectors of multimodal LLMs, as they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+from transformers.activations import ACT2FN
+
+from n2kit import Connector, LLMCard, VisionCard
+from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
+
+
+class Wrap(Connector):
+    """Qwen's tokens as they are (its tower merges and projects), between <|vision_start|> and <|vision_end|>.
+
+    `rows` [2, De] are copies of those two rows of the language model's table, so that it reads what it was trained on.
+    """
+
+    config_class = WrapConfig
+
+    def __init__(self, config: WrapConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        self.tokens = vision.tokens + 2
+        self.rows = nn.Parameter(torch.zeros(2, llm.input_width))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        first, last = (row.expand(len(tokens), 1, -1).to(tokens.dtype) for row in self.rows)
+        return torch.cat([first, tokens, last], 1)
+
+
+class LlavaProjector(Connector):
+    """Two linear layers on every patch (LLaVA-1.5, arXiv 2310.03744, section 3.3)."""
+
+    config_class = ProjectorConfig
+
+    def __init__(self, config: ProjectorConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        self.tokens = vision.tokens - config.drop
+        self.linear_1 = nn.Linear(vision.token_width, llm.input_width, bias=config.bias)
+        self.act = ACT2FN[config.activation]
+        self.linear_2 = nn.Linear(llm.input_width, llm.input_width, bias=config.bias)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        out: Tensor = self.linear_2(self.act(self.linear_1(tokens[:, self.config.drop :])))
+        return out
+
+
+class Blip2QFormer(Connector):
+    """Trained queries that attend to the image, then one linear layer (BLIP-2, arXiv 2301.12597, section 3.3)."""
+
+    config_class = QueryConfig
+
+    def __init__(self, config: QueryConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        shape = Blip2QFormerConfig.from_dict(dict(config.qformer))
+        self.tokens = config.queries
+        self.query_tokens = nn.Parameter(torch.zeros(1, config.queries, shape.hidden_size))
+        self.qformer = Blip2QFormerModel(shape)
+        self.language_projection = nn.Linear(shape.hidden_size, llm.input_width)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        queries = self.query_tokens.expand(len(tokens), -1, -1)
+        seen = self.qformer(query_embeds=queries, encoder_hidden_states=tokens, encoder_attention_mask=mask)
+        out: Tensor = self.language_projection(seen.last_hidden_state)
+        return out
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.qformer.encoder.layer)

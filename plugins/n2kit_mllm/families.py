@@ -1,0 +1,106 @@
+"""Multimodal LLMs of transformers, taken apart into language model, tower and connector."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from n2kit import MLLM, Connector, Joined, Origin
+from n2kit_hf.llm import TransformersLLM
+from n2kit_mllm.cards import BLIP2, LLAVA, QWEN, Family, dropped
+from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
+from n2kit_mllm.connectors import Blip2QFormer, LlavaProjector, Wrap
+from n2kit_mllm.text import QwenText
+from n2kit_mllm.tower import Blip2Tower, LlavaTower, MLLMTower, QwenTower
+from n2kit_mllm.whole import whole_model
+
+
+class TakenApart(MLLM):
+    """Loads the whole once and keeps its three parts; the language model head is left behind."""
+
+    family: ClassVar[Family]
+    llm: ClassVar[type[TransformersLLM]]
+    vision: ClassVar[type[MLLMTower]]
+
+    @classmethod
+    def create(cls, origin: Origin) -> Joined:
+        whole, tokenizer = whole_model(origin, cls.family)
+        text, tower = cls.halves(whole)
+        if origin.config.attention is not None:
+            text.set_attn_implementation(origin.config.attention)
+        llm = cls.llm(text, tokenizer)
+        vision = cls.vision.of(tower, whole.config, origin)
+        # Like n2kit's own connectors, in float32 whatever the backbones are.
+        return Joined(llm, vision, cls.between(whole, origin, llm, vision).float().eval())
+
+    @staticmethod
+    @abstractmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        """The language model without its head, and the tower."""
+
+    @staticmethod
+    @abstractmethod
+    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        """The connector with its trained weights."""
+
+
+class QwenVL(TakenApart):
+    """Qwen2-VL (arXiv 2409.12191) and Qwen2.5-VL (arXiv 2502.13923)."""
+
+    family, llm, vision, connector = QWEN, QwenText, QwenTower, Wrap
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.model.language_model, whole.model.visual
+
+    @staticmethod
+    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        made = Wrap(WrapConfig(), vision=vision.card, llm=llm.card)
+        ids = torch.tensor([[whole.config.vision_start_token_id, whole.config.vision_end_token_id]])
+        made.rows.data.copy_(llm.embed(ids)[0].detach())
+        return made
+
+
+class Llava(TakenApart):
+    """LLaVA-1.5 (arXiv 2310.03744)."""
+
+    family, llm, vision, connector = LLAVA, TransformersLLM, LlavaTower, LlavaProjector
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.model.language_model, whole.model.vision_tower
+
+    @staticmethod
+    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        config = whole.config
+        options = ProjectorConfig(
+            activation=config.projector_hidden_act,
+            bias=config.multimodal_projector_bias,
+            drop=dropped(config.vision_feature_select_strategy),
+        )
+        made = LlavaProjector(options, vision=vision.card, llm=llm.card)
+        made.load_state_dict(whole.model.multi_modal_projector.state_dict())
+        return made
+
+
+class Blip2(TakenApart):
+    """BLIP-2 (arXiv 2301.12597) with OPT."""
+
+    family, llm, vision, connector = BLIP2, TransformersLLM, Blip2Tower, Blip2QFormer
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.language_model.model, whole.vision_model
+
+    @staticmethod
+    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        options = QueryConfig(queries=whole.config.num_query_tokens, qformer=whole.config.qformer_config.to_diff_dict())
+        made = Blip2QFormer(options, vision=vision.card, llm=llm.card)
+        names = ("query_tokens", "qformer.", "language_projection.")
+        made.load_state_dict({k: v for k, v in whole.state_dict().items() if k.startswith(names)})
+        if origin.path is None:  # zero queries would meet a LayerNorm of epsilon 1e-12 first: gradients of 1e13
+            nn.init.normal_(made.query_tokens, std=0.02, generator=torch.Generator().manual_seed(origin.config.seed))
+        return made

@@ -1,0 +1,53 @@
+"""Small architectures of each family, as their config.json would say them: width 32, random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TEXT = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 2048, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_VIT = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+_QWEN: dict[str, Any] = {
+    "text_config": _TEXT | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}},
+    "vision_start_token_id": 3, "vision_end_token_id": 4, "image_token_id": 5, "video_token_id": 6,
+}  # fmt: skip
+
+QWEN2: dict[str, Any] = _QWEN | {
+    "model_type": "qwen2_vl",
+    "vision_config": {
+        "depth": 2, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 4, "patch_size": 8,
+    },
+}  # fmt: skip
+# Windows of 32 pixels in the first block, the whole picture in the second, as in the trained ones.
+QWEN25: dict[str, Any] = _QWEN | {
+    "model_type": "qwen2_5_vl",
+    "vision_config": {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
+        "window_size": 32, "fullatt_block_indexes": [1],
+    },
+}  # fmt: skip
+LLAVA: dict[str, Any] = {
+    "model_type": "llava",
+    "text_config": _TEXT | {"model_type": "llama"},
+    "vision_config": _VIT | {"model_type": "clip_vision_model", "num_hidden_layers": 3},
+    "image_token_index": 5,
+}
+BLIP2: dict[str, Any] = {
+    "model_type": "blip-2",
+    "text_config": {
+        "model_type": "opt", "vocab_size": 512, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 512,
+    },
+    # The family's own default (1e-10) would leave every picture the same.
+    "vision_config": _VIT | {"initializer_range": 0.02},
+    "qformer_config": {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    },
+    "num_query_tokens": 4,
+    "image_token_index": 5,
+}  # fmt: skip

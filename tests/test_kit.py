@@ -1,0 +1,224 @@
+"""The conformance kit catches what it promises to catch: each law fails on a part that breaks it, and on no sound one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from n2kit.cards import KINDS
+from n2kit.parts import VisionOut
+from n2kit.testing import laws_of, subject_of
+from n2kit.testing.check import check_component, try_law
+from n2kit.testing.matrix import Cell, Report, cells, check, in_tree, uncovered
+from n2kit.testing.subjects import SUBJECTS, Subject
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin-hello"
+
+
+def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any) -> Subject:
+    """A subject whose parts have been tampered with."""
+    sound = subject_of(kind, reference)
+    owned = replace(sound.component.owned, spec=replace(sound.spec, **spec))
+
+    class Spoiled(SUBJECTS[kind]):  # type: ignore[misc]
+        def make(self) -> Any:
+            part = super().make()
+            spoil(part)
+            return part
+
+    return Spoiled(replace(sound.component, owned=owned))
+
+
+def outcome(subject: Subject, law: str) -> tuple[str, str]:
+    found = try_law(next(entry for entry in laws_of(subject.kind) if entry.name == law), subject)
+    return found.state, found.reason
+
+
+def wrap(change: Callable[..., Any]) -> Callable[[Any], None]:
+    """Spoil a part's forward: `change(part, original, *inputs, **facts)`."""
+
+    def spoil(part: Any) -> None:
+        original = part.forward
+        part.forward = lambda *inputs, **facts: change(part, original, *inputs, **facts)
+
+    return spoil
+
+
+def blind(part: Any, forward: Any, pixels: Tensor) -> VisionOut:
+    out = forward(torch.zeros_like(pixels))
+    return VisionOut(out.tokens, out.pooled)
+
+
+def jitter(part: Any, forward: Any, *inputs: Any, **facts: Any) -> Any:
+    out = forward(*inputs, **facts)
+    return out + torch.rand_like(out) * 1e-3
+
+
+def whole_batch(part: Any, forward: Any, *inputs: Any, **facts: Any) -> Any:
+    out = forward(*inputs, **facts)
+    return out - out.mean(0, keepdim=True)
+
+
+def both_ways(part: Any, forward: Any, x: Tensor) -> Tensor:
+    return forward(x) + x.mean(1, keepdim=True)
+
+
+def ignores_first(part: Any, forward: Any, x: Tensor) -> Tensor:
+    return x.clone()
+
+
+def detached(part: Any, forward: Any, *inputs: Any, **facts: Any) -> Any:
+    return forward(*(i.detach() if isinstance(i, Tensor) else i for i in inputs), **facts)
+
+
+def silent_parameter(part: Any) -> None:
+    part.unused = nn.Parameter(torch.zeros(3))
+
+
+def drifting(part: Any) -> None:
+    part.register_buffer("seen", torch.zeros(()))
+    original = part.forward
+
+    def forward(*inputs: Any, **facts: Any) -> Any:
+        part.seen += 1
+        return original(*inputs, **facts)
+
+    part.forward = forward
+
+
+def another_card(**facts: Any) -> Callable[[Any], None]:
+    def spoil(part: Any) -> None:
+        part.card = replace(part.card, **facts)
+
+    return spoil
+
+
+CASES: list[tuple[str, str, Any, str, str]] = [
+    ("vision", "clip:tiny", wrap(blind), "the_image_matters", "nothing changes"),
+    ("vision", "clip:tiny", another_card(token_width=31), "shapes_are_those_of_the_card", "the card says [2, 17, 31]"),
+    ("vision", "clip:tiny", another_card(parameters=1), "card_is_what_is_measured", "parameters declared"),
+    ("vision", "clip:tiny", another_card(prefix_tokens=17), "prefix_tokens_come_before_a_grid", "17 of 17"),
+    ("vision", "clip:tiny", another_card(image_size=16), "the_transform_takes_any_picture", "the card says 16 px"),
+    ("vision", "clip:tiny", drifting, "frozen_stays_bit_equal", "changed: seen"),
+    ("llm", "qwen:tiny", wrap(both_ways), "no_later_token_leaks", "the card says causal"),
+    ("llm", "qwen:tiny", wrap(both_ways), "padding_on_the_right_changes_nothing", "differ by"),
+    ("llm", "qwen:tiny", wrap(ignores_first), "every_token_matters", "nothing changes"),
+    ("llm", "qwen:tiny", wrap(detached), "gradients_reach_the_embeddings", "does not require grad"),
+    ("llm", "qwen:tiny", wrap(whole_batch), "a_batch_row_equals_a_single_row", "differ by"),
+    ("llm", "qwen:tiny", another_card(vocab=100), "the_tokenizer_fits_the_table", "the table 100 rows"),
+    ("llm", "qwen:tiny", wrap(jitter), "same_input_same_output", "a second call differs"),
+    ("connector", "mlp:tiny", silent_parameter, "every_parameter_gets_a_gradient", "no finite gradient in unused"),
+    ("connector", "mlp:tiny", silent_parameter, "parameters_are_counted_exactly", "the part has"),
+    ("connector", "mlp:tiny", silent_parameter, "saved_and_loaded_is_bit_equal", "Error(s) in loading"),
+    ("connector", "mlp:tiny", wrap(detached), "gradients_reach_the_image", "get no gradient"),
+    ("connector", "mlp:tiny", lambda p: setattr(p, "tokens", 5), "gives_the_tokens_it_promises", "4 tokens, the part 5"),
+    ("fusion", "gate", wrap(lambda p, f, h, v: h), "the_image_matters", "nothing changes"),
+    ("fusion", "gate", wrap(lambda p, f, h, v: f(h, v)[:, :5]), "keeps_the_width_of_the_word", "forward gives [3, 5]"),
+    ("loss", "notellm2", wrap(lambda p, f, *a, **k: f(*a, **k)._replace(loss=-f(*a, **k).loss)), "excluded_rows_are_no_negatives", "up to"),
+    ("loss", "notellm2", wrap(lambda p, f, v, *a, **k: f(v, *a, **k)._replace(loss=v["multimodal"].sum())), "the_length_of_vectors_does_not_matter", "becomes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference", "spoil", "law", "reason"), CASES, ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_a_broken_part_fails_its_law(kind: Any, reference: str, spoil: Any, law: str, reason: str) -> None:
+    state, found = outcome(spoiled(kind, reference, spoil), law)
+    assert state == "failed"
+    assert reason in found
+    assert outcome(subject_of(kind, reference), law)[0] == "passed"
+
+
+def test_a_declared_capability_must_hold_and_another_is_a_hint() -> None:
+    def overflows(part: Any) -> None:
+        original = part.forward
+        part.forward = lambda x: original(x) * (torch.inf if x.dtype == torch.bfloat16 else 1)
+
+    everything = frozenset({"blocks", "bfloat16"})
+    assert outcome(spoiled("llm", "qwen:tiny", overflows, capabilities=everything), "works_in_bfloat16")[0] == "failed"
+    none: frozenset[str] = frozenset()
+    assert outcome(spoiled("llm", "qwen:tiny", overflows, capabilities=none), "works_in_bfloat16")[0] == "not declared"
+    state, reason = outcome(spoiled("llm", "qwen:tiny", lambda part: None, capabilities=none), "works_in_bfloat16")
+    assert (state, reason) == ("hint", "it could declare the capability 'bfloat16'")
+
+
+def test_laws_have_texts_and_names_of_their_own() -> None:
+    for kind in KINDS:
+        laws = laws_of(kind)
+        assert len({law.name for law in laws}) == len(laws) > 2
+        assert all(law.text.endswith((".", ":", ";")) or law.text for law in laws)
+
+
+def test_a_component_that_cannot_be_made_is_one_finding() -> None:
+    (found,) = check_component("vision", "nothing-of-the-kind")
+    assert (found.state, found.law) == ("failed", "resolves")
+
+
+@pytest.fixture
+def hello(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.syspath_prepend(EXAMPLE)
+    yield "n2kit_hello"
+    for name in [m for m in sys.modules if m.startswith("n2kit_hello")]:
+        del sys.modules[name]
+
+
+def test_suites_are_inherited(pytester: pytest.Pytester) -> None:
+    """As an author writes it: `-k` finds a law, a broken law fails, an undeclared capability is a hint at the end."""
+    pytester.makepyfile(
+        test_mine="""
+        from n2kit.testing import FusionSuite, parametrize_components, suite, subject_of
+
+        class TestGate(FusionSuite):
+            component = "gate"
+
+        TestClip = suite("vision", "clip:tiny")
+
+        class TestBroken(FusionSuite):
+            component = "no-such-fusion"
+
+        @parametrize_components("fusion")
+        def test_each(component):
+            assert subject_of(*component).kind == "fusion"
+        """
+    )
+    outcome = pytester.runpytest_inprocess("-q", "-k", "TestGate and (matters or width)", "-p", "no:cacheprovider")
+    outcome.assert_outcomes(passed=3)
+    outcome = pytester.runpytest_inprocess("-q", "-k", "TestClip and card", "-p", "no:cacheprovider")
+    outcome.assert_outcomes(passed=2)
+    outcome = pytester.runpytest_inprocess("-q", "-k", "TestBroken and width", "-p", "no:cacheprovider")
+    outcome.assert_outcomes(errors=2)
+    outcome = pytester.runpytest_inprocess("-q", "-k", "fusion/gate or fusion/none", "-p", "no:cacheprovider")
+    outcome.assert_outcomes(passed=2)
+
+
+def test_the_matrix_covers_every_pair_and_names_what_fails() -> None:
+    names = in_tree()
+    tried = list(cells(names))
+    assert len(tried) == len(names["vision"]) * len(names["llm"]) * len(names["connector"])
+    assert uncovered(names, tried) == []
+    few = {kind: values[:2] for kind, values in names.items()}
+    assert ("fusion x", "loss y") in uncovered(few | {"fusion": ["x"], "loss": ["y"]}, [Cell("a", "b", "c", "d", "e")])
+    report = Report(passed=3, failed={"a+b": "the image does not matter"})
+    assert "3 combinations hold, 0 are refused, 1 fail" in str(report)
+    assert "FAILED a+b: the image does not matter" in str(report)
+
+
+def test_the_matrix_notices_a_blind_model() -> None:
+    import n2kit
+
+    model = n2kit.build(
+        "qwen:tiny", "clip:tiny", connector="mlp:4", settings={"llm.tune": "full", "vision.tune": "full"}
+    ).eval()
+    check(model)
+    model.vision.forward = lambda pixels: VisionOut(  # type: ignore[union-attr,method-assign]
+        torch.zeros(len(pixels), 17, 32), torch.zeros(len(pixels), 32)
+    )
+    with pytest.raises(AssertionError, match="no gradient in vision|the image does not matter"):
+        check(model)

@@ -1,0 +1,126 @@
+"""Packages of people who never saw this code: written by `plugins new`, built, installed beside n2kit's wheel, used."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from n2kit.errors import BadInput
+from n2kit.scaffold import SCAFFOLDS, write_package
+from wheels import install
+
+ROOT = Path(__file__).parents[1]
+HELLO = ROOT / "examples" / "plugin-hello"
+Run = Callable[..., str]
+N2KIT = ("-m", "n2kit_cli.main")
+
+
+def build(project: Path, out: Path) -> Path:
+    """Build a project's wheel, without a network."""
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    before = set(out.glob("*.whl"))
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), str(project)]
+    subprocess.run(command, check=True, capture_output=True)
+    (made,) = set(out.glob("*.whl")) - before
+    return made
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A fresh environment with wheels of n2kit, of one generated package a kind, and of the example; runs its Python.
+
+    Torch and the other dependencies are those of this environment, by a path file: they are 6 GB.
+    """
+    root = tmp_path_factory.mktemp("elsewhere")
+    (root / "wheels").mkdir()
+    wheels = [build(ROOT, root / "wheels"), build(HELLO, root / "wheels")]
+    for kind in SCAFFOLDS:
+        write_package(f"my-{kind}", kind, root / f"n2kit-my-{kind}")
+        wheels.append(build(root / f"n2kit-my-{kind}", root / "wheels"))
+    venv.create(root / "venv", with_pip=False)
+    site = next((root / "venv" / "lib").glob("python*")) / "site-packages"
+    install(wheels, site)
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("N2KIT_", "PYTHON"))}
+    environment |= {"N2KIT_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> str:
+        command = [str(root / "venv" / "bin" / "python"), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd or root, env=environment, check=False)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_installed_from_wheels(elsewhere: Run) -> None:
+    found = {p["distribution"]: p for p in json.loads(elsewhere(*N2KIT, "plugins", "list", "--json"))}
+    for kind in SCAFFOLDS:
+        plugin = found[f"n2kit-my-{kind}"]
+        assert plugin["problem"] is None
+        assert plugin["components"] == [f"{kind}:my-{kind}"]
+    assert found["n2kit-hello"]["components"] == ["vision:hello"]
+    assert "/venv/lib/" in elsewhere("-c", "import n2kit; print(n2kit.__file__)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*(f"n2kit-my-{kind}" for kind in SCAFFOLDS), "n2kit-hello"])
+def test_passes_plugins_check(elsewhere: Run, name: str) -> None:
+    (result,) = json.loads(elsewhere(*N2KIT, "plugins", "check", name, "--json"))
+    assert result["problems"] == []
+    assert result["hints"] == []
+    assert result["laws"] >= 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SCAFFOLDS)
+def test_its_own_tests_pass(elsewhere: Run, kind: str, tmp_path: Path) -> None:
+    write_package(f"my-{kind}", kind, tmp_path)
+    assert "passed" in elsewhere("-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "tests", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*SCAFFOLDS, "all", "hello"])
+def test_builds_trains_and_embeds(elsewhere: Run, kind: str, workspace: Path, tmp_path: Path) -> None:
+    chosen = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp:4", "fusion": "gate", "loss": "notellm2"}
+    for each in SCAFFOLDS if kind == "all" else [kind] if kind in chosen else []:
+        chosen[each] = f"my-{each}"
+    if kind == "hello":
+        chosen["vision"] = "hello"
+    flags = [word for k, name in chosen.items() for word in (f"--{k}", name)]
+    data = ["--items", workspace / "items.jsonl", "--images", workspace / "images", "--device", "cpu"]
+    pairs = ["--pairs", workspace / "train.csv", "--max-steps", "1", "--batch-size", "4"]
+    commands = [
+        ["build", *flags, "--set", "prompt.body_tokens=400", "-o", "bundle"],
+        ["train", "bundle", *data, *pairs, "-o", "run"],
+        ["embed", "run/bundle", *data, "-o", "v.parquet"],
+    ]
+    lines = [f"assert run({[str(word) for word in command]}) == 0" for command in commands]
+    elsewhere(
+        "-c", "\n".join(["from n2kit_cli.main import run", *lines]), cwd=tmp_path
+    )  # one interpreter: torch takes seconds
+    assert (tmp_path / "v.parquet").is_file()
+
+
+def test_the_example_is_small() -> None:
+    sources = [f.read_text("utf8") for f in HELLO.rglob("*.py")]
+    assert len(sources) == 3
+    assert sum(bool(line.strip()) for source in sources for line in source.splitlines()) < 60
+
+
+def test_names_that_cannot_be(tmp_path: Path) -> None:
+    for name, kind in (("Grid", "vision"), ("a_b", "vision"), ("", "vision"), ("../x", "vision"), ("grid", "index")):
+        with pytest.raises(BadInput):
+            write_package(name, kind, tmp_path / "p")
+    write_package("grid", "vision", tmp_path / "p")
+    with pytest.raises(BadInput, match="not empty"):
+        write_package("grid", "vision", tmp_path / "p")
