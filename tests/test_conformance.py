@@ -6,7 +6,8 @@ import pytest
 
 from n2kit.cards import KINDS, Kind
 from n2kit.testing import Law, parametrize_components, subject_of
-from n2kit.testing.suites import keep, references
+from n2kit.testing.references import references
+from n2kit.testing.suites import keep
 
 
 @pytest.mark.filterwarnings("error::n2kit.testing.suites.CapabilityHint")

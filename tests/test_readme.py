@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from n2kit.manager import Manager
-from n2kit.testing.probe import problems_of
+from n2kit.registry import registry
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf8")
 BLOCKS = dict(re.findall(r"<!-- tested: (\S+) -->\n```python\n(.*?)```", README, re.S))
@@ -22,34 +20,20 @@ def test_python(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(BLOCKS["python"], "README.md", "exec"), {})
 
 
-def test_adding_a_backbone(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import n2kit
-    from n2kit import bundle, registry
+def test_every_component_that_the_readme_names_is_there_and_every_one_there_is_named() -> None:
+    catalogue = registry()
+    for kind in ("vision", "llm", "mllm", "connector", "fusion", "loss"):
+        (row,) = re.findall(rf"^\| `--{kind}` \|(.*)\|$", README, re.M)
+        said = {name.partition(":")[0] for name in re.findall(r"`([^`]+)`", row)}
+        there = {o.spec.name for o in catalogue.plugins.components(kind)}  # type: ignore[arg-type]
+        assert said == there, kind
 
-    for name in ("n2kit_grid.py", "n2kit_grid_model.py"):
-        (tmp_path / name).write_text(BLOCKS[name])
-    monkeypatch.syspath_prepend(tmp_path)
-    point = EntryPoint("grid", "n2kit_grid", "n2kit")
 
-    class Dist:
-        name, version = "n2kit-grid", "0.1"
-
-    vars(point).update(dist=Dist())
-    made = Manager([point, *entry_points(group="n2kit")])
-    assert not made.broken()
-    (plugin,) = (p for p in made.plugins if p.name == "grid")
-    assert problems_of(plugin) == []
-    monkeypatch.setattr(registry, "registry", lambda: registry.Registry(made, []))
-    monkeypatch.setattr("n2kit.plan.registry", lambda: registry.Registry(made, []))
-    monkeypatch.setattr(bundle, "manager", lambda: made)
-    model = n2kit.build("qwen:tiny", "grid", connector="mlp:tiny")
-    items = [{"title": "a", "image": "noto_1.png"}]
-    vectors = model.encode(items, images=workspace / "images")
-    model.save(tmp_path / "b")
-    assert (n2kit.load(tmp_path / "b").encode(items, images=workspace / "images") == vectors).all()
-    assert sys.modules["n2kit_grid_model"].Grid().card.parameters == sum(
-        p.numel() for p in model.parts.vision.parameters()
-    )  # type: ignore[union-attr]
+def test_the_refusal_that_the_readme_shows(cli: Any) -> None:
+    (shown,) = re.findall(r"```console\n\$ n2kit (.*)\n((?:.*\n)*?)```", README)
+    result = cli(*shown[0].split())
+    assert result.code == 2
+    assert result.err == shown[1]
 
 
 def test_every_command_line_of_the_readme_exists() -> None:

@@ -60,11 +60,14 @@ def from_plan(plan: Plan) -> Model:
         parts = Parts(llm, loss_of(chosen["loss"]), vision)
         if vision is not None and "connector" in chosen:
             parts.connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
-    return join(plan, parts)
+    model = join(plan, parts)
+    if "mllm" not in chosen:
+        model.calibrate()  # a connector that was trained has its scale already
+    return model
 
 
 def join(plan: Plan, parts: Parts) -> Model:
-    """Parts into the plan's model; its fusion is made here, its special words and its connector are brought to scale.
+    """Parts into the plan's model; its fusion is made here, and its special words start like the LLM's own.
 
     Raises:
         Mismatch: the LLM reads both ways, and the plan took it for a causal one.
@@ -81,8 +84,6 @@ def join(plan: Plan, parts: Parts) -> Model:
         provenance.parts["vision"]["transform"] = parts.vision.transform_id
     model = Model(parts, plan.recipe, provenance)
     model.words.start_at(parts.llm)
-    if "mllm" not in chosen:
-        model.calibrate()  # a connector that was trained has its scale already
     return model
 
 

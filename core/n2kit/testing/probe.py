@@ -16,6 +16,7 @@ from n2kit.cards import ComponentSpec
 from n2kit.isolation import HEAVY, ending
 from n2kit.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.testing.finding import Finding
+from n2kit.testing.references import references_of
 
 SECONDS = 900
 WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
@@ -86,7 +87,7 @@ def findings(plugin: Plugin) -> Iterator[Finding]:
     from n2kit.testing.check import check_component
 
     for spec in sound:
-        for reference in _references(spec, plugin):
+        for reference in references_of(spec, plugin.distribution):
             yield from check_component(spec.kind, reference)
 
 
@@ -101,13 +102,6 @@ def declarations(spec: ComponentSpec, distribution: str) -> list[str]:
         except Exception as error:
             found.append(f"{type(error).__name__}: {error}".splitlines()[0])
     return found
-
-
-def _references(spec: ComponentSpec, plugin: Plugin) -> list[str]:
-    """How to write each variant that the laws are tried on: the tiny ones, else the defaults."""
-    name = spec.name if plugin.distribution == OWN else f"{plugin.distribution}/{spec.name}"
-    tiny = [v for v in spec.variants if v.startswith("tiny")]
-    return [f"{name}:{v}" for v in tiny] or [name]
 
 
 def _main(distribution: str, name: str) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from n2kit.cards import KINDS, Kind
-from n2kit.manager import OWN, manager
+from n2kit.manager import OWN
 from n2kit.testing.laws import Law, laws_of
+from n2kit.testing.references import references
 
 if TYPE_CHECKING:
     from n2kit.testing.subjects import Subject
@@ -72,17 +73,6 @@ def parametrize_components(
         pytest.param(case.values, law, id=f"{case.id}-{law.name}") for case in cases for law in laws_of(case.values[0])
     ]
     return pytest.mark.parametrize(("component", "law"), both)
-
-
-def references(kind: Kind, distribution: str) -> list[str]:
-    """What to write for each component of a distribution, at its smallest."""
-    out = []
-    for owned in manager().components(kind):
-        if owned.distribution == distribution:
-            name = owned.spec.name if distribution == OWN else f"{distribution}/{owned.spec.name}"
-            tiny = [v for v in owned.spec.variants if v.startswith("tiny")]
-            out += [f"{name}:{v}" for v in tiny] or [name]
-    return out
 
 
 def _tests(kind: Kind) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""How to write the components that the laws are tried on."""
+
+from __future__ import annotations
+
+from n2kit.cards import ComponentSpec, Kind
+from n2kit.manager import OWN, manager
+
+
+def references(kind: Kind, distribution: str) -> list[str]:
+    """Each component of a kind that a distribution brings, at its smallest."""
+    owned = (o for o in manager().components(kind) if o.distribution == distribution)
+    return [reference for o in owned for reference in references_of(o.spec, distribution)]
+
+
+def references_of(spec: ComponentSpec, distribution: str) -> list[str]:
+    """One component at each `tiny…` variant, or as it is where it has none."""
+    name = spec.name if distribution == OWN else f"{distribution}/{spec.name}"
+    return [f"{name}:{v}" for v in spec.variants if v.startswith("tiny")] or [name]

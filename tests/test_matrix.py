@@ -1,0 +1,35 @@
+"""Any × any is a fact: every vision encoder with every language model and every connector, at their tiny."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from n2kit.testing.matrix import cells, in_tree, run, uncovered
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf8")
+# Why the plan may refuse a combination; anything else is a failure.
+REASONS = (
+    r"identity passes vision tokens on as they are: they are \d+ wide, and the language model reads \d+",
+    r"pixel-shuffle .* grid",
+    r"the connector is to average to \d+ tokens, and the vision encoder gives \d+",
+    r"fusion \S+ reads a pooled image vector, and vision \S+ gives \d+ tokens and none",
+)
+
+
+@pytest.mark.slow
+def test_any_by_any(capsys: pytest.CaptureFixture[str]) -> None:
+    names = in_tree()
+    assert uncovered(names, cells(names)) == []  # every two values of any two kinds meet
+    report = run(names)
+    with capsys.disabled():
+        print(f"\n{report}")
+    assert not report.failed
+    unnamed = [reason for reason in report.refused if not any(re.search(r, reason) for r in REASONS)]
+    assert not unnamed
+    assert report.passed >= 1000
+    assert report.passed + report.refused.total() == len(list(cells(names)))
+    sizes = " × ".join(str(len(names[kind])) for kind in ("vision", "llm", "connector"))
+    assert f"{sizes}: **{report.passed:,} combinations**" in README
