@@ -43,7 +43,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "gemma": GEMMA,
     "vaultgemma": GEMMA,
     "embeddinggemma": {**GEMMA, "model_type": "gemma3_text", "use_bidirectional_attention": True},
-    "phimoe": {**GROUPED, "num_local_experts": 4},
+    "phimoe": {**GROUPED, "num_local_experts": 4, "initializer_range": 0.02},
     "olmo": GROUPED,
     "olmo3": GROUPED,
     "olmoe": {**GROUPED, **EXPERTS},

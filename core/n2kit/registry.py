@@ -24,6 +24,7 @@ from n2kit.manager import OWN, Manager, Owned, load_target, manager, nearest, re
 from n2kit.weights import SCHEMES, Weights
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
+CARD_FILES = ["config.json", "preprocessor_config.json"]  # what a card may read, without the weights
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
 
 
@@ -69,7 +70,7 @@ class Component:
             return self.declared
         if self.owned.spec.card is None:
             raise Unavailable(f"{self.kind} {self.reference} declares no card", "its plug-in must name one in its spec")
-        return self.load(self.owned.spec.card)(self.config(), lambda: self.weights.locate(["config.json"]))  # type: ignore[no-any-return]
+        return self.load(self.owned.spec.card)(self.config(), lambda: self.weights.locate(CARD_FILES))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,12 @@ class Registry:
 
     def _variants(self, kind: Kind, alias: dict[str, Any] | None, owned: Owned | None) -> dict[str, Variant]:
         listed = {str(k): _variant(kind, v) for k, v in (alias or {}).get("variants", {}).items()}
-        return listed | {k: v for k, v in (dict(owned.spec.variants) if owned else {}).items() if k not in listed}
+        own = dict(owned.spec.variants) if owned else {}
+        if alias is not None and owned is not None and self.aliases[kind].get(owned.spec.name) is not alias:
+            # Another name for a part of what the component reads: of its tiny models, the one of that part.
+            tiny = alias.get("tiny", "tiny")
+            own = {"tiny": own[tiny]} if tiny in own else {}
+        return listed | {k: v for k, v in own.items() if k not in listed}
 
     def resolve(self, kind: Kind, text: str, *, asked: bool = True) -> Component:
         """What `text` stands for. A name that nobody `asked` for is a default: n2kit's own, whoever else has the name.

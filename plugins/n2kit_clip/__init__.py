@@ -23,5 +23,6 @@ def n2kit_register_components() -> list[ComponentSpec]:
             card="n2kit_clip.cards:card",
             model_types=("clip", "clip_vision_model"),
             variants={"tiny": Variant(options={"config": TINY}, card=TINY_CARD)},
+            capabilities=frozenset({"blocks", "bfloat16"}),
         )
     ]

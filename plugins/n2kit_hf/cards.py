@@ -11,16 +11,27 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit import LLMCard, VisionCard
+from n2kit import LLMCard
 from n2kit.errors import BadInput
+from n2kit_hf import traits
 
 Locate = Callable[[], Path | None]
 # One fact, the names that architectures give it.
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
+_OUTPUT_WIDTH = ("word_embed_proj_dim", *_WIDTH)  # OPT projects back before it returns
 _INPUT_WIDTH = ("word_embed_proj_dim", "embedding_size", *_WIDTH)
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-_HEADS = ("lm_head", "output_projection", "embed_out", "score")
+# Keys of a checkpoint that are no weights of the model without its head: what heads begin with, what buffers end with.
+_HEADS = (
+    "classifier.", "cls.", "decoder.bias", "decoder.weight", "discriminator_predictions.", "embed_out.", "generator_",
+    "head.", "lm_head", "output_projection.", "pre_classifier.", "predictions.", "qa_outputs.", "score.",
+    "vocab_layer_norm.", "vocab_projector.", "vocab_transform.",
+)  # fmt: skip
+_BUFFERS = (
+    ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", "inv_freq", "position_ids",
+    "token_type_ids",
+)  # fmt: skip
 
 
 class LLMConfig(BaseModel):
@@ -28,8 +39,8 @@ class LLMConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention"})
-    attention: Literal["sdpa", "eager"] = Field(
-        "sdpa", description="eager is faster on a CPU for rows of some 30 tokens"
+    attention: Literal["sdpa", "eager"] | None = Field(
+        None, description="null: the model's own default; eager is faster on a CPU for rows of some 30 tokens"
     )
     config: dict[str, Any] | None = Field(None, description="the architecture of a model with random weights")
     seed: int = Field(0, description="of random weights")
@@ -48,44 +59,48 @@ class VisionConfig(BaseModel):
 
 
 def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
-    """The card of a causal LM: from its folder's config.json, or from `options.config` for random weights."""
+    """The card of a language model: from its folder's config.json, or from `options.config` for random weights.
+
+    Raises:
+        BadInput: no configuration, or one of an encoder with a decoder, or of no language model.
+    """
     folder = locate()
     if folder is not None and folder.suffix == ".gguf":
         from n2kit_hf.gguf import card_of
 
         return card_of(folder)
-    config = read_config(folder) if folder else dict(options.config or {})
-    text = config.get("text_config") or config
+    text = text_config(folder, options)
+    if text.get("is_encoder_decoder"):
+        raise BadInput(
+            f"model_type {text.get('model_type')!r} is an encoder with a decoder", "a decoder or an encoder alone"
+        )
     return LLMCard(
         input_width=_fact(text, _INPUT_WIDTH),
-        output_width=_fact(text, _WIDTH),
+        output_width=_fact(text, _OUTPUT_WIDTH),
         layers=_fact(text, _LAYERS),
         vocab=_fact(text, ("vocab_size",)),
-        context=_fact(text, _CONTEXT, default=2**31),
-        parameters=parameter_count(folder, lambda key: not key.startswith(_HEADS)),
+        context=context_of(text) - traits.unused_positions(text),
+        parameters=parameter_count(folder, _is_body),
+        causal=traits.reads_forwards(text),
+        embeds=traits.reads_embeddings(text),
+        attention=traits.attention_of(text.get("model_type")),
     )
 
 
-def vision_card(
-    options: VisionConfig,
-    locate: Locate,
-    *,
-    defaults: Mapping[str, int],
-    prefix_tokens: int,
-    belongs: Callable[[str], bool],
-) -> VisionCard:
-    """The card of a ViT: `defaults` are what its configuration class takes for keys that a file leaves out."""
-    folder = locate()
+def text_config(folder: Path | None, options: LLMConfig) -> dict[str, Any]:
+    """The language model's part of a folder's config.json, or `options.config` where there is no folder."""
     config = read_config(folder) if folder else dict(options.config or {})
-    facts = {**defaults, **(config.get("vision_config") or config)}
-    return VisionCard(
-        tokens=(facts["image_size"] // facts["patch_size"]) ** 2 + prefix_tokens,
-        token_width=facts["hidden_size"],
-        pooled_width=facts["hidden_size"],
-        image_size=facts["image_size"],
-        parameters=parameter_count(folder, belongs),
-        prefix_tokens=prefix_tokens,
-    )
+    return dict(config.get("text_config") or config)
+
+
+def context_of(config: Mapping[str, Any]) -> int:
+    """Positions that a configuration states; without an end where it states none (XLNet writes -1)."""
+    context = _fact(config, _CONTEXT, default=traits.UNLIMITED)
+    return context if context > 0 else traits.UNLIMITED
+
+
+def _is_body(key: str) -> bool:
+    return not key.startswith(_HEADS) and not key.endswith(_BUFFERS) and "pooler." not in key
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -103,11 +118,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
     """How many numbers the safetensors files of a folder hold under keys that `belong`; 0 where they are not there (yet)."""
     total = 0
-    for file in sorted(folder.glob("*.safetensors")) if folder else []:
+    for file in _weight_files(folder) if folder else []:
         for key, entry in _header(file).items():
             if key != "__metadata__" and belongs(key):
                 total += math.prod(entry["shape"])
     return total
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """What transformers reads; Mistral's repositories hold the same weights a second time, as `consolidated.safetensors`."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
 
 
 def _header(file: Path) -> dict[str, Any]:

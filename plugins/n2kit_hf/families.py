@@ -12,18 +12,18 @@ from typing import Any
 from n2kit import ComponentSpec, LLMCard, Variant
 from n2kit_hf.traits import UNLIMITED
 
+BOLD = {"initializer_range": 0.2}  # the usual 0.02 leaves attention next to no weight in two layers
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
 SIZE = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 2048, **IDS,
+    "max_position_embeddings": 2048, **IDS, **BOLD,
 }  # fmt: skip
 GROUPED = {**SIZE, "num_key_value_heads": 2}
 GPT2 = {
     "model_type": "gpt2", "vocab_size": 512, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512,
-    "bos_token_id": 0, "eos_token_id": 0,
+    "bos_token_id": 0, "eos_token_id": 0, **BOLD,
 }  # fmt: skip
-BOLD = {"initializer_range": 0.2}  # where the usual 0.02 leaves attention next to no weight in two layers
-STATES = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, **IDS}
+STATES = {"vocab_size": 512, **BOLD, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, **IDS}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ FAMILIES = (
         {
             "tiny": Tiny(
                 {**GROUPED, "model_type": "granite", "embedding_multiplier": 12.0, "residual_multiplier": 0.22,
-                 "attention_multiplier": 0.125, **BOLD}, 34976, "Granite",
+                 "attention_multiplier": 0.125}, 34976, "Granite",
             )
         },
     ),
@@ -173,7 +173,7 @@ FAMILIES = (
                 512, ENCODER,
             ),
             "tiny-modern": Tiny(
-                {**SIZE, "model_type": "modernbert", "cls_token_id": 0, "sep_token_id": 0, **BOLD}, 37024, "ModernBERT",
+                {**SIZE, "model_type": "modernbert", "cls_token_id": 0, "sep_token_id": 0}, 37024, "ModernBERT",
                 facts=ENCODER,
             ),
         },

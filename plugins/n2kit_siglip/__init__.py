@@ -23,5 +23,6 @@ def n2kit_register_components() -> list[ComponentSpec]:
             card="n2kit_siglip.cards:card",
             model_types=("siglip", "siglip_vision_model"),
             variants={"tiny": Variant(options={"config": TINY}, card=TINY_CARD)},
+            capabilities=frozenset({"blocks", "bfloat16"}),
         )
     ]

@@ -1,10 +1,27 @@
 """Every image model of timm as a vision encoder: `timm:NAME` or `timm:NAME.TAG`."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 
-TINY_CARD = VisionCard(tokens=16, token_width=256, pooled_width=256, image_size=128, parameters=99196)
+# Name → options, card; timm's own small architectures, made for tests, and a small EVA-02.
+TINY: dict[str, tuple[dict[str, Any], VisionCard]] = {
+    "tiny": ({"arch": "test_efficientnet", "image_size": 128}, VisionCard(16, 256, 256, 128, 99196)),
+    "tiny-vit": ({"arch": "test_vit", "image_size": 64}, VisionCard(17, 64, 64, 64, 300864, 1)),
+    "tiny-convnext": ({"arch": "test_convnext", "image_size": 64}, VisionCard(4, 64, 64, 64, 207128)),
+    "tiny-resnet": ({"arch": "test_resnet", "image_size": 64}, VisionCard(4, 96, 96, 64, 372688)),
+    "tiny-eva": (
+        {
+            "arch": "eva02_tiny_patch14_224", "image_size": 56,
+            "arguments": {"depth": 2, "embed_dim": 32, "num_heads": 2},
+        },
+        VisionCard(17, 32, 32, 56, 44852, 1),
+    ),
+}  # fmt: skip
 
 
 @hookimpl
@@ -16,15 +33,13 @@ def n2kit_register_components() -> list[ComponentSpec]:
             target="n2kit_timm.vision:TimmVision",
             summary="any model of timm: its last feature map as tokens, its own pooling as the pooled vector",
             config="n2kit_timm.config:TimmConfig",
-            card="n2kit_timm.vision:card",
+            card="n2kit_timm.cards:card",
             shorthand="arch",
             wildcard="n2kit_timm.config:pretrained",
             variants={
-                "tiny": Variant(
-                    options={"arch": "test_efficientnet", "image_size": 128},
-                    card=TINY_CARD,
-                    notes="random EfficientNet",
-                )
+                name: Variant(options=options, card=card, notes=f"random {options['arch']}")
+                for name, (options, card) in TINY.items()
             },
+            capabilities=frozenset({"blocks", "bfloat16"}),
         )
     ]

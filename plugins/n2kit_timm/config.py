@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,7 @@ class TimmConfig(BaseModel):
     KEEPS_CARD: ClassVar = frozenset({"seed", "fit"})
     arch: str = Field(description="timm's name, with or without a pretrained tag")
     image_size: int | None = Field(None, ge=16, description="pixels; null: as pretrained")
+    arguments: dict[str, Any] = Field({}, description="of the architecture, as timm.create_model takes them")
     fit: Literal["crop", "squash", "pad"] = "crop"
     seed: int = Field(0, description="of random weights")
 

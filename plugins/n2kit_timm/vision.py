@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Self
@@ -18,31 +20,44 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
-from n2kit import Origin, VisionCard, VisionEncoder, VisionOut
+from n2kit import Origin, VisionEncoder, VisionOut
 from n2kit.data.images import ImageTransform
 from n2kit.errors import BadInput
+from n2kit.measured import measure
 from n2kit_timm.config import TimmConfig
 
 
 class TimmVision(VisionEncoder):
-    """Tokens are `forward_features` (a feature map is read row by row); the pooled vector is the model's own pooling."""
+    """Tokens are `forward_features` (a feature map is read row by row); the pooled vector is the model's own pooling.
+
+    Models whose features are no one sequence of tokens (CoaT and CrossViT give several, PiT its class token alone) give
+    the last map of `forward_intermediates` instead.
+    """
 
     def __init__(self, model: nn.Module, config: TimmConfig, transform: ImageTransform | None = None) -> None:
         super().__init__()
         self.model, self.config = model, config
         self.image_transform = transform or _transform(model, config)
-        self.card = _measure(model, self.image_transform.size)
+        size = self.image_transform.size
+        try:
+            self.by_map, prefix_tokens = _layout(model.eval(), size)
+            self.card = measure(self, size, prefix_tokens)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise BadInput(
+                f"timm's {config.arch} does not read pictures of {size} px: {str(error).splitlines()[0]}",
+                "leave image_size out",
+            ) from None
 
     @classmethod
     def create(cls, origin: Origin) -> Self:
         config: TimmConfig = origin.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = _architecture(config, num_classes=None if origin.path else 0)
+            model = architecture(config, num_classes=None if origin.path else 0)
         if origin.path is not None:
             _fill(model, origin.path)
             model.reset_classifier(0)
-        return cls(model.eval(), config)
+        return cls(model, config)
 
     def transform(self, image: Image) -> Tensor:
         return self.image_transform(image)
@@ -53,15 +68,17 @@ class TimmVision(VisionEncoder):
 
     def forward(self, pixels: Tensor) -> VisionOut:
         model: Any = self.model
-        features: Tensor = model.forward_features(pixels.to(next(model.parameters()).dtype))
-        return VisionOut(_tokens(features, model.num_features), model.forward_head(features, pre_logits=True))
+        pixels = pixels.to(next(model.parameters()).dtype)
+        if self.by_map:
+            features, (grid,) = model.forward_intermediates(pixels, indices=1)
+            tokens = grid.flatten(2).transpose(1, 2)
+        else:
+            features = model.forward_features(pixels)
+            tokens = _tokens(features, model.num_features)
+        return VisionOut(tokens, model.forward_head(features, pre_logits=True))
 
     def blocks(self) -> Sequence[nn.Module]:
-        model: Any = self.model
-        for name in ("blocks", "stages", "layers"):
-            if isinstance(stack := getattr(model, name, None), nn.ModuleList | nn.Sequential):
-                return list(stack)
-        return []
+        return stack_of(self.model)
 
     def save(self, folder: Path) -> None:
         facts = {"options": self.config.model_dump(), "transform": vars(self.image_transform), "timm": timm.__version__}
@@ -72,29 +89,71 @@ class TimmVision(VisionEncoder):
     def load(cls, folder: Path) -> Self:
         facts = json.loads((folder / "config.json").read_text("utf8"))
         config = TimmConfig.model_validate(facts["options"])
-        model = _architecture(config, num_classes=0)
+        model = architecture(config, num_classes=0)
         load_model(model, str(folder / "model.safetensors"), strict=True)
-        return cls(model.eval(), config, ImageTransform(**facts["transform"]))
+        return cls(model, config, ImageTransform(**facts["transform"]))
 
 
-def card(config: TimmConfig, locate: Callable[[], Path | None]) -> VisionCard:
-    """Measured on the architecture without weights (torch's meta device)."""
-    with torch.device("meta"):
-        model = _architecture(config, num_classes=0)
-    return _measure(model.eval(), _transform(model, config).size)
+def stack_of(model: Any) -> list[nn.Module]:
+    """The stages or blocks of a timm model in order of depth; none where it keeps no such list."""
+    for name in ("blocks", "stages", "layers"):
+        if isinstance(stack := getattr(model, name, None), nn.ModuleList | nn.Sequential):
+            return list(stack)
+    return [module for name, module in model.named_children() if re.fullmatch(r"layer\d+", name)]
 
 
-def _architecture(config: TimmConfig, num_classes: int | None) -> Any:
+def architecture(config: TimmConfig, num_classes: int | None) -> Any:
+    """The model without its pretrained weights; `num_classes` None: with the head that they have.
+
+    Raises:
+        BadInput: timm has no such model, or it does not take the arguments.
+    """
     name = config.arch
     if not timm.is_model(name.split(".")[0]):
         raise BadInput(f"timm has no model {name!r}", "timm.list_models() lists them")
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    if config.image_size is not None:
-        try:
-            return timm.create_model(name, pretrained=False, img_size=config.image_size, **options)
-        except TypeError:  # convolutional models take any size and no such argument
-            pass
-    return timm.create_model(name, pretrained=False, **options)
+    options = config.arguments | ({} if num_classes is None else {"num_classes": num_classes})
+    try:
+        if config.image_size is not None:
+            with suppress(TypeError):  # convolutional models take any size and no such argument
+                return timm.create_model(name, pretrained=False, img_size=config.image_size, **options)
+        return timm.create_model(name, pretrained=False, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise BadInput(f"timm's {name}: {error}".splitlines()[0], "check `arguments` and `image_size`") from None
+
+
+def _layout(model: Any, size: int) -> tuple[bool, int]:
+    """Whether tokens are to be taken from the last map, and how many come before the grid otherwise: tried out."""
+    parameter = next(model.parameters())
+    pixels = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+    with torch.no_grad():
+        features = model.forward_features(pixels)
+        if isinstance(features, Tensor) and features.ndim == 4:
+            return False, 0
+        stated = getattr(model, "num_prefix_tokens", None)
+        if isinstance(features, Tensor) and stated is not None:
+            return False, int(stated)
+        _, (grid,) = model.forward_intermediates(pixels, indices=1)
+    patches = grid.shape[2] * grid.shape[3]
+    if isinstance(features, Tensor) and features.shape[1] >= patches:
+        return False, features.shape[1] - patches
+    return True, 0
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a pickle that holds nothing else: read as tensors, never as objects.
+
+    Raises:
+        BadInput: a file that is neither.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
+        raise BadInput(
+            f"{file}: not readable as weights: {str(error).splitlines()[0]}", "give a safetensors file"
+        ) from None
+    return found
 
 
 def _fill(model: Any, path: Path) -> None:
@@ -104,13 +163,7 @@ def _fill(model: Any, path: Path) -> None:
         BadInput: the file does not hold this architecture.
     """
     file = path / "model.safetensors" if path.is_dir() else path
-    try:
-        pickled = file.suffix != ".safetensors"  # read as tensors only, never as objects
-        found = torch.load(file, map_location="cpu", weights_only=True) if pickled else load_file(file)
-    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
-        raise BadInput(
-            f"{file}: not readable as weights: {str(error).splitlines()[0]}", "give a safetensors file"
-        ) from None
+    found = read_weights(file)
     expected = model.state_dict()
     resize = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if resize is not None and {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
@@ -147,23 +200,3 @@ def _tokens(features: Tensor, width: int) -> Tensor:
     if features.ndim == 4:
         features = features.flatten(2).transpose(1, 2) if features.shape[1] == width else features.flatten(1, 2)
     return features
-
-
-def _measure(model: Any, size: int) -> VisionCard:
-    parameter = next(model.parameters())
-    was_training = model.training
-    with torch.no_grad():
-        features = model.eval().forward_features(
-            torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-        )
-        tokens = _tokens(features, model.num_features)
-        pooled = model.forward_head(features, pre_logits=True)
-    model.train(was_training)
-    return VisionCard(
-        tokens=tokens.shape[1],
-        token_width=tokens.shape[2],
-        pooled_width=pooled.shape[1],
-        image_size=size,
-        parameters=sum(p.numel() for p in model.parameters()),
-        prefix_tokens=getattr(model, "num_prefix_tokens", 0) if features.ndim == 3 else 0,
-    )

@@ -1,0 +1,28 @@
+"""The card of a timm model: measured once on its architecture, then remembered; importing this takes no torch and no timm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from n2kit import VisionCard
+from n2kit.measured import remembered
+from n2kit_timm.config import TimmConfig
+
+
+def card(config: TimmConfig, locate: Callable[[], Path | None]) -> VisionCard:
+    """What the architecture gives at this picture size, whichever weights it has."""
+    options = config.model_dump(exclude=set(TimmConfig.KEEPS_CARD))
+    return remembered("timm", json.dumps(options, sort_keys=True), lambda: _measured(config))
+
+
+def _measured(config: TimmConfig) -> VisionCard:
+    """On torch's meta device: no weights, no arithmetic."""
+    import torch
+
+    from n2kit_timm.vision import TimmVision, architecture
+
+    with torch.device("meta"):
+        model = architecture(config, num_classes=0)
+    return TimmVision(model, config).card
