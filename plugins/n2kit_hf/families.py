@@ -141,7 +141,7 @@ FAMILIES = (
         "bloom", "BLOOM, BLOOMZ", ("bloom",),
         {
             "tiny": Tiny(
-                {"model_type": "bloom", "vocab_size": 512, "hidden_size": 32, "n_layer": 2, "n_head": 4, **IDS},
+                {"model_type": "bloom", "vocab_size": 512, "hidden_size": 32, "n_layer": 2, "n_head": 4, **IDS, **BOLD},
                 41920, "BLOOM", UNLIMITED, EAGER,
             )
         },

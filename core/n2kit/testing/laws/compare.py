@@ -34,7 +34,8 @@ def distance(a: Tensor, b: Tensor) -> float:
     """Largest difference over the largest value; infinite where one is not finite."""
     if not (a.isfinite().all() and b.isfinite().all()):
         return float("inf")
-    return float((a.float() - b.float()).abs().max() / a.float().abs().max().clamp_min(1e-12))
+    a, b = a.detach().float(), b.detach().float()
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
 
 
 def same_state(want: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
