@@ -22,6 +22,7 @@ MODEL_CASES = [
     "notellm2",
     "notellm2_no_reduction",
 ]
+SALIENCY_CASES = ["saliency_basic", "saliency_notellm2"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def results() -> dict[str, reference.Result]:
     return {r.name: r for r in reference.check(GOLDEN)}
 
 
-@pytest.mark.parametrize("name", [*MODEL_CASES, "recall"])
+@pytest.mark.parametrize("name", [*MODEL_CASES, *SALIENCY_CASES, "recall"])
 def test_case_passes(results: dict[str, reference.Result], name: str) -> None:
     result = results[name]
     assert result.status == "passed", result.line()
@@ -38,15 +39,23 @@ def test_case_passes(results: dict[str, reference.Result], name: str) -> None:
 
 
 def test_everything_in_the_files_is_compared(results: dict[str, reference.Result]) -> None:
-    for name in MODEL_CASES:
+    for name in [*MODEL_CASES, *SALIENCY_CASES]:
         data = load_file(GOLDEN / f"{name}.safetensors")
         stated = {k for k in data if k.startswith(("output.", "grad."))}
         assert stated <= set(results[name].differences)
 
 
-@pytest.mark.parametrize("name", ["saliency_basic", "saliency_notellm2", "notellm_v1"])
-def test_rooms_that_are_not_built_are_not_passed(results: dict[str, reference.Result], name: str) -> None:
-    assert results[name].status == "not yet"
+def test_rooms_that_are_not_built_are_not_passed(results: dict[str, reference.Result]) -> None:
+    assert results["notellm_v1"].status == "not yet"
+
+
+def test_a_wrong_curve_fails(tmp_path: Path) -> None:
+    (tmp_path / "cases.json").write_text(json.dumps(_one_case(tmp_path, "saliency_notellm2")))
+    file = tmp_path / "saliency_notellm2.safetensors"
+    data = load_file(file)
+    data["output.saliency"][3, 1, 0] += 1e-3
+    save_file(data, file)
+    assert reference.main([str(tmp_path)]) == 1
 
 
 def _one_case(folder: Path, name: str) -> dict[str, object]:

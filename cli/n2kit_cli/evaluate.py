@@ -2,61 +2,235 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, say, table
 
+if TYPE_CHECKING:
+    from n2kit.data.items import Items
+    from n2kit.data.pairs import Pairs
+    from n2kit.embed.store import Vectors
+    from n2kit.evaluate import Figure, Report
+
+CATEGORIES = 10  # shown in the table; --json has all
+
 
 class Protocol(StrEnum):
-    """`notellm2`: the paper's."""
+    """`notellm2`: the paper's, pairs one to one. `standard`: several targets a query, everything else in the pool."""
 
     notellm2 = "notellm2"
+    standard = "standard"
 
 
 def evaluate(
-    vectors: Annotated[Path, typer.Option(help="A Parquet file that n2kit embed wrote.")],
     pairs: Annotated[Path, typer.Option(help="Test pairs: query id, target id.")],
+    vectors: Annotated[Path | None, typer.Option(help="A Parquet file that n2kit embed wrote.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two such files, of two models on the same items: B against A.")
+    ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="Pairs one to one; the pool is every item that is no query.")
+        Protocol,
+        typer.Option(
+            help="notellm2: pairs one to one, the pool is every item that is no query. "
+            "standard: several targets a query, the pool is every item but the query itself."
+        ),
     ] = Protocol.notellm2,
     k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
     pool: Annotated[
         Path | None, typer.Option(help="Ids that may be found; default: all items of the vectors file.")
     ] = None,
+    bootstrap: options.Bootstrap = 1000,
+    seed: options.BootstrapSeed = 0,
+    items: Annotated[Path | None, typer.Option("--items", help="Items, for figures by text length, category …")] = None,
+    train_pairs: Annotated[
+        Path | None, typer.Option(help="Pairs of the training, for figures on cold and on popular items; with --items.")
+    ] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write every pair's ranks to this Parquet file.")] = None,
+    mteb: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file in MTEB's shape.")] = None,
+    item_format: options.Format = options.ItemFormat.auto,
+    renames: options.Map = None,
     lenient: options.Lenient = False,
     json: options.Json = False,
 ) -> None:
-    """Recall@k of vectors on test pairs.
+    """Recall@k, MRR, NDCG@k and mean rank of vectors on test pairs, with 95 % intervals; or the difference of two models.
 
     \b
     Examples:
       n2kit eval --vectors vectors.parquet --pairs test.csv
       n2kit eval --vectors vectors.parquet --pairs test.csv --k 10 --pool pool.csv --json
+      n2kit eval --vectors vectors.parquet --pairs test.csv --protocol standard --items items.jsonl --train-pairs train.csv
+      n2kit eval --compare vectors.parquet both.parquet --pairs test.csv
     """
-    from n2kit.data.pairs import read_ids, read_pairs
+    extras = {"--items": items, "--train-pairs": train_pairs, "--per-query": per_query, "--mteb": mteb}
+    _check(vectors, compare, bootstrap, extras)
+    read = _Reading(pairs, cutoffs(k), pool, protocol, lenient)
+    if compare is not None:
+        _compare(read, compare, bootstrap, seed, json)
+        return
     from n2kit.embed import read_vectors
+
+    assert vectors is not None
+    stored = read_vectors(vectors)
+    start = time.perf_counter()
+    report = read.evaluate(stored)
+    figures = report.figures(resamples=bootstrap, seed=seed)
+    seconds = time.perf_counter() - start
+    groups: list[dict[str, Any]] = []
+    if items is not None:
+        catalogue = options.read(items, item_format, renames, lenient)
+        groups = _buckets(report, catalogue, read.other(train_pairs, catalogue), bootstrap, seed)
+    if per_query is not None:
+        from n2kit.evaluate.export import write_ranks
+
+        write_ranks(report, per_query)
+    if mteb is not None:
+        from n2kit.evaluate.export import write_mteb
+
+        write_mteb(report, figures, mteb, task=f"n2kit-{pairs.stem}", revision=read.digest, seconds=seconds)
+    if json:
+        document(_document(report, figures, bootstrap, seed) | {"buckets": groups})
+        return
+    _tables(report, figures, groups)
+    for written in (per_query, mteb):
+        if written is not None:
+            say(f"wrote {written}")
+
+
+def cutoffs(text: str) -> list[int]:
+    """`1,10,100` → [1, 10, 100]. Raises BadInput for anything but positive whole numbers."""
     from n2kit.errors import BadInput
-    from n2kit.evaluate import evaluate as run
 
     try:
-        ks = sorted({int(part) for part in k.split(",")})
+        ks = sorted({int(part) for part in text.split(",")})
     except ValueError:
         ks = []
     if not ks or ks[0] < 1:
-        raise BadInput(f"--k {k!r}: expected positive whole numbers", "for example --k 1,10,100")
-    table_in = read_vectors(vectors)
-    known = set(table_in.ids)
-    positives = read_pairs(pairs, known, lenient=lenient)
-    options.dropped(pairs, positives.dropped)
-    allowed = read_ids(pool, known, lenient=lenient) if pool else None
-    report = run(table_in.ids, table_in.vectors, positives, ks=ks, pool=allowed)
+        raise BadInput(f"--k {text!r}: expected positive whole numbers", "for example --k 1,10,100")
+    return ks
+
+
+def interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.4f} – {high:.4f}"
+
+
+def _check(
+    vectors: Path | None, compare: tuple[Path, Path] | None, bootstrap: int, extras: Mapping[str, Path | None]
+) -> None:
+    """Options that say nothing together. Raises BadInput."""
+    from n2kit.errors import BadInput
+
+    given = [name for name, value in extras.items() if value is not None]
+    if (vectors is None) == (compare is None):
+        raise BadInput("give either --vectors or --compare", "--vectors FILE, or --compare A.parquet B.parquet")
+    if compare is not None and given:
+        raise BadInput(f"{given[0]} is about one model, and --compare about two", f"leave out {given[0]}")
+    if compare is not None and not bootstrap:
+        raise BadInput("--compare needs a bootstrap for its p-value", "--bootstrap 1000")
+    if extras["--train-pairs"] is not None and extras["--items"] is None:
+        raise BadInput("--train-pairs is for the figures that --items asks for", "give --items too")
+
+
+class _Reading:
+    """The files that both ways of evaluating read."""
+
+    def __init__(self, pairs: Path, ks: list[int], pool: Path | None, protocol: Protocol, lenient: bool) -> None:
+        self.pairs, self.ks, self.pool, self.protocol, self.lenient = pairs, ks, pool, protocol, lenient
+        self.digest = ""  # of the pairs, once they are read
+
+    def evaluate(self, stored: Vectors) -> Report:
+        from n2kit.data.pairs import read_ids, read_pairs
+        from n2kit.evaluate import evaluate as run
+
+        known = set(stored.ids)
+        positives = read_pairs(self.pairs, known, lenient=self.lenient)
+        options.dropped(self.pairs, positives.dropped)
+        self.digest = positives.digest()
+        allowed = read_ids(self.pool, known, lenient=self.lenient) if self.pool else None
+        return run(stored.ids, stored.vectors, positives, ks=self.ks, pool=allowed, protocol=self.protocol.value)
+
+    def other(self, file: Path | None, items: Items) -> Pairs | None:
+        from n2kit.data.pairs import read_pairs
+
+        if file is None:
+            return None
+        found = read_pairs(file, items, lenient=self.lenient)
+        options.dropped(file, found.dropped)
+        return found
+
+
+def _buckets(report: Report, items: Items, train: Pairs | None, resamples: int, seed: int) -> list[dict[str, Any]]:
+    from n2kit.evaluate import buckets
+
+    found = []
+    for bucket in buckets(report.pairs, items, train):
+        figures = report.figures(bucket.rows, resamples=resamples, seed=seed)
+        counts = {"pairs": len(bucket.rows), "queries": len(set(report.owner[bucket.rows].tolist()))}
+        metrics = {name: asdict(figure) for name, figure in figures.items()}
+        found.append({"name": bucket.name, "rule": bucket.rule} | counts | {"metrics": metrics})
+    return found
+
+
+def _document(report: Report, figures: dict[str, Figure], resamples: int, seed: int) -> dict[str, Any]:
+    from n2kit.evaluate.bootstrap import LEVEL
+
+    return report.facts() | {
+        "recall": {str(k): v for k, v in report.recall.items()},
+        "metrics": {name: asdict(figure) for name, figure in figures.items()},
+        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL, "over": "queries"},
+    }
+
+
+def _tables(report: Report, figures: dict[str, Figure], groups: list[dict[str, Any]]) -> None:
+    table(("metric", "value", "95 %"), [(n, f"{f.value:.4f}", interval(f.low, f.high)) for n, f in figures.items()])
+    if groups:
+        shown = [f"recall@{k}" for k in report.ks]
+        categories = [g for g in groups if g["name"].startswith("query category ")]
+        hidden = categories[CATEGORIES:]
+        rows = [
+            (g["name"], g["rule"], g["queries"], *(_cell(g["metrics"][name]) for name in shown))
+            for g in groups
+            if g not in hidden
+        ]
+        print()
+        table(("bucket", "which", "queries", *shown), rows)
+        if hidden:
+            say(f"{len(hidden)} smaller categories are in --json")
+    say(
+        f"{report.queries} queries, {len(report.pairs)} pairs, pool of {report.pool}, protocol {report.protocol}; ties count as lost"
+    )
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    bounds = interval(figure["low"], figure["high"])
+    return f"{figure['value']:.4f}" + (f" ({bounds})" if bounds else "")
+
+
+def _compare(read: _Reading, files: tuple[Path, Path], resamples: int, seed: int, json: bool) -> None:
+    from n2kit.embed import read_vectors
+    from n2kit.evaluate import check_same_items
+    from n2kit.evaluate import compare as run
+
+    stored = [read_vectors(file) for file in files]
+    names = (str(files[0]), str(files[1]))
+    check_same_items(stored[0], stored[1], names)
+    a, b = (read.evaluate(one) for one in stored)
+    changes = run(a, b, resamples=resamples, seed=seed)
     if json:
-        document(report.to_dict())
+        sides = {s: {"file": n, "fingerprint": v.fingerprint} for s, n, v in zip("ab", names, stored, strict=True)}
+        figures = {name: asdict(change) for name, change in changes.items()}
+        document(a.facts() | sides | {"metrics": figures, "bootstrap": {"resamples": resamples, "seed": seed}})
         return
-    table(("k", "recall"), [(cut, f"{value:.4f}") for cut, value in report.recall.items()])
-    say(f"{report.queries} queries, pool of {report.pool}, protocol {protocol.value}")
+    rows = [
+        (name, f"{c.a:.4f}", f"{c.b:.4f}", f"{c.difference:+.4f}", f"{c.low:+.4f} – {c.high:+.4f}", f"{c.p:.3g}")
+        for name, c in changes.items()
+    ]
+    table(("metric", "A", "B", "B − A", "95 %", "p"), rows)
+    say(f"A {names[0]}, B {names[1]}: {a.queries} queries, pool of {a.pool}, paired bootstrap of {resamples}")

@@ -1,5 +1,7 @@
-"""Recall of a set of vectors on pairs."""
+"""How well a set of vectors finds the items that belong together, and how sure that is."""
 
-from n2kit.evaluate.protocol import Report, evaluate, greedy_pairs
+from n2kit.evaluate.buckets import Bucket, buckets
+from n2kit.evaluate.compare import Change, check_same_items, compare
+from n2kit.evaluate.protocol import Figure, Report, evaluate, greedy_pairs
 
-__all__ = ["Report", "evaluate", "greedy_pairs"]
+__all__ = ["Bucket", "Change", "Figure", "Report", "buckets", "check_same_items", "compare", "evaluate", "greedy_pairs"]

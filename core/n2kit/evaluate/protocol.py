@@ -1,44 +1,96 @@
-"""The paper's evaluation (NoteLLM-2, section 5.1): one-to-one pairs, the whole catalogue as the pool, Recall@k."""
+"""Which pairs are ranked in which pool, and the report on them.
+
+`notellm2` (NoteLLM-2, section 5.1): pairs one to one, and the pool is every item that is no query. `standard`: every pair counts,
+a query may have several targets, and the pool is every item but the query itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 
 from n2kit.errors import BadInput
+from n2kit.evaluate import bootstrap, metrics
+from n2kit.evaluate.ranks import rank_targets
 
-CHUNK = 1024  # queries at a time: a [CHUNK, pool] block of scores is all that is held
+Pair = tuple[str, str]
+Protocol = Literal["notellm2", "standard"]
+TIES = "pessimistic: an item that scores exactly as high as the target counts as ranked above it"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric: its value under the tie policy, its interval (None without a bootstrap), and its value if ties were won."""
+
+    value: float
+    low: float | None
+    high: float | None
+    optimistic: float
 
 
 @dataclass(frozen=True)
 class Report:
-    """Recall by k over `queries` queries in a pool of `pool` items; `ranks` are 1-based, one a kept pair."""
+    """Ranks of the targets of `pairs` among `pool` items; `ranks` are pessimistic, `optimistic` the others, both 1-based."""
 
-    recall: dict[int, float]
-    queries: int
+    protocol: Protocol
+    ks: tuple[int, ...]
+    pairs: list[Pair]
     pool: int
-    pairs: list[tuple[str, str]]
     ranks: np.ndarray
+    optimistic: np.ndarray
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """[P] the query of each pair, numbered in the order of their ids: the same whatever the order of the pairs."""
+        return np.unique([a for a, _ in self.pairs], return_inverse=True)[1]
+
+    @property
+    def queries(self) -> int:
+        return int(self.owner.max()) + 1
+
+    @property
+    def recall(self) -> dict[int, float]:
+        return {k: self.at(k) for k in self.ks}
 
     def at(self, k: int, among: Collection[int] | None = None) -> float:
-        """Recall@k over all kept pairs, or over those at the positions given."""
-        ranks = self.ranks if among is None else self.ranks[list(among)]
-        return float((ranks <= k).mean()) if len(ranks) else float("nan")
+        """Recall@k over all pairs, or over those at the positions given; NaN over none."""
+        rows = np.arange(len(self.pairs)) if among is None else np.array(sorted(among), np.int64)
+        return float(self.values(rows, ks=(k,))[0].mean(0)[0]) if len(rows) else float("nan")
 
-    def to_dict(self) -> dict[str, Any]:
+    def values(self, rows: np.ndarray | None = None, ks: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Values [Q, M] of `metrics.names` over the pairs at `rows`: under the tie policy, and if ties were won."""
+        rows = np.arange(len(self.pairs)) if rows is None else rows
+        owner = np.unique(self.owner[rows], return_inverse=True)[1]
+        wanted = tuple(ks or self.ks)
+        both = [metrics.per_query(ranks[rows], owner, wanted) for ranks in (self.ranks, self.optimistic)]
+        pessimistic, optimistic = (np.stack([v[name] for name in metrics.names(wanted)], 1) for v in both)
+        return pessimistic, optimistic
+
+    def figures(self, rows: np.ndarray | None = None, *, resamples: int = 0, seed: int = 0) -> dict[str, Figure]:
+        """Every metric over the pairs at `rows`, with intervals over `resamples` bootstrap samples of their queries."""
+        values, optimistic = self.values(rows)
+        means, best = values.mean(0).tolist(), optimistic.mean(0).tolist()
+        low, high = ([None] * len(means), [None] * len(means))
+        if resamples:
+            low, high = (bound.tolist() for bound in bootstrap.interval(values, resamples, seed))
+        return {n: Figure(*f) for n, *f in zip(metrics.names(self.ks), means, low, high, best, strict=True)}
+
+    def facts(self) -> dict[str, Any]:
+        """What the figures are about, for `--json`."""
         return {
-            "recall": {str(k): v for k, v in self.recall.items()},
+            "protocol": self.protocol,
             "queries": self.queries,
+            "pairs": len(self.pairs),
             "pool": self.pool,
-            "protocol": "notellm2",
-            "ties": "pessimistic: an item that scores as high as the target counts as ranked above it",
+            "ties": TIES,
         }
 
 
-def greedy_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def greedy_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     """Keep a pair only if neither of its items has appeared in a kept pair, in file order."""
     seen: set[str] = set()
     kept = []
@@ -49,25 +101,31 @@ def greedy_pairs(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return kept
 
 
+def all_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    """Every pair once, in file order; an item is no target of itself."""
+    return list(dict.fromkeys((left, right) for left, right in pairs if left != right))
+
+
 def evaluate(
     ids: Sequence[str],
     vectors: np.ndarray,
-    pairs: Iterable[tuple[str, str]],
+    pairs: Iterable[Pair],
     *,
     ks: Sequence[int] = (1, 10, 100),
     pool: Collection[str] | None = None,
+    protocol: Protocol = "notellm2",
 ) -> Report:
     """Rank each target among the pool by dot product with its query.
 
     Args:
         ids: of the rows of `vectors` [n, d].
-        pool: ids that may be found; default all. Kept queries are never in it; kept targets always are.
+        pool: ids that may be found; default all. Targets always are; under `notellm2`, queries never.
 
     Raises:
-        BadInput: a pair whose item has no vector, or no pairs.
+        BadInput: a pair whose item has no vector, no pairs, or a vector that is not finite.
     """
     position = {item_id: i for i, item_id in enumerate(ids)}
-    kept = greedy_pairs(pairs)
+    kept = greedy_pairs(pairs) if protocol == "notellm2" else all_pairs(pairs)
     if missing := [i for pair in kept for i in pair if i not in position]:
         raise BadInput(
             f"{len(missing)} ids of the pairs have no vector, the first is {missing[0]!r}",
@@ -78,23 +136,10 @@ def evaluate(
     if not np.isfinite(vectors).all():
         broken = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
         raise BadInput(f"the vector of {broken!r} is not finite", "embed again")
-    queries = {left for left, _ in kept}
     allowed = set(ids) if pool is None else set(pool) | {right for _, right in kept}
-    pool_rows = np.array([i for i, item_id in enumerate(ids) if item_id in allowed and item_id not in queries])
-    ranks = _ranks(vectors, [position[a] for a, _ in kept], [position[b] for _, b in kept], pool_rows)
-    recall = {k: float((ranks <= k).mean()) for k in ks}
-    return Report(recall, len(kept), len(pool_rows), kept, ranks)
-
-
-def _ranks(vectors: np.ndarray, left: list[int], right: list[int], pool: np.ndarray) -> np.ndarray:
-    """1 + the number of other pool items that score at least as high as the target; exact, without sorting."""
-    places = np.full(len(vectors), -1)
-    places[pool] = np.arange(len(pool))
-    candidates = np.ascontiguousarray(vectors[pool], dtype=np.float32)
-    ranks = np.empty(len(left), dtype=np.int64)
-    for start in range(0, len(left), CHUNK):
-        rows = slice(start, start + CHUNK)
-        scores = np.asarray(vectors[left[rows]], dtype=np.float32) @ candidates.T
-        own = scores[np.arange(len(scores)), places[right[rows]]]
-        ranks[rows] = (scores >= own[:, None]).sum(1)
-    return ranks
+    if protocol == "notellm2":
+        allowed -= {left for left, _ in kept}
+    pool_rows = np.array([i for i, item_id in enumerate(ids) if item_id in allowed])
+    left, right = (np.array([position[pair[side]] for pair in kept]) for side in (0, 1))
+    ranks = rank_targets(np.asarray(vectors, np.float32), left, right, pool_rows)
+    return Report(protocol, tuple(ks), kept, len(pool_rows), ranks.pessimistic, ranks.optimistic)

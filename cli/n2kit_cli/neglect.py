@@ -1,0 +1,118 @@
+"""n2kit neglect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.evaluate import cutoffs, interval
+from n2kit_cli.output import document, progress, say, table
+
+if TYPE_CHECKING:
+    from n2kit.evaluate.neglect import Neglect
+
+RESULT, PLOT = "neglect.json", "neglect.png"
+
+
+def neglect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
+    items: options.ItemsFile,
+    pairs: Annotated[Path, typer.Option(help="Test pairs: query id, target id.")],
+    images: options.Images = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help=f"A folder for {RESULT} and {PLOT}.")] = None,
+    saliency: Annotated[
+        int, typer.Option(min=0, help="Items whose attention is followed, layer by layer; 0 for none.")
+    ] = 32,
+    k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
+    bootstrap: options.Bootstrap = 1000,
+    seed: options.BootstrapSeed = 0,
+    batch_size: options.BatchSize = 32,
+    item_format: options.Format = options.ItemFormat.auto,
+    renames: options.Map = None,
+    lenient: options.Lenient = False,
+    on_bad_image: options.BadImage = options.OnBadImage.error,
+    precision: options.Compute = options.Precision.auto,
+    device: options.Device = None,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Does a model look at the picture? Recall with the image or the text taken away, or another item's image; saliency by layer.
+
+    \b
+    Examples:
+      n2kit neglect models/tiny --items items.jsonl --images images --pairs test.csv
+      n2kit neglect models/tiny --items items.jsonl --images images --pairs train.csv --saliency 8 -o runs/neglect --json
+    """
+    from n2kit.bundle import read_manifest
+    from n2kit.data.pairs import read_pairs
+    from n2kit.files import check_free
+
+    read_manifest(bundle)
+    ks = cutoffs(k)
+    if out is not None:
+        check_free(out, RESULT, force=force)
+    catalogue = options.read(items, item_format, renames, lenient)
+    positives = read_pairs(pairs, catalogue, lenient=lenient)
+    options.dropped(pairs, positives.dropped)
+    from n2kit.bundle import load
+    from n2kit.device import pick_device
+    from n2kit.evaluate.neglect import Reading
+    from n2kit.evaluate.neglect import neglect as run
+
+    model = load(bundle).to(pick_device(device))
+    with progress("neglect") as bar:
+        reading = Reading(
+            images, batch_size, on_bad_image.value, precision.value, lambda way, done, total: bar(done, total, way)
+        )
+        found = run(model, catalogue, positives, reading, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
+    for note in found.notes:
+        say(f"note: {note}")
+    if found.no_saliency:
+        say(f"no saliency: {found.no_saliency}")
+    if out is not None:
+        _write(found, out)
+    if json:
+        document(found.to_dict())
+    else:
+        _tables(found)
+
+
+def _write(found: Neglect, out: Path) -> None:
+    from n2kit.errors import Unavailable
+    from n2kit.evaluate.plots import plot_neglect
+    from n2kit.files import write_json
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / RESULT, found.to_dict())
+    try:
+        plot_neglect(found, out / PLOT)
+    except Unavailable as problem:
+        say(f"no plot: {problem.message}; {problem.hint}")
+    say(f"wrote {out}")
+
+
+def _tables(found: Neglect) -> None:
+    rows = []
+    for way, figures in found.figures.items():
+        effects = found.effects.get(way, {})
+        for name, figure in figures.items():
+            if name.startswith("recall@"):
+                change = effects.get(name)
+                moved = (
+                    ("", "", "")
+                    if change is None
+                    else (f"{change.difference:+.4f}", f"{change.low:+.4f} – {change.high:+.4f}", f"{change.p:.3g}")
+                )
+                rows.append((way, name, f"{figure.value:.4f}", interval(figure.low, figure.high), *moved))
+    table(("input", "metric", "value", "95 %", "change", "95 % of it", "p"), rows)
+    if found.saliency is not None:
+        print()
+        shares = [
+            (n, *(f"{100 * share:.1f}" for share in layer)) for n, layer in enumerate(found.saliency.shares.tolist(), 1)
+        ]
+        table(("layer", "S_v, %", "S_t, %", "S_o, %"), shares)
+        say(f"saliency of {found.saliency.items} items")
+    say(f"{found.queries} queries, pool of {found.pool}, {found.altered} items altered")

@@ -1,0 +1,54 @@
+"""Two models' vectors of the same items on the same queries: is one better, or was it the draw?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from n2kit.errors import BadInput
+from n2kit.evaluate import bootstrap, metrics
+from n2kit.evaluate.protocol import Report
+
+if TYPE_CHECKING:
+    from n2kit.embed.store import Vectors
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric of models a and b, the difference b − a with its interval, and the two-sided p-value of no difference."""
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(a: Report, b: Report, *, resamples: int = 1000, seed: int = 0) -> dict[str, Change]:
+    """Every metric, by a paired bootstrap over the queries.
+
+    Raises:
+        ValueError: reports on different pairs, pools or cut-offs.
+    """
+    if (a.pairs, a.pool, a.ks, a.protocol) != (b.pairs, b.pool, b.ks, b.protocol):
+        raise ValueError("the two reports are not about the same queries")
+    left, right = a.values()[0], b.values()[0]
+    difference = bootstrap.paired(left, right, resamples, seed)
+    columns: Sequence[np.ndarray] = (left.mean(0), right.mean(0), *difference)
+    rows = zip(*(c.tolist() for c in columns), strict=True)
+    return {name: Change(*row) for name, row in zip(metrics.names(a.ks), rows, strict=True)}
+
+
+def check_same_items(a: Vectors, b: Vectors, names: tuple[str, str]) -> None:
+    """Raises BadInput if two files hold vectors of different items."""
+    only = [sorted(set(one.ids) - set(other.ids)) for one, other in ((a, b), (b, a))]
+    if any(only):
+        sides = [
+            f"{name} has {len(v.ids)} items" + (f", {len(o)} of them alone (the first is {o[0]!r})" if o else "")
+            for name, v, o in zip(names, (a, b), only, strict=True)
+        ]
+        raise BadInput("; ".join(sides), "embed the same items with both models")

@@ -1,0 +1,52 @@
+"""Results for other programs: ranks as Parquet, scores in the shape of an MTEB result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from n2kit.errors import BadInput
+from n2kit.evaluate.protocol import Figure, Report
+from n2kit.files import write_json
+
+MTEB_MAIN = "ndcg_at_10"  # what MTEB ranks retrieval by
+
+
+def write_ranks(report: Report, out: Path) -> None:
+    """Write query, target, rank and rank_optimistic, one row a pair."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "query": [a for a, _ in report.pairs],
+        "target": [b for _, b in report.pairs],
+        "rank": report.ranks,
+        "rank_optimistic": report.optimistic,
+    }
+    table = pa.table(columns).replace_schema_metadata({"protocol": report.protocol, "pool": str(report.pool)})
+    aside = out.with_name(f".{out.name}.tmp")
+    pq.write_table(table, aside)
+    aside.replace(out)
+
+
+def write_mteb(
+    report: Report, figures: dict[str, Figure], out: Path, *, task: str, revision: str, seconds: float
+) -> None:
+    """Write scores as MTEB's `TaskResult` has them; a consumer decides whether the task is one of its own.
+
+    Raises:
+        BadInput: no ndcg@10, which is MTEB's main score of retrieval.
+    """
+    scores = {name.replace("@", "_at_"): figure.value for name, figure in figures.items()}
+    if MTEB_MAIN not in scores:
+        raise BadInput(f"MTEB ranks retrieval by {MTEB_MAIN}, and --k has no 10", "--k 1,10,100")
+    entry = {"main_score": scores[MTEB_MAIN], "hf_subset": "default", "languages": ["und-Zyyy"]}
+    content = {
+        "task_name": task,
+        "dataset_revision": revision,
+        "mteb_version": None,
+        "scores": {"test": [scores | entry | report.facts()]},
+        "evaluation_time": round(seconds, 3),
+        "kg_co2_emissions": None,
+    }
+    write_json(out, content)
