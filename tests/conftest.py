@@ -28,6 +28,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     for name in [n for n in os.environ if n.startswith("N2KIT_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("N2KIT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,12 @@ COMMANDS = [
     "plan",
     "build",
     "train",
+    "merge",
     "embed",
     "index",
     "recommend",
     "eval",
+    "neglect",
     "ls",
     "plugins list",
     "plugins info",
@@ -33,6 +35,7 @@ COMMANDS = [
     "card show",
     "card verify",
     "config show",
+    "config schema",
     "doctor",
 ]
 
@@ -49,7 +52,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
     for command in [*COMMANDS, "demo"]:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
-    assert len(app.registered_commands) + len(app.registered_groups) == 13
+    assert len(app.registered_commands) + len(app.registered_groups) == 15
 
 
 @pytest.mark.slow

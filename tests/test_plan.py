@@ -72,7 +72,10 @@ def test_licences() -> None:
 def test_memory_counts_weights_gradients_optimiser_activations() -> None:
     small = plan("qwen:4b", "siglip", **{"llm.tune": "frozen"}).memory
     full = plan("qwen:4b", "siglip").memory
-    assert full.weights == small.weights == 6 * plan("qwen:4b", "siglip").parameters  # and autocast's copy
+    made = plan("qwen:4b", "siglip")
+    frozen, trained = made.rows[0].parameters, made.parameters - made.rows[0].parameters
+    assert full.weights == 6 * trained + 2 * frozen  # float32 and autocast's copy; 16 bits as published
+    assert small.weights == full.weights - 4 * made.rows[2].parameters
     assert full.gradients > small.gradients
     assert full.optimiser == 2 * full.gradients
     twice = plan("qwen:4b", "siglip", **{"train.batch_size": 32}).memory

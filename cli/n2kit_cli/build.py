@@ -24,6 +24,8 @@ def build(
     fusion: options.FusionName = None,
     loss: options.LossName = None,
     variant: options.VariantName = None,
+    tune: options.Tuned = None,
+    lr: options.Rates = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bundle's folder; default models/ID.")] = None,
@@ -40,15 +42,18 @@ def build(
       n2kit build --llm qwen --vision siglip --dry-run
       n2kit build --llm qwen:tiny --vision siglip:tiny -o models/tiny
       n2kit build llama:tiny+clip:tiny+mlp:4+gate -o models/tiny-mlp --set head.width=32
+      n2kit build --llm qwen:tiny --vision siglip:tiny --tune llm=lora:4,vision=last:1 -o models/tiny-lora
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
     from n2kit.files import check_free
     from n2kit.plan import make_plan, parse_id
     from n2kit.recipe import given, parse_sets, resolve
+    from n2kit.tuning import lr_flags, tune_flags
 
     named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     combined = parse_id(combination) if combination else {}
-    resolved = resolve({**combined, **named, **parse_sets(sets or [])}, file=recipe)
+    trained = {**tune_flags(tune), **lr_flags(lr)}
+    resolved = resolve({**combined, **named, **trained, **parse_sets(sets or [])}, file=recipe)
     plan = make_plan(resolved.recipe, given=resolved.origin)
     if not json:
         show(plan)
@@ -65,7 +70,10 @@ def build(
     from n2kit.assemble import from_plan
     from n2kit.bundle import save
 
-    manifest = save(from_plan(plan), folder, force=force)
+    model = from_plan(plan)
+    manifest = save(model, folder, force=force)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if json:
-        document(plan.to_dict() | {"bundle": str(folder), "fingerprint": manifest.fingerprint})
-    say(f"wrote {folder} (model {manifest.fingerprint})")
+        made = {"bundle": str(folder), "fingerprint": manifest.fingerprint, "trainable": trainable}
+        document(plan.to_dict() | made)
+    say(f"wrote {folder} (model {manifest.fingerprint}, {trainable} parameters to train)")

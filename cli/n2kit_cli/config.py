@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -33,14 +34,39 @@ def show(
     resolved = resolve(parse_sets(sets or []), file=recipe)
     values = list(_flat(resolved.recipe.model_dump(), ""))
     if json:
-        document({key: {"value": value, "origin": resolved.origin.get(key, "default")} for key, value in values})
+        document({key: {"value": value, "origin": _origin(resolved.origin, key)} for key, value in values})
     elif origin:
         table(
             ("setting", "value", "from"),
-            [(key, _shown(value), resolved.origin.get(key, "default")) for key, value in values],
+            [(key, _shown(value), _origin(resolved.origin, key)) for key, value in values],
         )
     else:
         print(resolved.recipe.to_yaml(), end="")
+
+
+@app.command()
+def schema(json: options.Json = False) -> None:
+    """Every setting there is: its type, its default, what it means. With --json, as a JSON schema for an editor.
+
+    \b
+    Examples:
+      n2kit config schema
+      n2kit config schema --json
+    """
+    from n2kit.recipe import Recipe
+    from n2kit.schema import settings
+
+    if json:
+        document({"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema())
+    else:
+        rows = [(s.key, s.type, _shown(s.default), s.meaning) for s in settings()]
+        table(("setting", "type", "default", "meaning"), rows)
+
+
+def _origin(origin: Mapping[str, str], key: str) -> str:
+    """What set a value; of a mapping, what set the last of its entries."""
+    inside = [where for k, where in origin.items() if k == key or k.startswith(f"{key}.")]
+    return inside[-1] if inside else "default"
 
 
 def _flat(node: dict[str, Any], prefix: str) -> Any:

@@ -16,8 +16,24 @@ import typer
 
 from n2kit import __version__
 from n2kit.errors import N2kitError
-from n2kit_cli import build, card, config, demo, doctor, embed, evaluate, index, ls, plan, plugins, recommend, train
-from n2kit_cli.output import error, say
+from n2kit_cli import (
+    build,
+    card,
+    config,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    index,
+    ls,
+    merge,
+    neglect,
+    plan,
+    plugins,
+    recommend,
+    train,
+)
+from n2kit_cli.output import error, only_first_process, say
 
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
 
@@ -60,10 +76,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "build": build.build,
     "train": train.train,
+    "merge": merge.merge,
     "embed": embed.embed,
     "index": index.index,
     "recommend": recommend.recommend,
     "eval": evaluate.evaluate,
+    "neglect": neglect.neglect,
     "demo": demo.demo,
     "ls": ls.ls,
     "doctor": doctor.doctor,
@@ -87,7 +105,8 @@ def run(arguments: list[str]) -> int:
     """Run one command; every failure becomes an exit code and at most a few lines on stderr."""
     try:
         _commands_of_plugins(arguments)
-        code = typer.main.get_command(app).main(arguments, prog_name="n2kit", standalone_mode=False)
+        with only_first_process():
+            code = typer.main.get_command(app).main(arguments, prog_name="n2kit", standalone_mode=False)
         if code == INTERRUPTED:
             return _interrupted(arguments)
         return code if isinstance(code, int) else 0

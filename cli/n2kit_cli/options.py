@@ -56,6 +56,13 @@ Sets = Annotated[
 ]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A YAML file of settings.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.")]
+Tuned = Annotated[
+    str | None,
+    typer.Option("--tune", help="How parts are trained: llm=lora:16,vision=last:2 (frozen, last:K, lora:R, full)."),
+]
+Rates = Annotated[
+    str | None, typer.Option("--lr", help="Learning rate: 1e-4 of all that is trained, or llm=1e-5,connector=1e-4.")
+]
 LLMName = Annotated[str | None, typer.Option("--llm", help="Language model: NAME[:VARIANT][@SOURCE]; n2kit ls llm.")]
 VisionName = Annotated[str | None, typer.Option("--vision", help="Vision encoder; n2kit ls vision.")]
 MLLMName = Annotated[
@@ -74,6 +81,10 @@ VariantName = Annotated[
 ]
 Combination = Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Items at a time.")]
+Bootstrap = Annotated[
+    int, typer.Option("--bootstrap", min=0, help="Samples of the queries, drawn for the 95 % intervals; 0 for none.")
+]
+BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of whatever is drawn.")]
 Compute = Annotated[
     Precision, typer.Option("--precision", help="auto takes bf16 only where this machine is faster with it.")
 ]

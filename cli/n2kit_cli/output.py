@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no terminal
@@ -85,6 +85,16 @@ def progress(what: str) -> Iterator[Any]:
             say(f"{what}: {done}/{total} {note}".rstrip())
 
     yield line
+
+
+@contextmanager
+def only_first_process() -> Iterator[None]:
+    """Of several processes that torchrun has started, only the first prints."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # noqa: PTH123
+        yield
 
 
 def error(message: str, hint: str | None) -> None:

@@ -29,7 +29,7 @@ def plan(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """What a combination will be and whether it can be: parts, tokens, parameters, memory. Loads no weight, imports no torch.
+    """What a combination will be and whether it can be: parts, tokens, parameters, memory. Loads no weight.
 
     Exit 2 if it is refused: both sides, the numbers, and what would fit. What n2kit build and train apply is the same.
 
@@ -64,7 +64,16 @@ def plan(
 
 def show(plan: Plan) -> None:
     """The plan as a table, and its sums."""
-    rows = [(r.part, r.name, r.shape, count(r.parameters), count(r.trainable)) for r in plan.rows]
+    rows = [
+        (
+            r.part,
+            r.name,
+            r.shape,
+            count(r.parameters or (None if r.part in ("llm", "vision") else 0)),
+            count(r.trainable),
+        )
+        for r in plan.rows
+    ]
     table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
     print(
         f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "

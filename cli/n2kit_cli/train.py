@@ -29,10 +29,8 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(help="Pairs a step; all other items of a step are negatives.")
     ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Learning rate of everything that is trained; --set train.new_lr for the new parts alone."),
-    ] = None,
+    tune: options.Tuned = None,
+    lr: options.Rates = None,
     seed: Annotated[int | None, typer.Option(help="Of the order of the pairs.")] = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
@@ -51,25 +49,25 @@ def train(
     Examples:
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images -o runs/tiny --max-steps 4
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv -o runs/val --json
+      n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --tune llm=lora:4 --lr 1e-4,llm=1e-3 -o runs/lora
     """
     from n2kit.bundle import read_manifest, read_recipe
     from n2kit.data.pairs import read_pairs
     from n2kit.recipe import parse_sets, resolve
+    from n2kit.tuning import lr_flags, tune_flags
 
     read_manifest(bundle)
     flags = {
         "train.epochs": epochs,
         "train.max_steps": max_steps,
         "train.batch_size": batch_size,
-        "train.lr": lr,
-        "train.new_lr": lr,
         "train.seed": seed,
     }
-    asked = {key: value for key, value in flags.items() if value is not None}
+    asked = {key: value for key, value in flags.items() if value is not None} | tune_flags(tune) | lr_flags(lr)
     resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
-    _refuse_if_too_large(resolved.recipe, device)
+    _refuse(resolved.recipe, device)
     catalogue = options.read(items, item_format, renames, lenient)
-    positives = read_pairs(pairs, catalogue, lenient=lenient)
+    positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True)
     options.dropped(pairs, positives.dropped)
     validation = read_pairs(val_pairs, catalogue, lenient=lenient) if val_pairs else None
     if val_pairs and validation:
@@ -93,23 +91,24 @@ def train(
         say(f"this run was finished before: {result.bundle}")
     elif not json:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
-        say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}")
+        frozen = f" · frozen weights {result.frozen} unchanged" if result.frozen else ""
+        say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}{frozen}")
     if not json:
         print(result.bundle)
 
 
-def _refuse_if_too_large(recipe: Recipe, device: str | None) -> None:
-    """Say at once, and not after an hour of reading, that a training cannot fit this machine."""
+def _refuse(recipe: Recipe, device: str | None) -> None:
+    """Say at once, and not after an hour of reading, that parts cannot be tuned so or that a training cannot fit this machine."""
     from n2kit.errors import N2kitError
     from n2kit.memory import device_memory
     from n2kit.plan import make_plan
-    from n2kit.rules import fit_memory
+    from n2kit.rules import fit_memory, tuning
 
     try:
         plan = make_plan(recipe)
     except N2kitError:
         return  # a bundle holds its parts: where they came from need not be there any more
-    plan.refusals, plan.notes = [], []
+    plan.refusals, plan.notes = list(tuning(plan)), []
     fit_memory(plan, device_memory(device)[0])
     for note in plan.notes:
         say(f"note: {note}")
@@ -124,9 +123,13 @@ def _reporter(bar: Any) -> Any:
         kind = entry["event"]
         if kind == "start":
             resumed = f", from step {entry['step']}" if entry["step"] else ""
-            say(f"{entry['steps']} steps{resumed}; {entry['precision']}")
+            chunks = f"; {entry['grad_cache']} items at a time" if "grad_cache" in entry else ""
+            together = f"; {entry['processes']} processes" if "processes" in entry else ""
+            say(f"{entry['steps']} steps{resumed}; {entry['precision']}{chunks}{together}")
         elif kind == "interrupt":
             say("stopping after this step (again to stop at once)")
+        elif kind == "note":
+            say(f"note: {entry['text']}")
         elif kind == "warning":
             say(f"plug-in {entry['plugin']}: {entry['error']}")
         elif kind == "recall":

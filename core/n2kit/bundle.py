@@ -13,6 +13,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from n2kit import lora
 from n2kit.errors import BadInput, Unavailable
 from n2kit.files import check_free, move_into_place, read_json
 from n2kit.manager import load_target, manager, require
@@ -48,7 +49,10 @@ def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, f
         staged.mkdir()
         for kind, part in model.parts.items():
             (staged / kind).mkdir()
-            part.save(staged / kind)
+            with lora.aside(part):
+                part.save(staged / kind)
+            if lora.adapter_of(part):
+                lora.save(part, staged / kind / lora.FOLDER)
         joint = {"gain": model.gain, "words": model.words.table.weight}
         if model.recipe.head.width:
             joint["head"] = model.head.get_parameter("weight")
@@ -95,10 +99,11 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     """Load a bundle: `n2kit.load("runs/my-run/bundle")`.
 
     Args:
-        recipe: what takes the place of the bundle's own; of the model it may only change which parts are tuned.
+        recipe: what takes the place of the bundle's own; of the model it may only change how parts are tuned.
 
     Raises:
-        BadInput: no bundle, or a damaged one. Unavailable: a plug-in that it needs is not installed.
+        BadInput: no bundle, or a damaged one. Mismatch: parts that cannot be tuned as `recipe` says.
+        Unavailable: a plug-in that it needs is not installed.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -107,10 +112,14 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
             f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
             "it was edited or damaged: build or copy it again",
         )
-    recipe = recipe or read_recipe(folder)
+    own = read_recipe(folder)
+    recipe = recipe or own
     classes = {kind: _part_class(kind, facts) for kind, facts in manifest.parts.items()}
     try:
         parts = {kind: cls.load(folder / kind) for kind, cls in classes.items()}
+        for kind, part in parts.items():
+            if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith("lora"):
+                lora.load(part, folder / kind / lora.FOLDER)
         vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
         if vision is not None and vision.transform_id != transform:
             raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
@@ -127,11 +136,33 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     return model.eval()
 
 
+def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
+    """Write a bundle whose adapters have become part of its weights; its vectors are the same but for rounding.
+
+    Raises:
+        BadInput: no bundle, one without an adapter, or something in the way and `force` not set.
+    """
+    check_free(out, MANIFEST, force=force)
+    manifest, model = read_manifest(folder), load(folder)
+    held = [kind for kind, part in model.parts.items() if lora.adapter_of(part)]
+    if not held:
+        raise BadInput(
+            f"{folder} holds no adapter: there is nothing to merge", "n2kit train --tune llm=lora:16 trains one"
+        )
+    frozen = {}
+    for kind in held:
+        lora.merge(getattr(model, kind))
+        frozen[kind] = getattr(model.recipe, kind).model_copy(update={"tune": "frozen"})
+    model.recipe = model.recipe.model_copy(update=frozen)
+    return save(model, out, trained=manifest.trained | {"merged": manifest.fingerprint}, force=force)
+
+
 def fingerprint(folder: Path) -> str:
     """A hash of all that decides a bundle's vectors: every weight, every configuration, the method's settings."""
     digest = hashlib.sha256()
     recipe = read_recipe(folder)
-    digest.update(json.dumps(recipe.model_dump(exclude={"train", "loss", "licences"}), sort_keys=True).encode())
+    unseen: Any = {"train": True, "loss": True, "licences": True, "connector": {"tune"}}  # no vector shows them
+    digest.update(json.dumps(recipe.model_dump(exclude=unseen), sort_keys=True).encode())
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (RECIPE, MANIFEST)):
         if file.parent.name == "loss":
             continue

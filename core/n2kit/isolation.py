@@ -7,6 +7,7 @@ n2kit's own plug-ins need no look.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
@@ -14,11 +15,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from n2kit.weights import cache_folder
 
@@ -58,32 +61,54 @@ class Look(NamedTuple):
     lasting: bool = False
 
 
-def _start(value: str) -> subprocess.Popen[str]:
+@dataclass
+class Running:
+    """A child that looks at one plug-in. It writes to files: a pipe would wait for whatever the child leaves running."""
+
+    process: subprocess.Popen[bytes]
+    out: IO[bytes]
+    err: IO[bytes]
+
+
+def _start(value: str) -> Running:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     module = value.partition(":")[0].strip()
-    return subprocess.Popen(
-        [sys.executable, "-c", _LOOK, module, ",".join(HEAVY)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (closed when they are read)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _LOOK, module, ",".join(HEAVY)],  # -P: the current folder is data, not code
+        stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True,
     )  # fmt: skip
+    return Running(process, out, err)
 
 
-def _outcome(process: subprocess.Popen[str], end: float) -> Look:
+def _outcome(running: Running, end: float) -> Look:
+    process = running.process
     try:
-        out, err = process.communicate(timeout=max(0.1, end - time.monotonic()))
+        process.wait(timeout=max(0.1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         return Look(f"took more than {SECONDS} s to import")
-    verdict = next((line for line in reversed(out.splitlines()) if line.startswith("n2kit:")), None)
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
+        process.wait()
+    out, err = (_text(file) for file in (running.out, running.err))
+    verdict = next((line for line in reversed(out) if line.startswith("n2kit:")), None)
     if verdict is None:
-        last = (err.strip().splitlines() or [""])[-1]
-        return Look(f"{ending(process.returncode)} while it was imported" + (f": {last}" if last else ""))
+        return Look(f"{ending(process.returncode)} while it was imported" + (f": {err[-1]}" if err else ""))
     problem, heavy = json.loads(verdict.removeprefix("n2kit:"))
     if problem:
         return Look(str(problem))
     if heavy:
         return Look(f"imports {', '.join(heavy)} at the top: import it in the module that `target` names", lasting=True)
     return Look(None, lasting=True)
+
+
+def _text(file: IO[bytes]) -> list[str]:
+    """The last lines of what a child wrote; it may have written anything."""
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - 65536))
+    with file:
+        return file.read().decode("utf8", "replace").strip().splitlines()
 
 
 def ending(code: int) -> str:
@@ -96,7 +121,7 @@ def ending(code: int) -> str:
 
 def _key(value: str) -> str:
     """Differs whenever the files of the plug-in's top-level module do; finding them imports nothing."""
-    facts: list[Any] = [sys.version, value]
+    facts: list[Any] = [sys.version, value, _installed()]
     with contextlib.suppress(ImportError, ValueError, OSError):
         spec = importlib.util.find_spec(value.partition(":")[0].strip().partition(".")[0])
         folders = list(spec.submodule_search_locations or []) if spec else []
@@ -104,6 +129,13 @@ def _key(value: str) -> str:
         files += [Path(spec.origin)] if spec and spec.origin and not folders else []
         facts += [(str(f), f.stat().st_mtime_ns) for f in sorted(files)]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _installed() -> str:
+    """Differs whenever a distribution comes, goes or changes: what a plug-in imports may then be another."""
+    folders = [Path(p) for p in sys.path if p and Path(p).is_dir()]
+    return repr([(str(f), f.stat().st_mtime_ns) for f in folders if f != Path.cwd()])
 
 
 def _file() -> Path:

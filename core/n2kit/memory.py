@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from n2kit.tuning import Tune, blocks_of
+
 if TYPE_CHECKING:
-    from n2kit.plan import Plan
+    from n2kit.plan import Plan, Row
 
 GB = 1e9
 FLOAT = 4  # bytes: trained weights, their gradients and AdamW's two moments are float32
@@ -49,7 +52,7 @@ def estimate(plan: Plan) -> Memory:
     settings = plan.recipe.train
     precision = "fp32" if settings.precision == "fp32" else "bf16"
     return Memory(
-        weights=float(plan.parameters * (FLOAT + COPY[precision])),
+        weights=float(sum(row.parameters * _bytes(row, precision) for row in plan.rows)),
         gradients=float(plan.trainable * FLOAT),
         optimiser=float(plan.trainable * FLOAT * 2),
         activations=float(2 * settings.batch_size * _per_item(plan, precision)),
@@ -58,20 +61,41 @@ def estimate(plan: Plan) -> Memory:
     )
 
 
+def _bytes(row: Row, precision: str) -> int:
+    """Bytes a weight: a frozen part keeps its checkpoint's own width (16 bits, as published) where training is in bf16."""
+    if row.trainable or precision == "fp32":
+        return FLOAT + COPY[precision]
+    return FLOAT if row.weights == "random" else FLOAT // 2
+
+
+def certain_with_frozen_llm(plan: Plan) -> float:
+    """`certain` of the same plan, its LLM frozen."""
+    use = plan.memory
+    row = next(r for r in plan.rows if r.part == "llm")
+    frozen = replace(row, trainable=0)
+    return (
+        use.certain
+        - 3 * FLOAT * row.trainable
+        - row.parameters * (_bytes(row, use.precision) - _bytes(frozen, use.precision))
+    )
+
+
 def _per_item(plan: Plan, precision: str) -> float:
     """Bytes that one item's forward pass keeps; a frozen vision encoder keeps nothing."""
     llm, vision = plan.llm, plan.vision
     kept = plan.longest * llm.layers * llm.output_width * KEPT[precision]
-    if vision is not None and plan.recipe.vision.tune == "full":
-        layers = vision.parameters / (12 * vision.token_width**2)  # of a ViT of this size
+    tune = Tune.parse(plan.recipe.vision.tune)
+    if vision is not None and tune.mode != "frozen":
+        layers = min(blocks_of(vision), tune.number if tune.mode == "last" else math.inf)
         kept += int(vision.tokens * layers * vision.token_width * KEPT[precision])
     return kept
 
 
 def batch_that_fits(plan: Plan, memory: float) -> int:
-    """The most pairs a step that fit; at least 2, which is the fewest that training takes."""
+    """The most pairs a step that fit; 0 where not even 2 do, the fewest that training takes."""
     use = plan.memory
-    return max(2, int((memory - use.certain) * use.batch_size / use.activations))
+    most = int((memory - use.certain) * use.batch_size / use.activations)
+    return most if most >= 2 else 0
 
 
 def device_memory(device: str | None = None) -> tuple[float, str]:

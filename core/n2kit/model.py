@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from n2kit import tuners
 from n2kit.data.features import look
 from n2kit.errors import BadInput
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
 from n2kit.prompts import IMG, WORDS, Prompter
 from n2kit.templates import Template
+from n2kit.tuning import TUNED, Tune
 from n2kit.variants import SPECS
 
 if TYPE_CHECKING:
@@ -105,10 +107,9 @@ class Model(nn.Module):
         self.prompter = Prompter(
             parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0, template
         )
-        for kind in ("llm", "vision"):
-            part = getattr(self, kind)
-            if part is not None and getattr(recipe, kind).tune == "frozen":
-                part.freeze()
+        for kind in TUNED:
+            if (part := getattr(self, kind)) is not None:
+                tuners.apply(part, kind, Tune.parse(getattr(recipe, kind).tune), recipe.train.seed)
 
     @property
     def parts(self) -> Parts:
@@ -185,16 +186,25 @@ class Model(nn.Module):
         return word.index_copy(0, rows, fused.to(word.dtype))
 
     @torch.no_grad()
-    def calibrate(self) -> None:
-        """Start the connector's output at the RMS of the LLM's embeddings (an uncalibrated one has some 50 times as much)."""
+    def calibrate(self, seen: VisionOut | None = None) -> None:
+        """Start the connector's output at the RMS of the LLM's embeddings (an uncalibrated one has some 50 times as much).
+
+        Args:
+            seen: output of the vision encoder to go by; by default, what it gives for noise.
+        """
         if self.vision is None or self.connector is None:
             return
-        size = self.vision.card.image_size
-        noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
         was_training = self.training
-        seen = self.eval().vision(noise.to(self.device))  # type: ignore[misc]
+        if was_training:
+            self.eval()
+        if seen is None:
+            size = self.vision.card.image_size
+            noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+            seen = self.vision(noise.to(self.device))
+        assert seen is not None
         output = self.connector(seen.tokens.to(self.gain.dtype), seen.mask)
-        self.train(was_training)
+        if was_training:
+            self.train()
         self.gain.fill_(rms(embedding_sample(self.llm)) / rms(output))
 
     def encode(self, items: Sequence[Item | dict[str, Any]], **options: Any) -> np.ndarray:

@@ -57,6 +57,7 @@ class Part(nn.Module, ABC):
     """A piece of the joined model that can be frozen, saved and loaded on its own."""
 
     frozen: bool = False
+    partly: bool = False  # trained in part: its last blocks, or an adapter
 
     def freeze(self) -> Self:
         """No gradient and eval mode from now on, whatever `.train()` says: running statistics would drift otherwise."""
@@ -65,7 +66,23 @@ class Part(nn.Module, ABC):
         return self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        return super().train(mode and not self.frozen)
+        super().train(mode and not self.frozen)
+        if mode and self.partly:
+            for module in self.still():
+                module.eval()
+        return self
+
+    def still(self) -> list[nn.Module]:
+        """Modules that training leaves as they are.
+
+        All of a frozen part; in one that is trained in part, those with weights or statistics and none of them trained.
+        """
+        if self.frozen:
+            return list(self.modules())
+        if not self.partly:
+            return []
+        state = {module: [*module.parameters(), *module.buffers()] for module in self.modules()}
+        return [module for module, own in state.items() if own and not any(t.requires_grad for t in own)]
 
     def blocks(self) -> Sequence[nn.Module]:
         """Modules in order of depth: what checkpointing, sharding and layer-wise settings work on."""

@@ -13,9 +13,12 @@ from n2kit.memory import Memory, estimate
 from n2kit.recipe import Recipe
 from n2kit.registry import BACKBONES, Component, Registry, registry
 from n2kit.templates import load_template
+from n2kit.tuning import Tune
 from n2kit.variants import SPECS, VariantSpec
+from n2kit.weights import SCHEMES
 
 SUFFIX_TOKENS = 24  # room for a prompt's suffix and BOS
+MLLM = "mllm="  # begins the id of a multimodal LLM that is named by its source
 CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in this order
 
 
@@ -53,6 +56,8 @@ class Plan:
         Another variant than notellm2 is its last piece; a part that a variant does not use has none.
         """
         pieces = [self.components[k].reference for k in CHOSEN if k in self.components]
+        if "mllm" in self.components and pieces[0].partition(":")[0] in SCHEMES:
+            pieces[0] = f"{MLLM}{pieces[0]}"  # a source alone does not say of which kind it is
         return "+".join(pieces + ([self.recipe.variant] if self.recipe.variant != "notellm2" else []))
 
     @property
@@ -116,8 +121,11 @@ def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
     pieces = text.split("+")
     variant = pieces.pop() if pieces[-1] in SPECS else "notellm2"
     spec = SPECS[variant]
-    first = pieces[0].partition(":")[0] if pieces else ""
-    if first in (catalogue or registry()).names("mllm"):
+    first = pieces[0].partition(":")[0].rpartition("/")[2] if pieces else ""
+    if pieces and pieces[0].startswith(MLLM):
+        pieces[0] = pieces[0].removeprefix(MLLM)
+        kinds = ["mllm"] + ["fusion"] * spec.late
+    elif first in (catalogue or registry()).names("mllm"):
         kinds = ["mllm"] + ["fusion"] * spec.late
     else:
         kinds = ["llm"] + ["vision"] * spec.image + ["connector"] * spec.early + ["fusion"] * spec.late
@@ -220,23 +228,23 @@ def _rows(plan: Plan) -> list[Row]:
     rows = []
     if vision is not None:
         shape = f"{vision.image_size} px → {vision.tokens} × {vision.token_width}"
-        rows.append(_row(plan, "vision", shape, vision.parameters, recipe.vision.tune))
+        rows.append(_row(plan, "vision", shape, vision.parameters, Tune.parse(recipe.vision.tune).trained(vision)))
     if vision is not None and plan.connector is not None:
         shape = f"{vision.tokens} × {vision.token_width} → {plan.connector.tokens} × {llm.input_width}"
-        rows.append(_row(plan, "connector", shape, plan.connector.parameters, "full"))
+        size = plan.connector.parameters
+        rows.append(_row(plan, "connector", shape, size, size if recipe.connector.tune == "full" else 0))
     shape = f"{llm.input_width} → {llm.output_width} · {llm.layers} layers"
-    rows.append(_row(plan, "llm", shape, llm.parameters, recipe.llm.tune))
+    rows.append(_row(plan, "llm", shape, llm.parameters, Tune.parse(recipe.llm.tune).trained(llm)))
     if vision is not None and plan.fusion is not None:
         late = vision.pooled_width or f"{vision.tokens} × {vision.token_width}"
         shape = f"{llm.output_width} + {late} → {llm.output_width}"
-        rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, "full"))
+        rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, plan.fusion.parameters))
     if width := recipe.head.width:
         size = llm.output_width * width
         rows.append(Row("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
     return [*rows, Row("loss", plan.components["loss"].reference, "", 1, 1)]
 
 
-def _row(plan: Plan, part: str, shape: str, parameters: int, tune: str) -> Row:
+def _row(plan: Plan, part: str, shape: str, parameters: int, trained: int) -> Row:
     component = plan.components[part if part in plan.components else "mllm"]
-    trained = parameters if tune == "full" else 0
     return Row(part, component.reference, shape, parameters, trained, str(component.weights), component.licence)

@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from n2kit.errors import BadInput
+from n2kit.tuning import Tune
 
 VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
 CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
@@ -31,17 +32,35 @@ class Choice(BaseModel):
     """A component by name; every other key is an option of that component."""
 
     model_config = ConfigDict(extra="allow")
-    name: str
+    name: str = Field(
+        description="NAME[:VARIANT][@SOURCE], as n2kit ls lists them; other keys are the component's options"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
 
-class Backbone(Choice):
-    """An LLM or a vision encoder. `tune`: `frozen` stays bit-equal and in eval mode, `full` trains all of it."""
+def _a_way_to_tune(text: str) -> str:
+    return str(Tune.parse(text))
 
-    tune: Literal["frozen", "full"] = "frozen"
+
+class Backbone(Choice):
+    """An LLM or a vision encoder, and how it is tuned; see `n2kit.tuning`."""
+
+    tune: Annotated[str, AfterValidator(_a_way_to_tune)] = Field(
+        "frozen",
+        description="frozen: bit-equal and in eval mode; last:K: the last K blocks and what comes after them; lora:R or "
+        "lora:R:ALPHA: adapters of rank R on the linear layers of its blocks (ALPHA is 2 R); full: all of it",
+    )
+
+
+class Joint(Choice):
+    """A connector, and whether it is tuned."""
+
+    tune: Literal["frozen", "full"] = Field(
+        "full", description="frozen, for one that was trained before; full: all of it"
+    )
 
 
 class Head(Settings):
@@ -53,43 +72,59 @@ class Prompt(Settings):
 
     template: str = Field("en", description="a built-in name (en, zh, compact) or a YAML file")
     body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
-    title_chars: int | None = Field(None, ge=0)
-    content_chars: int | None = Field(None, ge=0)
+    title_chars: int | None = Field(None, ge=0, description="most characters of a title")
+    content_chars: int | None = Field(None, ge=0, description="most characters of a content")
     topics: int | None = Field(None, ge=0, description="most topics an item keeps")
 
 
 class Train(Settings):
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, description="passes over the pairs")
     max_steps: int | None = Field(None, ge=1, description="stops after so many steps; overrides epochs")
     batch_size: int = Field(16, ge=2, description="pairs a step: twice as many items")
     lr: float = Field(3e-6, gt=0, description="learning rate of the backbones that are tuned")
     new_lr: float | None = Field(1e-4, gt=0, description="learning rate of connector, fusion, head, words; null: lr")
-    weight_decay: float = Field(0.001, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
-    seed: int = Field(0, ge=0, lt=2**32)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    save_steps: int = Field(500, ge=1)
-    eval_steps: int = Field(100, ge=1)
-    log_steps: int = Field(10, ge=1)
-    feature_cache_gb: float = Field(4.0, ge=0, description="memory for the frozen vision encoder's features; 0: none")
+    lrs: dict[Literal["llm", "vision", "connector", "fusion", "head", "words", "loss"], PositiveFloat] = Field(
+        {}, description="part → its own learning rate, in place of lr and new_lr: {llm: 1e-5}"
+    )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate for each block that a weight of a backbone lies deeper",
+    )
+    weight_decay: float = Field(0.001, ge=0, description="AdamW's, of matrices; vectors and scalars have none")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    seed: int = Field(0, ge=0, lt=2**32, description="of new weights and of the order of the pairs")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the computation; auto takes bf16 only where the machine is faster with it"
+    )
+    save_steps: int = Field(500, ge=1, description="steps between checkpoints")
+    eval_steps: int = Field(100, ge=1, description="steps between recalls on the validation pairs")
+    log_steps: int = Field(10, ge=1, description="steps between log entries")
+    feature_cache_gb: float = Field(
+        4.0, ge=0, description="memory, and as much disk, for the frozen vision encoder's features; 0: none"
+    )
+    grad_cache: int | None = Field(
+        None, ge=1, description="items encoded at a time, to save memory; null: all of a step"
+    )
 
 
 class Recipe(Settings):
     """Everything that decides what a model computes and how it is trained."""
 
-    llm: Backbone = Backbone(name="qwen", tune="full")
-    vision: Backbone = Backbone(name="siglip")
+    llm: Backbone = Field(Backbone(name="qwen", tune="full"), description="the language model")
+    vision: Backbone = Field(Backbone(name="siglip"), description="the vision encoder")
     mllm: Choice | None = Field(
         None, description="a multimodal LLM in place of llm, vision and connector; their `tune` still holds"
     )
-    connector: Choice = Choice(name="qformer")
-    fusion: Choice = Choice(name="gate")
-    loss: Choice = Choice(name="notellm2")
-    variant: VariantName = "notellm2"
+    connector: Joint = Field(Joint(name="qformer"), description="vision tokens → visual tokens")
+    fusion: Choice = Field(Choice(name="gate"), description="late fusion of the image into the compressed word")
+    loss: Choice = Field(Choice(name="notellm2"), description="what training lowers")
+    variant: VariantName = Field("notellm2", description="how image and text come together: the paper's ablation")
     licences: list[str] | None = Field(None, description="the only licences of weights to allow; null: any")
-    head: Head = Head()
-    prompt: Prompt = Prompt()
-    train: Train = Train()
+    head: Head = Field(Head(), description="what makes the embedding of the LLM's state")
+    prompt: Prompt = Field(Prompt(), description="the text that an item becomes")
+    train: Train = Field(Train(), description="how it is trained")
 
     def digest(self, without: Mapping[str, set[str]] | None = None) -> str:
         """A hash of every setting but those in `without` (section → names): what makes two runs the same run."""
@@ -249,7 +284,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         where = origin.get(key) or next((w for k, w in origin.items() if k.startswith(key)), "default")
-        lines.append(f"{where}: {key}: {problem['msg']}")
+        lines.append(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines) if len(lines) == 1 else f"{len(lines)} settings are wrong\n" + "\n".join(lines)
 
 

@@ -195,7 +195,11 @@ class Registry:
         config_file = found / "config.json"
         model_type = read_json(config_file).get("model_type") if config_file.is_file() else None
         candidates = self.plugins.components(kind)
-        owned = next((o for o in candidates if model_type in o.spec.model_types), None)
+        readers = [o for o in candidates if model_type in o.spec.model_types]
+        if len({o.distribution for o in readers}) > 1:
+            choices = ", ".join(f"{o.distribution}/{o.spec.name}@{source}" for o in readers)
+            raise BadInput(f"{source} ({model_type}) is read by plug-ins of two packages", f"write one of: {choices}")
+        owned = next(iter(readers), None)
         for other in BACKBONES:
             if owned is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
                 raise BadInput(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from n2kit.errors import Mismatch
-from n2kit.memory import GB, batch_that_fits
+from n2kit.manager import OWN
+from n2kit.memory import GB, batch_that_fits, certain_with_frozen_llm
 from n2kit.plan import SUFFIX_TOKENS, Plan
+from n2kit.tuning import Tune
 
 
 def apply(plan: Plan, given: Collection[str]) -> None:
@@ -24,15 +26,18 @@ def fit_memory(plan: Plan, device: float) -> None:
     """
     use = plan.memory
     if use.certain > device:
-        freeze = plan.recipe.llm.tune == "full" and use.weights <= device
+        freeze = plan.recipe.llm.tune != "frozen" and certain_with_frozen_llm(plan) <= device
         message = f"weights, gradients and optimiser take {use.certain / GB:.1f} GB in training, and the device has {device / GB:.1f}"
         plan.refusals.append(
             Mismatch(message, "--set llm.tune=frozen" if freeze else "smaller parts, or a larger device")
         )
     elif use.total > device:
+        batch = batch_that_fits(plan, device)
+        way = f"--set train.batch_size={batch} fits" if batch else "not even two pairs a step fit; smaller parts do"
+        plan.notes.append(f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: {way}")
+    if unknown := [row.part for row in plan.rows if row.parameters == 0 and row.part in ("llm", "vision")]:
         plan.notes.append(
-            f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: "
-            f"--set train.batch_size={batch_that_fits(plan, device)} fits"
+            f"how large {' and '.join(unknown)} is shows when its weights are there: memory is underestimated"
         )
 
 
@@ -117,8 +122,39 @@ def licence(plan: Plan) -> Iterator[Mismatch]:
             )
 
 
+def tuning(plan: Plan) -> Iterator[Mismatch]:
+    """Blocks that are to be tuned must be there. (A multimodal LLM's tower is asked for them when it is loaded.)"""
+    decay = plan.recipe.train.layer_decay
+    for kind in ("llm", "vision"):
+        card, choice = getattr(plan, kind), getattr(plan.recipe, kind)
+        tune = Tune.parse(choice.tune)
+        if card is None or tune.mode == "frozen" or (tune.mode == "full" and decay == 1):
+            continue
+        component = plan.components.get(kind)
+        if component is not None and "blocks" not in component.owned.spec.capabilities:
+            asked = f"train.layer_decay {decay:g}" if tune.mode == "full" else f"{kind}.tune {tune}"
+            plain = "--set train.layer_decay=1" if tune.mode == "full" else f"--tune {kind}=full or {kind}=frozen"
+            yield Mismatch(f"{asked} works on blocks, and {plan.name(kind)} names none of its own", plain)
+        elif tune.mode == "last" and kind == "llm" and tune.number > card.layers:
+            yield Mismatch(
+                f"llm.tune {tune} asks for {tune.number} blocks, and {plan.name('llm')} has {card.layers}",
+                f"--tune llm=last:{card.layers} or fewer, or llm=full",
+            )
+
+
+def widths(plan: Plan) -> Iterator[Mismatch]:
+    """Nested widths of a loss are at most the vectors' own."""
+    there = plan.recipe.head.width or plan.llm.output_width
+    wide = [w for w in getattr(plan.components["loss"].config(), "widths", None) or [] if w > there]
+    if wide:
+        yield Mismatch(
+            f"loss {plan.recipe.loss.name} trains the first {wide[0]} numbers of a vector, and vectors have {there}",
+            f"loss.widths up to {there}, or --set head.width={wide[0]}",
+        )
+
+
 RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
-    embeds, causal, pooled, tokens, attention, fusion_of_variant, licence,
+    embeds, causal, pooled, tokens, attention, fusion_of_variant, licence, widths, tuning,
 )  # fmt: skip
 
 
@@ -137,13 +173,22 @@ def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
     for kind, used in (("vision", variant.image), ("connector", variant.early)):
         if f"{kind}.name" in given and not used:
             yield f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out"
+        if f"{kind}.tune" in given and not used:
+            yield f"variant {recipe.variant} has no {kind}: {kind}.tune {getattr(recipe, kind).tune} is left out"
     if recipe.mllm is not None:
         left = [k for k in ("llm", "vision", "connector") if f"{k}.name" in given]
         if left:
             yield f"mllm {recipe.mllm.name} brings its own {', '.join(left)}: what was named is left out"
+    for kind, card in (("llm", plan.llm), ("vision", plan.vision)):
+        if card is not None and getattr(recipe, kind).tune.startswith(("last", "lora")):
+            yield f"how many parameters {kind}.tune {getattr(recipe, kind).tune} trains is an estimate here; n2kit build counts them"
+    if plan.connector is not None and recipe.connector.tune == "frozen" and recipe.mllm is None:
+        yield f"connector {recipe.connector.name} starts at random, and connector.tune frozen keeps it there"
     if plan.vision is not None:
         owner = plan.components.get("vision", plan.components.get("mllm"))
         if owner is not None and getattr(owner.config(), "fit", None) == "crop":
-            yield "pictures that are not square lose their ends (centre crop); --set vision.fit=pad keeps them whole"
-    if variant.micl and recipe.loss.name not in ("notellm2", "matryoshka"):
-        yield f"loss {recipe.loss.name} does not train the visual view of variant {recipe.variant}; notellm2 does"
+            way = f"--set {owner.kind}.fit=pad"
+            yield f"pictures that are not square lose their ends (centre crop); {way} keeps them whole"
+    inner = recipe.loss.options.get("of", "notellm2") if recipe.loss.name == "matryoshka" else recipe.loss.name
+    if variant.micl and plan.components["loss"].owned.distribution == OWN and inner != "notellm2":
+        yield f"loss {inner} does not train the visual view of variant {recipe.variant}; notellm2 does"

@@ -133,7 +133,7 @@ FAMILIES = (
         {
             "tiny": Tiny(
                 {"model_type": "falcon", "vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2,
-                 "num_attention_heads": 4, **IDS}, 38080, "Falcon",
+                 "num_attention_heads": 4, "max_position_embeddings": 2048, **IDS}, 38080, "Falcon",
             )
         },
     ),

@@ -148,12 +148,15 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
-        raise BadInput(
-            f"{file}: not readable as weights: {str(error).splitlines()[0]}", "give a safetensors file"
-        ) from None
-    return found
+        found: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, SafetensorError, RuntimeError, UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{file}: not readable as weights: {reason}", "give a safetensors file") from None
+    if isinstance(found, dict):
+        found = next((found[k] for k in ("state_dict", "model") if isinstance(found.get(k), dict)), found)
+    if not (isinstance(found, dict) and found and all(isinstance(t, Tensor) for t in found.values())):
+        raise BadInput(f"{file}: holds no tensors by name", "give a safetensors file")
+    return dict(found)
 
 
 def _fill(model: Any, path: Path) -> None:

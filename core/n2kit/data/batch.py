@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
+from n2kit.parts import VisionOut
 from n2kit.prompts import PAD, Prompter
 from n2kit.prompts import Sequence as TokenRow
 
 if TYPE_CHECKING:
     from n2kit.data.features import FeatureCache
     from n2kit.data.items import Item
-    from n2kit.parts import VisionEncoder, VisionOut
+    from n2kit.parts import VisionEncoder
 
 OnBadImage = Literal["error", "skip", "text-only"]
 
@@ -29,7 +30,7 @@ class Batch:
 
     ids [B, T] (negative: our own words), final [B] and visual [B] compress positions (visual -1: none), in_prompt [I] bool
     (visual tokens stand in the row), rows [I] the item of each picture, and either pixels [I, 3, H, W] or seen, the frozen
-    encoder's output for them.
+    encoder's output for them; or apart, I such outputs where the cache holds them, which `joined` makes `seen` of.
     """
 
     ids: Tensor
@@ -39,6 +40,7 @@ class Batch:
     in_prompt: Tensor
     pixels: Tensor | None = None
     seen: VisionOut | None = None
+    apart: list[VisionOut] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         def move(value: Tensor) -> Tensor:
@@ -47,7 +49,37 @@ class Batch:
         seen = None if self.seen is None else self.seen.map(move)
         pixels = None if self.pixels is None else move(self.pixels)
         tensors = {k: getattr(self, k).to(device) for k in ("ids", "final", "visual", "rows", "in_prompt")}
-        return Batch(**tensors, pixels=pixels, seen=seen)
+        return Batch(**tensors, pixels=pixels, seen=seen, apart=self.apart)
+
+    def joined(self) -> Batch:
+        """With `seen` in place of `apart`, which stays in the cache's own memory until it is wanted."""
+        if not self.apart:
+            return self
+        seen = stacked(self.apart).map(lambda t: t.to(self.ids.device))
+        return replace(self, seen=seen, apart=None)
+
+    def take(self, rows: Tensor) -> Batch:
+        """The items at `rows` [n], ascending, with their pictures, and no wider than the longest of them."""
+        place = self.rows.new_full((len(self.ids),), -1)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        theirs = place[self.rows] >= 0
+        there = bool(theirs.any())
+        return Batch(
+            ids=self.ids[rows, : int(self.final[rows].max()) + 1],
+            final=self.final[rows],
+            visual=self.visual[rows],
+            rows=place[self.rows[theirs]],
+            in_prompt=self.in_prompt[theirs],
+            pixels=self.pixels[theirs] if self.pixels is not None and there else None,
+            seen=self.seen.map(lambda t: t[theirs]) if self.seen is not None and there else None,
+            apart=None if self.apart is None else [self.apart[n] for n in theirs.nonzero().flatten().tolist()],
+        )
+
+
+def stacked(outs: Sequence[VisionOut]) -> VisionOut:
+    """Outputs of single pictures, tokens [N, Dv] each, as one in float32, [I, N, Dv]."""
+    out = VisionOut.merge(outs, torch.stack)
+    return out._replace(tokens=out.tokens.float(), pooled=None if out.pooled is None else out.pooled.float())
 
 
 def collate(sequences: Sequence[TokenRow], shown: Sequence[int]) -> Batch:
@@ -66,6 +98,9 @@ def collate(sequences: Sequence[TokenRow], shown: Sequence[int]) -> Batch:
 class Reader:
     """Reads items for one model; `bad` counts what it had to do without: item id → reason.
 
+    Args:
+        apart: leave known features where the cache holds them; the batch is to be `joined`, or a part of it.
+
     Raises (when called):
         UnreadableImage: under policy `error`.
         BadInput: under policy `error`, an item with nothing that the variant reads.
@@ -78,6 +113,7 @@ class Reader:
     cache: FeatureCache | None = None
     bad: dict[str, str] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)  # image paths
+    apart: bool = False
 
     def __call__(self, items: Sequence[Item]) -> tuple[Batch | None, list[int]]:
         """The batch, and the positions of the items that are in it; None if nothing is left."""
@@ -93,7 +129,8 @@ class Reader:
         batch = collate(sequences, rows)
         paths = [items[kept[row]].image for row in rows]
         if paths and self.cache is not None:
-            batch.seen = self.cache.get(paths, pixels)
+            batch.apart = self.cache.rows(paths, pixels)
+            batch = batch if self.apart else batch.joined()
         elif paths:
             batch.pixels = torch.stack([pixels[path] for path in paths])
         return batch, kept

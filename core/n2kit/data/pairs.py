@@ -41,7 +41,7 @@ class Pairs:
     def graph(self) -> dict[str, set[str]]:
         """Id → its known positives, in both directions."""
         out: dict[str, set[str]] = defaultdict(set)
-        for left, right in self.pairs:
+        for left, right in (p for p in self.pairs if self.grade(p) > 0):
             out[left].add(right)
             out[right].add(left)
         return dict(out)
@@ -55,8 +55,11 @@ class Pairs:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def read_pairs(path: Path, known: Container[str], *, lenient: bool = False) -> Pairs:
+def read_pairs(path: Path, known: Container[str], *, lenient: bool = False, graded: bool = False) -> Pairs:
     """Read pairs whose ids are all `known`.
+
+    Args:
+        graded: pairs graded 0 or less are wanted too, for a loss that reads grades; they are no positives.
 
     Raises:
         BadInput: no such file; rows that are blank, not of two ids, unknown, an item with itself, or with a grade that is no
@@ -68,6 +71,9 @@ def read_pairs(path: Path, known: Container[str], *, lenient: bool = False) -> P
     for line, cells, grade in _rows(path, known, problems):
         if (problem := _problem(cells, grade, known, grades)) is not None:
             problems.append(f"{path}:{line}: {problem}")
+            continue
+        if grade is not None and float(grade) <= 0 and not graded:
+            problems.append(f"{path}:{line}: grade {grade}: not a pair of items that belong together")
             continue
         pairs.append((cells[0], cells[1]))
         if grade is not None:

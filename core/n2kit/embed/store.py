@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from n2kit.data.batch import OnBadImage
+from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.images import images_digest
-from n2kit.device import Precision
+from n2kit.device import Precision, pick_precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
 
@@ -58,6 +59,9 @@ def embed(
 ) -> Vectors:
     """Embed a catalogue into `out`. The same call after an interruption computes only what is missing.
 
+    Args:
+        cache: features of a frozen vision encoder; by default those that training keeps on disk, of the recipe's size.
+
     Raises:
         BadInput: `out` holds something else; `visual` from a variant without one; what `encode` raises.
     """
@@ -83,6 +87,9 @@ def embed(
             f"{out} holds vectors of another model, other items or other images",
             "give another -o, or --force to replace it",
         )
+    if cache is None:
+        dtype, _ = pick_precision(precision, model.device)
+        cache = feature_cache(model.vision, model.recipe.train.feature_cache_gb, images, dtype, memory=False)
     shards = _shard_folder(out, run)
     for number, start in enumerate(range(0, len(items), SHARD)):
         part = items.items[start : start + SHARD]

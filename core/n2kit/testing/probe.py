@@ -43,7 +43,7 @@ def probe(plugin: Plugin) -> Probed:
         result.problems.append(plugin.problem)
         return result
     result.problems.extend(plugin.warnings)
-    command = [sys.executable, "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
+    command = [sys.executable, "-P", "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
     alone = {**os.environ, SELECT: f"{OWN},{plugin.qualified}"}  # beside n2kit's own, whose parts it is joined with
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=alone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from n2kit.cards import Kind, LLMCard, VisionCard
+from n2kit.errors import Mismatch
 from n2kit.parts import Joined, Origin, Part, VisionOut
 from n2kit.registry import Component, registry
 
-# What connectors and fusions are made for: one pair of backbones of one width, one of four different ones.
-SAME = (VisionCard(17, 32, 32, 32, 1000, prefix_tokens=1), LLMCard(32, 32, 2, 512, 512, 1000))
+# What connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
+SAME = tuple(
+    (VisionCard(side * side + 1, 32, 32, 32, 1000, prefix_tokens=1), LLMCard(32, 32, 2, 512, 512, 1000))
+    for side in (4, 6, 5)
+)
 DIFFERENT = (VisionCard(16, 24, 40, 32, 1000), LLMCard(48, 56, 2, 512, 512, 1000))
 IMAGES, ROWS, LENGTH = 3, 3, 12
 
@@ -61,9 +66,18 @@ class Subject:
         """The facts that the part wants besides."""
         return {}
 
-    def outputs(self, part: Any, rows: int = ROWS) -> list[Tensor]:
-        """Everything that the part computes for `inputs`."""
+    def outputs(self, part: Any, rows: int = ROWS, *, learning: bool = False) -> list[Tensor]:
+        """Everything that the part computes for `inputs`; `learning`: from the part's own embeddings, where it has such."""
         return tensors(part(*self.inputs(rows), **self.options(rows)))
+
+    def stirred(self) -> Any:
+        """The part with its trainable numbers a little moved: a gate that starts at zero lets nothing through yet."""
+        part = self.new()
+        with torch.no_grad(), seeded(1):
+            for parameter in part.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.05 * torch.randn_like(parameter)
+        return part
 
 
 class VisionSubject(Subject):
@@ -90,6 +104,10 @@ class LLMSubject(Subject):
         with torch.no_grad():
             return (self.part.embed(self.ids(rows)),)
 
+    def outputs(self, part: Any, rows: int = ROWS, *, learning: bool = False) -> list[Tensor]:
+        x = part.embed(self.ids(rows)) if learning else self.inputs(rows)[0]
+        return tensors(part(x, **self.facts(x)))
+
     def facts(self, x: Tensor, real: int | None = None) -> dict[str, Tensor]:
         """What the LLM wants to know of x [B, T, De], of which `real` positions are no padding."""
         known = {
@@ -103,9 +121,15 @@ class LLMSubject(Subject):
 
 
 class JointSubject(Subject):
-    """A connector or a fusion, made for two cards."""
+    """A connector or a fusion, made for two cards: the first of `SAME` that it takes."""
 
-    cards = SAME
+    @functools.cached_property
+    def cards(self) -> tuple[VisionCard, LLMCard]:
+        for cards in SAME:
+            with contextlib.suppress(Mismatch):
+                self.card(cards)
+                return cards
+        return SAME[0]
 
     def make(self) -> Any:
         vision, llm = self.cards

@@ -62,16 +62,10 @@ def parametrize_components(
     Backbones are taken at each `tiny…` variant, other parts at `tiny` or their defaults. With `laws`, the test has a second
     argument `law` and runs for each law of each component: `keep(law, subject_of(*component))`.
     """
-    cases = [
-        pytest.param(kind, reference, id=f"{kind}/{reference}")
-        for kind in kinds or KINDS
-        for reference in references(kind, distribution)
-    ]
+    found = [(kind, reference) for kind in kinds or KINDS for reference in references(kind, distribution)]
     if not laws:
-        return pytest.mark.parametrize("component", [pytest.param(c.values, id=c.id) for c in cases])
-    both = [
-        pytest.param(case.values, law, id=f"{case.id}-{law.name}") for case in cases for law in laws_of(case.values[0])
-    ]
+        return pytest.mark.parametrize("component", [pytest.param(case, id="/".join(case)) for case in found])
+    both = [pytest.param(case, law, id=f"{'/'.join(case)}-{law.name}") for case in found for law in laws_of(case[0])]
     return pytest.mark.parametrize(("component", "law"), both)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -17,25 +17,33 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from n2kit.data.batch import OnBadImage, Reader
-from n2kit.data.features import FeatureCache
+from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.device import keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed
 from n2kit.evaluate import evaluate
+from n2kit.lora import adapter_of
+from n2kit.train import ranks
 from n2kit.train.events import Events, Report
-from n2kit.train.pairs import FEWEST, PairCollator
+from n2kit.train.groups import groups
+from n2kit.train.pairs import FEWEST, PairCollator, barren
+from n2kit.train.step import TrainStep
+from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
 
 if TYPE_CHECKING:
     from n2kit.model import Model
     from n2kit.recipe import Train
 
-NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
-
 
 @dataclass
 class Fitted:
-    """How a training went. `loss` is the last one logged; `interrupted`: stopped by Ctrl-C after saving a checkpoint."""
+    """How a training went.
+
+    `loss` is the last one logged; `interrupted`: stopped by Ctrl-C after saving a checkpoint; `frozen`: a fingerprint of all
+    that was not trained, the same before and after, empty where all was; `barren`: steps without a single negative, all of
+    whose items are known positives of each other.
+    """
 
     steps: int
     seconds: float
@@ -43,6 +51,8 @@ class Fitted:
     recall: dict[int, float] = field(default_factory=dict)
     interrupted: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
+    frozen: str = ""
+    barren: int = 0
 
 
 def fit(
@@ -64,43 +74,65 @@ def fit(
 
     Args:
         folder: for checkpoints.
-        cache: features of the frozen vision encoder to share; by default a cache of `settings.feature_cache_gb`.
+        cache: features of the frozen vision encoder to share; by default `settings.feature_cache_gb` of memory and of disk.
         resume: a checkpoint to go on from.
         report: called with every log event.
 
     Raises:
-        BadInput: fewer pairs than a step takes, or an image that cannot be read. Failed: the loss is no longer finite.
+        BadInput: fewer pairs than a step takes, an image that cannot be read, or a step that cannot be divided among the
+            processes. Failed: the loss or its gradient is no longer finite, frozen weights changed, or an adapter gets no
+            gradient. Mismatch: layer decay in a backbone without blocks.
     """
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
-    where = pick_device(device)
-    dtype, why = pick_precision(settings.precision, where)
+    unlike = sum(grade <= 0 for grade in pairs.grades.values())
+    if unlike and "grades" not in model.loss.wants:
+        raise BadInput(
+            f"{unlike} pairs are graded 0 or less, and loss {model.recipe.loss.name} takes every pair for a positive",
+            "remove them, or build with --loss cosent",
+        )
+    where = ranks.begin(pick_device(device))
+    ranks.once(lambda: ranks.check_divides(settings.batch_size))
+    dtype, why = ranks.once(lambda: pick_precision(settings.precision, where))
     keep_freed_memory()
     _to_precision(model, dtype)
     model.to(where).train()
-    if cache is None and model.vision is not None and model.vision.frozen and settings.feature_cache_gb:
-        cache = FeatureCache(model.vision, int(settings.feature_cache_gb * 1e9))
-    reader = Reader(model.prompter, model.vision, images, on_bad_image, cache)
-    step = TrainStep(model, dtype)
+    if cache is None:
+        cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
+    reader = Reader(model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache))
+    step = TrainStep(model, dtype, settings.grad_cache)
     trainer = PairTrainer(
         model=step,
         args=_arguments(settings, folder, where, len(pairs), val_pairs is not None),
         train_dataset=list(pairs),
         eval_dataset=[0] if val_pairs else None,
-        data_collator=PairCollator(items, pairs, reader),
-        optimizers=(torch.optim.AdamW(_groups(step, settings), eps=1e-8), None),
+        data_collator=PairCollator(items, pairs, reader, fewest=1 if ranks.count() > 1 else FEWEST),
+        optimizers=(torch.optim.AdamW(groups(model, settings), eps=1e-8), None),
     )
     trainer.validation = _validation(model, items, val_pairs, images, on_bad_image, settings, cache)
     trainer.remove_callback(PrinterCallback)
-    events = Events(report, why)
+    events = Events(report, why, settings.grad_cache)
     trainer.add_callback(events)
+    trainer.add_callback(AdapterWatch(model))
+    frozen = frozen_fingerprint(model)
     start = time.perf_counter()
     with events.stop_on_interrupt():
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if (after := frozen_fingerprint(model)) != frozen:
+        raise Failed(
+            f"frozen weights changed in training: {frozen} before, {after} after",
+            "a part changes its own weights: its plug-in is wrong",
+        )
     interrupted = trainer.state.global_step < trainer.state.max_steps
     if trainer.validation and not interrupted:
         trainer.evaluate()  # a run that was stopped after its last checkpoint has not seen it yet
     model.eval()
+    if trainer.barren:
+        events.note(
+            f"{trainer.barren} steps had no negatives, all their items being known positives: they taught nothing"
+        )
+    if cache is not None and cache.store is not None and cache.store.problem:
+        events.note(f"features are not kept on disk: {cache.store.problem}")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     recall = {int(k.rpartition("@")[2]): v for k, v in (trainer.last_recall or {}).items()}
     return Fitted(
@@ -109,32 +141,18 @@ def fit(
         loss=losses[-1] if losses else float("nan"),
         recall=recall,
         interrupted=interrupted,
-        skipped=reader.bad,
+        skipped=ranks.merged(reader.bad),
+        frozen=frozen,
+        barren=trainer.barren,
     )
 
 
-class TrainStep(nn.Module):
-    """The model and its loss as one module: a batch of pairs in, the loss and its terms out."""
-
-    def __init__(self, model: Model, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model, self.dtype = model, dtype
-
-    def forward(self, batch: Any, exclude: Tensor, **facts: Tensor) -> dict[str, Any]:
-        """`facts`: what the loss `wants` to know of the batch."""
-        cast = (
-            torch.autocast(batch.ids.device.type, self.dtype)
-            if self.dtype != torch.float32
-            else contextlib.nullcontext()
-        )
-        with cast:
-            out = self.model(batch)
-        result = self.model.loss(out.views, out.present, exclude, **facts)
-        return {"loss": result.loss, "terms": result.terms}
-
-
 class PairTrainer(Trainer):
-    """Trainer that saves only what is trained, logs the loss by term, and validates by recall."""
+    """Trainer that saves only what is trained, logs the loss by term, and validates by recall.
+
+    With several processes it gathers vectors and averages gradients itself: DistributedDataParallel refuses a part that one
+    process has no use for (a connector and no picture), and gradients that come in several pieces (GradCache).
+    """
 
     validation: Callable[[], dict[str, float]] | None = None
     last_recall: dict[str, float] | None = None
@@ -143,14 +161,20 @@ class PairTrainer(Trainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.step: TrainStep = options["model"]
+        self.collator: PairCollator = options["data_collator"]
         self.terms: dict[str, list[Tensor]] = {}
+        self.barren = 0
+        unwrapped = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+        self.accelerator.prepare_model = unwrapped
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         device = self.args.device
-        facts = {name: inputs[name].to(device) for name in self.step.model.loss.wants}
-        out = model(inputs["batch"].to(device), inputs["exclude"].to(device), **facts)
+        inputs = self.collator.of_all_processes(inputs, device)
+        self.barren += barren(inputs["exclude"])
+        wanted = {"exclude", "places", "order", *self.step.model.loss.wants} & inputs.keys()
+        out = model(inputs["batch"].to(device), **{name: inputs[name].to(device) for name in wanted})
         if not torch.isfinite(out["loss"]):
             shown = ", ".join(inputs["ids"][:6])
             raise Failed(
@@ -160,6 +184,20 @@ class PairTrainer(Trainer):
         for name, value in out["terms"].items():
             self.terms.setdefault(name, []).append(value)
         return (out["loss"], out) if return_outputs else out["loss"]
+
+    def training_step(self, *args: Any, **options: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **options)
+        ranks.average_gradients(self.step.parameters())
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if not torch.isfinite(norm):  # one such step, and a checkpoint of it, would end in weights of NaN
+            raise Failed(
+                f"the gradient is {norm.item()} at step {self.state.global_step + 1}",
+                "lower train.lr and train.new_lr; the last checkpoint is kept",
+            )
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -188,13 +226,6 @@ class PairTrainer(Trainer):
         target.load_state_dict(saved, strict=False)
 
 
-def trained_state(step: nn.Module) -> dict[str, Tensor]:
-    """Everything that training changes: trainable parameters, and buffers outside frozen parts."""
-    frozen = {n for n, p in step.named_parameters() if not p.requires_grad}
-    prefixes = tuple(f"{n}." for n, m in step.named_modules() if getattr(m, "frozen", False))
-    return {n: t for n, t in step.state_dict().items() if n not in frozen and not n.startswith(prefixes or ("\0",))}
-
-
 def steps_of(settings: Train, pairs: int) -> int:
     """How many steps a training takes."""
     if settings.max_steps:
@@ -206,7 +237,7 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
     steps = steps_of(settings, pairs)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=min(settings.batch_size, pairs),
+        per_device_train_batch_size=min(settings.batch_size, pairs) // ranks.count(),
         max_steps=steps,
         learning_rate=settings.lr,
         warmup_steps=math.ceil(settings.warmup * steps),
@@ -228,34 +259,22 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
         log_level="error",
         max_grad_norm=1.0,
     )
-    if device.type == "cuda":
+    if device.type == "cuda" and ranks.count() == 1:
         # One process, one device: Trainer would split each batch over all GPUs, and negatives with it.
         torch.cuda.set_device(device)
         arguments._n_gpu = 1
     return arguments
 
 
-def _groups(step: TrainStep, settings: Train) -> list[dict[str, Any]]:
-    """Two learning rates (backbones, new parts), and no decay for vectors and scalars."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    trained = {kind for kind, facts in step.model.provenance.parts.items() if facts.get("kind") == "mllm"}
-    for name, parameter in step.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        part = name.removeprefix("model.").partition(".")[0]
-        new = part in NEW and part not in trained
-        lr = settings.new_lr if new and settings.new_lr else settings.lr
-        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((lr, decay), []).append(parameter)
-    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
-
-
 def _to_precision(model: Model, dtype: torch.dtype) -> None:
-    """Tuned parts and, without autocast, all parts are float32; widening is exact, so frozen weights stay what they are."""
+    """Tuned parts and, without autocast, all parts are float32; widening is exact, so frozen weights stay what they are.
+
+    An adapter is float32 from the start, and the weights under it may stay narrow.
+    """
     if dtype == torch.float32:
         model.widen()
     for _, part in model.parts.items():
-        if not part.frozen:
+        if not part.frozen and adapter_of(part) is None:
             part.float()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -16,10 +17,12 @@ from n2kit.data.batch import OnBadImage
 from n2kit.data.images import images_digest
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.device import pick_device
 from n2kit.errors import BadInput
 from n2kit.files import read_json, write_json
 from n2kit.manager import manager
 from n2kit.recipe import Choice, Recipe
+from n2kit.train import ranks
 from n2kit.train.engine import Fitted, fit, steps_of
 from n2kit.train.events import Report
 from n2kit.variants import SPECS
@@ -44,6 +47,8 @@ class RunResult:
     done_before: bool
     interrupted: bool
     skipped: dict[str, str]
+    frozen: str = ""  # a fingerprint of all that was not trained
+    barren: int = 0  # steps without a single negative
 
 
 def train(
@@ -81,14 +86,16 @@ def train(
         "on_bad_image": on_bad_image,
     }
     run["run"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
-    _claim(folder, run, recipe)
-    if (folder / RESULT).is_file():
+    ranks.begin(pick_device(device))
+    ranks.once(lambda: _claim(folder, run, recipe))
+    if ranks.once((folder / RESULT).is_file):
         return _finished(folder)
-    last = _last_checkpoint(folder / CHECKPOINTS)
+    last = ranks.once(lambda: _last_checkpoint(folder / CHECKPOINTS))
     model = bundles.load(bundle, recipe=recipe)
     about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
-    _tell("n2kit_run_started", report, run=about)
-    with (folder / EVENTS).open("a", encoding="utf8") as log:
+    if ranks.first():
+        _tell("n2kit_run_started", report, run=about)
+    with (folder / EVENTS if ranks.first() else Path(os.devnull)).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
             log.write(json.dumps({"time": round(time.time(), 3)} | event) + "\n")
@@ -101,7 +108,7 @@ def train(
             on_bad_image=on_bad_image, device=device, resume=last, report=record,
         )  # fmt: skip
     result = _result(fitted, folder, last)
-    if fitted.interrupted:
+    if fitted.interrupted or not ranks.first():
         return result
     saved = bundles.save(
         model.cpu(), folder / BUNDLE, trained={"run": run, "steps": fitted.steps, "recall": result.recall}, force=True
@@ -156,7 +163,7 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(state, run)  # first: it says whose the folder is
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
-    packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "safetensors", "numpy")
+    packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "peft", "safetensors", "numpy")
     env = {"python": platform.python_version(), "platform": platform.platform()} | {p: version(p) for p in packages}
     (folder / "env.json").write_text(json.dumps(env, indent=1))
 
@@ -179,4 +186,6 @@ def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
         done_before=False,
         interrupted=fitted.interrupted,
         skipped=fitted.skipped,
+        frozen=fitted.frozen,
+        barren=fitted.barren,
     )

@@ -5,7 +5,6 @@ A law with a `capability` holds only for components that declare it; where one k
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +41,6 @@ def law(*kinds: Kind, capability: str | None = None) -> Callable[[Check], Check]
     return keep
 
 
-@functools.cache
 def laws_of(kind: Kind) -> tuple[Law, ...]:
     """The laws of one kind, in the order in which they are worth reading."""
     for module in MODULES:

@@ -42,7 +42,7 @@ def other_widths_fit_or_are_refused(subject: ConnectorSubject) -> None:
 def the_image_matters(subject: ConnectorSubject) -> None:
     """Other vision tokens give other visual tokens."""
     with torch.no_grad():
-        out = subject.part(*subject.inputs(2))
+        out = subject.stirred()(*subject.inputs(2))
     differ(out[0], out[1], "visual tokens of two images")
 
 
@@ -50,7 +50,7 @@ def the_image_matters(subject: ConnectorSubject) -> None:
 def gradients_reach_the_image(subject: ConnectorSubject) -> None:
     """A vision encoder can learn through the connector."""
     tokens = subject.inputs()[0].clone().requires_grad_()
-    out = subject.part(tokens)
+    out = subject.stirred()(tokens)
     (out * draw(*out.shape, seed=7)).sum().backward()
     assert tokens.grad is not None, "the vision tokens get no gradient"
     assert tokens.grad.isfinite().all(), "the gradient of the vision tokens is not finite"

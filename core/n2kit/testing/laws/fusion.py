@@ -27,11 +27,12 @@ def the_image_matters(subject: FusionSubject) -> None:
     options = subject.options()
     other = {k: v.flip(0) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
     with torch.no_grad():
-        out = subject.part(hidden, pooled, **options)
+        part = subject.stirred()
+        out = part(hidden, pooled, **options)
         if subject.card().parameters:
-            changed = subject.part(hidden, None if pooled is None else pooled.flip(0), **other)
+            changed = part(hidden, None if pooled is None else pooled.flip(0), **other)
             differ(out[0], changed[0], "the fused word, for another image")
-        differ(out, subject.part(hidden.flip(0), pooled, **options), "the fused word, for another hidden state")
+        differ(out, part(hidden.flip(0), pooled, **options), "the fused word, for another hidden state")
 
 
 @law("fusion")

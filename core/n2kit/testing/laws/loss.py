@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from n2kit.testing.laws import law
-from n2kit.testing.subjects import LossSubject
+from n2kit.testing.subjects import LossSubject, draw
 
 
 def _loss(subject: LossSubject, view: Tensor, exclude: Tensor | None = None) -> Tensor:
@@ -78,6 +78,24 @@ def excluded_rows_are_no_negatives(subject: LossSubject) -> None:
     with torch.no_grad():
         plain, masked = _loss(subject, view).item(), _loss(subject, view, exclude).item()
     assert masked <= plain + 1e-5, f"excluding known positives takes the loss from {plain} up to {masked}"
+
+
+@law("loss")
+def excluded_rows_push_nothing(subject: LossSubject) -> None:
+    """Where all but partners are excluded, the gradient of a row does not depend on other pairs' items."""
+    if "grades" in subject.part.wants:
+        return  # a ranking of pairs compares pairs, excluded or not
+    gradients = []
+    for seed in (11, 12):
+        view = subject.inputs()[0]["multimodal"].clone()
+        count = len(view) // 2
+        view[[1, 1 + count]] = draw(2, view.shape[1], seed=seed)  # another pair
+        view.requires_grad_()
+        loss = _loss(subject, view, torch.ones(len(view), len(view), dtype=torch.bool))
+        (grad,) = torch.autograd.grad(loss, view, allow_unused=True) if loss.requires_grad else (None,)
+        gradients.append(torch.zeros(view.shape[1]) if grad is None else grad[0])
+    off = float((gradients[0] - gradients[1]).abs().max())
+    assert off <= 1e-6, f"another item of an excluded pair changes a row's gradient by {off:.1e}: is `exclude` heeded?"
 
 
 @law("loss")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from PIL import Image
 
@@ -58,6 +60,11 @@ def the_transform_takes_any_picture(subject: VisionSubject) -> None:
 
 @law("vision")
 def prefix_tokens_come_before_a_grid(subject: VisionSubject) -> None:
-    """`prefix_tokens` of the card are fewer than the tokens there are."""
+    """What follows `prefix_tokens` is a square grid, unless no count of them makes one."""
     card = subject.part.card
     assert 0 <= card.prefix_tokens < card.tokens, f"{card.prefix_tokens} of {card.tokens} tokens are said to be prefix"
+    better = next((n for n in (0, 1) if replace(card, prefix_tokens=n).grid), None)
+    if card.grid is None and better is not None:
+        raise AssertionError(
+            f"behind {card.prefix_tokens} prefix tokens there is no square; behind {better} there is one"
+        )

@@ -1,0 +1,56 @@
+"""What the optimiser trains, and how fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from n2kit.depth import depths
+from n2kit.errors import Mismatch
+
+if TYPE_CHECKING:
+    from n2kit.model import Model
+    from n2kit.recipe import Train
+
+NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
+
+
+def groups(model: Model, settings: Train) -> list[dict[str, Any]]:
+    """A learning rate a part, less for what lies deeper in a backbone, and no decay for vectors and scalars."""
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    depth = _depths(model, settings)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr = _rate(model, name.partition(".")[0], settings)
+        lr *= settings.layer_decay ** depth.get(id(parameter), 0)
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        found.setdefault((lr, decay), []).append(parameter)
+    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in found.items()]
+
+
+def _rate(model: Model, part: str, settings: Train) -> float:
+    """A part's own learning rate, else `new_lr` where it started at random, else `lr`."""
+    if part in settings.lrs:
+        return settings.lrs[part]
+    new = part in NEW and model.provenance.parts.get(part, {}).get("kind") != "mllm"
+    return settings.new_lr if new and settings.new_lr else settings.lr
+
+
+def _depths(model: Model, settings: Train) -> dict[int, int]:
+    """`id` of each weight of a tuned backbone → its depth, where `layer_decay` needs to know.
+
+    Raises:
+        Mismatch: a backbone without blocks.
+    """
+    found: dict[int, int] = {}
+    for kind in ("llm", "vision"):
+        part = getattr(model, kind)
+        if settings.layer_decay == 1 or part is None or part.frozen:
+            continue
+        if not part.blocks():
+            way = "--set train.layer_decay=1"
+            raise Mismatch(f"train.layer_decay works on blocks, and the {kind} names none of its own", way)
+        found |= depths(part)
+    return found

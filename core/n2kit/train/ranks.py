@@ -1,0 +1,156 @@
+"""Several processes as one: who they are, gathering rows with their gradient, averaging gradients.
+
+Each process encodes its own part of a step's items and computes the loss of the whole step. Without a launcher every function
+here is the identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from n2kit.errors import BadInput, N2kitError
+
+T = TypeVar("T")
+
+
+def begin(device: torch.device) -> torch.device:
+    """Join the processes that a launcher (torchrun, accelerate) started, if one did; the device of this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+        return device
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def check_divides(pairs: int) -> None:
+    """Raises BadInput if the pairs of a step cannot be divided evenly among the processes."""
+    if left := pairs % count():
+        way = f"--batch-size {pairs + count() - left}"
+        raise BadInput(f"train.batch_size {pairs} cannot be divided among {count()} processes", way)
+
+
+def first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return count() == 1 or dist.get_rank() == 0
+
+
+def once(work: Callable[[], T]) -> T:
+    """What `work` gives in the first process, which alone does it.
+
+    Raises:
+        N2kitError: that of `work`, in the first process; the others leave with its exit code and without a word.
+    """
+    if count() == 1:
+        return work()
+    outcome: list[Any] = [None, None]
+    failed: N2kitError | None = None
+    if first():
+        try:
+            outcome[0] = work()
+        except N2kitError as error:
+            failed, outcome[1] = error, error.exit_code
+    dist.broadcast_object_list(outcome)
+    if failed is not None:
+        raise failed
+    if outcome[1] is not None:
+        raise SystemExit(outcome[1])
+    result: T = outcome[0]
+    return result
+
+
+def merged(facts: dict[str, str]) -> dict[str, str]:
+    """The facts of all processes."""
+    if count() == 1:
+        return facts
+    each: list[Any] = [None] * count()
+    dist.all_gather_object(each, facts)
+    return {key: value for one in each for key, value in one.items()}
+
+
+def anywhere(here: bool, device: torch.device) -> bool:
+    """Whether it is true in any process."""
+    if count() == 1:
+        return here
+    flag = torch.tensor(int(here), device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
+
+
+def rows_of_all(x: Tensor) -> list[Tensor]:
+    """x [n, …] of every process, in their order; n may differ. No gradient."""
+    if count() == 1:
+        return [x]
+    sizes = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(count())]
+    dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
+    lengths = [int(size) for size in sizes]
+    padded = x.new_zeros(max(lengths), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in lengths]
+    dist.all_gather(parts, padded)
+    return [part[:length] for part, length in zip(parts, lengths, strict=True)]
+
+
+class _Gather(torch.autograd.Function):
+    """Backward gives each process its own rows' gradient, times the number of processes.
+
+    Every process computes the same loss, so its own rows' gradient is complete; the factor is what averaging takes away
+    again, while parameters of the loss, whose gradient is the same everywhere, keep theirs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = rows_of_all(x)
+        start = sum(len(part) for part in parts[: dist.get_rank()])
+        ctx.own = slice(start, start + len(x))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0][ctx.own] * count()
+
+
+def gather(x: Tensor) -> Tensor:
+    """x [n, D] of every process, one after the other, with gradient; to be followed by `average_gradients`."""
+    if count() == 1:
+        return x
+    rows: Tensor = _Gather.apply(x)
+    return rows
+
+
+def lefts_first(sizes: Sequence[int]) -> Tensor:
+    """The order that puts all left rows before all right rows, where process r gave sizes[r] / 2 of each, lefts first."""
+    halves = [part.chunk(2) for part in torch.arange(sum(sizes)).split(list(sizes))]
+    return torch.cat([left for left, _ in halves] + [right for _, right in halves])
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """The mean over processes; a parameter that got a gradient in none of them gets none here."""
+    if count() == 1:
+        return
+    trained = [p for p in parameters if p.requires_grad]
+    reached = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
+    dist.all_reduce(reached, dist.ReduceOp.MAX)
+    pending = []
+    for parameter, there in zip(trained, reached.tolist(), strict=True):
+        if there:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            pending.append((parameter.grad, dist.all_reduce(parameter.grad, async_op=True)))
+    for gradient, work in pending:
+        if work is not None:
+            work.wait()
+        gradient.div_(count())

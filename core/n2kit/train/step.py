@@ -1,0 +1,83 @@
+"""The model and its loss as one module: a batch of pairs in, the loss and its terms out."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from n2kit.errors import Mismatch
+from n2kit.train import ranks
+from n2kit.train.gradcache import encode_in_chunks
+
+if TYPE_CHECKING:
+    from n2kit.data.batch import Batch
+    from n2kit.model import Model
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+PRESENT = "present:"  # what marks a view's presence among the views
+
+
+class TrainStep(nn.Module):
+    """Each distinct item is encoded once, its vectors stand in every row that it has, and the rows of all processes meet.
+
+    Args:
+        dtype: what the model computes in, by autocast.
+        grad_cache: items encoded at a time; None: all of them.
+
+    Raises:
+        Mismatch: `grad_cache` with a batch norm that is trained, whose output depends on which items are encoded together.
+    """
+
+    def __init__(self, model: Model, dtype: torch.dtype, grad_cache: int | None = None) -> None:
+        super().__init__()
+        self.model, self.dtype, self.grad_cache = model, dtype, grad_cache
+        norms = [n for n, m in model.named_modules() if isinstance(m, NORMS) and m.training]
+        if grad_cache and norms:
+            raise Mismatch(
+                f"train.grad_cache encodes {grad_cache} items at a time, and {norms[0]} takes its mean over all of them",
+                "leave out train.grad_cache, or freeze that part",
+            )
+
+    def forward(
+        self, batch: Batch, exclude: Tensor, places: Tensor | None = None, order: Tensor | None = None, **facts: Tensor
+    ) -> dict[str, Any]:
+        """Compute the loss of a step.
+
+        Args:
+            batch: U items. places: [2B], the item of each of this process's rows; None: row i is item i.
+            exclude: [R, R], as `n2kit.parts.Loss` takes it, over the rows of all processes; R = 2B where there is one.
+            order: [R], which row of all processes' rows, one after the other, stands where; None: as they come.
+            facts: what the loss `wants` to know of the rows.
+        """
+        views = self.vectors(batch)
+        rows = {name: ranks.gather(view if places is None else view[places]) for name, view in views.items()}
+        if order is not None:
+            rows = {name: view[order] for name, view in rows.items()}
+        present = {name.removeprefix(PRESENT): rows.pop(name) > 0 for name in list(rows) if name.startswith(PRESENT)}
+        result = self.model.loss(rows, present, exclude, **facts)
+        return {"loss": result.loss, "terms": result.terms}
+
+    def vectors(self, batch: Batch) -> dict[str, Tensor]:
+        """View → [U, D] in float32, and `present:`view → [U], 1 where an item has it."""
+        if self.grad_cache is None or len(batch.ids) <= self.grad_cache:
+            return self._encode(batch)
+        vision = self.model.vision
+        if batch.pixels is not None and vision is not None and vision.frozen:
+            with self._cast():  # once, and not again for the gradient, which it has none of
+                batch = replace(batch, seen=self.model.see(batch), pixels=None)
+        return encode_in_chunks(self._encode, batch, self.grad_cache)
+
+    def _encode(self, batch: Batch) -> dict[str, Tensor]:
+        with self._cast():
+            out = self.model(batch.joined())
+        views = {name: view.float() for name, view in out.views.items()}
+        return views | {f"{PRESENT}{name}": there.float() for name, there in out.present.items()}
+
+    def _cast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.model.device.type, self.dtype)
