@@ -14,7 +14,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Capabilities that components keep and do not declare."""
+    """What tests recorded as property `n2kit` (from worker processes too), and capabilities that nobody declares."""
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, text in getattr(report, "user_properties", []):
+            if name == "n2kit" and report.when == "call":
+                terminalreporter.section("n2kit")
+                terminalreporter.write_line(text)
     warned = terminalreporter.stats.get("warnings", [])
     hints = sorted({line.strip() for w in warned for line in str(w.message).splitlines() if HINT in line})
     if hints:
