@@ -86,7 +86,10 @@ def _resolve(name: str, kind: str | None) -> Component:
         kinds = " or ".join(c.kind for c in found)
         raise BadInput(f"{name!r} is {kinds}", f"--kind {found[0].kind}")
     if not found:
-        raise problems[0] if kind else BadInput(f"no backbone is called {name!r}", "n2kit ls lists them")
+        telling = [p for p in problems if not p.message.startswith("unknown ") and " is a " not in p.message]
+        raise next(
+            iter(telling if not kind else problems), BadInput(f"no backbone is called {name!r}", problems[0].hint)
+        )
     return found[0]
 
 

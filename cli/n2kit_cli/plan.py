@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,7 @@ def plan(
       n2kit plan --llm qwen:tiny --vision clip:tiny --connector mlp --fusion gate
       n2kit plan qwen:tiny+siglip:tiny+qformer:8+gate --set train.batch_size=64 --json
     """
+    from n2kit.errors import BadInput
     from n2kit.memory import GB, device_memory
     from n2kit.plan import make_plan, parse_id
     from n2kit.recipe import given, parse_sets, resolve
@@ -47,6 +49,8 @@ def plan(
     named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     combined = parse_id(combination) if combination else {}
     resolved = resolve({**combined, **named, **parse_sets(sets or [])}, file=recipe)
+    if memory is not None and not math.isfinite(memory):
+        raise BadInput(f"--memory {memory} is no size", "gigabytes, as 24")
     device, what = (memory * GB, "as given") if memory is not None else device_memory()
     made = make_plan(resolved.recipe, given=resolved.origin)
     fit_memory(made, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,7 +144,8 @@ def new(
         document({"folder": str(folder), "files": files})
         return
     say(f"wrote {len(files)} files; next:")
-    say(f"  pip install -e {folder} && pytest {folder} && n2kit plugins check n2kit-{name}")
+    where = shlex.quote(str(folder))
+    say(f"  pip install -e {where} && pytest {where} && n2kit plugins check n2kit-{name}")
     print(folder)
 
 

@@ -88,7 +88,9 @@ def join(plan: Plan, parts: Parts) -> Model:
 
 
 def _backbone(component: Component) -> Any:
-    part = component.cls().create(Origin(component.config(), component.weights.locate()))
+    made, where = component.cls(), component.weights.locate()
+    with component.blamed():
+        part = made.create(Origin(component.config(), where))
     check_card(component.reference, component.declared, part.card)
     return part
 

@@ -25,7 +25,7 @@ from typing import IO, Any, NamedTuple
 
 from n2kit.weights import cache_folder
 
-SECONDS = 60
+SECONDS = 30
 KEPT = 1000  # looks in the cache
 # What a plug-in's module may not import: `n2kit --help` and every other command would wait for it.
 HEAVY = ("torch", "transformers", "timm", "open_clip", "numpy", "faiss")
@@ -86,7 +86,7 @@ def _outcome(running: Running, end: float) -> Look:
     try:
         process.wait(timeout=max(0.1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        return Look(f"took more than {SECONDS} s to import")
+        return Look(f"took more than {SECONDS} s to import", lasting=True)  # nobody waits for it twice
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
@@ -95,7 +95,10 @@ def _outcome(running: Running, end: float) -> Look:
     verdict = next((line for line in reversed(out) if line.startswith("n2kit:")), None)
     if verdict is None:
         return Look(f"{ending(process.returncode)} while it was imported" + (f": {err[-1]}" if err else ""))
-    problem, heavy = json.loads(verdict.removeprefix("n2kit:"))
+    try:
+        problem, heavy = json.loads(verdict.removeprefix("n2kit:"))
+    except ValueError:
+        return Look(f"{ending(process.returncode)} while it was imported")
     if problem:
         return Look(str(problem))
     if heavy:

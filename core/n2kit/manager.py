@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import os
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
@@ -16,12 +19,13 @@ import pluggy
 from packaging.requirements import Requirement
 
 from n2kit import hookspecs
-from n2kit.cards import CAPABILITIES, KINDS, ComponentSpec, Kind
+from n2kit.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Variant
 from n2kit.errors import BadInput, Unavailable
 from n2kit.isolation import first_look
 
 GROUP = "n2kit"
 HOOK = "n2kit_"
+NAME = re.compile(r"\w+([.-]\w+)*")
 SELECT = "N2KIT_PLUGINS"
 OWN = "n2kit"  # the distribution of the plug-ins in this repository
 
@@ -81,9 +85,10 @@ class Manager:
     def _load(self, point: EntryPoint, plugin: Plugin) -> str | None:
         """Take in one plug-in; what keeps it out, if anything does."""
         try:
-            module = point.load()
-            _check_api(module)
-            plugin.specs = _components(module)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+                module = point.load()
+                _check_api(module)
+                plugin.specs = _components(module)
             self.pluggy.register(module, name=plugin.qualified)
             self.pluggy.check_pending()
         except KeyboardInterrupt:
@@ -146,13 +151,14 @@ class Selection:
         there = {n for p in plugins for n in (p.name, p.distribution, p.qualified)}
         for name in (*self.only, *self.without):
             if name not in there:
-                way = nearest(name, there) or "n2kit plugins list shows what is installed"
+                way = nearest(name, there) or f"there are: {', '.join(sorted({p.qualified for p in plugins}))}"
                 raise BadInput(f"{SELECT} or --disable-plugin names {name!r}, and no plug-in is called so", way)
 
 
 def disabled_too(names: Iterable[str]) -> None:
     """Leave these plug-ins out from now on, in this process and in its children."""
-    os.environ[SELECT] = ",".join([*filter(None, [os.environ.get(SELECT)]), *(f"-{name}" for name in names)])
+    several = [f"-{name.strip()}" for text in names for name in text.split(",") if name.strip()]
+    os.environ[SELECT] = ",".join([*filter(None, [os.environ.get(SELECT)]), *several])
     manager.cache_clear()
 
 
@@ -170,8 +176,11 @@ def load_target(target: str, *, owner: str) -> Any:
     """
     module, _, attribute = target.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a library that does not fit this environment may raise anything
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+            return getattr(importlib.import_module(module), attribute)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a library that does not fit this environment may raise anything, or exit
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise Unavailable(f"{owner}: cannot import {target}: {reason}", f"n2kit plugins check {owner}") from error
 
@@ -233,6 +242,7 @@ def _components(module: ModuleType) -> list[ComponentSpec]:
     for spec in specs:
         if not isinstance(spec, ComponentSpec):
             raise TypeError(f"n2kit_register_components returned {type(spec).__name__}, not ComponentSpec")
+        _check_types(spec)
         if spec.kind not in KINDS:
             raise TypeError(f"component {spec.name!r} has unknown kind {spec.kind!r}; kinds: {', '.join(KINDS)}")
         if (spec.kind, spec.name) in seen:
@@ -242,6 +252,22 @@ def _components(module: ModuleType) -> list[ComponentSpec]:
             raise TypeError(f"{spec.kind} {spec.name!r} declares capability {unknown[0]!r}; there are: {offer}")
         seen.add((spec.kind, spec.name))
     return list(specs)
+
+
+def _check_types(spec: ComponentSpec) -> None:
+    """Raises TypeError for a field that would break whoever lists it."""
+    for name in ("kind", "name", "target", "summary", "config"):
+        if not (isinstance(value := getattr(spec, name), str) and value):
+            raise TypeError(f"a component's {name} is {value!r}, not a text")
+    if not NAME.fullmatch(spec.name):
+        raise TypeError(f"{spec.name!r} is no name for a component: letters, digits, and . _ - between them")
+    if not isinstance(spec.variants, Mapping) or not all(isinstance(v, Variant) for v in spec.variants.values()):
+        raise TypeError(f"variants of {spec.kind} {spec.name!r} are no mapping of names to Variant")
+    for name in ("requires", "model_types"):
+        if not isinstance(getattr(spec, name), tuple | list):
+            raise TypeError(f"{name} of {spec.kind} {spec.name!r} is no tuple")
+    for wanted in spec.requires:
+        Requirement(wanted)
 
 
 def _warn_of_namesakes(plugins: list[Plugin]) -> None:

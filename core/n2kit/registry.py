@@ -6,10 +6,11 @@ bare source (`hf:org/name`, `file:folder`), whose own configuration then says wh
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 
 from n2kit.cards import CARDS, KINDS, Card, Kind, Variant
-from n2kit.errors import BadInput, Mismatch, Unavailable
+from n2kit.errors import BadInput, Mismatch, N2kitError, Unavailable
 from n2kit.files import read_json
 from n2kit.manager import OWN, Manager, Owned, load_target, manager, nearest, require
 from n2kit.weights import SCHEMES, Weights
@@ -70,7 +71,35 @@ class Component:
             return self.declared
         if self.owned.spec.card is None:
             raise Unavailable(f"{self.kind} {self.reference} declares no card", "its plug-in must name one in its spec")
-        return self.load(self.owned.spec.card)(self.config(), lambda: self.weights.locate(CARD_FILES))  # type: ignore[no-any-return]
+        read = self.load(self.owned.spec.card)
+        with self.blamed():
+            card = read(self.config(), lambda: self.weights.locate(CARD_FILES))
+        if not isinstance(card, CARDS[self.kind]):
+            raise Unavailable(
+                f"{self.kind} {self.reference}: its card is {card!r:.40}",
+                f"n2kit plugins check {self.owned.distribution}",
+            )
+        return card  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """What the plug-in raises is the plug-in's, or the checkpoint's: said so, and no bug of n2kit.
+
+        Raises:
+            Unavailable: a third party's code failed. BadInput: ours could not understand a checkpoint's files.
+        """
+        try:
+            yield
+        except N2kitError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            if self.owned.distribution != OWN:
+                where = f"{self.kind} {self.reference} of {self.owned.distribution}"
+                raise Unavailable(f"{where}: {reason}", f"n2kit plugins check {self.owned.distribution}") from error
+            if self.weights.scheme != "random":
+                raise BadInput(f"{self.weights}: not understood: {reason}", "check its config.json") from error
+            raise
 
 
 @dataclass(frozen=True)
@@ -104,11 +133,24 @@ class Registry:
             raise BadInput(f"{where}: expected a mapping of kinds", "see the registry.yaml that n2kit ships")
         for name, entry in (content.get("known_plugins") or {}).items():
             self.known[str(name)] = Known(**entry)
+        if unknown := sorted(map(str, content.keys() - {*KINDS, "known_plugins"})):
+            raise BadInput(
+                f"{where}: there is no kind {unknown[0]!r}", nearest(unknown[0], KINDS) or f"kinds: {', '.join(KINDS)}"
+            )
         for kind in KINDS:
             for name, entry in (content.get(kind) or {}).items():
                 if not isinstance(entry, dict) or "component" not in entry:
                     raise BadInput(f"{where}: {kind}.{name} names no component", "write `component: NAME` under it")
-                for variant in (entry.get("variants") or {}).values():
+                for part in ("variants", "options"):
+                    if not isinstance(entry.setdefault(part, {}), dict):
+                        raise BadInput(
+                            f"{where}: {kind}.{name}.{part} is no mapping", "see the registry.yaml that n2kit ships"
+                        )
+                for key, variant in entry["variants"].items():
+                    if not isinstance(variant, dict) or not isinstance(variant.get("options", {}), dict):
+                        raise BadInput(
+                            f"{where}: {kind}.{name}.{key} is no mapping", "write `weights: hf:org/name` under it"
+                        )
                     _variant(kind, variant)
                 self.aliases[kind][str(name)] = entry
 
@@ -149,12 +191,16 @@ class Registry:
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
         owned = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if asked else OWN)
+        if owned is None and alias is not None:
+            raise self._unknown(kind, str(alias["component"]))
         if owned is None:
-            raise self._unknown(kind, name)
+            raise self._unknown(kind, reference)
         component = self._with_variant(kind, name, variant, alias, owned, source is not None)
         if source is None:
             return component
         weights = Weights.parse(source)
+        if weights.scheme == "random" and kind in BACKBONES and not (component.options or owned.spec.wildcard):
+            raise BadInput(f"{kind} {text!r}: random weights of which architecture?", f"write {name}:tiny")
         declared = component.declared if weights == component.weights else None
         return replace(component, reference=f"{component.reference}@{source}", weights=weights, declared=declared)
 
@@ -200,7 +246,7 @@ class Registry:
             choices = ", ".join(f"{o.distribution}/{o.spec.name}@{source}" for o in readers)
             raise BadInput(f"{source} ({model_type}) is read by plug-ins of two packages", f"write one of: {choices}")
         owned = next(iter(readers), None)
-        for other in BACKBONES:
+        for other in reversed(BACKBONES):
             if owned is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
                 raise BadInput(
                     f"{source} is a {other} (model_type {model_type!r}), not a {kind}", f"write --{other} {source}"
@@ -213,7 +259,8 @@ class Registry:
             )
         return Component(kind, source, owned, {}, weights)
 
-    def _unknown(self, kind: Kind, name: str) -> BadInput | Unavailable:
+    def _unknown(self, kind: Kind, reference: str) -> BadInput | Unavailable:
+        name = reference.partition(":")[0]
         for plugin in self.plugins.plugins:
             if name in (plugin.name, plugin.qualified) and plugin.disabled:
                 return Unavailable(
@@ -228,9 +275,11 @@ class Registry:
             if other != kind and name in self.names(other):
                 return BadInput(
                     f"{name!r} is a {other}, not a {kind}",
-                    f"write --{other} {name}; n2kit ls {kind} lists {kind} names",
+                    f"write --{other} {reference}; n2kit ls {kind} lists {kind} names",
                 )
         hint = nearest(name, self.names(kind)) or f"n2kit ls {kind}"
+        if disabled := [p.qualified for p in self.plugins.plugins if p.disabled]:
+            hint += f"; disabled: {', '.join(disabled)}"
         if broken := self.plugins.broken():
             hint += f"; or does {' or '.join(p.qualified for p in broken)} bring it, which is broken?"
         return BadInput(f"unknown {kind} {name!r}", hint)

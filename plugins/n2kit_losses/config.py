@@ -12,7 +12,7 @@ from n2kit.registry import Component, registry
 
 
 class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ContrastiveConfig(Options):

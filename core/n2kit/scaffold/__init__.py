@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from importlib import resources
 from pathlib import Path
 
 from n2kit.errors import BadInput
 from n2kit.hookspecs import PLUGIN_API
+from n2kit.weights import SCHEMES
 
 SCAFFOLDS = ("vision", "llm", "connector", "fusion", "loss")
+TAKEN = {*SCHEMES, "random", "none", "tests", "cli"}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -27,6 +30,8 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         raise BadInput(f"no package to write for kind {kind!r}", f"--kind {', '.join(SCAFFOLDS)}")
     if not _NAME.fullmatch(name):
         raise BadInput(f"{name!r} is no name for a component", "lower-case letters, digits and single dashes: my-tower")
+    if name in TAKEN or importlib.util.find_spec("n2kit_" + name.replace("-", "_")) is not None:
+        raise BadInput(f"{name!r} is taken: by n2kit, a weight source, or an installed module", "another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not empty", "give another -o")
     module = "n2kit_" + name.replace("-", "_")

@@ -19,6 +19,7 @@ from n2kit.testing.finding import Finding
 from n2kit.testing.references import references_of
 
 SECONDS = 900
+END = '{"end": true}'  # the child's last line
 WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
 
 
@@ -51,7 +52,9 @@ def probe(plugin: Plugin) -> Probed:
         result.problems.append(f"took more than {SECONDS} s")
         return result
     at = _read(done.stdout, result)
-    if done.returncode:
+    if not done.returncode and END not in done.stdout.splitlines():
+        result.problems.append(f"{at}: it ended the process")
+    elif done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         result.problems.append(f"{at}: {ending(done.returncode)}: {reason}")
     return result
@@ -108,6 +111,7 @@ def _main(distribution: str, name: str) -> None:
     plugin = next(p for p in manager().plugins if (p.distribution, p.name) == (distribution, name))
     for found in findings(plugin):
         print(json.dumps(asdict(found), ensure_ascii=False), flush=True)
+    print(END)
 
 
 if __name__ == "__main__":
