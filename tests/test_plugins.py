@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import time
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 from n2kit.cards import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
-from n2kit.manager import Manager, manager
+from n2kit.isolation import first_look
+from n2kit.manager import Manager, load_target, manager
 from n2kit.registry import Registry, check_card, registry
 from n2kit.testing.probe import probe
 from n2kit.weights import Weights
@@ -87,6 +89,103 @@ def test_check_runs_the_laws_in_an_interpreter_of_its_own() -> None:
     assert found.laws > 50
     ghost = type(plugin)("ghost", "no-dist", "1", "ghost")
     assert "before any law: ended the process with code" in probe(ghost).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("variants=['tiny']", "no mapping of names to Variant"),
+        ("variants={'tiny': {}}", "no mapping of names to Variant"),
+        ("requires='torch'", "requires of fusion 'mine' is no tuple"),
+        ("requires=('a b c!!',)", "InvalidRequirement"),
+        ("capabilities=frozenset({'magic'})", "declares capability 'magic'; there are: bfloat16"),
+        ("name='a:b'", "keyword argument repeated"),
+    ],
+)
+def test_a_malformed_spec_breaks_its_plugin_alone(path: Path, field: str, reason: str) -> None:
+    module = f"spec_{abs(hash(field))}"
+    source = GOOD.replace('summary="s"', f'summary="s", {field}')
+    made = Manager([point(path, module, source, "bad-dist"), point(path, f"good_{module}", GOOD, "good-dist")])
+    (broken,) = made.broken()
+    assert reason in (broken.problem or "")
+    assert made.find("fusion", "mine") is not None
+
+
+def test_names_that_could_not_be_written_are_refused(path: Path) -> None:
+    made = Manager([point(path, "odd_name", GOOD, "bad-dist", name="a:b+c")])
+    assert "no name for a component" in (made.broken()[0].problem or "")
+
+
+def test_what_a_plugin_prints_is_no_data(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    made = Manager([point(path, "loud_mod", "print('HELLO')\n" + GOOD, "loud-dist")])
+    assert made.broken() == []
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "HELLO" in err
+
+
+def test_code_that_exits_when_it_is_used_is_named(path: Path) -> None:
+    (path / "exiting_mod.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(Unavailable, match="some-dist: cannot import exiting_mod:X: SystemExit"):
+        load_target("exiting_mod:X", owner="some-dist")
+
+
+def test_files_of_the_current_folder_are_no_code(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("json.py", "torch.py"):
+        (data / name).write_text("import pathlib; pathlib.Path('ran').touch()\n")
+    monkeypatch.chdir(data)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", ".")])
+    assert Manager([point(path, "sound_mod", GOOD, "sound-dist")]).broken() == []
+    assert not (data / "ran").exists()
+
+
+def test_what_a_plugin_leaves_running_is_not_waited_for(path: Path) -> None:
+    source = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n" + GOOD
+    start = time.monotonic()
+    looked = first_look([point(path, "leaving_mod", source, "leaving-dist")])
+    assert looked == {}
+    assert time.monotonic() - start < 20
+
+
+def test_a_card_function_that_fails_is_its_plugins(path: Path) -> None:
+    source = (
+        "from n2kit import ComponentSpec, Variant, hookimpl\nfrom pydantic import BaseModel\nN2KIT_PLUGIN_API = (1, 0)\n"
+        "class Config(BaseModel): pass\ndef card(config, locate):\n    raise KeyError('width')\n@hookimpl\n"
+        "def n2kit_register_components():\n    return [ComponentSpec(kind='vision', name='odd', target='x:Y', summary='s',\n"
+        "        config='card_mod:Config', card='card_mod:card', variants={'tiny': Variant()})]\n"
+    )
+    made = Manager([point(path, "card_mod", source, "card-dist")])
+    with pytest.raises(Unavailable, match="vision odd:tiny of card-dist: KeyError: 'width'"):
+        Registry(made, []).resolve("vision", "odd:tiny").card()
+
+
+def test_a_configuration_that_makes_no_sense_is_the_users(tmp_path: Path) -> None:
+    for text in (
+        '{"model_type": "clip_vision_model", "image_size": 224, "patch_size": 0}',
+        '{"model_type": "clip", "vision_config": 5}',
+        '{"model_type": "siglip", "vision_config": {"image_size": "big"}}',
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(BadInput, match="not understood"):
+            registry().resolve("vision", f"file:{tmp_path}").card()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("llmm:\n  x: {component: qwen}\n", "there is no kind 'llmm'"),
+        ("llm:\n  x: {component: qwen, variants: [a]}\n", "llm.x.variants is no mapping"),
+        ("llm:\n  x: {component: qwen, options: 5}\n", "llm.x.options is no mapping"),
+        ("llm:\n  x: {component: qwen, variants: {a: 5}}\n", "llm.x.a is no mapping"),
+    ],
+)
+def test_a_catalogue_that_makes_no_sense_names_the_place(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(BadInput, match=reason):
+        Registry(manager(), [file])
 
 
 def test_wheel_folders_entry_points_and_plugins_agree() -> None:
