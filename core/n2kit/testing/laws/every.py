@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from n2kit.cards import VisionCard
-from n2kit.errors import N2kitError
+from n2kit.errors import Mismatch, N2kitError
 from n2kit.registry import BACKBONES, check_card
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, equal, same_state
-from n2kit.testing.subjects import Subject, folder, tensors
+from n2kit.testing.subjects import DIFFERENT, JointSubject, Subject, folder, tensors
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
 
@@ -93,6 +93,25 @@ def a_backbone_can_be_trained(subject: Subject) -> None:
     assert not wild, f"gradients that are not finite: {', '.join(wild)}"
     share = sum(sizes[n] for n in sizes if n in got) / max(1, sum(sizes.values()))
     assert share > 0.5, f"only {share:.0%} of the parameters get a gradient; without: {sorted(set(sizes) - got)[:5]}"
+
+
+@law("connector", "fusion")
+def other_widths_fit_or_are_refused(subject: JointSubject) -> None:
+    """Backbones of other widths work, or the card function raises Mismatch with a hint before any weight exists."""
+    other = type(subject)(subject.component)
+    other.cards = DIFFERENT
+    try:
+        card = other.card()
+    except Mismatch as refusal:
+        if not refusal.hint:
+            raise AssertionError(f"the refusal {refusal.message!r} says no way out") from None
+        return
+    assert card.parameters == sum(p.numel() for p in other.part.parameters()), "parameters are miscounted there"
+    with torch.no_grad():
+        (out,) = other.outputs(other.part)
+    width = DIFFERENT[1].input_width if subject.kind == "connector" else DIFFERENT[1].output_width
+    assert out.shape[-1] == width, f"forward gives {list(out.shape)}, and its last width should be {width}"
+    assert out.isfinite().all(), "what it gives there is not finite"
 
 
 @law("vision", "llm", "connector", "fusion")
