@@ -9,7 +9,7 @@ import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, say
-from n2kit_cli.plan import refuse, show, slug
+from n2kit_cli.plan import planned, refuse, show, slug
 
 MODELS = Path("models")
 MANIFEST = "manifest.json"
@@ -46,15 +46,11 @@ def build(
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
     from n2kit.files import check_free
-    from n2kit.plan import make_plan, parse_id
-    from n2kit.recipe import given, parse_sets, resolve
+    from n2kit.recipe import given
     from n2kit.tuning import lr_flags, tune_flags
 
     named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
-    combined = parse_id(combination) if combination else {}
-    trained = {**tune_flags(tune), **lr_flags(lr)}
-    resolved = resolve({**combined, **named, **trained, **parse_sets(sets or [])}, file=recipe)
-    plan = make_plan(resolved.recipe, given=resolved.origin)
+    plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
     if not json:
         show(plan)
     elif dry_run or plan.refusals:

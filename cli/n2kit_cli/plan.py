@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,7 @@ def plan(
     fusion: options.FusionName = None,
     loss: options.LossName = None,
     variant: options.VariantName = None,
+    tune: options.Tuned = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
     memory: Annotated[
@@ -42,17 +44,15 @@ def plan(
     """
     from n2kit.errors import BadInput
     from n2kit.memory import GB, device_memory
-    from n2kit.plan import make_plan, parse_id
-    from n2kit.recipe import given, parse_sets, resolve
+    from n2kit.recipe import given
     from n2kit.rules import fit_memory
+    from n2kit.tuning import tune_flags
 
     named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
-    combined = parse_id(combination) if combination else {}
-    resolved = resolve({**combined, **named, **parse_sets(sets or [])}, file=recipe)
+    made = planned(combination, {**named, **tune_flags(tune)}, sets, recipe)
     if memory is not None and not math.isfinite(memory):
         raise BadInput(f"--memory {memory} is no size", "gigabytes, as 24")
     device, what = (memory * GB, "as given") if memory is not None else device_memory()
-    made = make_plan(resolved.recipe, given=resolved.origin)
     fit_memory(made, device)
     if json:
         document(made.to_dict() | {"device": {"memory": round(device / GB, 3), "what": what}})
@@ -64,6 +64,16 @@ def plan(
             f"activations ≈ {use.activations / GB:.2f} GB ({use.batch_size} pairs, {use.precision}) of {device / GB:.1f} GB ({what})"
         )
     refuse(made)
+
+
+def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | None, recipe: Path | None) -> Plan:
+    """The plan of an id, over which flags count, over which `--set` does."""
+    from n2kit.plan import make_plan, parse_id
+    from n2kit.recipe import parse_sets, resolve
+
+    combined = parse_id(combination) if combination else {}
+    resolved = resolve({**combined, **flags, **parse_sets(sets or [])}, file=recipe)
+    return make_plan(resolved.recipe, given=resolved.origin)
 
 
 def show(plan: Plan) -> None:
