@@ -11,7 +11,7 @@ from n2kit_cli import options
 from n2kit_cli.output import document, say, table
 
 if TYPE_CHECKING:
-    from n2kit.registry import Component
+    from n2kit.component import Component
 
 app = typer.Typer(
     help="Facts about backbones, as a plan reads them and as they are.", no_args_is_help=True, rich_markup_mode=None

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from n2kit.cards import Card, MLLMCard
+from n2kit.component import Component
 from n2kit.errors import Mismatch
 from n2kit.model import Model, Parts, Provenance
 from n2kit.parts import LLM, Fusion, Joined, Loss, Origin, VisionEncoder
 from n2kit.plan import Plan, make_plan
 from n2kit.recipe import given, resolve
-from n2kit.registry import Component, check_card
+from n2kit.registry import check_card
 from n2kit.variants import SPECS
 
 TAKEN_APART = ("llm", "vision", "connector")  # what a multimodal LLM brings

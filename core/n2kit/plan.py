@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from n2kit.cards import ConnectorCard, FusionCard, LLMCard, MLLMCard, VisionCard
+from n2kit.component import Component
 from n2kit.errors import BadInput, Mismatch
 from n2kit.manager import require
 from n2kit.memory import Memory, estimate
 from n2kit.recipe import Recipe
-from n2kit.registry import BACKBONES, Component, Registry, registry
+from n2kit.registry import BACKBONES, Registry, registry
 from n2kit.templates import load_template
 from n2kit.tuning import Tune
 from n2kit.variants import SPECS, VariantSpec

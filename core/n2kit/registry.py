@@ -6,12 +6,11 @@ bare source (`hf:org/name`, `file:folder`), whose own configuration then says wh
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,87 +18,14 @@ from typing import Any
 import yaml
 
 from n2kit.cards import CARDS, KINDS, Card, Kind, Variant
-from n2kit.errors import BadInput, Mismatch, N2kitError, Unavailable
+from n2kit.component import Component
+from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.files import read_json
-from n2kit.manager import OWN, Manager, Owned, load_target, manager, nearest, require
+from n2kit.manager import OWN, Manager, Owned, load_target, manager, nearest
 from n2kit.weights import SCHEMES, Weights
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
-CARD_FILES = ["config.json", "preprocessor_config.json"]  # what a card may read, without the weights
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
-
-
-@dataclass(frozen=True)
-class Component:
-    """A resolved choice: which class, with which options, from which weights."""
-
-    kind: Kind
-    reference: str  # canonical; pasting it back gives the same component
-    owned: Owned
-    options: Mapping[str, Any] = field(default_factory=dict)
-    weights: Weights = field(default_factory=lambda: Weights("random"))
-    declared: Card | None = None
-    licence: str | None = None
-
-    def config(self) -> Any:
-        """The component's options, validated.
-
-        Raises:
-            BadInput: an option that the component does not have, or a value that it does not take.
-        """
-        from pydantic import ValidationError
-
-        try:
-            return self.load(self.owned.spec.config).model_validate(dict(self.options))
-        except ValidationError as error:
-            what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise BadInput(
-                f"{self.kind} {self.reference}: {what}", f"n2kit ls {self.kind} --json lists options"
-            ) from None
-
-    def load(self, target: str) -> Any:
-        return load_target(target, owner=self.owned.distribution)
-
-    def cls(self) -> Any:
-        """The component's class; imports what it needs."""
-        require(self.owned.spec, self.owned.distribution)
-        return self.load(self.owned.spec.target)
-
-    def card(self) -> Card:
-        """Facts for the plan: what the catalogue or the plug-in declares, else what the weights' own configuration says."""
-        if self.declared is not None:
-            return self.declared
-        if self.owned.spec.card is None:
-            raise Unavailable(f"{self.kind} {self.reference} declares no card", "its plug-in must name one in its spec")
-        read = self.load(self.owned.spec.card)
-        with self.blamed():
-            card = read(self.config(), lambda: self.weights.locate(CARD_FILES))
-        if not isinstance(card, CARDS[self.kind]):
-            raise Unavailable(
-                f"{self.kind} {self.reference}: its card is {card!r:.40}",
-                f"n2kit plugins check {self.owned.distribution}",
-            )
-        return card  # type: ignore[no-any-return]
-
-    @contextlib.contextmanager
-    def blamed(self) -> Iterator[None]:
-        """What the plug-in raises is the plug-in's, or the checkpoint's: said so, and no bug of n2kit.
-
-        Raises:
-            Unavailable: a third party's code failed. BadInput: ours could not understand a checkpoint's files.
-        """
-        try:
-            yield
-        except N2kitError:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            if self.owned.distribution != OWN:
-                where = f"{self.kind} {self.reference} of {self.owned.distribution}"
-                raise Unavailable(f"{where}: {reason}", f"n2kit plugins check {self.owned.distribution}") from error
-            if self.weights.scheme != "random":
-                raise BadInput(f"{self.weights}: not understood: {reason}", "check its config.json") from error
-            raise
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from n2kit.registry import Component, registry
+from n2kit.component import Component
+from n2kit.registry import registry
 
 
 class Options(BaseModel):

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from n2kit.cards import Kind, LLMCard, VisionCard
+from n2kit.component import Component
 from n2kit.errors import Mismatch
 from n2kit.parts import Joined, Origin, Part, VisionOut
-from n2kit.registry import Component, registry
+from n2kit.registry import registry
 
 # What connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
 SAME = tuple(
