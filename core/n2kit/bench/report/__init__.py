@@ -1,0 +1,14 @@
+"""From the cells of a matrix to tables and a page.
+
+results = read_results(folder)
+columns, rows = table(aggregate(results))
+write(folder, items, images)            # report.html, results.md, results.csv, results.tex
+"""
+
+from n2kit.bench.report.aggregate import Board, aggregate
+from n2kit.bench.report.read import Results, Row, read_results
+from n2kit.bench.report.summary import summary
+from n2kit.bench.report.tables import table
+from n2kit.bench.report.write import write
+
+__all__ = ["Board", "Results", "Row", "aggregate", "read_results", "summary", "table", "write"]

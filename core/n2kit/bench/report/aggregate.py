@@ -1,0 +1,238 @@
+"""Cells → arms: averages over seeds with intervals, and which arms can be told apart from the best.
+
+Two things move a figure: which queries were asked, and which seed the model was trained with. They are kept apart:
+
+- **The interval is over queries.** Each query's value is averaged over the seeds first; the percentile bootstrap then draws queries.
+  It answers: where would the mean of *these* trained models lie on other queries? Averaging first keeps a query's seeds together,
+  which are far from independent; drawing (query, seed) pairs as if they were would make the interval too narrow.
+- **Seeds are shown, not drawn.** With three seeds a bootstrap over seeds knows ten different draws and understates their variance by a
+  third. The values of the seeds stand beside the interval, with their range.
+- **Against the best.** A paired bootstrap over queries, on the same averages, gives the difference of each arm from the best one;
+  p-values are corrected for the number of arms (Holm 1979). The best was itself picked on these queries, which makes it look a little
+  better than it is: what is "not separable" is so in spite of that. A difference that holds over queries is still marked where the
+  two arms' ranges over seeds overlap, since another seed might turn it round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from n2kit.bench.report.read import DONE, Axes, Ranks, Results, Row, read_ranks
+from n2kit.errors import BadInput
+from n2kit.evaluate import bootstrap, metrics
+
+ALPHA = 0.05
+RESAMPLES = 2000
+AN_ARM = (
+    100  # resamples of the comparison for each arm, if that is more: so that the smallest p survives the correction
+)
+Verdict = Literal["best", "not separable", "seeds overlap", "separable", "other queries"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and queries, its 95 % interval over queries, and each seed's own mean, by seed."""
+
+    value: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation over seeds; None of one seed."""
+        return float(np.std(self.seeds, ddof=1)) if len(self.seeds) > 1 else None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An arm's difference from another one: paired interval over queries, p-value, and p after the correction."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    corrected: float
+
+    @property
+    def separable(self) -> bool:
+        return self.corrected < ALPHA
+
+
+@dataclass
+class Arm:
+    """All finished seeds of an arm. `values` [Q, M]: each query's metrics, averaged over the seeds."""
+
+    label: str
+    axes: Axes
+    rows: list[Row]
+    asked: Ranks  # of its first seed
+    values: np.ndarray
+    figures: dict[str, Estimate]
+    gap: Gap | None = None
+    verdict: Verdict = "other queries"
+
+    @property
+    def seeds(self) -> list[int]:
+        return [row.seed for row in self.rows]
+
+    @property
+    def queries(self) -> int:
+        return len(self.values)
+
+    @property
+    def trained(self) -> bool:
+        return self.axes.baseline is None
+
+    @cached_property
+    def costs(self) -> dict[str, float]:
+        """Means over the seeds of what was measured."""
+        names = {name: None for row in self.rows for name in row.costs}
+        measured = {n: [c for row in self.rows if (c := row.costs.get(n)) is not None] for n in names}
+        return {name: float(np.mean(values)) for name, values in measured.items() if values}
+
+
+@dataclass
+class Board:
+    """The arms of a matrix, best first by `metric`; those on other queries last."""
+
+    results: Results
+    metric: str
+    metrics: list[str]
+    arms: list[Arm]
+    resamples: int
+    planned: int | None = None
+    by_label: dict[str, Arm] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_label = {arm.label: arm for arm in self.arms}
+
+    @property
+    def best(self) -> Arm | None:
+        return self.arms[0] if self.arms else None
+
+    @property
+    def comparable(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm.verdict != "other queries"]
+
+    @property
+    def most_seeds(self) -> int:
+        return max((len(arm.rows) for arm in self.arms), default=0)
+
+
+def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, planned: int | None = None) -> Board:
+    """Average the finished cells over their seeds and compare every arm with the best.
+
+    Args:
+        metric: by which arms are ordered and compared; default recall at the middle cut-off.
+        seed: of the bootstrap.
+        planned: how many cells the matrix has, where more are to come.
+
+    Raises:
+        BadInput: ranks that cannot be read; a metric that was not measured.
+    """
+    done = results.of(DONE)
+    ks = cutoffs(done)
+    names = metrics.names(ks)
+    metric = metric or main_metric(ks)
+    if done and metric not in names:
+        raise BadInput(f"no metric {metric!r}", f"there are: {', '.join(names)}")
+    by_arm: dict[str, list[Row]] = {}
+    for row in done:
+        by_arm.setdefault(row.arm, []).append(row)
+    resamples = max(RESAMPLES, AN_ARM * len(by_arm))
+    arms = [_arm(label, rows, ks, names, seed) for label, rows in by_arm.items()]
+    if arms:
+        arms = _judge(arms, names.index(metric), _better(metric), resamples, seed)
+    return Board(results, metric, names, arms, resamples, planned)
+
+
+def cutoffs(rows: Sequence[Row]) -> list[int]:
+    """The k of recall@k that all rows have."""
+    found = [{int(n.removeprefix("recall@")) for n in row.metrics if n.startswith("recall@")} for row in rows]
+    return sorted(set.intersection(*found)) if found else []
+
+
+def main_metric(ks: Sequence[int]) -> str:
+    return f"recall@{ks[len(ks) // 2]}" if ks else "mrr"
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): reject where the result is below the level, and the chance of one false rejection is too."""
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    out = np.empty(len(p))
+    out[order] = np.minimum(1.0, np.maximum.accumulate(np.asarray(p)[order] * factors))
+    return [float(value) for value in out]
+
+
+def gaps(base: np.ndarray, others: Sequence[np.ndarray], resamples: int, seed: int) -> list[Gap]:
+    """Each of `others` minus `base`, all of them values [Q] of the same queries; p corrected for their number."""
+    if not others:
+        return []
+    found = bootstrap.paired(base[:, None], np.stack(others, 1), resamples, seed)
+    return [Gap(*map(float, g)) for g in zip(*found, holm(found.p.tolist()), strict=True)]
+
+
+def query_values(asked: Ranks, ks: Sequence[int]) -> np.ndarray:
+    """Values [Q, M] of `metrics.names(ks)`, queries in the order of their ids."""
+    owner = np.unique([query for query, _ in asked.pairs], return_inverse=True)[1]
+    values = metrics.per_query(asked.ranks, owner, ks)
+    return np.stack([values[name] for name in metrics.names(ks)], 1)
+
+
+def seeds_overlap(a: Estimate, b: Estimate) -> bool:
+    """Whether the ranges over seeds touch."""
+    return min(a.seeds) <= max(b.seeds) and min(b.seeds) <= max(a.seeds)
+
+
+def _arm(label: str, rows: list[Row], ks: Sequence[int], names: Sequence[str], seed: int) -> Arm:
+    asked = [read_ranks(row) for row in rows]
+    for row, ranks in zip(rows, asked, strict=True):
+        if not same_question(ranks, asked[0]):
+            what = f"{row.ranks_file}: other pairs or another pool than {rows[0].ranks_file}"
+            raise BadInput(what, "seeds of one arm must be asked the same: remove one of the two cells' folders")
+    each = np.stack([query_values(ranks, ks) for ranks in asked])
+    values = each.mean(0)
+    low, high = bootstrap.interval(values, RESAMPLES, seed)
+    of_seeds = each.mean(1)
+    figures = {
+        name: Estimate(float(values[:, n].mean()), float(low[n]), float(high[n]), tuple(map(float, of_seeds[:, n])))
+        for n, name in enumerate(names)
+    }
+    return Arm(label, rows[0].axes, rows, asked[0], values, figures)
+
+
+def same_question(a: Ranks, b: Ranks) -> bool:
+    return (a.pairs, a.pool, a.protocol) == (b.pairs, b.pool, b.protocol)
+
+
+def _better(metric: str) -> float:
+    """1 where more is better, −1 where less is."""
+    return -1.0 if metric == "mean_rank" else 1.0
+
+
+def _judge(arms: list[Arm], column: int, sign: float, resamples: int, seed: int) -> list[Arm]:
+    """Order the arms and say of each how it stands against the best."""
+    questions = Counter((arm.asked.pairs, arm.asked.pool, arm.asked.protocol) for arm in arms)
+    usual = questions.most_common(1)[0][0]
+    name = list(arms[0].figures)[column]
+    ordered = sorted(arms, key=lambda arm: (-sign * arm.figures[name].value, arm.label))
+    same = [arm for arm in ordered if (arm.asked.pairs, arm.asked.pool, arm.asked.protocol) == usual]
+    best, *rest = same
+    best.verdict = "best"
+    found = gaps(best.values[:, column], [arm.values[:, column] for arm in rest], resamples, seed)
+    for arm, gap in zip(rest, found, strict=True):
+        arm.gap = gap
+        if not gap.separable:
+            arm.verdict = "not separable"
+        else:
+            overlap = seeds_overlap(arm.figures[name], best.figures[name])
+            arm.verdict = "seeds overlap" if overlap else "separable"
+    return same + [arm for arm in ordered if arm.verdict == "other queries"]

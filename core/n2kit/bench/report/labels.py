@@ -1,0 +1,126 @@
+"""Names and numbers for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from n2kit.bench.report.aggregate import Arm, Estimate
+from n2kit.bench.report.read import Axes
+
+PARTS = ("llm", "vision", "connector", "fusion", "loss", "variant")
+TITLES = {
+    "parameters": "parameters",
+    "trained_parameters": "trained",
+    "train_s": "training",
+    "train_cpu_s": "training, CPU",
+    "steps": "steps",
+    "embed_ms_item": "ms an item",
+    "peak_memory_mb": "memory",
+}
+
+
+def component(spec: str) -> str:
+    """A component as it is called in a row of names: `clip@file:/models/clip-vit-base` → `clip-vit-base`, `hf:org/name` → `name`."""
+    name, at, source = spec.partition("@")
+    if at:
+        return re.split(r"[/:\\]", source.rstrip("/\\"))[-1] or name
+    return name.rsplit("/", 1)[-1]
+
+
+def constant(axes: Iterable[Axes]) -> dict[str, str]:
+    """Axis → its one value, for the axes on which all arms that use them agree."""
+    rows = list(axes)
+    values = {part: {v for a in rows if (v := getattr(a, part)) is not None} for part in PARTS}
+    return {part: found.pop() for part, found in values.items() if len(found) == 1}
+
+
+def short_names(arms: Sequence[tuple[str, Axes]]) -> dict[str, str]:
+    """Arm label → a name of what differs among the arms, where that tells them all apart; the label of an arm that was given a name."""
+    same = set(constant(axes for _, axes in arms))
+    short = {label: _short(label, axes, same) for label, axes in arms}
+    taken: dict[str, int] = {}
+    for name in short.values():
+        taken[name] = taken.get(name, 0) + 1
+    return {label: name if taken[name] == 1 else label for label, name in short.items()}
+
+
+def _short(label: str, axes: Axes, same: set[str]) -> str:
+    if axes.baseline is not None or axes.llm is None or component(axes.llm) not in label:
+        return label
+    joined = [component(v) for part in PARTS[:-1] if part not in same and (v := getattr(axes, part)) is not None]
+    tail = [axes.variant] if axes.variant and "variant" not in same else []
+    if axes.inference not in (None, "both"):
+        tail.append(str(axes.inference))
+    tail += [f"{key.rsplit('.', 1)[-1]} {plain(value)}" for key, value in sorted(axes.setting.items())]
+    return " · ".join([" + ".join(joined), *tail] if joined else tail) or label
+
+
+def plain(value: Any) -> str:
+    """A setting's value without the brackets of a list or a mapping."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ":".join(map(plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1, and is shown in per cent."""
+    return metric != "mean_rank"
+
+
+def number(value: float, metric: str) -> str:
+    return f"{100 * value:.1f}" if share(metric) else f"{value:.1f}"
+
+
+def with_interval(estimate: Estimate, metric: str) -> str:
+    """`65.9 ± 4.3`, half the interval's width behind the sign."""
+    return f"{number(estimate.value, metric)} ± {number((estimate.high - estimate.low) / 2, metric)}"
+
+
+def signed(value: float, metric: str) -> str:
+    return f"{100 * value if share(metric) else value:+.1f}".replace("-", "−")
+
+
+def cost(name: str, value: float | None) -> str:
+    """A cost with its unit; an en dash where it was not measured."""
+    if value is None:
+        return "–"
+    if name in ("parameters", "trained_parameters"):
+        return count(value)
+    if name in ("train_s", "train_cpu_s"):
+        return duration(value)
+    if name == "embed_ms_item":
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    if name == "peak_memory_mb":
+        return f"{value:.0f} MB" if value < 1000 else f"{value / 1000:.1f} GB"
+    return f"{value:g}"
+
+
+def count(value: float) -> str:
+    """135M, 1.7B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def seeds_of(arm: Arm, most: int) -> str:
+    """`3`, or `2 of 3` where another arm has more."""
+    return str(len(arm.rows)) if len(arm.rows) == most or not arm.trained else f"{len(arm.rows)} of {most}"
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts `8:1` before `16:1`."""
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
+    return [(0, float(p), "") if p[0].isdigit() else (1, 0.0, p) for p in parts]

@@ -1,0 +1,197 @@
+"""What a matrix left in its folder: one row a cell, and the ranks beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from n2kit.errors import BadInput
+from n2kit.files import read_json
+
+FORMAT = 1
+DONE, FAILED, REFUSED = "done", "failed", "refused"
+AGAIN = "remove the cell's folder: the same n2kit bench command makes it again"
+
+
+class _Lenient(BaseModel):
+    """Null means not there, and what a later version adds is left out."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, raw: Any) -> Any:
+        return {k: v for k, v in raw.items() if v is not None} if isinstance(raw, dict) else raw
+
+
+class Axes(_Lenient):
+    """What a cell is made of; None for what it does not use."""
+
+    llm: str | None = None
+    vision: str | None = None
+    connector: str | None = None
+    fusion: str | None = None
+    loss: str | None = None
+    variant: str | None = None
+    inference: str | None = None
+    baseline: str | None = None
+    setting: dict[str, Any] = {}
+
+
+class Bucket(_Lenient):
+    """A metric's values on part of the queries."""
+
+    name: str
+    rule: str = ""
+    queries: int = 0
+    metrics: dict[str, dict[str, float | None]] = {}
+
+
+class Row(_Lenient):
+    """One cell: an arm with a seed, and what became of it. `path` is its cell.json."""
+
+    format: int
+    key: str
+    arm: str
+    seed: int
+    state: str
+    axes: Axes = Axes()
+    reason: str = ""
+    hint: str = ""
+    metrics: dict[str, dict[str, float | None]] = {}
+    buckets: list[Bucket] = []
+    costs: dict[str, float | None] = {}
+    saliency: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    device: str = ""
+    command: str = ""
+    path: Path = Field(default=Path(), exclude=True)
+
+    @property
+    def ranks_file(self) -> Path:
+        return self.path.with_name("ranks.parquet")
+
+    @property
+    def vectors_file(self) -> Path:
+        return self.path.with_name("vectors.parquet")
+
+
+class Ranks(NamedTuple):
+    """Ranks [P] of the targets of `pairs` (sorted) among `pool` items, ties lost."""
+
+    pairs: tuple[tuple[str, str], ...]
+    ranks: np.ndarray
+    pool: int
+    protocol: str
+
+
+@dataclass
+class Results:
+    """The rows of one matrix on one data set.
+
+    unfinished: cells that have a folder but no row yet. notes: what was left out of `rows`, and why.
+    """
+
+    folder: Path
+    rows: list[Row]
+    unfinished: int = 0
+    notes: list[str] = field(default_factory=list)
+    env: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, *states: str) -> list[Row]:
+        return [row for row in self.rows if row.state in states]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The fingerprints of the data that all rows are about."""
+        return self.rows[0].data if self.rows else {}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """State → how many cells, the finished states first."""
+        counts = Counter(row.state for row in self.rows)
+        known = {state: counts.pop(state) for state in (DONE, FAILED, REFUSED) if counts[state]}
+        unfinished = sum(counts.values()) + self.unfinished
+        return known | ({"unfinished": unfinished} if unfinished else {})
+
+
+def read_results(folder: Path) -> Results:
+    """Read `folder`/cells/*/cell.json. Of two rows of one arm and seed the newer counts; so do the newest row's data.
+
+    Raises:
+        BadInput: no such folder; a damaged cell, with its file.
+    """
+    cells = folder / "cells"
+    if not cells.is_dir():
+        raise BadInput(f"no results in {folder}: it has no folder cells", "give the -o of n2kit bench")
+    folders = [entry for entry in cells.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    files = [file for entry in folders if (file := entry / "cell.json").is_file()]
+    age = {file: file.stat().st_mtime_ns for file in files}
+    rows = [_row(file) for file in sorted(files, key=lambda f: (age[f], f))]
+    env = folder / "env.json"
+    results = Results(folder, [], len(folders) - len(files), env=read_json(env) if env.is_file() else {})
+    if rows:
+        _choose(results, rows)
+    return results
+
+
+def read_ranks(row: Row) -> Ranks:
+    """The ranks of a cell that is done.
+
+    Raises:
+        BadInput: the file is not there, or is not what `n2kit bench` writes.
+    """
+    file = row.ranks_file
+    try:
+        table = pq.read_table(file, columns=["query", "target", "rank"])
+        ranks = table.column("rank").to_numpy()
+    except FileNotFoundError:
+        raise BadInput(f"{row.path}: done, but without {file.name}", AGAIN) from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"{file}: no readable ranks: {error}".splitlines()[0], AGAIN) from None
+    pairs = list(zip(table.column("query").to_pylist(), table.column("target").to_pylist(), strict=True))
+    if not pairs or not np.issubdtype(ranks.dtype, np.integer) or ranks.min() < 1:
+        raise BadInput(f"{file}: no ranks from 1 upwards", AGAIN)
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    pool = meta.get("pool", "")
+    return Ranks(
+        tuple(pairs[n] for n in order), ranks[order], int(pool) if pool.isdigit() else 0, meta.get("protocol", "")
+    )
+
+
+def _row(file: Path) -> Row:
+    raw = read_json(file)
+    if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
+        raise BadInput(f"{file}: format {raw['format']}, this version reads {FORMAT}", "use the n2kit that wrote it")
+    try:
+        return Row.model_validate(raw | {"path": file})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{file}: {where}: {first['msg']}", AGAIN) from None
+
+
+def _choose(results: Results, rows: Iterable[Row]) -> None:
+    """Rows oldest first → the newest of each arm and seed, on the newest row's data."""
+    newest = {(row.arm, row.seed): row for row in rows}
+    data = list(newest.values())
+    last = max(data, key=lambda r: r.path.stat().st_mtime_ns)
+    same = [row for row in data if _fingerprint(row) == _fingerprint(last)]
+    if other := len(data) - len(same):
+        results.notes.append(f"{other} cells were run on other data than the newest one and are left out")
+    results.rows = sorted(same, key=lambda r: (r.arm, r.seed))
+
+
+def _fingerprint(row: Row) -> str:
+    return json.dumps(row.data, sort_keys=True)

@@ -1,0 +1,130 @@
+"""What the numbers say, in sentences computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from n2kit.bench.report import labels
+from n2kit.bench.report.aggregate import Arm, Board
+from n2kit.bench.report.read import DONE
+
+NEAR = 0.02  # "close to the best": within two points of recall, MRR or NDCG
+NAMED = 4  # arms called by name in a sentence; the rest are counted
+THROUGH = ("embed_ms_item", "trained_parameters")  # what "cheapest" goes by: the first that was measured
+
+
+def summary(board: Board) -> list[str]:
+    """Which arm is best, from which it cannot be told apart, baselines, price, and what to be careful about."""
+    if board.best is None:
+        return ["No cell is finished yet.", *_cautions(board)]
+    names = labels.short_names([(arm.label, arm.axes) for arm in board.arms])
+    said = [_first(board, board.best, names), _alike(board, names), _baselines(board, names), _cheapest(board, names)]
+    return [sentence for sentence in said if sentence] + _cautions(board)
+
+
+def _first(board: Board, best: Arm, names: dict[str, str]) -> str:
+    m, figure = board.metric, best.figures[board.metric]
+    bounds = f"95 % interval {labels.number(figure.low, m)} – {labels.number(figure.high, m)}"
+    if m.startswith("recall@"):
+        k = int(m.removeprefix("recall@"))
+        place = "in the first place" if k == 1 else f"among the first {k:,}"
+        return (
+            f"“{names[best.label]}” finds the right item {place} of {best.asked.pool:,} for {labels.number(figure.value, m)} % "
+            f"of {best.queries:,} queries ({bounds})."
+        )
+    unit = " %" if labels.share(m) else ""
+    return f"“{names[best.label]}” is best by {m}: {labels.number(figure.value, m)}{unit} on {best.queries:,} queries ({bounds})."
+
+
+def _alike(board: Board, names: dict[str, str]) -> str:
+    others = [arm for arm in board.comparable if arm is not board.best]
+    alike = [arm for arm in others if arm.verdict == "not separable"]
+    unsure = [arm for arm in others if arm.verdict == "seeds overlap"]
+    if not others:
+        return ""
+    said = f"It cannot be told apart from {_listed(alike, names)}" if alike else "Every other arm is separably worse"
+    if unsure:
+        said += f"; with another seed it might fall behind {_listed(unsure, names)}"
+    return said + "."
+
+
+def _baselines(board: Board, names: dict[str, str]) -> str:
+    best = board.best
+    trained = next((arm for arm in board.comparable if arm.trained), None)
+    baseline = next((arm for arm in board.comparable if not arm.trained), None)
+    if best is None or baseline is None:
+        return "There is no baseline to compare with." if trained is not None and len(board.arms) > 1 else ""
+    if trained is None:
+        return ""
+    if best is baseline:
+        return f"That is a baseline: the best trained model, “{names[trained.label]}”, is {_behind(board, trained)}."
+    return f"The best baseline, “{names[baseline.label]}”, is {_behind(board, baseline)}."
+
+
+def _behind(board: Board, arm: Arm) -> str:
+    gap, m = arm.gap, board.metric
+    assert gap is not None  # only the best arm has none
+    bounds = sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else None
+    size = labels.number(abs(gap.value), m)
+    unit = " points" if labels.share(m) else " ranks"
+    if not gap.separable:
+        return (
+            f"{size}{unit} behind, which is not separable (interval of the difference {_range(gap.low, gap.high, m)})"
+        )
+    inside = (
+        f"{labels.number(bounds[0], m)} – {labels.number(bounds[1], m)}" if bounds else _range(gap.low, gap.high, m)
+    )
+    seeds = "; the seeds overlap" if arm.verdict == "seeds overlap" else ""
+    return f"{size}{unit} behind ({inside}{seeds})"
+
+
+def _range(low: float, high: float, metric: str) -> str:
+    return f"{labels.signed(low, metric)} to {labels.signed(high, metric)}"
+
+
+def _cheapest(board: Board, names: dict[str, str]) -> str:
+    best, m = board.best, board.metric
+    by = next((cost for cost in THROUGH if any(cost in arm.costs for arm in board.comparable)), None)
+    if best is None or by is None or not labels.share(m) or len(board.comparable) < 2 or by not in best.costs:
+        return ""
+    top = best.figures[m].value
+    near = [arm for arm in board.comparable if by in arm.costs and top - arm.figures[m].value <= NEAR]
+    cheap = min(near, key=lambda arm: arm.costs[by])
+    unit = " ms an item" if by == "embed_ms_item" else " trained parameters"
+    price = labels.cost(by, cheap.costs[by]) + unit
+    within = f"within {100 * NEAR:.0f} points of the best"
+    if cheap is best:
+        return f"No cheaper arm is {within} ({price})."
+    return f"The cheapest {within} is “{names[cheap.label]}”: {price}, against {labels.cost(by, best.costs[by])}."
+
+
+def _cautions(board: Board) -> list[str]:
+    counts = board.results.counts
+    missing = sum(n for state, n in counts.items() if state != DONE)
+    planned = board.planned or sum(counts.values())
+    said = []
+    if unseen := max(0, planned - sum(counts.values())):
+        counts = counts | {"to come": unseen}
+    if missing or unseen:
+        states = ", ".join(f"{n:,} {state}" for state, n in counts.items())
+        said.append(f"Of {planned:,} cells: {states}.")
+    trained = [arm for arm in board.arms if arm.trained]
+    if trained and max(len(arm.rows) for arm in trained) == 1:
+        said.append("With one seed an arm, it is not known how far another seed would move a figure.")
+    elif any(len(arm.rows) < board.most_seeds for arm in trained):
+        said.append("Some arms lack a seed.")
+    for what, found in (("versions", _distinct(board, "versions")), ("devices", _distinct(board, "device"))):
+        if found > 1:
+            said.append(f"Cells ran with {found} different {what}: compare times with care.")
+    return said + [f"{note[0].upper()}{note[1:]}." for note in board.results.notes]
+
+
+def _distinct(board: Board, name: str) -> int:
+    return len({repr(getattr(row, name)) for row in board.results.of(DONE)})
+
+
+def _listed(arms: Sequence[Arm], names: dict[str, str]) -> str:
+    called = [f"“{names[arm.label]}”" for arm in arms]
+    if len(called) > NAMED:
+        called = [*called[: NAMED - 1], f"{len(called) - NAMED + 1} others"]
+    return called[0] if len(called) == 1 else f"{', '.join(called[:-1])} and {called[-1]}"

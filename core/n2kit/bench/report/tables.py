@@ -1,0 +1,184 @@
+"""The same table for a terminal, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from n2kit.bench.report import labels
+from n2kit.bench.report.aggregate import ALPHA, Arm, Board, Verdict
+from n2kit.bench.report.read import FAILED, REFUSED
+from n2kit.bench.report.summary import summary
+
+COSTS = ("trained_parameters", "train_s", "embed_ms_item")
+MARKS: dict[Verdict, str] = {
+    "best": "best",
+    "not separable": "≈ best",
+    "seeds overlap": "~ by seed",
+    "separable": "",
+    "other queries": "other queries",
+}
+Table = tuple[list[str], list[list[str]]]
+
+
+def shown_metrics(board: Board) -> list[str]:
+    """Recall at every cut-off, MRR, and what the arms are ordered by."""
+    wanted = [name for name in board.metrics if name.startswith("recall@") or name == "mrr"]
+    return wanted if board.metric in wanted else [*wanted, board.metric]
+
+
+def legend(board: Board) -> list[str]:
+    """What the numbers and marks of a table mean, a sentence each."""
+    m = board.metric
+    return [
+        "Shares in per cent: mean over seeds ± half the 95 % bootstrap interval over queries.",
+        f"Ordered by {m}. Against the best: the paired difference in {m}; “≈ best” is not separable from the best "
+        f"(p ≥ {ALPHA:g} after Holm's correction over {max(0, len(board.comparable) - 1)} arms, {board.resamples} resamples).",
+        "“~ by seed” differs over queries, but the ranges over seeds overlap: another seed might turn it round.",
+    ]
+
+
+def table(board: Board) -> Table:
+    """Columns and rows of text, best first."""
+    metrics, names = shown_metrics(board), short_names(board)
+    costs = measured(board, COSTS)
+    columns = ["arm", "seeds", *metrics, "against the best", *(labels.TITLES[c] for c in costs)]
+    rows = [
+        [
+            names[arm.label],
+            labels.seeds_of(arm, board.most_seeds),
+            *(labels.with_interval(arm.figures[m], m) for m in metrics),
+            against(arm, board.metric),
+            *(labels.cost(c, arm.costs.get(c)) for c in costs),
+        ]
+        for arm in board.arms
+    ]
+    return columns, rows
+
+
+def against(arm: Arm, metric: str) -> str:
+    mark = MARKS[arm.verdict]
+    return mark if arm.gap is None else f"{labels.signed(arm.gap.value, metric)} {mark}".rstrip()
+
+
+def problems(board: Board) -> Table | None:
+    """The cells that failed or were refused, or None."""
+    rows = [[r.arm, str(r.seed), r.state, r.reason, r.hint] for r in board.results.of(FAILED, REFUSED)]
+    return (["arm", "seed", "state", "reason", "hint"], rows) if rows else None
+
+
+def measured(board: Board, costs: Sequence[str]) -> list[str]:
+    return [c for c in costs if any(c in arm.costs for arm in board.arms)]
+
+
+def short_names(board: Board) -> dict[str, str]:
+    return labels.short_names([(arm.label, arm.axes) for arm in board.arms])
+
+
+def markdown(board: Board) -> str:
+    lines = ["# Results", "", *_paragraphs(summary(board)), *_markdown_table(board), ""]
+    lines += _paragraphs(legend(board) if board.arms else [])
+    if bad := problems(board):
+        lines += ["## Failed and refused", "", *_pipes(*bad), ""]
+    return "\n".join(lines)
+
+
+def _paragraphs(sentences: Sequence[str]) -> list[str]:
+    return [" ".join(map(_marked, sentences)), ""] if sentences else []
+
+
+def _markdown_table(board: Board) -> list[str]:
+    columns, rows = table(board)
+    for name in [*shown_metrics(board)]:
+        at = columns.index(name)
+        top = leaders(board, name)
+        for row, arm in zip(rows, board.arms, strict=True):
+            if arm.label in top:
+                row[at] = f"**{row[at]}**"
+    return _pipes(columns, [[_marked(row[0]), *row[1:]] for row in rows], escaped=True)
+
+
+def leaders(board: Board, metric: str) -> set[str]:
+    """The labels of the arms with the best value, of those that were asked the same."""
+    values = {arm.label: arm.figures[metric].value for arm in board.comparable}
+    if not values:
+        return set()
+    top = min(values.values()) if metric == "mean_rank" else max(values.values())
+    return {label for label, value in values.items() if value == top}
+
+
+def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]], escaped: bool = False) -> list[str]:
+    ready = rows if escaped else [[_marked(c) for c in row] for row in rows]
+    head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return head + ["| " + " | ".join(row) + " |" for row in ready]
+
+
+def _marked(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    for char in "\\`*[]|<>&":
+        text = text.replace(char, f"\\{char}")
+    return " ".join(text.split())
+
+
+def csv_text(board: Board) -> str:
+    """Every number at full precision, one row an arm."""
+    out = io.StringIO()
+    rows = [_record(board, arm) for arm in board.arms]
+    costs = list(dict.fromkeys(name for arm in board.arms for name in arm.costs))
+    if not rows:
+        return ""
+    writer = csv.DictWriter(out, [*rows[0], *costs], restval="", lineterminator="\n")
+    writer.writeheader()
+    for row, arm in zip(rows, board.arms, strict=True):
+        writer.writerow(row | arm.costs)
+    return out.getvalue()
+
+
+def _record(board: Board, arm: Arm) -> dict[str, Any]:
+    axes = arm.axes.model_dump()
+    axes["setting"] = json.dumps(axes["setting"], sort_keys=True) if axes["setting"] else ""
+    record: dict[str, Any] = {"arm": arm.label} | {k: "" if v is None else v for k, v in axes.items()}
+    record |= {"seeds": len(arm.rows), "queries": arm.queries, "pool": arm.asked.pool}
+    for name, f in arm.figures.items():
+        record |= {name: f.value, f"{name}_low": f.low, f"{name}_high": f.high}
+        record |= {f"{name}_seed_min": min(f.seeds), f"{name}_seed_max": max(f.seeds)}
+        record[f"{name}_seed_deviation"] = "" if f.deviation is None else f.deviation
+    gap = arm.gap
+    record |= {"ordered_by": board.metric, "verdict": arm.verdict, "difference": gap.value if gap else ""}
+    record |= {"difference_low": gap.low if gap else "", "difference_high": gap.high if gap else ""}
+    return record | {"p": gap.p if gap else "", "p_holm": gap.corrected if gap else ""}
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "−": r"$-$", "≈": r"$\approx$", "·": r"$\cdot$", "–": "--", "“": "``", "”": "''", "≥": r"$\geq$",
+}  # fmt: skip
+
+
+def tex_escaped(text: str) -> str:
+    """Text that LaTeX prints as it is, on one line."""
+    return "".join(_TEX.get(char, char) for char in " ".join(text.split()))
+
+
+def latex(board: Board) -> str:
+    """A `table` for the booktabs package; the best of each column is bold."""
+    columns, rows = table(board)
+    metrics = shown_metrics(board)
+    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
+    lines += [
+        f"\\caption{{{tex_escaped(' '.join(legend(board)))}}}",
+        f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+    ]
+    lines += ["\\toprule", " & ".join(map(tex_escaped, columns)) + " \\\\", "\\midrule"]
+    tops = [leaders(board, m) for m in metrics]
+    for arm, row in zip(board.arms, rows, strict=True):
+        cells = [tex_escaped(cell) for cell in row]
+        for at, top in enumerate(tops, 2):
+            if arm.label in top:
+                cells[at] = f"\\textbf{{{cells[at]}}}"
+        lines.append(" & ".join(cells) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])

@@ -1,0 +1,237 @@
+"""From cells to tables and pages: averages over seeds, who can be told apart, and files that are safe to open."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bench_rows as rows
+from n2kit.bench.report import aggregate, read_results, summary, table, write
+from n2kit.bench.report.aggregate import Board, holm
+from n2kit.bench.report.tables import tex_escaped
+from n2kit.errors import BadInput
+
+HIT, MISS = 1, 500
+HOSTILE = '<script>alert("x")</script> & | $\\end{tabular}$ `_%#~^'
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 LLMs × 2 vision encoders × 7 variants × 2 seeds and more, on 60 concepts."""
+    folder = tmp_path_factory.mktemp("matrix")
+    rows.fill(folder, rows.World([(f"a{n}", f"b{n}") for n in range(60)]), seeds=2)
+    return folder
+
+
+def board_of(folder: Path, metric: str | None = None, **more: Any) -> Board:
+    return aggregate(read_results(folder), metric, **more)
+
+
+def hits(count: int, of: int = 200) -> list[int]:
+    return [HIT] * count + [MISS] * (of - count)
+
+
+def test_figures_are_means_over_seeds_and_queries(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "x", 0, [1, 2, 20, 200])
+    rows.ranked(tmp_path, "x", 1, [1, 11, 5, 1])
+    arm = board_of(tmp_path).arms[0]
+    recall, mrr = arm.figures["recall@10"], arm.figures["mrr"]
+    assert recall.value == pytest.approx((1 + 0.5 + 0.5 + 0.5) / 4)
+    assert recall.seeds == pytest.approx((2 / 4, 3 / 4))
+    assert recall.deviation == pytest.approx(0.25 / 2**0.5)
+    assert mrr.value == pytest.approx((1 + (1 / 2 + 1 / 11) / 2 + (1 / 20 + 1 / 5) / 2 + (1 / 200 + 1) / 2) / 4)
+    assert arm.figures["mean_rank"].value == pytest.approx((1 + 6.5 + 12.5 + 100.5) / 4)
+    assert recall.low < recall.value < recall.high
+
+
+def test_seeds_are_averaged_before_queries_are_drawn(tmp_path: Path) -> None:
+    """Whatever queries are drawn, each is found by exactly one of the two seeds: the mean cannot move."""
+    rows.ranked(tmp_path, "x", 0, [HIT, MISS] * 10)
+    rows.ranked(tmp_path, "x", 1, [MISS, HIT] * 10)
+    figure = board_of(tmp_path).arms[0].figures["recall@10"]
+    assert (figure.value, figure.low, figure.high) == (0.5, 0.5, 0.5)
+
+
+def test_costs_are_means_of_what_was_measured(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "x", 0, [1, 2], costs={"train_s": 10.0, "embed_ms_item": None})
+    rows.ranked(tmp_path, "x", 1, [1, 2], costs={"train_s": 20.0, "embed_ms_item": 3.0})
+    assert board_of(tmp_path).arms[0].costs == {"train_s": 15.0, "embed_ms_item": 3.0}
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.2]) == pytest.approx([0.04, 0.09, 0.09, 0.2])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_who_can_be_told_apart_from_the_best(tmp_path: Path) -> None:
+    for seed, shift in ((0, 0), (1, 4)):
+        rows.ranked(tmp_path, "best", seed, hits(150 - shift))
+        rows.ranked(tmp_path, "nearly", seed, [MISS] * 3 + hits(148 - shift, 197))
+        rows.ranked(tmp_path, "worse", seed, hits(60 - shift))
+    rows.ranked(tmp_path, "lucky", 0, hits(110))
+    rows.ranked(tmp_path, "lucky", 1, hits(147))
+    board = board_of(tmp_path)
+    assert {arm.label: arm.verdict for arm in board.arms} == {
+        "best": "best", "nearly": "not separable", "lucky": "seeds overlap", "worse": "separable",
+    }  # fmt: skip
+    gap = board.by_label["worse"].gap
+    assert gap is not None
+    assert gap.value == pytest.approx(-90 / 200)
+    assert gap.low < gap.value < gap.high < 0
+    assert gap.p < gap.corrected < 0.05
+
+
+def test_many_arms_can_still_be_told_apart(tmp_path: Path) -> None:
+    """The correction multiplies p by the number of arms: there must be enough resamples for the smallest to survive."""
+    rows.ranked(tmp_path, "best", 0, hits(200))
+    for n in range(60):
+        rows.ranked(tmp_path, f"arm {n}", 0, hits(n))
+    assert {arm.verdict for arm in board_of(tmp_path).arms[1:]} == {"separable"}
+
+
+def test_less_is_better_for_mean_rank(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "low", 0, [3, 4, 5])
+    rows.ranked(tmp_path, "high", 0, [30, 40, 50])
+    assert [arm.label for arm in board_of(tmp_path, "mean_rank").arms] == ["low", "high"]
+
+
+def test_arms_on_other_queries_are_shown_but_not_compared(tmp_path: Path) -> None:
+    for arm in ("x", "y"):
+        rows.ranked(tmp_path, arm, 0, hits(100))
+    rows.ranked(tmp_path, "partial", 0, [HIT] * 50)
+    board = board_of(tmp_path)
+    assert [arm.label for arm in board.arms] == ["x", "y", "partial"]
+    assert board.by_label["partial"].verdict == "other queries"
+    assert board.by_label["partial"].gap is None
+    assert board.by_label["y"].verdict == "not separable"
+
+
+def test_the_newer_cell_of_an_arm_and_seed_counts(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "x", 0, hits(10))
+    old = rows.ranked(tmp_path, "x", 0, hits(10)).rename(tmp_path / "cells" / "before")
+    os.utime(old / "cell.json", (1, 1))
+    rows.ranked(tmp_path, "x", 0, hits(90))
+    board = board_of(tmp_path)
+    assert [len(arm.rows) for arm in board.arms] == [1]
+    assert board.arms[0].figures["recall@1"].value == pytest.approx(0.45)
+
+
+def test_cells_of_other_data_are_left_out_and_counted(tmp_path: Path) -> None:
+    old = rows.ranked(tmp_path, "old", 0, hits(10), data=rows.DATA | {"items": "other"})
+    os.utime(old / "cell.json", (1, 1))
+    rows.ranked(tmp_path, "new", 0, hits(10))
+    board = board_of(tmp_path)
+    assert [arm.label for arm in board.arms] == ["new"]
+    assert any("1 cells were run on other data" in sentence for sentence in summary(board))
+
+
+def test_states_are_counted(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "x", 0, hits(10))
+    rows.cell(tmp_path, "x", 1, state="failed", reason="loss is nan", metrics=None)
+    rows.cell(tmp_path, "y", 0, state="refused", reason="does not fit")
+    rows.cell(tmp_path, "z", 0, state="running")
+    (tmp_path / "cells" / "begun").mkdir()
+    board = board_of(tmp_path, planned=8)
+    assert board.results.counts == {"done": 1, "failed": 1, "refused": 1, "unfinished": 2}
+    assert "Of 8 cells: 1 done, 1 failed, 1 refused, 2 unfinished, 3 to come." in summary(board)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda c: (c / "cell.json").write_text("{"), "cell.json: not valid JSON"),
+        (lambda c: (c / "cell.json").write_text("[]"), "cell.json: not a JSON object"),
+        (lambda c: (c / "cell.json").write_text('{"format": 1}'), "cell.json: key: Field required"),
+        (lambda c: (c / "cell.json").write_text('{"format": 2}'), "cell.json: format 2, this version reads 1"),
+        (lambda c: (c / "ranks.parquet").unlink(), "done, but without ranks.parquet"),
+        (lambda c: (c / "ranks.parquet").write_bytes(b"PAR1"), "ranks.parquet: no readable ranks"),
+    ],
+)
+def test_a_damaged_cell_is_named(tmp_path: Path, damage: Any, complaint: str) -> None:
+    damage(rows.ranked(tmp_path, "x", 0, hits(3)))
+    with pytest.raises(BadInput) as error:
+        board_of(tmp_path)
+    assert str(tmp_path / "cells") in error.value.message
+    assert complaint in error.value.message
+    assert error.value.hint
+
+
+def test_a_folder_without_results(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no folder cells"):
+        read_results(tmp_path)
+
+
+def test_a_report_of_nothing_finished(tmp_path: Path) -> None:
+    rows.cell(tmp_path, "x", 0, state="failed", reason="disk full")
+    write(tmp_path)
+    assert "No cell is finished yet" in (tmp_path / "results.md").read_text()
+    assert "disk full" in (tmp_path / "results.md").read_text()
+
+
+def test_names_show_what_differs(matrix: Path) -> None:
+    _, found = table(board_of(matrix))
+    names = {row[0] for row in found}
+    assert "smollm2 + clip · notellm2 · tokens 32" in names
+    assert "smollm2 · text_only" in names
+    assert {"tfidf", "concat-linear"} <= names
+    assert not any("qformer" in name for name in names)  # the same in all arms
+
+
+def test_the_summary_follows_from_the_numbers(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        rows.ranked(tmp_path, "joined", seed, hits(150), axes={"llm": "q"}, costs={"embed_ms_item": 20})
+        rows.ranked(tmp_path, "cheap", seed, hits(148), axes={"llm": "q"}, costs={"embed_ms_item": 2})
+    rows.ranked(tmp_path, "linear", 0, hits(160), axes={"baseline": "linear"}, costs={"embed_ms_item": 30})
+    said = " ".join(summary(board_of(tmp_path)))
+    assert "“linear” finds the right item among the first 10 of 1,000 for 80.0 % of 200 queries" in said
+    assert "That is a baseline: the best trained model, “joined”, is 5.0 points behind (" in said
+    assert "Every other arm is separably worse" in said
+    assert "No cheaper arm is within 2 points of the best (30 ms an item)." in said
+    assert summary(board_of(tmp_path)) == summary(board_of(tmp_path))
+
+
+def test_markdown_csv_and_latex(matrix: Path) -> None:
+    board = board_of(matrix)
+    written = {path.name: path.read_text("utf8") for path in write(matrix)}
+    best = board.arms[0]
+    with (matrix / "results.csv").open(newline="") as file:
+        first, *_ = found = list(csv.DictReader(file))
+    assert [row["arm"] for row in found] == [arm.label for arm in board.arms]
+    assert float(first["recall@10"]) == best.figures["recall@10"].value
+    assert float(found[1]["p_holm"]) == board.arms[1].gap.corrected  # type: ignore[union-attr]
+    columns, cells = table(board)
+    assert f"| {' | '.join(columns)} |" in written["results.md"]
+    assert (
+        written["results.md"].count("\n| ") == len(cells) + 1 + 1 + 3
+    )  # two headers, two failed cells and a refused one
+    assert "loss is nan" in written["results.md"]
+    assert written["results.tex"].count(" \\\\\n") == len(cells) + 1
+    assert "\\toprule" in written["results.tex"]
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, HOSTILE, 0, hits(3), axes={"llm": HOSTILE})
+    rows.ranked(tmp_path, "x\ny", 0, hits(2))
+    rows.cell(tmp_path, HOSTILE, 1, state="failed", reason=HOSTILE)
+    written = {path.name: path.read_text("utf8") for path in write(tmp_path)}
+    assert "<script" not in written["results.md"].replace("\\<script", "")
+    body = [line for line in written["results.tex"].splitlines() if line.endswith("\\\\")]
+    assert len(body) == 3
+    assert not any("\\end{tabular}" in line for line in body)
+    assert tex_escaped("50% & a_b\\c") == r"50\% \& a\_b\textbackslash{}c"
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert {row["arm"] for row in csv.DictReader(file)} == {HOSTILE, "x\ny"}
+
+
+def test_it_needs_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    rows.ranked(tmp_path, "x", 0, hits(3))
+    code = "import sys; from pathlib import Path; from n2kit.bench.report import write; write(Path(sys.argv[1])); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
