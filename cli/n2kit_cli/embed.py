@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,13 @@ import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, progress, say
+
+
+class Without(StrEnum):
+    """What a model does not get to read."""
+
+    image = "image"
+    text = "text"
 
 
 def embed(
@@ -19,6 +27,9 @@ def embed(
     visual: Annotated[
         bool, typer.Option("--visual", help="Also write visual_vector, the image's own (micl, notellm2).")
     ] = False,
+    without: Annotated[
+        Without | None, typer.Option("--without", help="Take images or texts away; an item with nothing else keeps it.")
+    ] = None,
     batch_size: options.BatchSize = 32,
     item_format: options.Format = options.ItemFormat.auto,
     renames: options.Map = None,
@@ -40,6 +51,8 @@ def embed(
 
     manifest = read_manifest(bundle)
     catalogue = options.read(items, item_format, renames, lenient)
+    if without is not None:
+        catalogue = catalogue.without(without.value)
     from n2kit.bundle import load
     from n2kit.device import pick_device
     from n2kit.embed import embed as run

@@ -17,6 +17,7 @@ import typer
 from n2kit import __version__
 from n2kit.errors import N2kitError
 from n2kit_cli import (
+    bench,
     build,
     card,
     config,
@@ -82,6 +83,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "recommend": recommend.recommend,
     "eval": evaluate.evaluate,
     "neglect": neglect.neglect,
+    "bench": bench.bench,
     "demo": demo.demo,
     "ls": ls.ls,
     "doctor": doctor.doctor,

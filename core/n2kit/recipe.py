@@ -190,7 +190,7 @@ def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise BadInput(f"--set {pair!r}: expected key=value", "for example --set train.lr=1e-4")
-        flags[key.strip()] = _scalar(value)
+        flags[key.strip()] = scalar(value)
     return flags
 
 
@@ -203,7 +203,8 @@ def given(**flags: Any) -> dict[str, Any]:
     return {k: v for k, v in flags.items() if v is not None}
 
 
-def _scalar(text: str) -> Any:
+def scalar(text: str) -> Any:
+    """A value as YAML reads it, and `1e-4` as the number that YAML 1.1 does not see in it. Raises BadInput."""
     try:
         value = yaml.safe_load(text) if text else None
     except (yaml.YAMLError, ValueError) as error:
@@ -224,7 +225,7 @@ def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     for name, text in sorted(env.items()):
         key = name.removeprefix("N2KIT_").lower().replace("__", ".")
         if name.startswith("N2KIT_") and key.split(".")[0] in Recipe.model_fields:
-            out.append((key, _scalar(text), name))
+            out.append((key, scalar(text), name))
     return out
 
 
@@ -275,7 +276,7 @@ def _leaves(node: yaml.MappingNode, prefix: str, path: Path) -> Iterable[tuple[s
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             what = str(getattr(error, "problem", error)).splitlines()[0]
             raise BadInput(f"{path}:{key_node.start_mark.line + 1}: {key}: {what}", "correct the value") from None
-        value = _scalar(value) if isinstance(value, str) and value_node.style is None else value
+        value = scalar(value) if isinstance(value, str) and value_node.style is None else value
         yield key, value, f"{path}:{key_node.start_mark.line + 1}"
 
 

@@ -1,1 +1,1 @@
-"""The matrix: many combinations trained and evaluated alike, and the report on them."""
+"""The benchmark matrix: many combinations, trained and evaluated on the same data, each cell once; and the report on them."""

@@ -7,9 +7,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from n2kit.errors import BadInput
 
@@ -47,6 +47,14 @@ class Item:
         return cls(**text, topics=_topics(row.get("topics")))
 
 
+def without_image(item: Item) -> Item:
+    return replace(item, image="")
+
+
+def without_text(item: Item) -> Item:
+    return replace(item, title="", topics=(), content="", category="")
+
+
 @dataclass
 class Items:
     """A catalogue in file order; `dropped` from it when reading leniently, `notes` on rows that were repaired."""
@@ -69,6 +77,11 @@ class Items:
 
     def __contains__(self, item_id: object) -> bool:
         return item_id in self.position
+
+    def without(self, what: Literal["image", "text"]) -> Items:
+        """The catalogue with images or texts taken away; an item that has nothing else keeps it."""
+        take = {"image": without_image, "text": without_text}[what]
+        return Items([take(item) if item.image and item.has_text else item for item in self.items])
 
     def digest(self) -> str:
         """A hash of the content: what makes two catalogues the same catalogue."""

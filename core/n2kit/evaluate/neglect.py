@@ -14,7 +14,7 @@ import numpy as np
 
 from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.features import FeatureCache
-from n2kit.data.items import Item, Items
+from n2kit.data.items import Item, Items, without_image, without_text
 from n2kit.data.pairs import Pairs
 from n2kit.device import Precision
 from n2kit.embed import encode
@@ -204,8 +204,8 @@ def sample_curves(
 
 def _ways(shuffled: dict[str, str]) -> dict[str, Alter]:
     return {
-        NO_IMAGE: lambda item: replace(item, image=""),
-        NO_TEXT: lambda item: replace(item, title="", topics=(), content="", category=""),
+        NO_IMAGE: without_image,
+        NO_TEXT: without_text,
         SWAPPED: lambda item: replace(item, image=shuffled[item.id]),
     }
 

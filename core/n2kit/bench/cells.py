@@ -1,0 +1,245 @@
+"""From a matrix to its distinct cells: what a variant does not use multiplies nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+from n2kit.bench import identity
+from n2kit.bench.spec import Arm, Inference, Matrix
+from n2kit.errors import BadInput, Mismatch, Unavailable
+from n2kit.manager import nearest
+from n2kit.plan import Plan, make_plan
+from n2kit.recipe import Recipe, resolve
+from n2kit.variants import SPECS
+
+INFERENCE: dict[Inference, str] = {"both": "", "no-image": "without image", "no-text": "without text"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, trained with one seed, evaluated in one way; or one baseline.
+
+    arm: what it is called without its seed. key: of its result. run_key: of its training, which inference arms share.
+    given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be.
+    """
+
+    arm: str
+    axes: Mapping[str, Any]
+    seed: int
+    key: str
+    run_key: str
+    recipe: Recipe | None = None
+    given: frozenset[str] = frozenset()
+    inference: Inference = "both"
+    trained: bool = True
+    baseline: str | None = None
+    refusal: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One arm before its seeds."""
+
+    flags: Mapping[str, Any]  # axis or dotted key → value
+    changed: Mapping[str, Any] = field(default_factory=dict)  # of them, the settings that are this arm's own
+    name: str = ""
+    inference: Inference = "both"
+    trained: bool = True
+
+
+def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
+    """All cells of a matrix, in its order, each once; those that cannot be carry the reason.
+
+    Args:
+        data: the digests of `n2kit.bench.data.Data`.
+
+    Raises:
+        BadInput: a name, an option or a setting that there is not; nothing to run.
+    """
+    cells: dict[str, Cell] = {}
+    for combination in combinations(matrix):
+        for cell in _cells(combination, matrix, data):
+            cells.setdefault(cell.key, cell)
+    if not cells:
+        raise BadInput("the matrix is empty", "--llm, --vision, --variant …, or --preset quick")
+    return _distinct(list(cells.values()))
+
+
+def combinations(matrix: Matrix) -> Iterator[Combination]:
+    """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal."""
+    for name in matrix.variant:
+        _known_variant(name)
+    plain = not matrix.arms and not matrix.baselines
+    if plain or any(getattr(matrix, axis) for axis in ("variant", "connector", "fusion", "loss")):
+        seen = []
+        for chosen in _product(matrix):
+            flags = _used(chosen) | matrix.settings
+            if flags not in seen:
+                seen.append(flags)
+                yield Combination(flags)
+    for arm in matrix.arms:
+        yield from _of_arm(arm, matrix)
+
+
+def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
+    for backbones in _backbones(matrix):
+        for variant, connector, fusion, loss in itertools.product(
+            _or_none(matrix.variant), _or_none(matrix.connector), _or_none(matrix.fusion), _or_none(matrix.loss)
+        ):
+            rest = {"connector": connector, "fusion": fusion, "loss": loss, "variant": variant}
+            yield backbones | {axis: value for axis, value in rest.items() if value is not None}
+
+
+def _backbones(matrix: Matrix) -> list[dict[str, Any]]:
+    pairs = [
+        {axis: value for axis, value in (("llm", llm), ("vision", vision)) if value is not None}
+        for llm, vision in itertools.product(_or_none(matrix.llm), _or_none(matrix.vision))
+    ]
+    whole = [{"mllm": name} for name in matrix.mllm]
+    return whole if whole and not (matrix.llm or matrix.vision) else pairs + whole
+
+
+def _or_none(values: Sequence[str]) -> list[str | None]:
+    return list(values) or [None]
+
+
+def _of_arm(arm: Arm, matrix: Matrix) -> Iterator[Combination]:
+    if arm.variant is not None:
+        _known_variant(arm.variant)
+    own = {axis: v for axis in ("llm", "vision", "mllm") if (v := getattr(arm, axis)) is not None}
+    rest = {
+        axis: value
+        for axis in ("connector", "fusion", "loss")
+        if (value := getattr(arm, axis) or next(iter(getattr(matrix, axis)), None)) is not None
+    }
+    seen = []
+    for backbones in _backbones(matrix):
+        if "mllm" in own:
+            backbones = {}
+        elif own:
+            backbones = {axis: v for axis, v in backbones.items() if axis != "mllm"}
+        chosen = backbones | own | rest | {"variant": arm.variant or "notellm2"}
+        flags = _used(chosen) | matrix.settings | arm.settings
+        if flags not in seen:
+            seen.append(flags)
+            yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained)
+
+
+def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the axes that the variant makes no use of."""
+    spec = SPECS[chosen.get("variant", Recipe().variant)]
+    whole = "mllm" in chosen
+    there = {
+        "llm": not whole, "vision": not whole and spec.image, "connector": not whole and spec.early,
+        "fusion": spec.late, "mllm": True, "loss": True, "variant": True,
+    }  # fmt: skip
+    return {axis: value for axis, value in chosen.items() if there[axis]}
+
+
+def _known_variant(name: str) -> None:
+    if name not in SPECS:
+        raise BadInput(f"there is no variant {name!r}", nearest(name, SPECS) or f"variants: {', '.join(SPECS)}")
+
+
+def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[Cell]:
+    """A combination with each seed; one without weights of chance or training has one cell."""
+    resolved = resolve(combination.flags)
+    given = frozenset(resolved.origin)
+    try:
+        plan = make_plan(resolved.recipe, given=given)
+    except (Mismatch, Unavailable) as problem:
+        yield from _refused(combination, matrix, resolved.recipe, given, problem)
+        return
+    evaluated = {"ks": matrix.ks, "bootstrap": matrix.bootstrap, "saliency": matrix.saliency}
+    training = identity.of_training(plan, data, trained=combination.trained)
+    figures = identity.of_evaluation(plan, data, combination.inference, evaluated)
+    refusal = None
+    if plan.refusals:
+        refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
+    elif (reason := _pointless(combination, plan)) is not None:
+        refusal = (reason, "leave this arm out")
+    arm, axes = _label(combination, plan), _axes(combination, plan)
+    chance = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
+    for seed in matrix.seeds if chance else matrix.seeds[:1]:
+        recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
+        run_key = identity.digest(training, seed)
+        key = identity.digest(run_key, figures)
+        yield Cell(
+            arm, axes, seed, key, run_key, recipe, given, combination.inference, combination.trained, None, refusal
+        )
+
+
+def _pointless(combination: Combination, plan: Plan) -> str | None:
+    """Why an inference arm is none, or None."""
+    lacking = {"no-image": not plan.variant.image, "no-text": not plan.variant.text}
+    if lacking.get(combination.inference):
+        return f"variant {plan.recipe.variant} reads no {combination.inference.removeprefix('no-')} in any case"
+    if combination.inference == "no-text" and not plan.variant.early and not plan.variant.late:
+        return f"variant {plan.recipe.variant} reads nothing but text"
+    if combination.inference == "no-image" and not plan.variant.text:
+        return f"variant {plan.recipe.variant} reads nothing but images"
+    return None
+
+
+def _refused(
+    combination: Combination, matrix: Matrix, recipe: Recipe, given: frozenset[str], problem: Mismatch | Unavailable
+) -> Iterator[Cell]:
+    """Cells whose parts cannot even be looked at."""
+    flags = combination.flags
+    pieces = [_short(str(flags[axis])) for axis in ("mllm", "llm", "vision", "connector", "fusion") if axis in flags]
+    arm = _named("+".join([*pieces, recipe.variant]), combination)
+    axes = {axis: flags.get(axis) for axis in ("llm", "vision", "mllm", "connector", "fusion")}
+    axes |= {"loss": recipe.loss.name, "variant": recipe.variant, "baseline": None}
+    axes |= {"inference": combination.inference, "trained": combination.trained, "setting": dict(combination.changed)}
+    for seed in matrix.seeds:
+        run_key = identity.digest(identity.CELL_VERSION, dict(flags), combination.trained, seed)
+        key = identity.digest(run_key, combination.inference)
+        refusal = (problem.message, problem.hint or "")
+        yield Cell(arm, axes, seed, key, run_key, recipe, given, combination.inference, refusal=refusal)
+
+
+def _label(combination: Combination, plan: Plan) -> str:
+    kinds = [k for k in ("mllm", "llm", "vision", "connector", "fusion") if k in plan.components]
+    pieces = [_short(plan.components[kind].reference) for kind in kinds]
+    if (loss := plan.components["loss"].reference) != Recipe().loss.name:
+        pieces.append(loss)
+    return _named("+".join([*pieces, plan.recipe.variant]), combination)
+
+
+def _named(label: str, combination: Combination) -> str:
+    return f"{label} ({combination.name})" if combination.name else label
+
+
+def _short(reference: str) -> str:
+    """What a backbone is called in a label: of a source, its last piece."""
+    for scheme in ("file:", "hf:", "pkg:"):
+        if scheme in reference:
+            return PurePath(reference.partition(scheme)[2].partition("@")[0]).name
+    return reference
+
+
+def _axes(combination: Combination, plan: Plan) -> dict[str, Any]:
+    chosen = {kind: component.reference for kind, component in plan.components.items()}
+    axes: dict[str, Any] = {axis: chosen.get(axis) for axis in ("llm", "vision", "mllm", "connector", "fusion")}
+    return axes | {
+        "loss": chosen["loss"], "variant": plan.recipe.variant, "baseline": None, "inference": combination.inference,
+        "trained": combination.trained, "setting": dict(combination.changed),
+    }  # fmt: skip
+
+
+def _distinct(cells: Sequence[Cell]) -> list[Cell]:
+    """Where two arms are called alike, their backbones' full names instead."""
+    arms: dict[str, set[str]] = {}
+    for cell in cells:
+        arms.setdefault(cell.arm, set()).add(str(dict(cell.axes)))
+    return [replace(cell, arm=_in_full(cell)) if len(arms[cell.arm]) > 1 else cell for cell in cells]
+
+
+def _in_full(cell: Cell) -> str:
+    _, bracket, name = cell.arm.partition(" (")
+    pieces = [cell.axes[axis] for axis in ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")]
+    return "+".join(filter(None, pieces)) + bracket + name

@@ -1,0 +1,61 @@
+"""The commands that do a cell again without the bench."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from n2kit.bench.cells import Cell
+from n2kit.bench.spec import Inference, Matrix
+from n2kit.recipe import CHOICES, Recipe
+
+TAKEN: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
+
+
+def commands(cell: Cell, matrix: Matrix) -> str:
+    """build; train; embed; eval: with every setting that is not a default, wherever it came from."""
+    if cell.recipe is None:
+        return ""
+    start, run, vectors = f"models/{cell.key}", f"runs/{cell.key}", f"{cell.key}.parquet"
+    items = ["--items", str(matrix.items)] + (["--images", str(matrix.images)] if matrix.images else [])
+    items += ["--format", matrix.format] if matrix.format != "auto" else []
+    items += [part for key, column in matrix.map.items() for part in ("--map", f"{key}={column}")]
+    lenient = ["--lenient"] if matrix.lenient else []
+    bad = ["--on-bad-image", matrix.on_bad_image] if matrix.on_bad_image != "error" else []
+    lines = [["n2kit", "build", *_chosen(cell), "-o", start]]
+    if cell.trained:
+        val = ["--val-pairs", str(matrix.val_pairs)] if matrix.val_pairs else []
+        lines.append(["n2kit", "train", start, *items, "--pairs", str(matrix.pairs), *val, *lenient, *bad, "-o", run])
+    bundle = f"{run}/bundle" if cell.trained else start
+    without = ["--without", TAKEN[cell.inference]] if cell.inference != "both" else []
+    precision = ["--precision", cell.recipe.train.precision]
+    lines.append(["n2kit", "embed", bundle, *items, *without, *lenient, *bad, *precision, "-o", vectors])
+    pool = ["--pool", str(matrix.pool)] if matrix.pool else []
+    ks = ["--k", ",".join(map(str, matrix.ks))]
+    lines.append(
+        ["n2kit", "eval", "--vectors", vectors, "--pairs", str(matrix.test_pairs), *pool, *ks, *lenient,
+         "--bootstrap", str(matrix.bootstrap)]
+    )  # fmt: skip
+    return "; ".join(map(shlex.join, lines))
+
+
+def _chosen(cell: Cell) -> Iterator[str]:
+    """The recipe as flags of n2kit build."""
+    assert cell.recipe is not None
+    axes, recipe, default = cell.axes, cell.recipe.model_dump(), Recipe().model_dump()
+    for axis in ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant"):
+        if axes.get(axis):
+            yield from (f"--{axis}", axes[axis])
+    for section, values in recipe.items():
+        if section == "variant" or (section in CHOICES and not axes.get(section)):
+            continue
+        if not isinstance(values, Mapping):
+            if values != default[section]:
+                yield from ("--set", f"{section}={json.dumps(values)}")
+            continue
+        base = default[section] or {}
+        for key, value in values.items():
+            if key != "name" and value != base.get(key):
+                yield from ("--set", f"{section}.{key}={json.dumps(value)}")

@@ -1,0 +1,107 @@
+"""What a cell's result depends on, as data without paths: the same cell has the same key wherever it is run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from n2kit.plan import Plan
+from n2kit.registry import Component
+from n2kit.templates import load_template
+from n2kit.weights import Weights
+
+CELL_VERSION = 1  # raised by whoever changes what a cell computes
+# Settings of a training that change no result of a cell.
+UNSEEN = {"seed", "log_steps", "save_steps", "eval_steps", "feature_cache_gb"}
+
+
+def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[str, Any]:
+    """All that decides a model's weights, but for the seed: its parts, how they are tuned, the data that it sees."""
+    recipe = plan.recipe
+    parts = {kind: _part(component) for kind, component in plan.components.items()}
+    facts: dict[str, Any] = {
+        "version": CELL_VERSION,
+        "versions": versions(plan),
+        "variant": recipe.variant,
+        "parts": parts,
+        "head": recipe.head.model_dump(),
+        "prompt": recipe.prompt.model_dump(exclude={"template"}) | asdict(load_template(recipe.prompt.template)),
+        "trained": trained,
+        "precision": recipe.train.precision,
+    }
+    if not trained:
+        return facts
+    used = {"llm": True, "vision": plan.vision is not None, "connector": plan.connector is not None}
+    schedule = recipe.train.model_dump(mode="json", exclude=UNSEEN)
+    if recipe.train.max_steps is not None:
+        del schedule["epochs"]
+    seen = ["items", "pairs", "val_pairs", "on_bad_image"] + ["images"] * (plan.vision is not None)
+    return facts | {
+        "tune": {kind: getattr(recipe, kind).tune for kind, there in used.items() if there},
+        "train": schedule,
+        "data": {name: data[name] for name in seen},
+    }
+
+
+def of_evaluation(plan: Plan, data: Mapping[str, Any], inference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell's figures depend on beside its model."""
+    seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * (plan.vision is not None)
+    return {"inference": inference, "data": {name: data[name] for name in seen}} | dict(settings)
+
+
+def digest(*facts: Any) -> str:
+    """Twelve hex digits of a hash."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def versions(plan: Plan) -> dict[str, str]:
+    """The packages that a cell's numbers come out of."""
+    names = {"n2kit", "torch", "transformers", *(c.owned.distribution for c in plan.components.values())}
+    return {name: installed(name) for name in sorted(names)}
+
+
+def installed(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _part(component: Component) -> dict[str, Any]:
+    spec = component.owned.spec
+    return {
+        "component": f"{component.owned.distribution}/{spec.name}",
+        "version": component.owned.version,
+        "options": component.config().model_dump(mode="json"),
+        "weights": weights_id(component.weights),
+    }
+
+
+def weights_id(weights: Weights) -> str:
+    """A source without its path: a local folder goes by its content, a package by its version."""
+    if weights.scheme == "file":
+        where = weights.locate()
+        assert where is not None
+        return f"sha256:{_content(where)}"
+    if weights.scheme == "pkg":
+        name, _, inner = weights.location.partition("/")
+        return f"pkg:{name}=={installed(name)}/{inner}"
+    return str(weights)
+
+
+def _content(where: Path) -> str:
+    files = sorted(p for p in where.rglob("*") if p.is_file()) if where.is_dir() else [where]
+    facts = [(f.relative_to(where).as_posix() if f != where else "", f) for f in files]
+    return digest([(name, _sha256(f, f.stat().st_size, f.stat().st_mtime_ns)) for name, f in facts])
+
+
+@functools.cache
+def _sha256(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,207 @@
+"""One training of the matrix and the cells that share it: plan, build, train, embed, evaluate, write."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from n2kit import bundle as bundles
+from n2kit.assemble import from_plan
+from n2kit.bench import identity
+from n2kit.bench.cells import Cell
+from n2kit.bench.commands import TAKEN, commands
+from n2kit.bench.data import Data
+from n2kit.bench.spec import Matrix
+from n2kit.bench.store import Store
+from n2kit.device import pick_device
+from n2kit.embed import embed, encode
+from n2kit.errors import Failed, N2kitError
+from n2kit.evaluate import Report, buckets, evaluate
+from n2kit.evaluate.export import write_ranks
+from n2kit.plan import make_plan
+from n2kit.train import RunResult, train
+from n2kit.train.run import CHECKPOINTS, RESULT
+
+if TYPE_CHECKING:
+    from n2kit.model import Model
+
+TIMED = 32  # items whose embedding is timed, from their files to their vectors
+Say = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share."""
+
+    matrix: Matrix
+    data: Data
+    store: Store
+    device: str | None = None
+    keep_bundles: bool = False
+
+
+@dataclass
+class Trained:
+    """A model to evaluate, and what it cost."""
+
+    model: Model
+    fingerprint: str
+    costs: dict[str, float | int | None]
+
+
+def run_together(bench: Bench, cells: Sequence[Cell], say: Say) -> None:
+    """Run cells that share a training, and write the row of each; what fails is written as failed.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
+    """
+    start = bench.store.start_of(cells[0].run_key)
+    try:
+        trained = _trained(bench, cells[0], start, say)
+    except Exception as problem:
+        for cell in cells:
+            bench.store.write(_row(bench, cell) | failure(problem))
+        return
+    for cell in cells:
+        try:
+            row = _evaluated(bench, cell, trained, say)
+        except Exception as problem:
+            row = _row(bench, cell) | failure(problem)
+        bench.store.write(row)
+    if not bench.keep_bundles:
+        bench.store.drop_weights(cells[0].run_key)
+
+
+def failure(problem: Exception) -> dict[str, Any]:
+    """The state of a cell that an error has ended."""
+    if isinstance(problem, N2kitError):
+        return {"state": "failed", "reason": problem.message, "hint": problem.hint or ""}
+    reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    return {"state": "failed", "reason": reason, "hint": "if this is n2kit's fault, please report it"}
+
+
+def _trained(bench: Bench, cell: Cell, start: Path, say: Say) -> Trained:
+    assert cell.recipe is not None
+    if not cell.trained:
+        say({"event": "phase", "phase": "build"})
+        model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
+        return Trained(model, f"untrained-{cell.run_key}", _size(model) | {"trained_parameters": 0})
+    folder, data = bench.store.run_of(cell.run_key), bench.data
+    if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
+        shutil.rmtree(folder)  # its weights were not kept
+    if not (start / bundles.MANIFEST).is_file() and not (folder / RESULT).is_file():
+        say({"event": "phase", "phase": "build"})
+        bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True)
+    say({"event": "phase", "phase": "train"})
+    before = time.process_time()
+    result = train(
+        start, data.items, data.pairs, cell.recipe, folder, images=data.images, val_pairs=data.val_pairs,
+        on_bad_image=data.on_bad_image, device=bench.device, report=say,
+    )  # fmt: skip
+    if result.interrupted:
+        raise KeyboardInterrupt
+    costs = bench.store.training_costs(cell.run_key, lambda: _training(result, time.process_time() - before))
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(start, ignore_errors=True)
+    model = bundles.load(folder / "bundle").to(pick_device(bench.device))
+    return Trained(model, result.fingerprint, costs | _size(model))
+
+
+def _training(result: RunResult, cpu: float) -> dict[str, Any]:
+    """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps."""
+    here = result.steps - (result.resumed_from or 0)
+    scale = result.steps / here if here else None
+    took = {"train_s": result.seconds, "train_cpu_s": cpu}
+    costs = {name: None if scale is None else round(value * scale, 2) for name, value in took.items()}
+    return costs | {"steps": result.steps, "peak_memory_mb": _peak()}
+
+
+def _size(model: Model) -> dict[str, Any]:
+    weights = list(model.parameters())
+    trained = sum(p.numel() for p in weights if p.requires_grad)
+    return {"parameters": sum(p.numel() for p in weights), "trained_parameters": trained}
+
+
+def _evaluated(bench: Bench, cell: Cell, trained: Trained, say: Say) -> dict[str, Any]:
+    """Embed, evaluate, and write ranks and vectors."""
+    data, model = bench.data, trained.model
+    assert cell.recipe is not None
+    folder = bench.store.folder_of(cell.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    items = data.wanted if cell.inference == "both" else data.wanted.without(TAKEN[cell.inference])
+    precision = cell.recipe.train.precision
+    begun = time.perf_counter()
+    stored = embed(
+        model, trained.fingerprint, items, folder / "vectors.parquet", images=data.images, force=True,
+        on_bad_image=data.on_bad_image, precision=precision,
+        progress=lambda done, total: say({"event": "embed", "done": done, "total": total}),
+    )  # fmt: skip
+    embedded = time.perf_counter() - begun
+    timed = [item for item in items if item.id not in stored.skipped][:TIMED]
+    encode(model, timed[:2], images=data.images, on_bad_image=data.on_bad_image, precision=precision)
+    begun = time.perf_counter()
+    encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)
+    pace = 1000 * (time.perf_counter() - begun) / len(timed)
+    costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
+    return _row(bench, cell) | scored(bench, cell, stored.ids, stored.vectors) | {"state": "done", "costs": costs}
+
+
+def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, Any]:
+    """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
+
+    Raises:
+        Failed: no test pair is left of whose items both have a vector.
+    """
+    matrix, data, have = bench.matrix, bench.data, set(ids)
+    kept = [pair for pair in data.test_pairs if have.issuperset(pair)]
+    if not kept:
+        raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
+    pool = None if data.pool is None else have.intersection(data.pool)
+    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool)
+    write_ranks(report, bench.store.folder_of(cell.key) / "ranks.parquet")
+    figures = report.figures(resamples=matrix.bootstrap)
+    return {
+        "metrics": {name: asdict(figure) for name, figure in figures.items()},
+        "buckets": _buckets(report, bench),
+        "queries": report.queries,
+        "pool": report.pool,
+        "pairs_left_out": len(data.test_pairs) - len(kept),
+    }
+
+
+def _buckets(report: Report, bench: Bench) -> list[dict[str, Any]]:
+    found = []
+    for bucket in buckets(report.pairs, bench.data.items, bench.data.pairs):
+        figures = report.figures(bucket.rows, resamples=bench.matrix.bootstrap)
+        counts = {"pairs": len(bucket.rows), "queries": len(set(report.owner[bucket.rows].tolist()))}
+        metrics = {name: asdict(figure) for name, figure in figures.items()}
+        found.append({"name": bucket.name, "rule": bucket.rule} | counts | {"metrics": metrics})
+    return found
+
+
+def _row(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """A row without results."""
+    return bench.store.row(cell) | {
+        "data": bench.data.digests,
+        "versions": {"python": platform.python_version()}
+        | {name: identity.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
+        "device": str(pick_device(bench.device)),
+        "command": commands(cell, bench.matrix),
+    }
+
+
+def _peak() -> float:
+    """The most memory that this process has had, in MB."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

@@ -1,0 +1,116 @@
+"""The output folder of a matrix: its files are its state.
+
+matrix.yaml  env.json  results.jsonl
+cells/KEY/{cell.json, ranks.parquet, vectors.parquet}     cell.json is written last
+runs/RUN_KEY/                                             a run folder of n2kit train
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2kit.bench.cells import Cell
+from n2kit.errors import BadInput
+from n2kit.files import read_json, write_json
+
+FORMAT = 1
+MATRIX, RESULTS, ROW, COSTS = "matrix.yaml", "results.jsonl", "cell.json", "costs.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a matrix's files are, and what they say."""
+
+    root: Path
+
+    def claim(self, data: dict[str, str | None]) -> None:
+        """Make the folder this data's, or find that it is.
+
+        Raises:
+            BadInput: it is another program's, or holds cells of other data: one report must not mix them.
+        """
+        mark = self.root / "data.json"
+        if mark.is_file():
+            there = read_json(mark)
+            if there != data:
+                differs = ", ".join(k for k in data if there.get(k) != data[k])
+                raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
+            return
+        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise BadInput(f"{self.root} exists, and n2kit bench did not make it", "give another -o")
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_json(mark, data)
+
+    def folder_of(self, key: str) -> Path:
+        return self.root / "cells" / key
+
+    def run_of(self, run_key: str) -> Path:
+        return self.root / "runs" / run_key
+
+    def start_of(self, run_key: str) -> Path:
+        """The untrained bundle that a training starts at."""
+        return self.root / "runs" / f".start-{run_key}"
+
+    def drop_weights(self, run_key: str) -> None:
+        """What a cell needs no more and takes a disk's room."""
+        shutil.rmtree(self.run_of(run_key) / "bundle", ignore_errors=True)
+
+    def training_costs(self, run_key: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The costs of a training as they were written when it ended; else those measured now."""
+        file = self.run_of(run_key) / COSTS
+        if not file.is_file():
+            write_json(file, measured())
+        return read_json(file)
+
+    def read(self, cell: Cell) -> dict[str, Any] | None:
+        """The row of a cell that has one; None for one that is to be run."""
+        file = self.folder_of(cell.key) / ROW
+        if not file.is_file():
+            return None
+        row = read_json(file)
+        # What an arm is called may change without its result: the row goes by the matrix that is run now.
+        return row | {"arm": cell.arm, "axes": dict(cell.axes)} if row.get("format") == FORMAT else None
+
+    def write(self, row: dict[str, Any]) -> None:
+        folder = self.folder_of(row["key"])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / ROW, row)
+
+    def row(self, cell: Cell) -> dict[str, Any]:
+        """What is known of a cell before it is run."""
+        refused = (
+            {} if cell.refusal is None else {"state": "refused", "reason": cell.refusal[0], "hint": cell.refusal[1]}
+        )
+        return {
+            "format": FORMAT,
+            "key": cell.key,
+            "run_key": cell.run_key,
+            "arm": cell.arm,
+            "seed": cell.seed,
+            "axes": dict(cell.axes),
+            "state": "open",
+            "reason": "",
+            "hint": "",
+            "metrics": {},
+            "buckets": [],
+            "costs": {},
+            "saliency": None,
+            "files": {
+                "ranks": f"cells/{cell.key}/ranks.parquet",
+                "vectors": f"cells/{cell.key}/vectors.parquet",
+                "run": f"runs/{cell.run_key}" if cell.trained and cell.baseline is None else None,
+            },
+        } | refused
+
+    def collect(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+        """The rows of all cells that have one, written to results.jsonl in the order of the matrix."""
+        rows = [row for cell in cells if (row := self.read(cell)) is not None]
+        aside = self.root / f".{RESULTS}.tmp"
+        aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf8")
+        aside.replace(self.root / RESULTS)
+        return rows
