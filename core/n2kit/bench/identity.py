@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from n2kit.component import Component
 from n2kit.plan import Plan
-from n2kit.registry import Component
 from n2kit.templates import load_template
 from n2kit.weights import Weights
 
