@@ -47,6 +47,9 @@ def bench(
     on_bad_image: Annotated[
         options.OnBadImage | None, typer.Option("--on-bad-image", help="What to do with an image that cannot be read.")
     ] = None,
+    saliency: Annotated[
+        int | None, typer.Option(min=0, help="Items whose attention is followed in every arm that has it; 0 for none.")
+    ] = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -71,7 +74,7 @@ def bench(
     flags = given(
         llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant, seeds=seeds,
         items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images,
-        lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, map=columns or None,
+        lenient=lenient, saliency=saliency, on_bad_image=on_bad_image and on_bad_image.value, map=columns or None,
         format=item_format and item_format.value,
     )  # fmt: skip
     steps = {"train.max_steps": max_steps} if max_steps else {}

@@ -25,6 +25,7 @@ from n2kit.embed import embed, encode
 from n2kit.errors import Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
+from n2kit.evaluate.neglect import Reading, sample_curves
 from n2kit.plan import make_plan
 from n2kit.train import RunResult, train
 from n2kit.train.run import CHECKPOINTS, RESULT
@@ -150,7 +151,24 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained, say: Say) -> dict[str
     encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     pace = 1000 * (time.perf_counter() - begun) / len(timed)
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
-    return _row(bench, cell) | scored(bench, cell, stored.ids, stored.vectors) | {"state": "done", "costs": costs}
+    found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model, say)
+    return _row(bench, cell) | found | {"state": "done", "costs": costs}
+
+
+def _saliency(bench: Bench, cell: Cell, model: Model, say: Say) -> dict[str, Any]:
+    """S_v, S_t and S_o by layer over pairs of items that have both modalities, or why there are none; nothing if not asked for."""
+    data, sample = bench.data, bench.matrix.saliency
+    if not sample or cell.inference != "both":
+        return {}
+    say({"event": "phase", "phase": "saliency"})
+    whole = {item.id for item in data.items if item.image and item.has_text}
+    kept = [pair for pair in data.test_pairs if whole.issuperset(pair)]
+    reading = Reading(data.images, on_bad_image=data.on_bad_image)
+    curves, reason = sample_curves(model, data.items, kept, data.test_pairs, reading, sample, bench.matrix.bootstrap, 0)
+    if curves is None:
+        return {"saliency": None, "no_saliency": reason}
+    bounds = {"low": curves.low.tolist(), "high": curves.high.tolist(), "share": curves.shares.tolist()}
+    return {"saliency": {"layers": curves.mean.tolist(), "items": curves.items} | bounds}
 
 
 def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, Any]:
