@@ -99,6 +99,7 @@ def cosent(in_batch: bool, grades: list[float]) -> Callable[..., torch.Tensor]:
 GRADES = [0.9, 0.1, 0.5, 0.5]
 CASES: dict[str, tuple[str, dict[str, Any], Callable[..., torch.Tensor]]] = {
     "notellm2": ("notellm2", {}, infonce("one_tower")),
+    "notellm": ("notellm", {"generation_weight": 0.5}, lambda x, *a: (infonce("one_tower")(x, *a) + 0.5 * 7) / 1.5),
     "infonce": ("infonce", {}, infonce("symmetric")),
     "infonce one_direction": ("infonce", {"form": "one_direction"}, infonce("one_direction")),
     "infonce one_tower": ("infonce", {"form": "one_tower"}, infonce("one_tower")),
@@ -121,7 +122,7 @@ def x() -> torch.Tensor:
 
 
 def facts(of: Any) -> dict[str, torch.Tensor]:
-    known = {"grades": torch.tensor(GRADES), "log_q": torch.linspace(-5, -1, 2 * B)}
+    known = {"grades": torch.tensor(GRADES), "log_q": torch.linspace(-5, -1, 2 * B), "generation": torch.tensor(7.0)}
     return {name: known[name] for name in of.wants}
 
 

@@ -22,6 +22,7 @@ MODEL_CASES = [
     "notellm2",
     "notellm2_no_reduction",
 ]
+GENERATION_CASES = ["notellm_v1"]
 SALIENCY_CASES = ["saliency_basic", "saliency_notellm2"]
 
 
@@ -30,7 +31,7 @@ def results() -> dict[str, reference.Result]:
     return {r.name: r for r in reference.check(GOLDEN)}
 
 
-@pytest.mark.parametrize("name", [*MODEL_CASES, *SALIENCY_CASES, "recall"])
+@pytest.mark.parametrize("name", [*MODEL_CASES, *GENERATION_CASES, *SALIENCY_CASES, "recall"])
 def test_case_passes(results: dict[str, reference.Result], name: str) -> None:
     result = results[name]
     assert result.status == "passed", result.line()
@@ -39,14 +40,20 @@ def test_case_passes(results: dict[str, reference.Result], name: str) -> None:
 
 
 def test_everything_in_the_files_is_compared(results: dict[str, reference.Result]) -> None:
-    for name in [*MODEL_CASES, *SALIENCY_CASES]:
+    for name in [*MODEL_CASES, *GENERATION_CASES, *SALIENCY_CASES]:
         data = load_file(GOLDEN / f"{name}.safetensors")
         stated = {k for k in data if k.startswith(("output.", "grad."))}
         assert stated <= set(results[name].differences)
 
 
-def test_rooms_that_are_not_built_are_not_passed(results: dict[str, reference.Result]) -> None:
-    assert results["notellm_v1"].status == "not yet"
+@pytest.mark.parametrize("key", ["grad.lm_head.weight", "param.lm_head.weight", "grad.model.embed_tokens.weight"])
+def test_a_wrong_answer_fails(tmp_path: Path, key: str) -> None:
+    (tmp_path / "cases.json").write_text(json.dumps(_one_case(tmp_path, "notellm_v1")))
+    file = tmp_path / "notellm_v1.safetensors"
+    data = load_file(file)
+    data[key][27] += data[key].abs().max() * 1e-2  # a token of an answer
+    save_file(data, file)
+    assert reference.main([str(tmp_path)]) == 1
 
 
 def test_a_wrong_curve_fails(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from n2kit.train.gradcache import encode_in_chunks
 from n2kit.train.pairs import PairCollator, barren
 from n2kit.train.ranks import lefts_first
 from n2kit.train.step import TrainStep
+from steps import alone, assert_same, gradients, together, weights
 
 LONG = " and so on" * 6
 
@@ -58,25 +59,6 @@ def model_of(tiny_bundle: Path) -> Model:
 
 def batch_of(model: Model, items: Items, images: Path, pairs: Pairs = PAIRS) -> dict[str, Any]:
     return PairCollator(items, pairs, Reader(model.prompter, model.vision, images))(list(pairs))
-
-
-def gradients(step: TrainStep, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and the gradient of every parameter that gets one."""
-    step.zero_grad()
-    wanted = {"exclude", "places", *step.model.loss.wants} & inputs.keys()
-    out = step(inputs["batch"], **{name: inputs[name] for name in wanted})
-    out["loss"].backward()
-    found = {name: p.grad.clone() for name, p in step.named_parameters() if p.grad is not None}
-    return out["loss"].detach(), found
-
-
-def assert_same(
-    one: tuple[Tensor, dict[str, Tensor]], two: tuple[Tensor, dict[str, Tensor]], off: float = 1e-5
-) -> None:
-    assert abs(one[0] - two[0]) < off
-    assert one[1].keys() == two[1].keys()
-    worst = max((one[1][k] - two[1][k]).abs().max() / one[1][k].abs().max().clamp_min(1) for k in one[1])
-    assert worst < off
 
 
 # --- GradCache -------------------------------------------------------------------------------------------------------
@@ -276,13 +258,6 @@ def run(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> Any:
     return call
 
 
-def weights(folder: str | Path) -> dict[str, Tensor]:
-    root = Path(folder)
-    return {
-        f"{f.relative_to(root)}:{k}": v for f in sorted(root.rglob("*.safetensors")) for k, v in load_file(f).items()
-    }
-
-
 def test_the_second_epoch_and_the_second_run_look_at_no_picture(
     run: Any, count: Count, workspace: Path, tmp_path: Path
 ) -> None:
@@ -437,10 +412,6 @@ print(len(cache.kept))
     assert not [name for name in files if name.endswith(".tmp")]
 
 
-def alone(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "N2KIT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
 # --- steps that teach nothing, or too much ---------------------------------------------------------------------------
 
 
@@ -502,12 +473,6 @@ def test_a_run_in_chunks_says_so_and_ends_where_the_plain_one_does(run: Any) -> 
 
 def test_rows_of_all_processes_stand_lefts_first() -> None:
     assert lefts_first([4, 2, 4]).tolist() == [0, 1, 4, 6, 7, 2, 3, 5, 8, 9]
-
-
-def together(processes: int, arguments: list[str | Path], environment: dict[str, str]) -> Any:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, "-m", "n2kit_cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
 
 @pytest.mark.slow

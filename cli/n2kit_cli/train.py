@@ -117,7 +117,7 @@ def _refuse(recipe: Recipe, device: str | None) -> None:
 
 def _reporter(bar: Any) -> Any:
     """Turn log events into progress: a line for every recall, a bar for the rest."""
-    terms = ("loss", "multimodal", "visual", "temperature")
+    terms = ("loss", "multimodal", "visual", "generation", "temperature")
 
     def report(entry: dict[str, Any]) -> None:
         kind = entry["event"]

@@ -56,7 +56,7 @@ def from_plan(plan: Plan) -> Model:
     if "mllm" in chosen:
         parts = _taken_apart(plan)
     else:
-        llm: LLM = _backbone(chosen["llm"])
+        llm: LLM = _backbone(chosen["llm"], head=plan.generates)
         vision: VisionEncoder | None = _backbone(chosen["vision"]) if "vision" in chosen else None
         parts = Parts(llm, loss_of(chosen["loss"]), vision)
         if vision is not None and "connector" in chosen:
@@ -88,10 +88,10 @@ def join(plan: Plan, parts: Parts) -> Model:
     return model
 
 
-def _backbone(component: Component) -> Any:
+def _backbone(component: Component, *, head: bool = False) -> Any:
     made, where = component.cls(), component.weights.locate()
     with component.blamed():
-        part = made.create(Origin(component.config(), where))
+        part = made.create(Origin(component.config(), where, head))
     check_card(component.reference, component.declared, part.card)
     return part
 

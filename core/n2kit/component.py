@@ -43,6 +43,11 @@ class Component:
                 f"{self.kind} {self.reference}: {what}", f"n2kit ls {self.kind} --json lists options"
             ) from None
 
+    def can(self, capability: str) -> bool:
+        """Whether its spec declares a capability; one around another component (`config().inner()`) can what that one can."""
+        inner = getattr(self.config(), "inner", None)
+        return capability in self.owned.spec.capabilities or (callable(inner) and inner().can(capability))
+
     def load(self, target: str) -> Any:
         return load_target(target, owner=self.owned.distribution)
 

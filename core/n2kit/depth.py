@@ -62,7 +62,7 @@ def used(part: Part, modules: dict[str, nn.Module]) -> list[str]:
 
 
 def behind_blocks(part: Part) -> list[nn.Parameter]:
-    """Weights that work on what the last block gives: a final norm, a pooling head.
+    """Weights that work on what the last block gives: a final norm, a pooling head, an output head.
 
     They are those that still get a gradient when it is cut off behind each block (of some towers, several blocks are read).
     """
@@ -76,7 +76,9 @@ def behind_blocks(part: Part) -> list[nn.Parameter]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [parameter for parameter, gradient in zip(every, got, strict=True) if gradient is not None]
+    head = getattr(part, "lm_head", None)  # of a language model that was asked for it; no state shows it
+    last = set() if head is None else {id(p) for p in head.parameters()}
+    return [p for p, gradient in zip(every, got, strict=True) if gradient is not None or id(p) in last]
 
 
 def depths(part: Part) -> dict[int, int]:

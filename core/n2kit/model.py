@@ -37,6 +37,7 @@ class Output:
     views: name → vectors [B, D] before the L2 norm: `multimodal`, and `visual` under mICL.
     present: name → [B] bool, for views that not every item has.
     states [B, T, Dh]; visual_tokens [I, Q, De] and late [I, Dh] where the variant computes them, else None.
+    answers [B, 2] where answers stand in the rows: each one's −log p, summed over its tokens, and how many these are.
     """
 
     views: dict[str, Tensor]
@@ -44,6 +45,7 @@ class Output:
     states: Tensor
     visual_tokens: Tensor | None = None
     late: Tensor | None = None
+    answers: Tensor | None = None
 
 
 class Words(nn.Module):
@@ -132,7 +134,7 @@ class Model(nn.Module):
         if seen is not None and self.connector is not None and bool(batch.in_prompt.any()):
             tokens = self.gain * self.connector(seen.tokens, seen.mask)
             x = x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype))
-        states = self.read(x, batch.final, batch.ids == IMG)
+        states = self.read(x, batch.last, batch.ids == IMG)
         every = torch.arange(len(states), device=states.device)
         words = {"multimodal": states[every, batch.final].to(self.gain.dtype)}
         present = {}
@@ -143,7 +145,16 @@ class Model(nn.Module):
         if seen is not None and self.fusion is not None:
             late = self.fusion.project(seen.pooled) if seen.pooled is not None else None
             words = {name: self._fuse(word, seen, batch.rows) for name, word in words.items()}
-        return Output({name: self.head(w) for name, w in words.items()}, present, states, tokens, late)
+        answers = None if batch.answers is None else self._answers(states, batch.ids, batch.last, batch.answers)
+        return Output({name: self.head(w) for name, w in words.items()}, present, states, tokens, late, answers)
+
+    def _answers(self, states: Tensor, ids: Tensor, last: Tensor, counts: Tensor) -> Tensor:
+        """−log p of each answer, summed over its tokens, and their number, [B, 2]; logits are computed at these tokens alone."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        rows, at = ((places <= last[:, None]) & (places > (last - counts)[:, None])).nonzero(as_tuple=True)
+        scores = self.llm.logits(states[rows, at - 1]).float()
+        costs = nn.functional.cross_entropy(scores, ids[rows, at], reduction="none")
+        return torch.stack([costs.new_zeros(len(ids)).index_add(0, rows, costs), counts.to(costs.dtype)], 1)
 
     def read(self, x: Tensor, final: Tensor, image: Tensor) -> Tensor:
         """x [B, T, De] → the LLM's states [B, T, Dh]; those behind an item's `final` position [B] are not computed on a CPU.

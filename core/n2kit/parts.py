@@ -17,6 +17,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from n2kit.cards import CARDS, LLMCard, VisionCard
+from n2kit.errors import Mismatch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,10 +30,14 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a backbone is created from: its options, and its weights' place (None: random)."""
+    """What a backbone is created from: its options, and its weights' place (None: random).
+
+    `head`: a language model is to keep its output head, for `LLM.logits`; asked only of one that declares the capability.
+    """
 
     config: Any  # the component's pydantic model
     path: Path | None = None
+    head: bool = False
 
 
 class VisionOut(NamedTuple):
@@ -122,7 +127,9 @@ class VisionEncoder(Part):
 
 
 class LLM(Part):
-    """A language model that reads embeddings and gives its final-norm states. Inputs are right padded; no LM head.
+    """A language model that reads embeddings and gives its final-norm states. Inputs are right padded.
+
+    Its output head stays behind, unless the capability `logits` is declared and `Origin.head` asks for it.
 
     wants: keyword facts that `forward` takes besides x. `mask` [B, T] bool, real positions: for a model that reads both ways
         (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
@@ -143,6 +150,14 @@ class LLM(Part):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, De] → states after the final norm [B, T, Dh]."""
+
+    def logits(self, states: Tensor) -> Tensor:
+        """states [n, Dh] → scores of the token that follows each, [n, vocab] (capability `logits`).
+
+        Raises:
+            Mismatch: the model was created without its output head.
+        """
+        raise Mismatch(f"{type(self).__name__} gives no scores of tokens: it has no output head", "another llm")
 
 
 class Joined(NamedTuple):
@@ -231,6 +246,8 @@ class Loss(NewPart):
 
     wants: keyword facts that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair are, 1 where
         the pairs file has no third column. `log_q` [2B]: log of the share that a row's item has of all ends of pairs.
+        `generation`: the mean of −log p over the tokens of the answers that the step's items are to give (see
+        `n2kit.prompts.Task`), a scalar with gradient, 0 where nothing was asked; its spec declares the capability too.
     """
 
     wants: frozenset[str] = frozenset()

@@ -11,6 +11,7 @@ from n2kit.component import Component
 from n2kit.errors import BadInput, Mismatch
 from n2kit.manager import require
 from n2kit.memory import Memory, estimate
+from n2kit.prompts import ANSWER_TOKENS
 from n2kit.recipe import Recipe
 from n2kit.registry import BACKBONES, Registry, registry
 from n2kit.templates import load_template
@@ -19,6 +20,7 @@ from n2kit.variants import SPECS, VariantSpec
 from n2kit.weights import SCHEMES
 
 SUFFIX_TOKENS = 24  # room for a prompt's suffix and BOS
+TASK_TOKENS = 24 + ANSWER_TOKENS  # and for what a loss has asked behind it
 MLLM = "mllm="  # begins the id of a multimodal LLM that is named by its source
 CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in this order
 
@@ -76,9 +78,15 @@ class Plan:
         return self.connector.tokens if self.connector else 0
 
     @property
+    def generates(self) -> bool:
+        """Whether the loss has the language model generate answers, so that it needs its output head."""
+        return self.components["loss"].can("generation")
+
+    @property
     def longest(self) -> int:
-        """Tokens of the longest row."""
-        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens
+        """Tokens of the longest row, in training."""
+        task = TASK_TOKENS if self.generates else 0
+        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + task
 
     @property
     def parameters(self) -> int:

@@ -1,7 +1,8 @@
 """Templates, text rules, token layout, compress positions (NoteLLM-2, section 4.2; reference text rules).
 
 A prompt is a body and a suffix that ends in an open quote: the state at its last token is the item's compressed word. Only
-the body is ever cut, and there only the item's own fields.
+the body is ever cut, and there only the item's own fields. For a loss that generates, a row goes on behind the compressed word: the
+word itself, `<TEXT_EMB>`, then a task and its answer (NoteLLM, arXiv 2403.01744, section 3).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Ids of our own words. No tokenizer gives a negative id, so no text of a user can stand for one of them.
 IMG, IMG_EMB, TEXT_EMB = -1, -2, -3
 WORDS = {"<IMG>": IMG, "<IMG_EMB>": IMG_EMB, "<TEXT_EMB>": TEXT_EMB}
+ANSWER_TOKENS = 48  # an answer is cut to this
 PAD = 0  # what fills a row on the right; causal attention never lets a real position see it
 
 PromptKind = Literal["basic", "micl", "text", "image"]
@@ -42,23 +44,40 @@ def split_topics(content: str) -> tuple[str, list[str]]:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What is asked of a model behind an item's compressed word: its category, or `count` topics; it is left out of the prompt.
+
+    `held` are the topics that are left out, and the answer.
+    """
+
+    kind: Literal["category", "topics"]
+    count: int = 0
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sequence:
-    """One item's token row. `final` and `visual` are the compress positions; `visual` is -1 without `<IMG_EMB>`."""
+    """One item's token row. `final` and `visual` are the compress positions; `visual` is -1 without `<IMG_EMB>`.
+
+    `answer` is how many of its last tokens are the answer to a task.
+    """
 
     ids: list[int]
     final: int
     visual: int
     has_image: bool  # visual tokens stand in the row
+    answer: int = 0
 
 
-def lay_out(tokens: list[int], image_tokens: int) -> Sequence:
+def lay_out(tokens: list[int], image_tokens: int, answer: int = 0) -> Sequence:
     """Splice: make room for the image's Q tokens where `<IMG>` stands, and find the compress positions."""
     ids: list[int] = []
     for token in tokens:
         ids.extend([IMG] * image_tokens if token == IMG else [token])
-    # The state that predicts the image's word stands just before <IMG_EMB>.
+    # The state that predicts a word stands just before it: the image's before <IMG_EMB>, the item's at the end or before <TEXT_EMB>.
     visual = ids.index(IMG_EMB) - 1 if IMG_EMB in ids else -1
-    return Sequence(ids, len(ids) - 1, visual, IMG in ids)
+    final = ids.index(TEXT_EMB) - 1 if TEXT_EMB in ids else len(ids) - 1
+    return Sequence(ids, final, visual, IMG in ids, answer)
 
 
 def kinds_of(variant: VariantSpec) -> list[PromptKind]:
@@ -105,27 +124,51 @@ class Prompter:
             return "image"
         return "micl" if self.variant.micl else "basic"
 
-    def __call__(self, item: Item, *, image: bool) -> Sequence:
-        """Lay out one item; `image` says whether its picture can be had."""
+    def __call__(self, item: Item, *, image: bool, task: Task | None = None, answered: bool = True) -> Sequence:
+        """Lay out one item.
+
+        Args:
+            image: whether its picture can be had.
+            task: what to ask for behind the compressed word, answered or not.
+        """
         kind = self.kind(image=image, text=item.has_text)
-        body = self._fitted(getattr(self.template, kind), self._fields(item))
-        return lay_out([*self.start, *body, *self.suffix], self.image_tokens)
+        body = self._fitted(getattr(self.template, kind), self._fields(item, task))
+        answer = self._answer(item, task) if task and answered else []
+        asked = [TEXT_EMB, *self._tokens(self._asked(task))] if task else []
+        return lay_out([*self.start, *body, *self.suffix, *asked, *answer], self.image_tokens, len(answer))
 
     def render(self, item: Item, *, image: bool) -> str:
         """The prompt as text, for people to read."""
         body = getattr(self.template, self.kind(image=image, text=item.has_text))
         return _fill(body, self._fields(item)) + self.template.suffix
 
-    def _fields(self, item: Item) -> dict[str, str]:
-        content, found = split_topics(item.content)
-        topics = list(dict.fromkeys([*item.topics, *found]))[: self.template.topics]
+    def topics(self, item: Item) -> list[str]:
+        """An item's topics, those in its content too."""
+        return list(dict.fromkeys([*item.topics, *split_topics(item.content)[1]]))[: self.template.topics]
+
+    def _asked(self, task: Task) -> str:
+        if task.kind == "category":
+            return self.template.category_task
+        return self.template.topics_task.replace("{count}", str(task.count))
+
+    def _answer(self, item: Item, task: Task) -> list[int]:
+        """The answer's tokens, and the tokenizer's end of text."""
+        said = item.category if task.kind == "category" else self.template.topic_separator.join(task.held)
+        end = self.tokenizer.eos_token_id
+        text = self._tokens(self.template.answer.replace("{answer}", said))[:ANSWER_TOKENS]
+        return text if end is None else [*text, int(end)]
+
+    def _fields(self, item: Item, task: Task | None = None) -> dict[str, str]:
+        """The fields by name, without what is asked for."""
+        content, _ = split_topics(item.content)
+        topics = [t for t in self.topics(item) if task is None or t not in task.held]
         return {
             "content": content.replace("\r\n", "\n").replace("\n", self.template.newline)[
                 : self.template.content_chars
             ],
             "topics": self.template.topic_separator.join(topics),
             "title": item.title.replace("\n", " ")[: self.template.title_chars],
-            "category": item.category,
+            "category": "" if task is not None and task.kind == "category" else item.category,
         }
 
     def _fitted(self, body: str, fields: dict[str, str]) -> list[int]:

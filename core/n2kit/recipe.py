@@ -94,7 +94,11 @@ class Train(Settings):
     )
     weight_decay: float = Field(0.001, ge=0, description="AdamW's, of matrices; vectors and scalars have none")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    seed: int = Field(0, ge=0, lt=2**32, description="of new weights and of the order of the pairs")
+    seed: int = Field(0, ge=0, lt=2**32, description="of new weights, of the order of the pairs, of tasks")
+    topic_share: float = Field(
+        0.4, ge=0, le=1, description="share of items that loss notellm asks for topics, and not for their category"
+    )
+    topics_held: int = Field(5, ge=1, description="most topics that an item is asked for; its prompt lacks them")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the computation; auto takes bf16 only where the machine is faster with it"
     )

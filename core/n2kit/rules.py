@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from n2kit.errors import Mismatch
 from n2kit.manager import OWN
 from n2kit.memory import GB, batch_that_fits, certain_with_frozen_llm
-from n2kit.plan import SUFFIX_TOKENS, Plan
+from n2kit.plan import Plan
+from n2kit.templates import load_template
 from n2kit.tuning import Tune
 
 
@@ -80,8 +81,8 @@ def tokens(plan: Plan) -> Iterator[Mismatch]:
     context = plan.llm.context
     if plan.longest <= context:
         return
-    room = context - SUFFIX_TOKENS - plan.image_tokens
-    fewer = f"--connector qformer:{max(1, context - SUFFIX_TOKENS - plan.recipe.prompt.body_tokens)} or fewer"
+    room = context - plan.longest + plan.recipe.prompt.body_tokens
+    fewer = f"--connector qformer:{max(1, context - plan.longest + plan.image_tokens)} or fewer"
     yield Mismatch(
         f"a row may take {plan.longest} tokens ({plan.image_tokens} of them an image), and {plan.name('llm')} reads {context}",
         f"--set prompt.body_tokens={room}" if room >= 64 else f"{fewer}, or a smaller prompt.body_tokens",
@@ -107,6 +108,24 @@ def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
             f"variant {plan.recipe.variant} is late fusion, and fusion none was asked for",
             f"--variant {same}, or --fusion gate",
         )
+
+
+def generation(plan: Plan) -> Iterator[Mismatch]:
+    """A loss with answers needs a language model that gives them, behind a vector that does not see them, and a wording."""
+    if not plan.generates:
+        return
+    loss, other = plan.recipe.loss.name, "--loss notellm2"
+    if not plan.llm.causal:
+        what = f"{plan.name('llm')} reads both ways: the vector would see the answer"
+        yield Mismatch(f"loss {loss} has answers generated, and {what}", f"a causal language model, or {other}")
+    elif "llm" not in plan.components or not plan.components["llm"].can("logits"):
+        what = f"{plan.name('llm')} keeps no output head"
+        yield Mismatch(f"loss {loss} has answers generated, and {what}", f"another --llm (n2kit ls llm), or {other}")
+    template = load_template(plan.recipe.prompt.template)
+    if not (template.category_task and template.topics_task and template.answer):
+        name = plan.recipe.prompt.template
+        what = f"prompt template {name} has no category_task, topics_task and answer"
+        yield Mismatch(f"loss {loss} has answers generated, and {what}", f"add them (docs/prompts.md), or {other}")
 
 
 def licence(plan: Plan) -> Iterator[Mismatch]:
@@ -154,7 +173,7 @@ def widths(plan: Plan) -> Iterator[Mismatch]:
 
 
 RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
-    embeds, causal, pooled, tokens, attention, fusion_of_variant, licence, widths, tuning,
+    embeds, causal, pooled, tokens, attention, fusion_of_variant, generation, licence, widths, tuning,
 )  # fmt: skip
 
 
@@ -189,6 +208,11 @@ def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
         if owner is not None and getattr(owner.config(), "fit", None) == "crop":
             way = f"--set {owner.kind}.fit=pad"
             yield f"pictures that are not square lose their ends (centre crop); {way} keeps them whole"
+    if plan.generates and not plan.refusals:
+        size = plan.llm.vocab * plan.llm.output_width
+        yield f"the llm keeps its output head: {size:,} parameters more, unless its checkpoint shares them with the input table"
+        if recipe.llm.tune == "frozen":
+            yield f"llm.tune frozen: the answers of loss {recipe.loss.name} train the word <TEXT_EMB> and nothing else"
     inner = recipe.loss.options.get("of", "notellm2") if recipe.loss.name == "matryoshka" else recipe.loss.name
-    if variant.micl and plan.components["loss"].owned.distribution == OWN and inner != "notellm2":
+    if variant.micl and plan.components["loss"].owned.distribution == OWN and inner not in ("notellm", "notellm2"):
         yield f"loss {inner} does not train the visual view of variant {recipe.variant}; notellm2 does"

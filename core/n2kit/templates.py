@@ -15,7 +15,11 @@ FIELDS = re.compile(r"\{(title|topics|content|category)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """Bodies by kind, their common suffix, and how fields are written into them."""
+    """Bodies by kind, their common suffix, and how fields are written into them.
+
+    The last three are for losses that generate: what stands behind the compressed word and asks for the category, or for
+    `{count}` topics, and how the answer to it is written. They begin by closing the suffix's quote. Empty: not to be asked.
+    """
 
     basic: str
     micl: str
@@ -27,6 +31,9 @@ class Template:
     title_chars: int = 80
     content_chars: int = 320
     topics: int = 10
+    category_task: str = ""
+    topics_task: str = ""
+    answer: str = ""
 
 
 TEMPLATES: dict[str, Template] = {
@@ -41,6 +48,9 @@ TEMPLATES: dict[str, Template] = {
         newline="。",
         title_chars=20,
         content_chars=80,
+        category_task="”。生成笔记类目：",
+        topics_task="”。生成笔记{count}个话题：",
+        answer="{answer}。",
     ),
     # The paper's figures. An English character says about a quarter of what a Chinese one does: limits four times as wide.
     "en": Template(
@@ -62,6 +72,9 @@ TEMPLATES: dict[str, Template] = {
             'Note: {"image":"<IMG>","title":"","topic":"","content":""}.'
         ),
         suffix=' The compression word is:"',
+        category_task='". The category of the note is:',
+        topics_task='". The {count} topics of the note are:',
+        answer=" {answer}.",
     ),
     # A third of the tokens, for short texts and slow machines.
     "compact": Template(
@@ -70,6 +83,9 @@ TEMPLATES: dict[str, Template] = {
         text="Note: {title} {topics} {content}.",
         image='Note: "<IMG>".',
         suffix=' One word: "',
+        category_task='". Category:',
+        topics_task='". {count} topics:',
+        answer=" {answer}.",
     ),
 }
 
@@ -144,3 +160,9 @@ def _check(template: Template, path: Path) -> None:
             raise BadInput(f"{path}: {kind} has no field", "write {title}, {topics}, {content} or {category} into it")
     if not template.suffix:
         raise BadInput(f"{path}: suffix is empty", "end the prompt with an open quote")
+    for name, mark in (("category_task", ""), ("topics_task", "{count}"), ("answer", "{answer}")):
+        text = getattr(template, name)
+        if text and (mark not in text or "<IMG" in text or "<TEXT_EMB>" in text):
+            raise BadInput(
+                f"{path}: {name} needs {mark or 'a text'} and no <IMG>, <IMG_EMB> or <TEXT_EMB>", "see docs/prompts.md"
+            )

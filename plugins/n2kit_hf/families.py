@@ -50,6 +50,7 @@ class Family:
     summary: str
     model_types: tuple[str, ...]
     tinies: Mapping[str, Tiny]
+    causal: bool = True
 
     def spec(self) -> ComponentSpec:
         return ComponentSpec(
@@ -61,7 +62,7 @@ class Family:
             card="n2kit_hf.cards:llm_card",
             model_types=self.model_types,
             variants={name: tiny.variant() for name, tiny in self.tinies.items()},
-            capabilities=frozenset({"blocks", "bfloat16"}),
+            capabilities=frozenset({"blocks", "bfloat16"} | ({"logits"} if self.causal else set())),
         )
 
 
@@ -177,6 +178,7 @@ FAMILIES = (
                 facts=ENCODER,
             ),
         },
+        causal=False,
     ),
     Family(
         "hf", "any language model of transformers: hf:org/name, file:folder, file:model.gguf", ("*",),

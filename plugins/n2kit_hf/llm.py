@@ -9,7 +9,14 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from n2kit import LLM, LLMCard, Origin
 from n2kit.errors import BadInput, Mismatch
@@ -30,15 +37,24 @@ class Tried(NamedTuple):
 
 
 class TransformersLLM(LLM):
-    """A decoder, a state-space model or an encoder, without its head.
+    """A decoder, a state-space model or an encoder, without its head unless that is asked for.
 
     Right padding and causal attention make an attention mask needless: a causal model gets none, which takes the fast path. One
     that reads both ways wants `mask`.
+
+    Args:
+        whole: the causal language model that `model` is the body of; its head is then a part of this one, and saved with it.
+
+    Raises:
+        Mismatch: the head does more than `scores` knows of.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whole: PreTrainedModel | None = None
+    ) -> None:
         super().__init__()
         self.model, self.tokenizer = _settled(model), tokenizer
+        self._whole = () if whole is None else (whole,)  # no module of ours: its weights are those of body and head
         table: Any = model.get_input_embeddings()
         text = model.config.get_text_config()
         tried = self._try()
@@ -55,6 +71,8 @@ class TransformersLLM(LLM):
         )
         if not tried.causal:
             self.wants = frozenset({"mask"})
+        if whole is not None:
+            self._keep_head(whole)
 
     @classmethod
     def create(cls, origin: Origin) -> Self:
@@ -72,16 +90,36 @@ class TransformersLLM(LLM):
 
             path = converted(path)
         attention = _attention(path, options)
+        reader = AutoModelForCausalLM if origin.head else AutoModel
         if path is None:
             kind = dict(options.config)
             config = AutoConfig.for_model(kind.pop("model_type"), attn_implementation=attention, **kind)
-            made = cls(random_model(AutoModel, config, options), byte_tokenizer(config))
+            made = cls._of(random_model(reader, config, options), byte_tokenizer(config), origin.head)
         else:
-            made = cls(load_model(AutoModel, path, DTYPES[options.dtype], attention), read_tokenizer(path))
+            loaded = load_model(reader, path, DTYPES[options.dtype], attention)
+            made = cls._of(loaded, read_tokenizer(path), origin.head)
         if not made.card.embeds:
             what = f"model_type {made.model.config.model_type!r} cannot be joined: it reads token ids"
             raise Mismatch(what, "another language model; n2kit ls llm")
         return made
+
+    @classmethod
+    def _of(cls, loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: bool) -> Self:
+        return cls(loaded.base_model, tokenizer, loaded) if head else cls(loaded, tokenizer)
+
+    def _keep_head(self, whole: PreTrainedModel) -> None:
+        """A head with weights of its own becomes a part of this one; one that shares the input table's is there already."""
+        head: Any = whole.get_output_embeddings()
+        table: Any = self.model.get_input_embeddings()
+        if head is not None and head.weight is not table.weight:
+            self.lm_head = head
+        x = self.embed(torch.arange(8)[None] + self.card.vocab // 2)
+        with torch.no_grad(), quietly():
+            said = whole(inputs_embeds=x, use_cache=False).logits if head is not None else None
+            ours = None if said is None else self.logits(self(x))
+        if said is None or ours is None or not torch.allclose(ours, said, atol=1e-2 * float(said.abs().max())):
+            what = f"model_type {whole.config.model_type!r} scores tokens with more than a linear head"
+            raise Mismatch(what, "another language model, or a loss that generates nothing")
 
     def _try(self) -> Tried:
         """Which later tokens a state depends on, by its gradient: exactly zero where attention is masked, in any precision."""
@@ -113,21 +151,41 @@ class TransformersLLM(LLM):
         out: Tensor = self.model(inputs_embeds=x, attention_mask=real, use_cache=False).last_hidden_state
         return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
+    def logits(self, states: Tensor) -> Tensor:
+        """states [n, Dh] → scores [n, vocab], as the causal language model computes them."""
+        if not self._whole:
+            return super().logits(states)
+        (whole,) = self._whole
+        head: Any = whole.get_output_embeddings()
+        return scores(head(states.to(head.weight.dtype)), whole.config.get_text_config())
+
     def blocks(self) -> Sequence[nn.Module]:
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]
         return list(stacks[0]) if stacks else []
 
     def save(self, folder: Path) -> None:
         with quietly():
-            self.model.save_pretrained(folder)
+            (*self._whole, self.model)[0].save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         attention = self.model.config._attn_implementation if self.card.attention else None
-        (folder / N2KIT_FILE).write_text(json.dumps({"attention": attention}))
+        facts = {"attention": attention} | ({"head": True} if self._whole else {})
+        (folder / N2KIT_FILE).write_text(json.dumps(facts))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        attention = json.loads((folder / N2KIT_FILE).read_text("utf8"))["attention"]
-        return cls(load_model(AutoModel, folder, "auto", attention), read_tokenizer(folder))
+        facts = json.loads((folder / N2KIT_FILE).read_text("utf8"))
+        head = facts.get("head", False)
+        reader = AutoModelForCausalLM if head else AutoModel
+        return cls._of(load_model(reader, folder, "auto", facts["attention"]), read_tokenizer(folder), head)
+
+
+def scores(logits: Tensor, config: Any) -> Tensor:
+    """What some families make of their head's output: a factor (Granite, Cohere, Falcon-H1), a soft cap (Gemma 2)."""
+    for name, divides in (("logits_scaling", True), ("logit_scale", False), ("lm_head_multiplier", False)):
+        if (factor := getattr(config, name, None)) is not None:
+            logits = logits / factor if divides else logits * factor
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _settled(model: PreTrainedModel) -> PreTrainedModel:

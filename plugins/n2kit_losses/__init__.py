@@ -1,17 +1,18 @@
-"""Losses on pairs: notellm2 (the paper's), infonce, sigmoid, triplet, cosent, and matryoshka around any of them."""
+"""Losses on pairs: notellm2 (the paper's), notellm, infonce, sigmoid, triplet, cosent, and matryoshka around any of them."""
 
 from n2kit import ComponentSpec, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 
 
-def _loss(name: str, target: str, config: str, summary: str) -> ComponentSpec:
+def _loss(name: str, target: str, config: str, summary: str, *capabilities: str) -> ComponentSpec:
     return ComponentSpec(
         kind="loss",
         name=name,
         target=f"n2kit_losses.{target}",
         summary=summary,
         config=f"n2kit_losses.config:{config}",
+        capabilities=frozenset(capabilities),
     )
 
 
@@ -23,6 +24,13 @@ def n2kit_register_components() -> list[ComponentSpec]:
             "losses:NoteLLM2Loss",
             "NoteLLM2Config",
             "one-tower InfoNCE on the multimodal and, under mICL, the visual view, weighted 9 : 1 (the paper's)",
+        ),
+        _loss(
+            "notellm",
+            "losses:NoteLLMLoss",
+            "NoteLLMConfig",
+            "notellm2, and the language model generates category or topics behind the vector, weighted 1 : 0.01 (NoteLLM)",
+            "generation",
         ),
         _loss(
             "infonce",

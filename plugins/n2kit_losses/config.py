@@ -34,6 +34,10 @@ class NoteLLM2Config(SoftmaxConfig):
     vision_weight: float = Field(1.0, ge=0, description="of the visual view, under mICL")
 
 
+class NoteLLMConfig(NoteLLM2Config):
+    generation_weight: float = Field(0.01, ge=0, description="α: of the answers, beside 1 for the vectors")
+
+
 class InfoNCEConfig(SoftmaxConfig):
     form: Literal["symmetric", "one_direction", "one_tower"] = Field(
         "symmetric", description="left → right and back, left → right alone, or all rows among each other"

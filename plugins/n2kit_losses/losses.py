@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from n2kit import Loss, LossOut
-from n2kit_losses.config import ContrastiveConfig, InfoNCEConfig, NoteLLM2Config, SigmoidConfig, SoftmaxConfig
+from n2kit_losses.config import (
+    ContrastiveConfig,
+    InfoNCEConfig,
+    NoteLLM2Config,
+    NoteLLMConfig,
+    SigmoidConfig,
+    SoftmaxConfig,
+)
 
 
 class Contrastive(Loss):
@@ -40,7 +47,7 @@ class Softmax(Contrastive):
     def __init__(self, config: SoftmaxConfig) -> None:
         super().__init__(config)
         if config.log_q:
-            self.wants = frozenset({"log_q"})
+            self.wants = self.wants | {"log_q"}
 
 
 class NoteLLM2Loss(Softmax):
@@ -69,6 +76,31 @@ class NoteLLM2Loss(Softmax):
             if keep is None or bool((keep & keep.roll(len(keep) // 2)).any()):
                 loss = (text * multimodal + vision * visual) / (text + vision)
         return LossOut(loss, terms | {"temperature": self.temperature.detach()})
+
+
+class NoteLLMLoss(NoteLLM2Loss):
+    """(L + α L_LM) / (1 + α) (NoteLLM, arXiv 2403.01744, equation 6): vectors, and answers about the item behind them.
+
+    L is notellm2's; L_LM the cross entropy of the next token, over the answers' tokens alone.
+    """
+
+    config_class = NoteLLMConfig
+    wants = frozenset({"generation"})
+
+    def forward(
+        self,
+        views: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        exclude: Tensor | None = None,
+        log_q: Tensor | None = None,
+        generation: Tensor | None = None,
+    ) -> LossOut:
+        out = super().forward(views, present, exclude, log_q)
+        if generation is None:
+            return out
+        alpha = self.config.generation_weight
+        loss = (out.loss + alpha * generation) / (1 + alpha)
+        return LossOut(loss, out.terms | {"generation": generation.detach()})
 
 
 class InfoNCE(Softmax):

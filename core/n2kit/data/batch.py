@@ -13,7 +13,7 @@ from torch import Tensor
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.parts import VisionOut
-from n2kit.prompts import PAD, Prompter
+from n2kit.prompts import PAD, Prompter, Task
 from n2kit.prompts import Sequence as TokenRow
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Batch:
     ids [B, T] (negative: our own words), final [B] and visual [B] compress positions (visual -1: none), in_prompt [I] bool
     (visual tokens stand in the row), rows [I] the item of each picture, and either pixels [I, 3, H, W] or seen, the frozen
     encoder's output for them; or apart, I such outputs where the cache holds them, which `joined` makes `seen` of.
+    Where rows go on behind their compress position: ends [B] their last positions, answers [B] how many tokens the answers there have.
     """
 
     ids: Tensor
@@ -41,6 +42,13 @@ class Batch:
     pixels: Tensor | None = None
     seen: VisionOut | None = None
     apart: list[VisionOut] | None = None
+    ends: Tensor | None = None
+    answers: Tensor | None = None
+
+    @property
+    def last(self) -> Tensor:
+        """[B], the last position of each row that is no padding."""
+        return self.final if self.ends is None else self.ends
 
     def to(self, device: torch.device | str) -> Batch:
         def move(value: Tensor) -> Tensor:
@@ -48,7 +56,8 @@ class Batch:
 
         seen = None if self.seen is None else self.seen.map(move)
         pixels = None if self.pixels is None else move(self.pixels)
-        tensors = {k: getattr(self, k).to(device) for k in ("ids", "final", "visual", "rows", "in_prompt")}
+        names = ("ids", "final", "visual", "rows", "in_prompt", "ends", "answers")
+        tensors = {k: t.to(device) for k in names if (t := getattr(self, k)) is not None}
         return Batch(**tensors, pixels=pixels, seen=seen, apart=self.apart)
 
     def joined(self) -> Batch:
@@ -65,7 +74,7 @@ class Batch:
         theirs = place[self.rows] >= 0
         there = bool(theirs.any())
         return Batch(
-            ids=self.ids[rows, : int(self.final[rows].max()) + 1],
+            ids=self.ids[rows, : int(self.last[rows].max()) + 1],
             final=self.final[rows],
             visual=self.visual[rows],
             rows=place[self.rows[theirs]],
@@ -73,6 +82,8 @@ class Batch:
             pixels=self.pixels[theirs] if self.pixels is not None and there else None,
             seen=self.seen.map(lambda t: t[theirs]) if self.seen is not None and there else None,
             apart=None if self.apart is None else [self.apart[n] for n in theirs.nonzero().flatten().tolist()],
+            ends=None if self.ends is None else self.ends[rows],
+            answers=None if self.answers is None else self.answers[rows],
         )
 
 
@@ -85,12 +96,15 @@ def stacked(outs: Sequence[VisionOut]) -> VisionOut:
 def collate(sequences: Sequence[TokenRow], shown: Sequence[int]) -> Batch:
     """Pad rows on the right into a batch; `shown` are the rows whose item has a picture."""
     width = max(len(s.ids) for s in sequences)
+    asked = any(s.answer for s in sequences)
     return Batch(
         ids=torch.tensor([s.ids + [PAD] * (width - len(s.ids)) for s in sequences]),
         final=torch.tensor([s.final for s in sequences]),
         visual=torch.tensor([s.visual for s in sequences]),
         rows=torch.tensor(list(shown), dtype=torch.long),
         in_prompt=torch.tensor([sequences[n].has_image for n in shown], dtype=torch.bool),
+        ends=torch.tensor([len(s.ids) - 1 for s in sequences]) if asked else None,
+        answers=torch.tensor([s.answer for s in sequences]) if asked else None,
     )
 
 
@@ -115,8 +129,14 @@ class Reader:
     unreadable: set[str] = field(default_factory=set)  # image paths
     apart: bool = False
 
-    def __call__(self, items: Sequence[Item]) -> tuple[Batch | None, list[int]]:
-        """The batch, and the positions of the items that are in it; None if nothing is left."""
+    def __call__(
+        self, items: Sequence[Item], tasks: Sequence[Task | None] | None = None
+    ) -> tuple[Batch | None, list[int]]:
+        """The batch, and the positions of the items that are in it; None if nothing is left.
+
+        Args:
+            tasks: what each item is asked for behind its compressed word.
+        """
         pixels: dict[str, Tensor] = {}
         for item in items if self.vision is not None and self.prompter.variant.image else []:
             self._look(item, pixels)
@@ -124,7 +144,8 @@ class Reader:
         if not kept:
             return None, []
         seen = [self._shows(items[n]) for n in kept]
-        sequences = [self.prompter(items[n], image=shown) for n, shown in zip(kept, seen, strict=True)]
+        asked = [None] * len(items) if tasks is None else tasks
+        sequences = [self.prompter(items[n], image=shown, task=asked[n]) for n, shown in zip(kept, seen, strict=True)]
         rows = [row for row, shown in enumerate(seen) if shown]
         batch = collate(sequences, rows)
         paths = [items[kept[row]].image for row in rows]

@@ -62,7 +62,7 @@ def saliency(model: Model, batch: Batch, exclude: Tensor | None = None) -> Tenso
         with torch.enable_grad(), _watched(model) as seen:
             view = model(batch).views["multimodal"]
             facts = {"grades": torch.ones(len(view) // 2), "log_q": torch.zeros(len(view))}
-            wanted = {name: facts[name].to(view.device) for name in model.loss.wants}
+            wanted = {name: facts[name].to(view.device) for name in model.loss.wants & facts.keys()}
             known = None if exclude is None else exclude.to(view.device)
             loss = model.loss({"multimodal": view}, None, known, **wanted).loss
             gradients = torch.autograd.grad(loss, seen)

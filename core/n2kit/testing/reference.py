@@ -24,7 +24,7 @@ from n2kit.data.batch import Batch, collate
 from n2kit.errors import BadInput
 from n2kit.model import Model
 from n2kit.plan import make_plan
-from n2kit.prompts import IMG, IMG_EMB, lay_out
+from n2kit.prompts import IMG, IMG_EMB, TEXT_EMB, lay_out
 from n2kit.recipe import resolve
 from n2kit.registry import registry
 from n2kit.variants import SPECS
@@ -32,11 +32,11 @@ from n2kit.variants import SPECS
 VALUE_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-4
 # A gradient that is zero by symmetry (a key's bias) is compared with this share of the largest one, not with its own noise.
 GRADIENT_FLOOR = 1e-3
-NOT_YET = {"generation": "the NoteLLM v1 objective"}
 
 # The reference's parameter names → ours; the first prefix that fits.
 KEYS = {
     "model.": "llm.model.",
+    "lm_head.": "llm.lm_head.",
     "vision_tower.vision_tower.vision_model.": "vision.model.",
     "qformer.": "connector.qformer.",
     "query_tokens": "connector.queries",
@@ -47,14 +47,16 @@ KEYS = {
     "temperature": "loss.temperature",
 }
 EMBEDDING = "model.embed_tokens.weight"
+# Where a case says which of its token ids are our own words.
+WORD_KEYS = {"image_token_id": IMG, "image_emb_token_id": IMG_EMB, "text_emb_token_id": TEXT_EMB}
 
 
 @dataclass
 class Result:
-    """One case: the largest relative difference of values and of gradients, or why it was not run."""
+    """One case: the largest relative difference of values and of gradients, or why it failed."""
 
     name: str
-    status: str  # passed | failed | not yet
+    status: str  # passed | failed
     value: float = 0.0
     gradient: float = 0.0
     compared: int = 0
@@ -63,8 +65,6 @@ class Result:
     differences: dict[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
-        if self.status == "not yet":
-            return f"{self.name:<24} not yet  {self.reason}"
         detail = (
             self.reason
             or f"values {self.value:.1e}  gradients {self.gradient:.1e}  ({self.compared} compared, worst {self.worst})"
@@ -99,12 +99,10 @@ def _guarded(name: str, run: Any) -> Result:
 
 def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Result:
     """Compare the loss and its terms, every output and every gradient of one case."""
-    for mark, what in NOT_YET.items():
-        if case["variant"].get(mark):
-            return Result(case["name"], "not yet", reason=what)
     data = load_file(folder / f"{case['name']}.safetensors")
     if "output.saliency" in data:
         return saliency_case(case, config, data)
+    config = config | {key: case[key] for key in WORD_KEYS if key in case}
     model = build_case(case, config)
     load_parameters(model, data, config)
     batch = batch_of(data, config, case)
@@ -120,7 +118,8 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Re
         assert seen is not None
         ours["output.vision_hidden"] = seen.tokens
         ours["output.late_feature"] = seen.pooled if out.late is None else out.late
-    result = model.loss(out.views, out.present)
+    generation = {} if out.answers is None else {"generation": out.answers[:, 0].sum() / out.answers[:, 1].sum()}
+    result = model.loss(out.views, out.present, **generation)
     model.loss.zero_grad()
     result.loss.backward()
     symmetric = registry().resolve("loss", "infonce")
@@ -130,6 +129,8 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Re
         "loss": result.loss,
         "loss_multimodal": result.terms["multimodal"],
         "loss_visual": result.terms.get("visual"),
+        "loss_contrastive": result.terms["multimodal"],
+        "loss_generation": result.terms.get("generation"),
         "loss_dual_multimodal": dual(out.views).loss,
     }
     return _compare(case, data, ours, losses, model, config, batch)
@@ -145,7 +146,8 @@ def build_case(case: dict[str, Any], config: dict[str, Any]) -> Model:
         "vision": "clip:tiny",
         "vision.config": _known(config["clip_vision"], "CLIPVisionConfig"),
         "variant": variant_name(case["variant"]),
-        "loss": "notellm2",
+        "loss": "notellm" if case["variant"].get("generation") else "notellm2",
+        "loss.generation_weight": case.get("generation_weight"),
         "loss.text_weight": case.get("text_weight"),
         "loss.vision_weight": case.get("vision_weight"),
         "loss.temperature": case.get("temperature"),
@@ -183,16 +185,23 @@ def variant_name(switches: dict[str, bool]) -> str:
 
 def batch_of(data: dict[str, Tensor], config: dict[str, Any], case: dict[str, Any]) -> Batch:
     """The case's token ids and pictures as the batch that users' items become."""
-    words = {config["image_token_id"]: IMG, config["image_emb_token_id"]: IMG_EMB}
+    words = words_of(config)
+    ids = data["input.input_ids"]
+    answers = (data["input.labels"] >= 0).sum(1) if "input.labels" in data else torch.zeros(len(ids), dtype=torch.long)
     sequences = []
-    for row in data["input.input_ids"].tolist():
+    for row, answer in zip(ids.tolist(), answers.tolist(), strict=True):
         while row and row[-1] == config["pad_token_id"]:
             row.pop()
-        sequences.append(lay_out([words.get(i, i) for i in row], case.get("num_query_tokens", 0)))
+        sequences.append(lay_out([words.get(i, i) for i in row], case.get("num_query_tokens", 0), answer))
     pixels = data.get("input.images") if case["variant"].get("image") else None
     batch = collate(sequences, range(len(sequences)) if pixels is not None else [])
     batch.pixels = pixels
     return batch
+
+
+def words_of(config: dict[str, Any]) -> dict[int, int]:
+    """The case's token id of each of our own words → the word."""
+    return {config[key]: word for key, word in WORD_KEYS.items() if key in config}
 
 
 def load_parameters(model: Model, data: dict[str, Tensor], config: dict[str, Any]) -> None:
@@ -210,7 +219,7 @@ def load_parameters(model: Model, data: dict[str, Tensor], config: dict[str, Any
             continue  # the reference keeps parts that a variant does not use
         own[target].data.copy_(value.reshape(own[target].shape))
         if name == "param." + EMBEDDING:
-            for token, word in ((config["image_token_id"], IMG), (config["image_emb_token_id"], IMG_EMB)):
+            for token, word in words_of(config).items():
                 model.words.table.weight.data[-word - 1] = value[token]
 
 
@@ -227,7 +236,7 @@ def gradient(model: Model, name: str, config: dict[str, Any]) -> Tensor:
     parameter = dict(model.named_parameters())[our_name(name)]
     out = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
     if name == EMBEDDING and model.words.table.weight.grad is not None:
-        for token, word in ((config["image_token_id"], IMG), (config["image_emb_token_id"], IMG_EMB)):
+        for token, word in words_of(config).items():
             out[token] += model.words.table.weight.grad[-word - 1]
     return out
 
@@ -247,7 +256,7 @@ def _compare(
             if value is None:
                 raise BadInput(f"the case states {name}, which this variant does not compute")
             result.differences[name] = _relative(value.detach(), torch.tensor(case[name]))
-    real = torch.arange(batch.ids.shape[1])[None] <= batch.final[:, None]
+    real = torch.arange(batch.ids.shape[1])[None] <= batch.last[:, None]
     for name, expected in data.items():
         if name.startswith("output."):
             got = ours.get(name)

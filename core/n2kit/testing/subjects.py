@@ -17,7 +17,7 @@ from torch import Tensor
 from n2kit.cards import Kind, LLMCard, VisionCard
 from n2kit.component import Component
 from n2kit.errors import Mismatch
-from n2kit.parts import Joined, Origin, Part, VisionOut
+from n2kit.parts import Joined, Loss, Origin, Part, VisionOut
 from n2kit.registry import registry
 
 # What connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
@@ -172,8 +172,7 @@ class LossSubject(Subject):
         return ({"multimodal": torch.cat([left, left + 2 * draw(rows, self.width, seed=5)])},)
 
     def options(self, rows: int = 6) -> dict[str, Any]:
-        known = {"grades": torch.linspace(1, 0, rows), "log_q": torch.full((2 * rows,), -3.0)}
-        return {name: known[name] for name in self.part.wants}
+        return facts_of(self.part, rows)
 
 
 class MLLMSubject(Subject):
@@ -212,6 +211,16 @@ def subject_of(kind: Kind, reference: str) -> Subject:
         BadInput, Unavailable: as `--llm`, `--vision`, … would.
     """
     return SUBJECTS[kind](registry().resolve(kind, reference))
+
+
+def facts_of(loss: Loss, pairs: int) -> dict[str, Any]:
+    """What a loss wants to know of so many pairs."""
+    known = {
+        "grades": torch.linspace(1, 0.5, pairs),
+        "log_q": torch.full((2 * pairs,), -3.0),
+        "generation": torch.tensor(2.0),
+    }
+    return {name: known[name] for name in loss.wants}
 
 
 def draw(*shape: int, seed: int) -> Tensor:

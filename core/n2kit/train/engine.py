@@ -25,6 +25,7 @@ from n2kit.errors import BadInput, Failed
 from n2kit.evaluate import evaluate
 from n2kit.lora import adapter_of
 from n2kit.train import ranks
+from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
 from n2kit.train.pairs import FEWEST, PairCollator, barren
@@ -101,12 +102,14 @@ def fit(
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
     reader = Reader(model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache))
     step = TrainStep(model, dtype, settings.grad_cache)
+    draws = Draws(settings.seed)
+    tasks = Tasks.of(model.prompter, draws, settings) if "generation" in model.loss.wants else None
     trainer = PairTrainer(
         model=step,
         args=_arguments(settings, folder, where, len(pairs), val_pairs is not None),
         train_dataset=list(pairs),
         eval_dataset=[0] if val_pairs else None,
-        data_collator=PairCollator(items, pairs, reader, fewest=1 if ranks.count() > 1 else FEWEST),
+        data_collator=PairCollator(items, pairs, reader, fewest=1 if ranks.count() > 1 else FEWEST, tasks=tasks),
         optimizers=(torch.optim.AdamW(groups(model, settings), eps=1e-8), None),
     )
     trainer.validation = _validation(model, items, val_pairs, images, on_bad_image, settings, cache)
@@ -114,6 +117,7 @@ def fit(
     events = Events(report, why, settings.grad_cache)
     trainer.add_callback(events)
     trainer.add_callback(AdapterWatch(model))
+    trainer.add_callback(draws)
     frozen = frozen_fingerprint(model)
     start = time.perf_counter()
     with events.stop_on_interrupt():

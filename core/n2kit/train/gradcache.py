@@ -23,7 +23,7 @@ def encode_in_chunks(encode: Encode, batch: Batch, size: int) -> dict[str, Tenso
     `backward()` through the result adds the gradients to the parameters' `.grad`; `torch.autograd.grad` does not see them.
     Items of like length share a chunk.
     """
-    groups = [rows.sort().values for rows in batch.final.argsort(stable=True).split(size)]
+    groups = [rows.sort().values for rows in batch.last.argsort(stable=True).split(size)]
     run = _Chunks(encode, [batch.take(rows) for rows in groups], batch.ids.device)
     anchor = torch.zeros((), requires_grad=True)  # what makes autograd call back; the parameters are hidden from it
     views = _Deferred.apply(anchor, run)

@@ -16,6 +16,7 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
 from n2kit.train import ranks
+from n2kit.train.draws import Tasks
 
 FEWEST = 2  # pairs a step: with one there is no negative
 
@@ -30,12 +31,14 @@ class PairCollator:
 
     Args:
         fewest: pairs that a batch must have.
+        tasks: what items are asked for behind their vector, for a loss that generates.
     """
 
     items: Items
     pairs: Pairs
     reader: Reader
     fewest: int = FEWEST
+    tasks: Tasks | None = None
     graph: dict[str, set[str]] = field(init=False)
     log_q: dict[str, float] = field(init=False)
     number: dict[str, int] = field(init=False)
@@ -56,7 +59,8 @@ class PairCollator:
         while True:
             ids = [a for a, _ in wanted] + [b for _, b in wanted]
             place = {item: n for n, item in enumerate(dict.fromkeys(ids))}
-            batch, kept = self.reader([self.items[i] for i in place])
+            read = [self.items[i] for i in place]
+            batch, kept = self.reader(read, self.tasks and [self.tasks(item) for item in read])
             if batch is not None and len(kept) == len(place) and len(wanted) >= self.fewest:
                 places = torch.tensor([place[i] for i in ids])
                 return {"batch": batch, "places": places, "ids": ids} | self.facts(ids)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 PRESENT = "present:"  # what marks a view's presence among the views
+ANSWERS = "answers"  # what the answers cost, among the views
 
 
 class TrainStep(nn.Module):
@@ -58,11 +59,14 @@ class TrainStep(nn.Module):
         if order is not None:
             rows = {name: view[order] for name, view in rows.items()}
         present = {name.removeprefix(PRESENT): rows.pop(name) > 0 for name in list(rows) if name.startswith(PRESENT)}
+        if ANSWERS in rows:
+            cost, tokens = rows.pop(ANSWERS).sum(0)
+            facts["generation"] = cost / tokens.clamp_min(1)
         result = self.model.loss(rows, present, exclude, **facts)
         return {"loss": result.loss, "terms": result.terms}
 
     def vectors(self, batch: Batch) -> dict[str, Tensor]:
-        """View → [U, D] in float32, and `present:`view → [U], 1 where an item has it."""
+        """View → [U, D] in float32, `present:`view → [U], 1 where an item has it, and `answers` where the loss generates."""
         if self.grad_cache is None or len(batch.ids) <= self.grad_cache:
             return self._encode(batch)
         vision = self.model.vision
@@ -75,7 +79,12 @@ class TrainStep(nn.Module):
         with self._cast():
             out = self.model(batch.joined())
         views = {name: view.float() for name, view in out.views.items()}
-        return views | {f"{PRESENT}{name}": there.float() for name, there in out.present.items()}
+        views |= {f"{PRESENT}{name}": there.float() for name, there in out.present.items()}
+        if (
+            "generation" in self.model.loss.wants
+        ):  # also where nothing is asked: other processes may have answers to gather
+            views[ANSWERS] = out.states.new_zeros(len(batch.ids), 2).float() if out.answers is None else out.answers
+        return views
 
     def _cast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype == torch.float32:

@@ -14,7 +14,7 @@ from n2kit.errors import Mismatch, N2kitError
 from n2kit.registry import BACKBONES, check_card
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, equal, same_state
-from n2kit.testing.subjects import DIFFERENT, JointSubject, Subject, folder, tensors
+from n2kit.testing.subjects import DIFFERENT, JointSubject, Subject, facts_of, folder, tensors
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
 
@@ -211,9 +211,8 @@ def joins_a_model(subject: Subject) -> None:
     batch = collate(rows, range(4))
     size = model.vision.card.image_size  # type: ignore[union-attr]
     batch.pixels = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-    known = {"grades": torch.tensor([1.0, 0.5]), "log_q": torch.full((4,), -1.0)}
     out = model(batch)
-    loss = model.loss(out.views, out.present, None, **{k: known[k] for k in model.loss.wants}).loss
+    loss = model.loss(out.views, out.present, None, **facts_of(model.loss, 2)).loss
     loss.backward()
     assert loss.isfinite(), f"the loss of a step is {loss.item()}"
     wild = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from n2kit.parts import Origin
 from n2kit.testing.laws import law
-from n2kit.testing.laws.compare import close, differ, distance
-from n2kit.testing.subjects import LENGTH, LLMSubject
+from n2kit.testing.laws.compare import close, differ, distance, equal
+from n2kit.testing.subjects import LENGTH, LLMSubject, folder, seeded
 
 
 @law("llm")
@@ -74,6 +75,27 @@ def gradients_reach_the_embeddings(subject: LLMSubject) -> None:
     assert x.grad.isfinite().all(), "the gradient of the input embeddings is not finite"
     silent = int((x.grad.abs().sum(-1) == 0).sum())
     assert silent == 0, f"{silent} of {x.shape[0] * x.shape[1]} positions get no gradient"
+
+
+@law("llm", capability="logits")
+def it_scores_the_next_token(subject: LLMSubject) -> None:
+    """Created with its head: the card of one without, scores [n, vocab] with a gradient, the same when loaded."""
+    component = subject.component
+    with seeded():
+        part = component.cls().create(Origin(subject.config, component.weights.locate(), head=True)).eval()
+    assert part.card == subject.part.card, "the card counts the head"
+    x = part.embed(subject.ids(1)).detach().requires_grad_()
+    scores = part.logits(part(x, **subject.facts(x))[0])
+    assert scores.shape[0] == LENGTH, f"{LENGTH} states give scores of shape {list(scores.shape)}"
+    most = max(part.tokenizer("oak chair 橡木", add_special_tokens=False)["input_ids"])
+    assert scores.shape[1] > most, f"{scores.shape[1]} tokens have a score, and the tokenizer gives token {most}"
+    scores.logsumexp(1).sum().backward()
+    assert x.grad is not None, "the scores have no gradient"
+    assert x.grad.isfinite().all(), "the gradient of the scores is not finite"
+    with folder() as where, torch.no_grad():
+        part.save(where)
+        again = type(part).load(where).eval()
+        equal([scores.detach()], [again.logits(again(x, **subject.facts(x))[0])], "scores of the loaded part")
 
 
 @law("llm")

@@ -55,14 +55,27 @@ def a_step_against_the_gradient_helps(subject: LossSubject) -> None:
 @law("loss")
 def the_order_of_the_pairs_does_not_matter(subject: LossSubject) -> None:
     """Pairs in another order give the same loss."""
-    if subject.part.wants:
-        return  # what it wants goes with the pairs
+    if subject.part.wants & {"grades", "log_q"}:
+        return  # they go with the pairs
     view = subject.inputs()[0]["multimodal"]
     count = len(view) // 2
     order = torch.arange(count).flip(0)
     with torch.no_grad():
         one, other = _loss(subject, view).item(), _loss(subject, view[torch.cat([order, order + count])]).item()
     assert math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-6), f"{one} becomes {other}"
+
+
+@law("loss", capability="generation")
+def answers_cost(subject: LossSubject) -> None:
+    """It wants `generation`, and the loss grows with it."""
+    assert "generation" in subject.part.wants, "it does not want to know what answers cost"
+    view, options = subject.inputs()[0]["multimodal"], subject.options()
+    with torch.no_grad():
+        low, high = (
+            subject.part({"multimodal": view}, **options | {"generation": torch.tensor(cost)}).loss
+            for cost in (1.0, 9.0)
+        )
+    assert high > low, f"answers that cost 9 give a loss of {high}, those that cost 1 {low}"
 
 
 @law("loss")

@@ -1,0 +1,53 @@
+"""What several tests of training steps share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from n2kit.train.step import TrainStep
+
+
+def gradients(step: TrainStep, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and the gradient of every parameter that gets one."""
+    step.zero_grad()
+    wanted = {"exclude", "places", *step.model.loss.wants} & inputs.keys()
+    out = step(inputs["batch"], **{name: inputs[name] for name in wanted})
+    out["loss"].backward()
+    found = {name: p.grad.clone() for name, p in step.named_parameters() if p.grad is not None}
+    return out["loss"].detach(), found
+
+
+def assert_same(
+    one: tuple[Tensor, dict[str, Tensor]], two: tuple[Tensor, dict[str, Tensor]], off: float = 1e-5
+) -> None:
+    assert abs(one[0] - two[0]) < off
+    assert one[1].keys() == two[1].keys()
+    worst = max((one[1][k] - two[1][k]).abs().max() / one[1][k].abs().max().clamp_min(1) for k in one[1])
+    assert worst < off
+
+
+def weights(folder: str | Path) -> dict[str, Tensor]:
+    root = Path(folder)
+    return {
+        f"{f.relative_to(root)}:{k}": v for f in sorted(root.rglob("*.safetensors")) for k, v in load_file(f).items()
+    }
+
+
+def alone(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "N2KIT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def together(
+    processes: int, arguments: list[str | Path], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """A command of n2kit in several processes that torchrun starts."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*launcher, "-m", "n2kit_cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
