@@ -16,6 +16,7 @@ REASONS = (
     r"identity passes vision tokens on as they are: they are \d+ wide, and the language model reads \d+",
     r"pixel-shuffle .* grid",
     r"the connector is to average to \d+ tokens, and the vision encoder gives \d+",
+    r"loss notellm has answers generated, and llm \S+ reads both ways",
     r"fusion \S+ reads a pooled image vector, and vision \S+ gives \d+ tokens and none",
 )
 

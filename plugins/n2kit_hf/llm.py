@@ -105,7 +105,8 @@ class TransformersLLM(LLM):
 
     @classmethod
     def _of(cls, loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: bool) -> Self:
-        return cls(loaded.base_model, tokenizer, loaded) if head else cls(loaded, tokenizer)
+        body: Any = loaded.base_model
+        return cls(body, tokenizer, loaded) if head else cls(loaded, tokenizer)
 
     def _keep_head(self, whole: PreTrainedModel) -> None:
         """A head with weights of its own becomes a part of this one; one that shares the input table's is there already."""

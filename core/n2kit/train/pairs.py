@@ -60,7 +60,7 @@ class PairCollator:
             ids = [a for a, _ in wanted] + [b for _, b in wanted]
             place = {item: n for n, item in enumerate(dict.fromkeys(ids))}
             read = [self.items[i] for i in place]
-            batch, kept = self.reader(read, self.tasks and [self.tasks(item) for item in read])
+            batch, kept = self.reader(read, None if self.tasks is None else list(map(self.tasks, read)))
             if batch is not None and len(kept) == len(place) and len(wanted) >= self.fewest:
                 places = torch.tensor([place[i] for i in ids])
                 return {"batch": batch, "places": places, "ids": ids} | self.facts(ids)
