@@ -21,6 +21,7 @@ COMMANDS = [
     "build",
     "train",
     "merge",
+    "pack",
     "embed",
     "index",
     "recommend",

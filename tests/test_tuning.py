@@ -30,6 +30,7 @@ from n2kit.train.groups import groups
 from n2kit.train.watch import frozen_fingerprint, trained_state
 from n2kit.tuners import apply
 from n2kit.tuning import Tune, lr_flags, tune_flags
+from sealing import reseal
 
 FAST = {"train.precision": "fp32", "train.batch_size": 4, "train.warmup": 0, "train.lr": 1e-2, "train.log_steps": 1}
 ITEMS = [Item("1", title="red shoe"), Item("2", title="a much longer title of another thing", content="and more")]
@@ -477,11 +478,10 @@ def test_a_damaged_adapter_is_refused(what: str, cli: Any, adapted: Path, worksp
     spoil(folder, what)
     done = cli("merge", folder, "-o", tmp_path / "out")
     assert done.code == 2
-    assert "its manifest says" in done.err
+    assert "is damaged: llm/adapter/adapter_" in done.err
     if what == "changed":
         return
-    manifest = json.loads((folder / "manifest.json").read_text())  # even with a fingerprint to match
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": bundle.fingerprint(folder)}))
+    reseal(folder)  # even with a manifest to match
     with pytest.raises(BadInput, match="is damaged"):
         bundle.load(folder)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, say
 from n2kit_cli.plan import planned, refuse, show, slug
+
+if TYPE_CHECKING:
+    from n2kit.manifest import Manifest
 
 MODELS = Path("models")
 MANIFEST = "manifest.json"
@@ -30,6 +33,10 @@ def build(
     recipe: options.RecipeFile = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bundle's folder; default models/ID.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; load no weight.")] = False,
+    by_reference: Annotated[
+        bool,
+        typer.Option("--by-reference", help="Refer to the backbones' weights where they are, by hash, and copy none."),
+    ] = False,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -43,6 +50,7 @@ def build(
       n2kit build --llm qwen:tiny --vision siglip:tiny -o models/tiny
       n2kit build llama:tiny+clip:tiny+mlp:4+gate -o models/tiny-mlp --set head.width=32
       n2kit build --llm qwen:tiny --vision siglip:tiny --tune llm=lora:4,vision=last:1 -o models/tiny-lora
+      n2kit build --llm qwen --vision siglip --tune llm=lora:16 --by-reference --dry-run
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
     from n2kit.files import check_free
@@ -67,9 +75,20 @@ def build(
     from n2kit.bundle import save
 
     model = from_plan(plan)
-    manifest = save(model, folder, force=force)
+    manifest = save(model, folder, force=force, by_reference=by_reference)
+    if by_reference:
+        _say_sources(manifest)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if json:
         made = {"bundle": str(folder), "fingerprint": manifest.fingerprint, "trainable": trainable}
         document(plan.to_dict() | made)
     say(f"wrote {folder} (model {manifest.fingerprint}, {trainable} parameters to train)")
+
+
+def _say_sources(manifest: Manifest) -> None:
+    """Which backbones are not copied, and why another is."""
+    for kind in ("llm", "vision"):
+        if source := manifest.sources.get(kind):
+            say(f"{kind}: by reference to {source.weights}")
+        elif kind in manifest.parts:
+            say(f"note: {kind} is copied: its weights are random, and a reference would not give them back elsewhere")

@@ -9,11 +9,13 @@ import torch
 from n2kit.cards import Card, MLLMCard
 from n2kit.component import Component
 from n2kit.errors import Mismatch
+from n2kit.manifest import Source
 from n2kit.model import Model, Parts, Provenance
 from n2kit.parts import LLM, Fusion, Joined, Loss, Origin, VisionEncoder
 from n2kit.plan import Plan, make_plan
 from n2kit.recipe import given, resolve
-from n2kit.registry import check_card
+from n2kit.registry import BACKBONES, check_card
+from n2kit.sources import of_component
 from n2kit.variants import SPECS
 
 TAKEN_APART = ("llm", "vision", "connector")  # what a multimodal LLM brings
@@ -61,7 +63,9 @@ def from_plan(plan: Plan) -> Model:
         parts = Parts(llm, loss_of(chosen["loss"]), vision)
         if vision is not None and "connector" in chosen:
             parts.connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
+    sources = _sources(plan, parts)  # before any adapter is added
     model = join(plan, parts)
+    model.provenance.sources = sources
     if "mllm" not in chosen:
         model.calibrate()  # a connector that was trained has its scale already
     return model
@@ -79,13 +83,29 @@ def join(plan: Plan, parts: Parts) -> Model:
     if parts.vision is not None and "fusion" in chosen:
         fusion: Fusion = chosen["fusion"].cls()(chosen["fusion"].config(), vision=parts.vision.card, llm=parts.llm.card)
         parts.fusion = fusion
-    owners = {k: chosen["mllm"] if "mllm" in chosen and k in TAKEN_APART else chosen[k] for k, _ in parts.items()}
-    provenance = Provenance({kind: _provenance(component) for kind, component in owners.items()})
+    provenance = Provenance({kind: _provenance(component) for kind, component in _owners(plan, parts).items()})
     if parts.vision is not None:
         provenance.parts["vision"]["transform"] = parts.vision.transform_id
     model = Model(parts, plan.recipe, provenance)
     model.words.start_at(parts.llm)
     return model
+
+
+def _sources(plan: Plan, parts: Parts) -> dict[str, Source]:
+    """Of the parts that were loaded from somewhere, from where."""
+    found = {}
+    for kind, component in _owners(plan, parts).items():
+        if component.kind in BACKBONES:
+            head = kind == "llm" and "mllm" not in plan.components and plan.generates
+            if source := of_component(component, getattr(parts, kind), head=head):
+                found[kind] = source
+    return found
+
+
+def _owners(plan: Plan, parts: Parts) -> dict[str, Component]:
+    """Kind → the component that gave the part."""
+    chosen = plan.components
+    return {k: chosen["mllm"] if "mllm" in chosen and k in TAKEN_APART else chosen[k] for k, _ in parts.items()}
 
 
 def _backbone(component: Component, *, head: bool = False) -> Any:

@@ -1,98 +1,112 @@
-"""The saved model: a manifest, the recipe, and one folder of safetensors a part."""
+"""The saved model: a manifest, the recipe, and one folder of safetensors a part, or a reference in its place."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
-from dataclasses import asdict, dataclass
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from n2kit import lora
+from n2kit import lora, sources
+from n2kit.digests import folder_digests
 from n2kit.errors import BadInput, Unavailable
-from n2kit.files import check_free, move_into_place, read_json
-from n2kit.manager import load_target, manager, require
+from n2kit.files import check_free, replacing
+from n2kit.manager import Owned, load_target, manager, require
+from n2kit.manifest import FORMAT, MANIFEST, RECIPE, Manifest, Source, contents, fingerprint, verify
+from n2kit.manifest import read_manifest as read_manifest
+from n2kit.manifest import read_recipe as read_recipe
 from n2kit.model import Model, Parts, Provenance
+from n2kit.parts import Origin, Part
 from n2kit.recipe import Recipe
 from n2kit.templates import Template
 
-FORMAT = 1
-MANIFEST, RECIPE, JOINT, PROMPT = "manifest.json", "recipe.yaml", "joint.safetensors", "prompt.json"
+JOINT, PROMPT = "joint.safetensors", "prompt.json"
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a bundle says of itself; `fingerprint` differs whenever its vectors would."""
-
-    format: int
-    fingerprint: str
-    width: int
-    parts: dict[str, dict[str, Any]]
-    trained: dict[str, Any]
-
-
-def save(model: Model, folder: Path, *, trained: dict[str, Any] | None = None, force: bool = False) -> Manifest:
+def save(
+    model: Model,
+    folder: Path,
+    *,
+    trained: dict[str, Any] | None = None,
+    force: bool = False,
+    by_reference: bool | None = None,
+) -> Manifest:
     """Write a bundle aside and move it into place, so that no half-written one is ever seen.
+
+    Args:
+        by_reference: True: a backbone that is still what its source gives is not copied, but referred to: its weight source
+            with the sha256 of its files. The base under an adapter is such a backbone, one that was trained is not. False:
+            everything is copied. None: a part that was loaded by reference stays one.
 
     Raises:
         BadInput: something is in the way and `force` is not set.
     """
     check_free(folder, MANIFEST, force=force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
-        staged = Path(aside) / "bundle"
-        staged.mkdir()
-        for kind, part in model.parts.items():
-            (staged / kind).mkdir()
-            with lora.aside(part):
-                part.save(staged / kind)
-            if lora.adapter_of(part):
-                lora.save(part, staged / kind / lora.FOLDER)
-        joint = {"gain": model.gain, "words": model.words.table.weight}
-        if model.recipe.head.width:
-            joint["head"] = model.head.get_parameter("weight")
-        save_file({k: v.detach().cpu().contiguous() for k, v in joint.items()}, staged / JOINT)
-        # The wording itself, not its name: a user's template file may change or go away.
-        (staged / PROMPT).write_text(
-            json.dumps(asdict(model.prompter.template), ensure_ascii=False, indent=1), encoding="utf8"
-        )
-        (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
-        manifest = Manifest(FORMAT, fingerprint(staged), model.width, model.provenance.parts, trained or {})
-        (staged / MANIFEST).write_text(json.dumps(vars(manifest), indent=1, ensure_ascii=False), encoding="utf8")
-        move_into_place(staged, folder)
+    try:
+        with replacing(folder) as staged:
+            referred = {}
+            for kind, part in model.parts.items():
+                (staged / kind).mkdir()
+                source = model.provenance.sources.get(kind)
+                wanted = source is not None and (source.known if by_reference is None else by_reference)
+                with lora.aside(part), part.narrowed():
+                    if written := _write_part(part, staged / kind, folder, source if wanted else None):
+                        referred[kind] = written
+                if lora.adapter_of(part):
+                    lora.save(part, staged / kind / lora.FOLDER)
+            _write_joint(model, staged)
+            (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
+            files = contents(staged)
+            manifest = Manifest(
+                format=FORMAT,
+                fingerprint=fingerprint(model.recipe, files, referred),
+                width=model.width,
+                parts=model.provenance.parts,
+                trained=trained or {},
+                files=files,
+                sources=referred,
+            )
+            (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
+    except SafetensorError as error:
+        raise _full(error, folder) from error
     return manifest
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Raises BadInput if the folder is no bundle, or one of a newer n2kit."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
-    content = read_json(file)
-    if content.get("format") != FORMAT:
-        way = "update n2kit, or build it again"
-        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", way)
-    try:
-        return Manifest(**content)
-    except TypeError as error:
-        raise BadInput(
-            f"{file}: {str(error).split('() ')[-1]}", "the bundle is damaged: build or copy it again"
-        ) from None
+def _write_part(part: Part, staged: Path, folder: Path, source: Source | None) -> Source | None:
+    """A part's own files into `staged`; or none, and what is to be written of its source in their place."""
+    if source is None or sources.checksum(part) != source.tensors:
+        part.save(staged)
+        return None
+    copy = source.stands_for
+    if not copy:
+        part.save(staged)
+        copy = folder_digests(staged)
+        shutil.rmtree(staged)
+        staged.mkdir()
+    return sources.written(source, folder, copy)
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe that a bundle was built or trained with."""
-    try:
-        return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise BadInput(
-            f"{folder / RECIPE}: {str(error).splitlines()[0]}", "the bundle is damaged: build or copy it again"
-        ) from None
+def _write_joint(model: Model, folder: Path) -> None:
+    joint = {"gain": model.gain, "words": model.words.table.weight}
+    if model.recipe.head.width:
+        joint["head"] = model.head.get_parameter("weight")
+    save_file({k: v.detach().cpu().contiguous() for k, v in joint.items()}, folder / JOINT)
+    # The wording itself, not its name: a user's template file may change or go away.
+    text = json.dumps(asdict(model.prompter.template), ensure_ascii=False, indent=1)
+    (folder / PROMPT).write_text(text, encoding="utf8")
+
+
+def _full(error: SafetensorError, folder: Path) -> Exception:
+    """safetensors' own error of writing as what it is: a full disk, a quota."""
+    code = re.search(r"os error (\d+)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) if code else error
 
 
 def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
@@ -102,29 +116,27 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
         recipe: what takes the place of the bundle's own; of the model it may only change how parts are tuned.
 
     Raises:
-        BadInput: no bundle, or a damaged one. Mismatch: parts that cannot be tuned as `recipe` says.
-        Unavailable: a plug-in that it needs is not installed.
+        BadInput: no bundle, a damaged one, or one whose referred weights have changed. Mismatch: parts that cannot be tuned as
+            `recipe` says. Unavailable: a plug-in that it needs is not installed, or weights that it refers to are not there.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if (found := fingerprint(folder)) != manifest.fingerprint:
-        raise BadInput(
-            f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
-            "it was edited or damaged: build or copy it again",
-        )
-    own = read_recipe(folder)
+    manifest, own = read_manifest(folder), read_recipe(folder)
+    verify(folder, manifest, own)
     recipe = recipe or own
-    classes = {kind: _part_class(kind, facts) for kind, facts in manifest.parts.items()}
     try:
-        parts = {kind: cls.load(folder / kind) for kind, cls in classes.items()}
-        for kind, part in parts.items():
+        owners = {kind: _owner(kind, facts) for kind, facts in manifest.parts.items()}
+        provenance = Provenance(manifest.parts)
+        parts = _referred(folder, manifest, owners, provenance)
+        for kind, owned in owners.items():
+            if kind not in parts:
+                parts[kind] = _class(kind, owned).load(folder / kind)
             if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith("lora"):
-                lora.load(part, folder / kind / lora.FOLDER)
+                lora.load(parts[kind], folder / kind / lora.FOLDER)
         vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
         if vision is not None and vision.transform_id != transform:
             raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
         template = Template(**json.loads((folder / PROMPT).read_text("utf8")))
-        model = Model(Parts(**parts), recipe, Provenance(manifest.parts), template)
+        model = Model(Parts(**parts), recipe, provenance, template)
         joint = load_file(folder / JOINT)
         model.gain.copy_(joint["gain"])
         model.words.table.weight.data.copy_(joint["words"])
@@ -134,6 +146,25 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BadInput(f"{folder} is damaged: {reason}", "build, train or copy the bundle again") from error
     return model.eval()
+
+
+def _referred(folder: Path, manifest: Manifest, owners: Mapping[str, Owned], provenance: Provenance) -> dict[str, Any]:
+    """The parts that are made from weights elsewhere; those of one multimodal LLM out of one reading."""
+    given, made = sources.places(), {}
+    parts = {}
+    for kind, source in manifest.sources.items():
+        owned = owners[kind]
+        override = given.get(kind, given.get(owned.spec.kind))
+        source, place = sources.find(kind, source, folder, override)
+        key = (owned.spec.name, place, repr(source.options), source.head)
+        if key not in made:
+            options = load_target(owned.spec.config, owner=owned.distribution).model_validate(source.options)
+            made[key] = load_target(owned.spec.target, owner=owned.distribution).create(
+                Origin(options, place, source.head)
+            )
+        parts[kind] = getattr(made[key], kind) if owned.spec.kind == "mllm" else made[key]
+        provenance.sources[kind] = source.model_copy(update={"tensors": sources.checksum(parts[kind])})
+    return parts
 
 
 def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
@@ -157,30 +188,29 @@ def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     return save(model, out, trained=manifest.trained | {"merged": manifest.fingerprint}, force=force)
 
 
-def fingerprint(folder: Path) -> str:
-    """A hash of all that decides a bundle's vectors: every weight, every configuration, the method's settings."""
-    digest = hashlib.sha256()
-    recipe = read_recipe(folder)
-    unseen: Any = {"train": True, "loss": True, "licences": True, "connector": {"tune"}}  # no vector shows them
-    digest.update(json.dumps(recipe.model_dump(exclude=unseen), sort_keys=True).encode())
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (RECIPE, MANIFEST)):
-        if file.parent.name == "loss":
-            continue
-        digest.update(file.relative_to(folder).as_posix().encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:16]
+def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
+    """Write a copy of a bundle that refers to nothing; it is the same model, with the same fingerprint.
+
+    Raises:
+        BadInput, Unavailable: as `load`; or something in the way and `force` not set.
+    """
+    check_free(out, MANIFEST, force=force)
+    return save(load(folder), out, trained=read_manifest(folder).trained, force=force, by_reference=False)
 
 
-def _part_class(kind: str, facts: dict[str, Any]) -> Any:
+def _owner(kind: str, facts: dict[str, Any]) -> Owned:
+    """The installed component that a part is of. Raises Unavailable if there is none."""
     name, distribution = facts["component"], facts["distribution"]
-    owner_kind = facts.get("kind", kind)  # a multimodal LLM owns three parts
-    for owned in manager().components(owner_kind):
+    for owned in manager().components(facts.get("kind", kind)):  # a multimodal LLM owns three parts
         if owned.spec.name == name and owned.distribution == distribution:
             require(owned.spec, distribution)
-            target = load_target(owned.spec.target, owner=distribution)
-            return getattr(target, kind) if owner_kind == "mllm" else target
+            return owned
     raise Unavailable(
         f"the bundle's {kind} is {name!r} of the plug-in {distribution} {facts['version']}, which is not installed here",
         f"pip install {distribution}",
     )
+
+
+def _class(kind: str, owned: Owned) -> Any:
+    target = load_target(owned.spec.target, owner=owned.distribution)
+    return getattr(target, kind) if owned.spec.kind == "mllm" else target

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from n2kit.errors import BadInput
+
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left stays
+    fcntl = None  # type: ignore[assignment]
+
+LOCK, OLD = ".in-use", "old"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -42,8 +54,49 @@ def check_free(folder: Path, marker: str, *, force: bool) -> None:
         raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
 
 
-def move_into_place(staged: Path, folder: Path) -> None:
-    """Replace `folder`, which `check_free` allowed, by a finished one beside it."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    staged.replace(folder)
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` (as `check_free` allowed) if nothing fails.
+
+    What was there stays until then. A process that is killed leaves its half beside it; the next one clears it away.
+    """
+    prefix = f".{folder.name}-"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f"{glob.escape(prefix)}*/{LOCK}"):
+        _clear(left, folder)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as aside, _locked(Path(aside), folder):
+        staged, old = Path(aside, "new"), Path(aside, OLD)
+        staged.mkdir()
+        yield staged
+        try:
+            if folder.exists():
+                folder.replace(old)
+            staged.replace(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.replace(folder)
+
+
+@contextmanager
+def _locked(aside: Path, folder: Path) -> Iterator[None]:
+    """Held while the folder is in use: the kernel lets go of it when the process ends, however it ends."""
+    with (aside / f"{LOCK}-").open("w", encoding="utf8") as file:
+        file.write(folder.name)
+        file.flush()
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        (aside / f"{LOCK}-").replace(aside / LOCK)  # only under the name that others look for once it is held
+        yield
+
+
+def _clear(lock: Path, folder: Path) -> None:
+    """Remove the folder of a lock that nobody holds; what it was about to replace goes back, if its place is empty."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError, ValueError), lock.open(encoding="utf8") as file:
+        if file.read() != folder.name:
+            return  # of `a-b`, looking for those of `a`
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if (lock.parent / OLD).exists() and not folder.exists():
+            (lock.parent / OLD).replace(folder)
+        shutil.rmtree(lock.parent)

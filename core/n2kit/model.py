@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from n2kit import tuners
+from n2kit import lora, tuners
 from n2kit.data.features import look
 from n2kit.errors import BadInput
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from n2kit.data.batch import Batch
     from n2kit.data.items import Item
+    from n2kit.manifest import Source
     from n2kit.recipe import Recipe
 
 
@@ -83,9 +84,13 @@ class Parts:
 
 @dataclass
 class Provenance:
-    """Where the parts came from: kind → reference, component, distribution, version, weights, licence."""
+    """Where the parts came from: kind → reference, component, distribution, version, weights, licence.
+
+    `sources`: of parts whose weights could be loaded from there again, how.
+    """
 
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
 
 
 class Model(nn.Module):
@@ -176,9 +181,10 @@ class Model(nn.Module):
         return states
 
     def widen(self) -> None:
-        """All weights to float32; exact, so frozen weights stay what they are."""
+        """All weights to float32; exact, so frozen weights stay what they are (adapters are wide from the start)."""
         for _, part in self.parts.items():
-            part.float()
+            with lora.aside(part):
+                part.widen()
 
     def see(self, batch: Batch) -> VisionOut | None:
         """The vision encoder's output for the pictures of a batch; None where there are none."""
@@ -232,11 +238,11 @@ class Model(nn.Module):
 
         return encode(self, items, **options).vectors
 
-    def save(self, folder: str | Path) -> None:
-        """Write a bundle; see `n2kit.bundle`."""
+    def save(self, folder: str | Path, *, by_reference: bool | None = None) -> None:
+        """Write a bundle; see `n2kit.bundle.save`."""
         from n2kit.bundle import save
 
-        save(self, Path(folder))
+        save(self, Path(folder), by_reference=by_reference)
 
 
 def rms(x: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
+import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
@@ -63,6 +66,7 @@ class Part(nn.Module, ABC):
 
     frozen: bool = False
     partly: bool = False  # trained in part: its last blocks, or an adapter
+    narrow: Mapping[str, torch.dtype] = MappingProxyType({})  # tensor → the type that it had before `widen`
 
     def freeze(self) -> Self:
         """No gradient and eval mode from now on, whatever `.train()` says: running statistics would drift otherwise."""
@@ -76,6 +80,27 @@ class Part(nn.Module, ABC):
             for module in self.still():
                 module.eval()
         return self
+
+    def widen(self) -> None:
+        """All weights to float32, which is exact; the types that they had are remembered for saving."""
+        had = {n: t.dtype for n, t in self.state_dict().items() if t.is_floating_point() and t.dtype != torch.float32}
+        self.narrow = {**self.narrow, **had}
+        self.float()
+
+    @contextmanager
+    def narrowed(self) -> Iterator[None]:
+        """Back in the types from before `widen` for a while, where that loses nothing: nothing has been trained since."""
+        tensors = self.state_dict(keep_vars=True)
+        wide = [(tensors[name], dtype) for name, dtype in self.narrow.items() if name in tensors]
+        if not all(torch.equal(t.data.to(dtype).float(), t.data) for t, dtype in wide):
+            wide = []
+        for tensor, dtype in wide:
+            tensor.data = tensor.data.to(dtype)
+        try:
+            yield
+        finally:
+            for tensor, _ in wide:
+                tensor.data = tensor.data.float()
 
     def still(self) -> list[nn.Module]:
         """Modules that training leaves as they are.

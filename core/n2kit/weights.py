@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,6 +61,16 @@ class Weights:
         if self.scheme == "pkg":
             return _packaged(self.location)
         return _from_hub(self.location, self.revision, patterns or HUB_FILES)
+
+    def pinned(self, found: Path) -> Weights:
+        """The same weights without what may mean others tomorrow: a hub's branch, a relative path.
+
+        Args:
+            found: what `locate` gave.
+        """
+        if self.scheme == "hf" and found.parent.name == "snapshots":
+            return replace(self, revision=found.name)  # the hub's cache names the folder by the commit
+        return replace(self, location=str(found)) if self.scheme == "file" else self
 
 
 def _local(location: str) -> Path:

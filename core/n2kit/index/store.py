@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from n2kit.errors import BadInput, Unavailable
-from n2kit.files import check_free, move_into_place, read_json
+from n2kit.files import check_free, read_json, replacing
 from n2kit.manager import load_target, manager
 from n2kit.registry import registry
 
@@ -106,10 +105,7 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
         )
     component = registry().resolve("index", name)
     stored = StoredIndex(component.cls().build(table.vectors), table.ids, table.fingerprint)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
-        staged = Path(aside) / "index"
-        staged.mkdir()
+    with replacing(folder) as staged:
         stored.index.save(staged)
         (staged / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
         manifest = {
@@ -122,7 +118,6 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
             "metric": "dot product of unit vectors",
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        move_into_place(staged, folder)
     return stored
 
 
