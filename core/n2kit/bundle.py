@@ -19,7 +19,8 @@ from n2kit.digests import folder_digests
 from n2kit.errors import BadInput, Unavailable
 from n2kit.files import check_free, replacing
 from n2kit.manager import Owned, load_target, manager, require
-from n2kit.manifest import FORMAT, MANIFEST, RECIPE, Manifest, Source, contents, fingerprint, verify
+from n2kit.manifest import FORMAT, RECIPE, Manifest, Source, contents, fingerprint, verify
+from n2kit.manifest import MANIFEST as MANIFEST
 from n2kit.manifest import read_manifest as read_manifest
 from n2kit.manifest import read_recipe as read_recipe
 from n2kit.model import Model, Parts, Provenance

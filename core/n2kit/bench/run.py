@@ -99,7 +99,7 @@ def _trained(bench: Bench, cell: Cell, start: Path, say: Say) -> Trained:
         shutil.rmtree(folder)  # its weights were not kept
     if not (start / bundles.MANIFEST).is_file() and not (folder / RESULT).is_file():
         say({"event": "phase", "phase": "build"})
-        bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True)
+        bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True, by_reference=True)
     say({"event": "phase", "phase": "train"})
     before = time.process_time()
     result = train(
