@@ -123,7 +123,7 @@ def x() -> torch.Tensor:
 
 def facts(of: Any) -> dict[str, torch.Tensor]:
     known = {"grades": torch.tensor(GRADES), "log_q": torch.linspace(-5, -1, 2 * B), "generation": torch.tensor(7.0)}
-    return {name: known[name] for name in of.wants}
+    return {name: known[name] for name in of.wants & known.keys()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -171,12 +171,94 @@ def test_learns_from_bfloat16(x: torch.Tensor, name: str) -> None:
 def test_log_q_is_subtracted_from_every_candidate(x: torch.Tensor, form: str) -> None:
     log_q = torch.tensor([0.1, 0.2, 0.05, 0.15, 0.25, 0.05, 0.1, 0.1]).log()
     made = loss("infonce", form=form, log_q=True)
-    assert made.wants == {"log_q"}
+    assert made.wants == {"log_q", "negatives"}
     got = made({"multimodal": x}, log_q=log_q).loss
     torch.testing.assert_close(got, infonce(form)(x, log_q=log_q))
     uniform = made({"multimodal": x}, log_q=torch.full((8,), -3.0)).loss
     torch.testing.assert_close(uniform, infonce(form)(x))  # the same for all items changes nothing
-    assert loss("infonce", form=form).wants == frozenset()
+    assert loss("infonce", form=form).wants == {"negatives"}
+
+
+M = 3  # hard negatives
+HARD = list(range(2 * B, 2 * B + M))
+
+
+def with_hard(form: str, x: torch.Tensor, drop: frozenset[Pair], log_q: torch.Tensor) -> torch.Tensor:
+    """Every row has the hard negatives among its candidates."""
+    left, right, rows = list(range(B)), list(range(B, 2 * B)), list(range(2 * B))
+    sides = {
+        "one_tower": [(rows, rows)],
+        "one_direction": [(left, right)],
+        "symmetric": [(left, right), (right, left)],
+    }[form]
+    return torch.stack(
+        [cross_entropy(x, i, [*js, *HARD], drop, 3.0, log_q) for anchors, js in sides for i in anchors]
+    ).mean()
+
+
+@pytest.mark.parametrize("form", ["one_tower", "one_direction", "symmetric"])
+def test_hard_negatives_are_candidates_of_every_row(x: torch.Tensor, form: str) -> None:
+    """But for those that are known positives of a row: 8 of row 1, 9 of row 6."""
+    wide = torch.cat([x, torch.randn(M, 5, generator=torch.Generator().manual_seed(1))])
+    drop = frozenset({(1, 8), (8, 1), (6, 9), (9, 6), (2, 3), (3, 2)})
+    exclude = torch.zeros(2 * B + M, 2 * B + M, dtype=torch.bool)
+    for i, j in drop:
+        exclude[i, j] = True
+    log_q = torch.linspace(-5, -1, 2 * B + M)
+    made = loss("infonce", form=form, log_q=True)
+    got = made({"multimodal": wide}, None, exclude, log_q=log_q, negatives=torch.tensor(HARD)).loss
+    torch.testing.assert_close(got, with_hard(form, wide, drop, log_q))
+    if form == "one_tower":
+        both = loss("notellm2", log_q=True, text_weight=3.0, vision_weight=2.0)
+        out = both(
+            {"multimodal": wide, "visual": wide.flip(1)}, None, exclude, log_q=log_q, negatives=torch.tensor(HARD)
+        )
+        visual = with_hard(form, wide.flip(1), drop, log_q)
+        torch.testing.assert_close(out.loss, (3 * got + 2 * visual) / 5)
+
+
+def test_a_hard_negative_without_a_picture_is_none_of_the_visual_view(x: torch.Tensor) -> None:
+    wide = torch.cat([x, x[:2] + 0.1])
+    present = torch.tensor([True] * 9 + [False])
+    hard = torch.tensor([8, 9])
+    out = loss("notellm2")({"multimodal": wide, "visual": wide}, {"visual": present}, negatives=hard)
+    alone = loss("notellm2")({"multimodal": wide[:9]}, negatives=hard[:1])
+    torch.testing.assert_close(out.terms["visual"], alone.loss)
+    assert out.terms["multimodal"] > out.terms["visual"]
+
+
+def test_hard_negatives_of_sigmoid_and_triplet(x: torch.Tensor) -> None:
+    wide = torch.cat([x, x[:1] + 0.1])
+    hard = torch.tensor([2 * B])
+    extra = sum((1 + (10 * cosine(wide, i, 2 * B) - 10).exp()).log() for i in range(B)) / B
+    torch.testing.assert_close(loss("sigmoid")({"multimodal": wide}, negatives=hard).loss, sigmoid(x) + extra)
+    gaps = []
+    for i in range(2 * B):
+        others = [j for j in range(2 * B + 1) if j not in (i, PARTNER[i])]
+        gaps.append(max((0.2 + cosine(wide, i, j) - cosine(wide, i, PARTNER[i])).clamp(min=0) for j in others))
+    torch.testing.assert_close(loss("triplet")({"multimodal": wide}, negatives=hard).loss, torch.stack(gaps).mean())
+
+
+def test_without_hard_negatives_nothing_has_changed(x: torch.Tensor) -> None:
+    """Bit for bit, loss and gradient are those of two square matrices of cosines and nothing else."""
+    one, two = (x.clone().requires_grad_() for _ in range(2))
+    unit = F.normalize(one, dim=-1)
+    scale = torch.tensor(3.0).exp()
+    square = (unit @ unit.T * scale).masked_fill(torch.eye(2 * B, dtype=torch.bool), -torch.inf)
+    plain = F.cross_entropy(square, torch.arange(2 * B).roll(B), reduction="none").sum() / (2 * B)
+    got = loss("notellm2")({"multimodal": two}).loss
+    plain.backward()
+    got.backward()
+    assert torch.equal(plain, got)
+    assert torch.equal(one.grad, two.grad)  # type: ignore[arg-type]
+    one, two = (x.clone().requires_grad_() for _ in range(2))
+    left, right = F.normalize(one, dim=-1).chunk(2)
+    sides = [F.cross_entropy(a @ b.T * scale, torch.arange(B)) for a, b in ((left, right), (right, left))]
+    got = loss("infonce")({"multimodal": two}).loss
+    sum(sides).div(2).backward()  # type: ignore[union-attr]
+    got.backward()
+    assert torch.equal(sum(sides) / 2, got)  # type: ignore[arg-type]
+    torch.testing.assert_close(one.grad, two.grad, atol=1e-7, rtol=1e-6)
 
 
 def test_log_q_in_both_views(x: torch.Tensor) -> None:
@@ -223,7 +305,7 @@ def test_without_grades_cosent_ranks_partners_above_the_rest(x: torch.Tensor) ->
 
 def test_matryoshka_is_the_weighted_sum_over_widths(x: torch.Tensor) -> None:
     wrapped = loss("matryoshka", options={"text_weight": 1.0, "log_q": True}, widths=[2, 5], weights=[0.5, 2.0])
-    assert wrapped.wants == {"log_q"}
+    assert wrapped.wants == {"log_q", "negatives"}
     log_q, y = torch.linspace(-5, -1, 8), x.flip(0) + 0.1
     out = wrapped({"multimodal": x, "visual": y}, log_q=log_q)
     by_hand = infonce("one_tower")

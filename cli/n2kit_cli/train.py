@@ -20,7 +20,10 @@ RUNS = Path("runs")
 def train(
     bundle: Annotated[Path, typer.Argument(help="A bundle that n2kit build wrote.")],
     items: options.ItemsFile,
-    pairs: Annotated[Path, typer.Option(help="Positive pairs: two id columns, header optional.")],
+    pairs: Annotated[
+        Path,
+        typer.Option(help="Positive pairs: two id columns, header optional; negative columns hold hard negatives."),
+    ],
     images: options.Images = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; default runs/BUNDLE.")] = None,
     val_pairs: Annotated[Path | None, typer.Option(help="Pairs to measure recall on while training.")] = None,
@@ -67,7 +70,7 @@ def train(
     resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
     _refuse(resolved.recipe, device)
     catalogue = options.read(items, item_format, renames, lenient)
-    positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True)
+    positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True, negatives=True)
     options.dropped(pairs, positives.dropped)
     validation = read_pairs(val_pairs, catalogue, lenient=lenient) if val_pairs else None
     if val_pairs and validation:

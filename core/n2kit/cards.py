@@ -135,13 +135,14 @@ class ComponentSpec:
 
 # blocks: `blocks()` gives the stack in order of depth (for checkpointing, sharding, tuning the last few).
 # bfloat16: works and stays finite in bfloat16. mask: leaves out the vision tokens that `mask` hides.
-# logits: can keep its output head and score the next token. generation: lowers the cost of answers too (`Loss.wants`).
+# logits: can keep its output head and score the next token.
+# generation: lowers the cost of answers too. negatives: takes hard negatives. Both are facts that a `Loss` wants.
 CAPABILITIES: dict[Kind, tuple[str, ...]] = {
     "llm": ("blocks", "bfloat16", "logits"),
     "vision": ("blocks", "bfloat16"),
     "mllm": ("blocks", "bfloat16"),
     "connector": ("bfloat16", "mask"),
     "fusion": ("bfloat16",),
-    "loss": ("generation",),
+    "loss": ("generation", "negatives"),
     "index": (),
 }

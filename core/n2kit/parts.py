@@ -267,12 +267,14 @@ class LossOut(NamedTuple):
 
 
 class Loss(NewPart):
-    """Pairs of views → one scalar: `cls(config)`. Row i and row i+B of a view are partners.
+    """Pairs of views → one scalar: `cls(config)`. Row i and row i+B of a view are partners, i < B.
 
     wants: keyword facts that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair are, 1 where
         the pairs file has no third column. `log_q` [2B]: log of the share that a row's item has of all ends of pairs.
         `generation`: the mean of −log p over the tokens of the answers that the step's items are to give (see
         `n2kit.prompts.Task`), a scalar with gradient, 0 where nothing was asked; its spec declares the capability too.
+        `negatives` [M], where there are any: the numbers of the last M rows of all views, 2B, 2B+1, …, which are hard negatives:
+        they have no partner, and every one of the 2B rows has them among its candidates. `present`, `exclude` and `log_q` cover them.
     """
 
     wants: frozenset[str] = frozenset()
@@ -287,4 +289,6 @@ class Loss(NewPart):
             views: name → vectors [2B, D], not normalised; `multimodal` always, `visual` under mICL.
             present: name → [2B] bool, False where an item has no such view (no image, say).
             exclude: [2B, 2B] bool, True for pairs of rows that are no negatives: the same item, known positives.
+
+        With `negatives`, 2B + M stands for 2B in all of these.
         """

@@ -94,7 +94,10 @@ class Train(Settings):
     )
     weight_decay: float = Field(0.001, ge=0, description="AdamW's, of matrices; vectors and scalars have none")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    seed: int = Field(0, ge=0, lt=2**32, description="of new weights, of the order of the pairs, of tasks")
+    seed: int = Field(0, ge=0, lt=2**32, description="of new weights, the order of the pairs, and what else is drawn")
+    hard_negatives: int | None = Field(
+        None, ge=1, description="most hard negatives of a pair in a step, drawn anew each epoch; null: all it has"
+    )
     topic_share: float = Field(
         0.4, ge=0, le=1, description="share of items that loss notellm asks for topics, and not for their category"
     )

@@ -24,6 +24,7 @@ def n2kit_register_components() -> list[ComponentSpec]:
             "losses:NoteLLM2Loss",
             "NoteLLM2Config",
             "one-tower InfoNCE on the multimodal and, under mICL, the visual view, weighted 9 : 1 (the paper's)",
+            "negatives",
         ),
         _loss(
             "notellm",
@@ -31,24 +32,28 @@ def n2kit_register_components() -> list[ComponentSpec]:
             "NoteLLMConfig",
             "notellm2, and the language model generates category or topics behind the vector, weighted 1 : 0.01 (NoteLLM)",
             "generation",
+            "negatives",
         ),
         _loss(
             "infonce",
             "losses:InfoNCE",
             "InfoNCEConfig",
             "left → right and right → left, averaged; or one direction, or one tower (`form`)",
+            "negatives",
         ),
         _loss(
             "sigmoid",
             "losses:SigmoidLoss",
             "SigmoidConfig",
             "each left–right pair judged on its own, with a learned temperature and bias (SigLIP)",
+            "negatives",
         ),
         _loss(
             "triplet",
             "ranking:TripletLoss",
             "TripletConfig",
             "partners nearer than negatives by a margin of cosine distance; the hardest of the batch, or all",
+            "negatives",
         ),
         _loss(
             "cosent",
@@ -61,5 +66,6 @@ def n2kit_register_components() -> list[ComponentSpec]:
             "matryoshka:MatryoshkaLoss",
             "MatryoshkaConfig",
             "another loss (`of`) on the first dimensions of the vectors, for several widths",
+            "negatives",
         ),
     ]

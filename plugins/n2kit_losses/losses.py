@@ -1,4 +1,7 @@
-"""Contrastive losses on pairs. Row i and row i+B are partners; the same item and known positives are never negatives."""
+"""Contrastive losses on pairs. Row i and row i+B are partners; the same item and known positives are never negatives.
+
+Hard negatives are rows behind these 2B: candidates of every row, and nobody's partner.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from n2kit_losses.config import (
 
 class Contrastive(Loss):
     """A learned temperature: logits are cosines times exp(τ), clamped above."""
+
+    wants = frozenset({"negatives"})
 
     def __init__(self, config: ContrastiveConfig) -> None:
         super().__init__(config)
@@ -64,16 +69,19 @@ class NoteLLM2Loss(Softmax):
         present: Mapping[str, Tensor] | None = None,
         exclude: Tensor | None = None,
         log_q: Tensor | None = None,
+        negatives: Tensor | None = None,
     ) -> LossOut:
-        multimodal = one_tower(views["multimodal"], self.scale, exclude, log_q)
+        hard = count(negatives)
+        multimodal = one_tower(views["multimodal"], self.scale, exclude, log_q, hard=hard)
         terms = {"multimodal": multimodal.detach()}
         loss = multimodal
         if "visual" in views:
             keep = (present or {}).get("visual")
-            visual = one_tower(views["visual"], self.scale, exclude, log_q, keep)
+            visual = one_tower(views["visual"], self.scale, exclude, log_q, keep, hard)
             terms["visual"] = visual.detach()
             text, vision = self.config.text_weight, self.config.vision_weight
-            if keep is None or bool((keep & keep.roll(len(keep) // 2)).any()):
+            rows = None if keep is None else keep[: len(keep) - hard]
+            if rows is None or bool((rows & rows.roll(len(rows) // 2)).any()):
                 loss = (text * multimodal + vision * visual) / (text + vision)
         return LossOut(loss, terms | {"temperature": self.temperature.detach()})
 
@@ -85,7 +93,7 @@ class NoteLLMLoss(NoteLLM2Loss):
     """
 
     config_class = NoteLLMConfig
-    wants = frozenset({"generation"})
+    wants = frozenset({"generation", "negatives"})
 
     def forward(
         self,
@@ -93,9 +101,10 @@ class NoteLLMLoss(NoteLLM2Loss):
         present: Mapping[str, Tensor] | None = None,
         exclude: Tensor | None = None,
         log_q: Tensor | None = None,
+        negatives: Tensor | None = None,
         generation: Tensor | None = None,
     ) -> LossOut:
-        out = super().forward(views, present, exclude, log_q)
+        out = super().forward(views, present, exclude, log_q, negatives)
         if generation is None:
             return out
         alpha = self.config.generation_weight
@@ -118,19 +127,24 @@ class InfoNCE(Softmax):
         present: Mapping[str, Tensor] | None = None,
         exclude: Tensor | None = None,
         log_q: Tensor | None = None,
+        negatives: Tensor | None = None,
     ) -> LossOut:
-        x, scale = views["multimodal"], self.scale
-        loss = (one_tower if self.config.form == "one_tower" else left_to_right)(x, scale, exclude, log_q)
+        x, scale, hard = views["multimodal"], self.scale, count(negatives)
+        if self.config.form == "one_tower":
+            loss = one_tower(x, scale, exclude, log_q, hard=hard)
+        else:
+            loss = left_to_right(x, scale, exclude, log_q, hard)
         if self.config.form == "symmetric":
-            half = len(x) // 2
-            turned = None if exclude is None else exclude.roll((half, half), (0, 1))
-            back = left_to_right(x.roll(half, 0), scale, turned, None if log_q is None else log_q.roll(half))
+            every = torch.arange(len(x), device=x.device)
+            turned = torch.cat([*reversed(every[: len(x) - hard].chunk(2)), every[len(x) - hard :]])
+            drop = None if exclude is None else exclude[turned[:, None], turned]
+            back = left_to_right(x[turned], scale, drop, None if log_q is None else log_q[turned], hard)
             loss = (loss + back) / 2
         return LossOut(loss, {"multimodal": loss.detach(), "temperature": self.temperature.detach()})
 
 
 class SigmoidLoss(Contrastive):
-    """−1/B Σ_ij log sigmoid(±(exp(τ) cos_ij + b)), + for partners, over left rows i and right rows j (SigLIP, arXiv 2303.15343)."""
+    """−1/B Σ_ij log sigmoid(±(exp(τ) cos_ij + b)), + for partners, over left rows i and right or hard rows j (SigLIP, arXiv 2303.15343)."""
 
     config_class = SigmoidConfig
 
@@ -139,63 +153,85 @@ class SigmoidLoss(Contrastive):
         self.bias = nn.Parameter(torch.tensor(float(config.bias)))
 
     def forward(
-        self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, exclude: Tensor | None = None
+        self,
+        views: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        exclude: Tensor | None = None,
+        negatives: Tensor | None = None,
     ) -> LossOut:
-        x = views["multimodal"]
-        half = len(x) // 2
-        left, right = F.normalize(x.float(), dim=-1).chunk(2)
-        logits = left @ right.T * self.scale + self.bias
-        sign = 2 * torch.eye(half, device=x.device) - 1
-        losses = -F.logsigmoid(sign * logits).masked_fill(no_negatives(len(x), exclude, x.device)[:half, half:], 0)
+        x, hard = views["multimodal"], count(negatives)
+        half = (len(x) - hard) // 2
+        unit = F.normalize(x.float(), dim=-1)
+        logits = unit[:half] @ unit[half:].T * self.scale + self.bias
+        sign = 2 * torch.eye(*logits.shape, device=x.device) - 1
+        hidden = no_negatives(len(x), exclude, x.device, hard)[:half, half:]
+        losses = -F.logsigmoid(sign * logits).masked_fill(hidden, 0)
         loss = losses.sum() / half
         learned = {"temperature": self.temperature.detach(), "bias": self.bias.detach()}
         return LossOut(loss, {"multimodal": loss.detach()} | learned)
 
 
+def count(negatives: Tensor | None) -> int:
+    """How many rows are hard negatives."""
+    return 0 if negatives is None else len(negatives)
+
+
 def one_tower(
-    x: Tensor, scale: Tensor, exclude: Tensor | None = None, log_q: Tensor | None = None, keep: Tensor | None = None
+    x: Tensor,
+    scale: Tensor,
+    exclude: Tensor | None = None,
+    log_q: Tensor | None = None,
+    keep: Tensor | None = None,
+    hard: int = 0,
 ) -> Tensor:
-    """InfoNCE among all 2B rows of one set of vectors: the label of a row is its partner, all other rows are negatives.
+    """InfoNCE among all rows of one set of vectors: the label of a row is its partner, all other rows are negatives.
 
     Args:
-        x: [2B, D], not normalised.
-        exclude: [2B, 2B] bool, pairs of rows that are no negatives; partners stay positives.
-        log_q: [2B], subtracted from the logits of a row as a candidate.
-        keep: [2B] bool; a row that is not kept is neither anchor nor negative, nor is its partner an anchor.
+        x: [2B + M, D], not normalised.
+        exclude: [2B + M, 2B + M] bool, pairs of rows that are no negatives; partners stay positives.
+        log_q: [2B + M], subtracted from the logits of a row as a candidate.
+        keep: [2B + M] bool; a row that is not kept is neither anchor nor negative, nor is its partner an anchor.
+        hard: M, how many of the last rows are hard negatives.
 
     Returns:
         A scalar: the mean over the kept anchors, 0 with a gradient of 0 if there are none.
     """
-    anchors = torch.arange(len(x), device=x.device)
-    partner = anchors.roll(len(x) // 2)
+    rows = len(x) - hard
+    anchors = torch.arange(rows, device=x.device)
+    partner = anchors.roll(rows // 2)
     unit = F.normalize(x.float(), dim=-1)
-    logits = unit @ unit.T * scale
+    logits = unit[:rows] @ unit.T * scale
     if log_q is not None:
         logits = logits - log_q
-    hidden = no_negatives(len(x), exclude, x.device)
+    hidden = no_negatives(len(x), exclude, x.device, hard)[:rows]
     if keep is not None:
-        anchors = anchors[keep & keep[partner]]
+        anchors = anchors[keep[:rows] & keep[partner]]
         hidden = hidden | ~keep
     losses = F.cross_entropy(logits.masked_fill(hidden, -torch.inf)[anchors], partner[anchors], reduction="none")
     return losses.sum() / max(1, len(anchors))
 
 
-def left_to_right(x: Tensor, scale: Tensor, exclude: Tensor | None = None, log_q: Tensor | None = None) -> Tensor:
-    """InfoNCE of the first B rows of x [2B, D] against the last B alone; otherwise as `one_tower`."""
-    half = len(x) // 2
-    left, right = F.normalize(x.float(), dim=-1).chunk(2)
-    logits = left @ right.T * scale
+def left_to_right(
+    x: Tensor, scale: Tensor, exclude: Tensor | None = None, log_q: Tensor | None = None, hard: int = 0
+) -> Tensor:
+    """InfoNCE of the first B rows of x [2B + M, D] against the rows behind them alone; otherwise as `one_tower`."""
+    half = (len(x) - hard) // 2
+    unit = F.normalize(x.float(), dim=-1)
+    logits = unit[:half] @ unit[half:].T * scale
     if log_q is not None:
         logits = logits - log_q[half:]
-    hidden = no_negatives(len(x), exclude, x.device)[:half, half:]
+    hidden = no_negatives(len(x), exclude, x.device, hard)[:half, half:]
     return F.cross_entropy(logits.masked_fill(hidden, -torch.inf), torch.arange(half, device=x.device))
 
 
-def no_negatives(rows: int, exclude: Tensor | None, device: torch.device) -> Tensor:
-    """[2B, 2B] bool, True where a row is neither partner nor negative of another: itself, and what `exclude` says."""
+def no_negatives(rows: int, exclude: Tensor | None, device: torch.device, hard: int = 0) -> Tensor:
+    """[rows, rows] bool, True where a row is neither partner nor negative of another: itself, and what `exclude` says.
+
+    The last `hard` rows have no partners.
+    """
     hidden = torch.eye(rows, dtype=torch.bool, device=device)
     if exclude is None:
         return hidden
-    every = torch.arange(rows, device=device)
-    partners = (every, every.roll(rows // 2))
+    every = torch.arange(rows - hard, device=device)
+    partners = (every, every.roll(len(every) // 2))
     return hidden | exclude.index_put(partners, torch.zeros((), dtype=torch.bool, device=device))

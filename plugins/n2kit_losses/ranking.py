@@ -10,27 +10,33 @@ from torch.nn import functional as F
 
 from n2kit import Loss, LossOut
 from n2kit_losses.config import CoSENTConfig, TripletConfig
-from n2kit_losses.losses import no_negatives
+from n2kit_losses.losses import count, no_negatives
 
 
 class TripletLoss(Loss):
-    """max(0, margin + cos(i, j) − cos(i, partner of i)), the mean over all rows i and their negatives j among all 2B rows.
+    """max(0, margin + cos(i, j) − cos(i, partner of i)), the mean over all rows i and their negatives j among all rows.
 
     hardest: only the negative of each row that has the largest cosine. No negatives at all: 0, with a gradient of 0.
     """
 
     config_class = TripletConfig
+    wants = frozenset({"negatives"})
 
     def forward(
-        self, views: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None, exclude: Tensor | None = None
+        self,
+        views: Mapping[str, Tensor],
+        present: Mapping[str, Tensor] | None = None,
+        exclude: Tensor | None = None,
+        negatives: Tensor | None = None,
     ) -> LossOut:
-        x = views["multimodal"]
+        x, hard = views["multimodal"], count(negatives)
         every = torch.arange(len(x), device=x.device)
-        partner = every.roll(len(x) // 2)
+        rows = every[: len(x) - hard]
+        partner = rows.roll(len(rows) // 2)
         unit = F.normalize(x.float(), dim=-1)
-        cosines = unit @ unit.T
-        excess = self.config.margin + cosines - cosines[every, partner][:, None]
-        negative = ~no_negatives(len(x), exclude, x.device) & (every != partner[:, None])
+        cosines = unit[: len(rows)] @ unit.T
+        excess = self.config.margin + cosines - cosines[rows, partner][:, None]
+        negative = ~no_negatives(len(x), exclude, x.device, hard)[: len(rows)] & (every != partner[:, None])
         if self.config.negatives == "hardest":
             triplets = excess.masked_fill(~negative, -torch.inf).amax(1)[negative.any(1)]
         else:

@@ -1,4 +1,4 @@
-"""Pairs of items: two id columns, header optional; a third column, named in the header, may grade how alike they are."""
+"""Pairs of items: two id columns, header optional. Columns named in the header may grade a pair, and name its hard negatives."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from n2kit.data.items import jsonl_rows, opened, parquet_rows, settle
 from n2kit.errors import BadInput
@@ -20,22 +21,36 @@ _HEADER = re.compile(
     r"(query|target|left|right|source|anchor|positive|item|note|product|doc|id)s?[ _-]?(id|[ab12])?", re.I
 )
 _NAMES = (("query", "target"), ("left", "right"), ("anchor", "positive"), ("source", "target"))
-_GRADES = ("grade", "score", "similarity", "label")  # names of the third column
-Row = tuple[int, list[str], str | None]  # line, ids, and the grade's text where there is such a column
+_GRADES = ("grade", "score", "similarity", "label")  # names of the column that grades
+_NEGATIVES = re.compile(r"(hard[ _-]?)?negatives?([ _-]?ids?)?([ _-]?\d+)?", re.I)  # there may be several such columns
+Pair = tuple[str, str]
+
+
+class Row(NamedTuple):
+    """A line of a file: its ids, and its grade as a text and its negatives where there are such columns."""
+
+    line: int
+    ids: list[str]
+    grade: str | None = None
+    negatives: tuple[Any, ...] = ()  # the columns' cells: texts of one or several ids, or lists of them
 
 
 @dataclass
 class Pairs:
-    """Pairs in file order, with what was dropped from them when reading leniently; `grades` of those that have one."""
+    """Pairs in file order, with what was dropped from them when reading leniently.
 
-    pairs: list[tuple[str, str]]
+    `grades` of those that have one; `negatives`, hard ones: items that are near a pair's first item, and do not belong to it.
+    """
+
+    pairs: list[Pair]
     dropped: list[str] = field(default_factory=list)
-    grades: dict[tuple[str, str], float] = field(default_factory=dict)
+    grades: dict[Pair, float] = field(default_factory=dict)
+    negatives: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
+    def __iter__(self) -> Iterator[Pair]:
         return iter(self.pairs)
 
     def graph(self) -> dict[str, set[str]]:
@@ -46,47 +61,90 @@ class Pairs:
             out[right].add(left)
         return dict(out)
 
-    def grade(self, pair: tuple[str, str]) -> float:
+    def grade(self, pair: Pair) -> float:
         """How alike the two are: 1 where the file does not say."""
         return self.grades.get(pair, 1.0)
 
     def digest(self) -> str:
-        facts = [[*pair, self.grades.get(pair)] for pair in self.pairs] if self.grades else self.pairs
+        facts: list[Any] = [[*pair, self.grades.get(pair)] for pair in self.pairs] if self.grades else list(self.pairs)
+        if self.negatives:
+            facts.append([self.negatives.get(pair) for pair in self.pairs])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def read_pairs(path: Path, known: Container[str], *, lenient: bool = False, graded: bool = False) -> Pairs:
+def read_pairs(
+    path: Path, known: Container[str], *, lenient: bool = False, graded: bool = False, negatives: bool = False
+) -> Pairs:
     """Read pairs whose ids are all `known`.
 
     Args:
         graded: pairs graded 0 or less are wanted too, for a loss that reads grades; they are no positives.
+        negatives: hard negatives are wanted too; without it their columns are passed over.
 
     Raises:
         BadInput: no such file; rows that are blank, not of two ids, unknown, an item with itself, or with a grade that is no
-            number or another one than before, each with its line.
+            number or another one than before, each with its line; and rows with a negative that is unknown, an item of the pair
+            itself, or known to belong to its first item.
     """
-    pairs: list[tuple[str, str]] = []
-    grades: dict[tuple[str, str], float] = {}
+    grades: dict[Pair, float] = {}
     problems: list[str] = []
-    for line, cells, grade in _rows(path, known, problems):
-        if (problem := _problem(cells, grade, known, grades)) is not None:
-            problems.append(f"{path}:{line}: {problem}")
+    rows: list[tuple[Row, Pair]] = []
+    for row in _rows(path, known, problems):
+        if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
+            problems.append(f"{path}:{row.line}: {problem}")
             continue
-        if grade is not None and float(grade) <= 0 and not graded:
-            problems.append(f"{path}:{line}: grade {grade}: not a pair of items that belong together")
+        if row.grade is not None and float(row.grade) <= 0 and not graded:
+            problems.append(f"{path}:{row.line}: grade {row.grade}: not a pair of items that belong together")
             continue
-        pairs.append((cells[0], cells[1]))
-        if grade is not None:
-            grades[pairs[-1]] = float(grade)
+        pair = (row.ids[0], row.ids[1])
+        rows.append((row, pair))
+        if row.grade is not None:
+            grades[pair] = float(row.grade)
+    pairs = Pairs([pair for _, pair in rows], problems, grades)
+    if negatives:
+        pairs = _with_negatives(pairs, rows, path, known)
     settle(problems, lenient)
-    if not pairs:
+    if not len(pairs):
         raise BadInput(f"{path}: no pairs", "is this the right file?")
-    return Pairs(pairs, problems, grades)
+    return pairs
 
 
-def _problem(
-    cells: list[str], grade: str | None, known: Container[str], grades: dict[tuple[str, str], float]
-) -> str | None:
+def _with_negatives(pairs: Pairs, rows: list[tuple[Row, Pair]], path: Path, known: Container[str]) -> Pairs:
+    """The pairs whose negatives are in order, with these; only now are all positives known."""
+    graph = pairs.graph()
+    kept: list[Pair] = []
+    found: dict[Pair, dict[str, None]] = defaultdict(dict)
+    for row, pair in rows:
+        ids = [i for cell in row.negatives for i in _ids(cell, known)]
+        if (problem := _no_negative(ids, pair, graph.get(pair[0], set()), known)) is not None:
+            pairs.dropped.append(f"{path}:{row.line}: {problem}")
+            continue
+        kept.append(pair)
+        found[pair] |= dict.fromkeys(ids)
+    return Pairs(kept, pairs.dropped, pairs.grades, {pair: tuple(ids) for pair, ids in found.items() if ids})
+
+
+def _ids(cell: Any, known: Container[str]) -> list[str]:
+    """The ids in a cell: a list, one id, or several with `|` or spaces between them."""
+    if isinstance(cell, list | tuple):
+        return [text for i in cell if (text := "" if i is None else str(i).strip())]
+    text = "" if cell is None else str(cell).strip()
+    return [text] if text in known else [i for i in re.split(r"[|\s]+", text) if i]
+
+
+def _no_negative(ids: list[str], pair: Pair, positives: set[str], known: Container[str]) -> str | None:
+    """Why one of these is no negative of a pair, whose first item has these `positives`."""
+    for i in ids:
+        if i not in known:
+            return f"unknown id {i!r} as a negative"
+        if i in pair:
+            return f"{i!r} is a negative of its own pair"
+        if i in positives:
+            return f"negative {i!r} is known to belong to {pair[0]!r}"
+    return None
+
+
+def _problem(cells: list[str], grade: str | None, known: Container[str], grades: dict[Pair, float]) -> str | None:
     """Why a row is no pair."""
     if not any(cells):
         return "blank row"
@@ -118,7 +176,7 @@ def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> lis
     """The first column of a file as ids, header optional; duplicates count once."""
     ids: dict[str, None] = {}
     problems: list[str] = []
-    for line, cells, _ in _rows(path, known, problems):
+    for line, cells, *_ in _rows(path, known, problems):
         if not cells or not cells[0]:
             problems.append(f"{path}:{line}: blank row")
         elif cells[0] not in known:
@@ -144,18 +202,20 @@ def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[Ro
         yield from _delimited(path, known)
         return
     for number, row in parquet_rows(path) if suffix == ".parquet" else jsonl_rows(path, problems):
-        texts = {k: "" if v is None else str(v).strip() for k, v in row.items()}
+        against = {k: v for k, v in row.items() if _NEGATIVES.fullmatch(k)}
+        texts = {k: "" if v is None else str(v).strip() for k, v in row.items() if k not in against}
         grade = next((k for k in texts if k.lower() in _GRADES), None)
         names = next((n for n in _NAMES if set(n) <= set(texts)), [k for k in texts if k != grade])
-        yield number, [texts[k] for k in names], None if grade is None else texts[grade]
+        yield Row(number, [texts[k] for k in names], None if grade is None else texts[grade], tuple(against.values()))
 
 
 def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
-    """A header may name the columns in another order, and one that grades."""
+    """A header may name the columns in another order, one that grades, and some that hold negatives."""
     with opened(path) as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         order: tuple[int, ...] = ()
         grade: int | None = None
+        against: list[int] = []
         for count, raw in enumerate(reader):
             cells = [c.strip() for c in raw]
             if count == 0:
@@ -163,7 +223,8 @@ def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
                 named = next((tuple(map(lower.index, n)) for n in _NAMES if set(n) <= set(lower)), ())
                 if _is_header([cells[i] for i in named] or cells, known):
                     order, grade = named, next((i for i, name in enumerate(lower) if name in _GRADES), None)
+                    against = [i for i, name in enumerate(lower) if _NEGATIVES.fullmatch(name)]
                     continue
             ids = [cells[i] for i in order] if order and len(cells) > max(order) else cells
             graded = None if grade is None else "".join(cells[grade : grade + 1])
-            yield reader.line_num, ids, graded
+            yield Row(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)))

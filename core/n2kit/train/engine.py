@@ -92,6 +92,11 @@ def fit(
             f"{unlike} pairs are graded 0 or less, and loss {model.recipe.loss.name} takes every pair for a positive",
             "remove them, or build with --loss cosent",
         )
+    if pairs.negatives and "negatives" not in model.loss.wants:
+        raise BadInput(
+            f"{len(pairs.negatives)} pairs have hard negatives, and loss {model.recipe.loss.name} takes none",
+            "leave their columns out, or build with --loss notellm2, infonce, sigmoid or triplet",
+        )
     where = ranks.begin(pick_device(device))
     ranks.once(lambda: ranks.check_divides(settings.batch_size))
     dtype, why = ranks.once(lambda: pick_precision(settings.precision, where))
@@ -109,7 +114,9 @@ def fit(
         args=_arguments(settings, folder, where, len(pairs), val_pairs is not None),
         train_dataset=list(pairs),
         eval_dataset=[0] if val_pairs else None,
-        data_collator=PairCollator(items, pairs, reader, fewest=1 if ranks.count() > 1 else FEWEST, tasks=tasks),
+        data_collator=PairCollator(
+            items, pairs, reader, 1 if ranks.count() > 1 else FEWEST, tasks, settings.hard_negatives, draws
+        ),
         optimizers=(torch.optim.AdamW(groups(model, settings), eps=1e-8), None),
     )
     trainer.validation = _validation(model, items, val_pairs, images, on_bad_image, settings, cache)
@@ -176,7 +183,7 @@ class PairTrainer(Trainer):
     ) -> Any:
         device = self.args.device
         inputs = self.collator.of_all_processes(inputs, device)
-        self.barren += barren(inputs["exclude"])
+        self.barren += barren(inputs["exclude"], len(inputs.get("negatives", ())))
         wanted = {"exclude", "places", "order", *self.step.model.loss.wants} & inputs.keys()
         out = model(inputs["batch"].to(device), **{name: inputs[name].to(device) for name in wanted})
         if not torch.isfinite(out["loss"]):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from n2kit.data.batch import Reader
+from n2kit.data.batch import Batch, Reader
 from n2kit.data.items import Items
-from n2kit.data.pairs import Pairs
+from n2kit.data.pairs import Pair, Pairs
 from n2kit.errors import BadInput
 from n2kit.train import ranks
-from n2kit.train.draws import Tasks
+from n2kit.train.draws import Draws, Tasks
 
 FEWEST = 2  # pairs a step: with one there is no negative
 
@@ -27,11 +27,13 @@ class PairCollator:
 
     `batch`: the distinct items of the pairs, U ≤ 2B, each to be encoded once. `places` [2B]: the item of each row. `ids`: its id.
     `exclude` [2B, 2B] bool, and what a loss may want: `grades` [B], how alike the two items of a pair are, and `log_q` [2B],
-    the log of an item's share of all ends of pairs.
+    the log of an item's share of all ends of pairs, and all hard negatives.
+    Where pairs have hard negatives, these follow as M rows more, each once, unless it is a row already; `negatives` [M] are their numbers.
 
     Args:
         fewest: pairs that a batch must have.
         tasks: what items are asked for behind their vector, for a loss that generates.
+        most: hard negatives of a pair in one step, drawn by `draws`; None: all.
     """
 
     items: Items
@@ -39,34 +41,38 @@ class PairCollator:
     reader: Reader
     fewest: int = FEWEST
     tasks: Tasks | None = None
+    most: int | None = None
+    draws: Draws = field(default_factory=lambda: Draws(0))
     graph: dict[str, set[str]] = field(init=False)
     log_q: dict[str, float] = field(init=False)
     number: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.graph = self.pairs.graph()
-        ends = Counter(i for pair in self.pairs for i in pair)
+        ends = Counter(i for pair in self.pairs for i in (*pair, *self.pairs.negatives.get(pair, ())))
         self.number = {item.id: n for n, item in enumerate(self.items.items)}
         self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Pairs whose pictures cannot be read are left out; so that there is a negative, two pairs always remain.
+        """Pairs whose pictures cannot be read are left out, and so are such hard negatives; two pairs always remain: a negative.
 
         Raises:
             BadInput: policy `error` and an item that cannot be read, or no two readable pairs in all of the training set.
         """
         wanted, spare = list(pairs), iter(self.pairs)
+        missing: set[str] = set()
         while True:
-            ids = [a for a, _ in wanted] + [b for _, b in wanted]
+            rows = [a for a, _ in wanted] + [b for _, b in wanted]
+            hard = self._hard(wanted, missing.union(rows))
+            ids = [*rows, *hard]
             place = {item: n for n, item in enumerate(dict.fromkeys(ids))}
-            read = [self.items[i] for i in place]
-            batch, kept = self.reader(read, None if self.tasks is None else list(map(self.tasks, read)))
+            batch, kept = self._read(list(place), len(hard))
             if batch is not None and len(kept) == len(place) and len(wanted) >= self.fewest:
                 places = torch.tensor([place[i] for i in ids])
-                return {"batch": batch, "places": places, "ids": ids} | self.facts(ids)
+                return {"batch": batch, "places": places, "ids": ids} | self.facts(ids, len(hard))
             names = list(place)
-            there = {names[n] for n in kept}
-            wanted = [p for p in wanted if there.issuperset(p)]
+            missing |= place.keys() - {names[n] for n in kept}
+            wanted = [p for p in wanted if missing.isdisjoint(p)]
             while len(wanted) < self.fewest:
                 extra = next(spare, None)
                 if extra is None:
@@ -74,22 +80,52 @@ class PairCollator:
                 if extra not in wanted:
                     wanted.append(extra)
 
+    def _hard(self, pairs: Sequence[Pair], without: Container[str]) -> list[str]:
+        """The hard negatives of some pairs, each once."""
+        found: dict[str, None] = {}
+        for pair in pairs:
+            own = self.pairs.negatives.get(pair, ())
+            if self.most is not None and len(own) > self.most:
+                own = self.draws.of(f"negatives of {pair}").sample(own, self.most)
+            found |= dict.fromkeys(own)
+        return [i for i in found if i not in without]
+
+    def _read(self, ids: Sequence[str], hard: int) -> tuple[Batch | None, list[int]]:
+        """What the reader gives; the last `hard` items are asked for nothing."""
+        items = [self.items[i] for i in ids]
+        if self.tasks is None:
+            return self.reader(items)
+        return self.reader(items, [*map(self.tasks, items[: len(items) - hard]), *[None] * hard])
+
     def of_all_processes(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """`batch` with `ids`, `exclude` and facts of the rows of all processes, and their `order` (see `TrainStep`)."""
+        """`batch` with `ids`, `exclude` and facts of the rows of all processes, and their `order` (see `TrainStep`).
+
+        A hard negative of several processes counts once, and one that is another's row not at all, as if there were one process.
+        """
         if ranks.count() == 1:
             return batch
         own = torch.tensor([self.number[i] for i in batch["ids"]], device=device)
         parts = ranks.rows_of_all(own)
-        order = ranks.lefts_first([len(part) for part in parts])
-        ids = [self.items.items[n].id for n in torch.cat(parts).cpu()[order].tolist()]
-        return batch | {"ids": ids, "order": order} | self.facts(ids)
+        hard = [int(n) for n in ranks.rows_of_all(own.new_tensor([len(batch.get("negatives", ()))]))]
+        sizes = [len(part) - n for part, n in zip(parts, hard, strict=True)]
+        order = ranks.lefts_first(sizes, hard)
+        every = [self.items.items[n].id for n in torch.cat(parts).cpu()[order].tolist()]
+        rows = sum(sizes)
+        first = {i: n for n, i in reversed(list(enumerate(every))) if n >= rows and i not in every[:rows]}
+        kept = [*range(rows), *sorted(first.values())]
+        ids = [every[n] for n in kept]
+        found = {name: value for name, value in batch.items() if name != "negatives"}
+        return found | {"ids": ids, "order": order[kept]} | self.facts(ids, len(first))
 
-    def facts(self, ids: Sequence[str]) -> dict[str, Tensor]:
-        """`exclude`, and what `n2kit.parts.Loss.wants` can name, for the ids of a loss's rows."""
-        half = len(ids) // 2
-        grades = [self.pairs.grade(pair) for pair in zip(ids[:half], ids[half:], strict=True)]
+    def facts(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
+        """`exclude`, and what `n2kit.parts.Loss.wants` can name, for the ids of a loss's rows, the last of which are hard negatives."""
+        rows = len(ids) - hard
+        ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
         log_q = torch.tensor([self.log_q[i] for i in ids])
-        return {"exclude": self.exclude(ids), "grades": torch.tensor(grades), "log_q": log_q}
+        facts = {
+            "exclude": self.exclude(ids), "grades": torch.tensor([self.pairs.grade(pair) for pair in ends]), "log_q": log_q,
+        }  # fmt: skip
+        return facts | ({"negatives": torch.arange(rows, len(ids))} if hard else {})
 
     def exclude(self, ids: Sequence[str]) -> Tensor:
         """[n, n] bool: the same item, and known positives in either direction."""
@@ -103,10 +139,10 @@ class PairCollator:
         return out
 
 
-def barren(exclude: Tensor) -> bool:
-    """Whether no row [2B, 2B] has a negative: all others are its partner, itself, or excluded."""
-    every = torch.arange(len(exclude), device=exclude.device)
-    negative = ~exclude
+def barren(exclude: Tensor, hard: int = 0) -> bool:
+    """Whether no row has a negative: all others are its partner, itself, or excluded; the last `hard` rows are no anchors."""
+    every = torch.arange(len(exclude) - hard, device=exclude.device)
+    negative = ~exclude[: len(every)]
     negative[every, every] = False
     negative[every, every.roll(len(every) // 2)] = False
     return not bool(negative.any())

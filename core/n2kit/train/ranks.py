@@ -131,10 +131,16 @@ def gather(x: Tensor) -> Tensor:
     return rows
 
 
-def lefts_first(sizes: Sequence[int]) -> Tensor:
-    """The order that puts all left rows before all right rows, where process r gave sizes[r] / 2 of each, lefts first."""
-    halves = [part.chunk(2) for part in torch.arange(sum(sizes)).split(list(sizes))]
-    return torch.cat([left for left, _ in halves] + [right for _, right in halves])
+def lefts_first(sizes: Sequence[int], extra: Sequence[int] = ()) -> Tensor:
+    """The order that puts all left rows before all right rows, where process r gave sizes[r] / 2 of each, lefts first.
+
+    What it gave behind them, extra[r] rows, comes last.
+    """
+    extra = extra or [0] * len(sizes)
+    parts = torch.arange(sum(sizes) + sum(extra)).split([a + b for a, b in zip(sizes, extra, strict=True)])
+    halves = [part[:size].chunk(2) for part, size in zip(parts, sizes, strict=True)]
+    rest = [part[size:] for part, size in zip(parts, sizes, strict=True)]
+    return torch.cat([left for left, _ in halves] + [right for _, right in halves] + rest)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

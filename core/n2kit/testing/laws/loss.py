@@ -78,6 +78,26 @@ def answers_cost(subject: LossSubject) -> None:
     assert high > low, f"answers that cost 9 give a loss of {high}, those that cost 1 {low}"
 
 
+@law("loss", capability="negatives")
+def hard_negatives_push(subject: LossSubject) -> None:
+    """It wants `negatives`: one that is like an anchor costs; none of them, or excluded, costs nothing."""
+    assert "negatives" in subject.part.wants, "it does not want hard negatives"
+    view = subject.inputs()[0]["multimodal"]
+    rows, options = len(view), {k: v for k, v in subject.options().items() if k != "log_q"}
+    near = torch.cat([view, view[:1] + 0.1 * draw(1, view.shape[1], seed=7)])
+    drop = torch.zeros(rows + 1, rows + 1, dtype=torch.bool)
+    with torch.no_grad():
+        plain = subject.part({"multimodal": view}, None, drop[:rows, :rows], **options).loss.item()
+        options["negatives"] = torch.arange(rows, rows + 1)
+        hard = subject.part({"multimodal": near}, None, drop, **options).loss.item()
+        drop[rows] = drop[:, rows] = True
+        hidden = subject.part({"multimodal": near}, None, drop, **options).loss.item()
+    assert hard > plain, f"a hard negative takes the loss from {plain} to {hard}"
+    assert math.isclose(hidden, plain, rel_tol=1e-4), (
+        f"an excluded hard negative takes the loss from {plain} to {hidden}"
+    )
+
+
 @law("loss")
 def excluded_rows_are_no_negatives(subject: LossSubject) -> None:
     """One item in two pairs: excluded from each other, its rows cost no more, and push each other nowhere."""
