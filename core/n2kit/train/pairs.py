@@ -84,7 +84,7 @@ class PairCollator:
         """The hard negatives of some pairs, each once."""
         found: dict[str, None] = {}
         for pair in pairs:
-            own = self.pairs.negatives.get(pair, ())
+            own: Sequence[str] = self.pairs.negatives.get(pair, ())
             if self.most is not None and len(own) > self.most:
                 own = self.draws.of(f"negatives of {pair}").sample(own, self.most)
             found |= dict.fromkeys(own)
