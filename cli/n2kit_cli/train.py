@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from n2kit.recipe import Recipe
 
 RUNS = Path("runs")
+# What an event of a step holds besides the loss, its terms and the temperature.
+NO_TERM = {"event", "step", "steps", "epoch", "grad_norm", "learning_rate", "eta_s", "items_per_s", "memory_gb"}
 
 
 def train(
@@ -88,12 +90,13 @@ def train(
     if json:
         event({"event": "result"} | vars(result))
     if result.interrupted:
-        say(f"stopped after step {result.steps}; a checkpoint is saved")
+        say(f"stopped after step {result.steps}; a checkpoint is saved, and the same command goes on from it")
         raise typer.Exit(130)
     if result.done_before:
         say(f"this run was finished before: {result.bundle}")
     elif not json:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
+        recall += f" (best step {result.best_step})" if result.best_step is not None else ""
         frozen = f" · frozen weights {result.frozen} unchanged" if result.frozen else ""
         say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}{frozen}")
     if not json:
@@ -120,9 +123,10 @@ def _refuse(recipe: Recipe, device: str | None) -> None:
 
 def _reporter(bar: Any) -> Any:
     """Turn log events into progress: a line for every recall, a bar for the rest."""
-    terms = ("loss", "multimodal", "visual", "generation", "temperature")
+    recall = ""
 
     def report(entry: dict[str, Any]) -> None:
+        nonlocal recall
         kind = entry["event"]
         if kind == "start":
             resumed = f", from step {entry['step']}" if entry["step"] else ""
@@ -137,13 +141,11 @@ def _reporter(bar: Any) -> Any:
             say(f"plug-in {entry['plugin']}: {entry['error']}")
         elif kind == "recall":
             shown = " ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in entry.items() if k.startswith("eval_"))
-            say(f"step {entry['step']}: {shown}")
+            say(f"step {entry['step']}: {shown} (best step {entry['best_step']})")
+            recall = f" · {shown}"
         else:
-            note = " ".join(f"{k} {entry[k]:.3f}" for k in terms if k in entry)
-            bar(
-                entry["step"],
-                entry["steps"],
-                f"{note} · {entry.get('items_per_s', 0):.0f} items/s · {entry['eta_s']:.0f} s left",
-            )
+            terms = " ".join(f"{k} {v:.3f}" for k, v in entry.items() if k not in NO_TERM)
+            speed = f"{entry['items_per_s']:.1f} items/s · {entry['eta_s']:.0f} s left · {entry['memory_gb']:.1f} GB"
+            bar(entry["step"], entry["steps"], f"{terms}{recall} · {speed}")
 
     return report

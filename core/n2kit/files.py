@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, Unavailable
 
 try:
     import fcntl
 except ImportError:  # Windows: what a killed process left stays
     fcntl = None  # type: ignore[assignment]
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCK, OLD = ".in-use", "old"
 
 
@@ -26,7 +29,61 @@ def write_json(path: Path, content: Any) -> None:
     """Write aside and rename."""
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf8")
+    sync(aside)
     aside.replace(path)
+
+
+def sync(*paths: Path) -> None:
+    """Bring files, and the entries of folders, to the disk: after a power cut they are what they are now."""
+    for path in paths:
+        if path.is_dir() and os.name != "posix":
+            continue  # Windows opens no folder
+        handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` a folder and all that is in it."""
+    sync(*folder.rglob("*"), folder)
+
+
+@contextmanager
+def room_for(what: str, hint: str) -> Iterator[None]:
+    """Say in one line that `what` could not be written.
+
+    Raises:
+        Unavailable: a full disk, as an OSError or as safetensors tells it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        if code not in FULL and not any(f"(os error {number})" in str(error) for number in FULL):
+            raise
+        raise Unavailable(f"{what}: {os.strerror(code or errno.ENOSPC)}", hint) from error
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that ends with this process, however that ends; the file stays.
+
+    Raises:
+        BadInput: another process holds it.
+    """
+    with path.open("a") as handle:
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{what} is in use by another process", "wait for it, or end it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def read_json(path: Path) -> dict[str, Any]:

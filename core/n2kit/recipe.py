@@ -114,6 +114,22 @@ class Train(Settings):
     grad_cache: int | None = Field(
         None, ge=1, description="items encoded at a time, to save memory; null: all of a step"
     )
+    best_metric: str = Field(
+        "recall@10",
+        pattern=r"^((recall|ndcg)@[1-9][0-9]*|mrr)$",
+        description="what validations are compared by: recall@K, ndcg@K or mrr, as n2kit eval computes them",
+    )
+    keep_best: bool = Field(
+        True, description="end with the weights of the best validation; false: with those of the last step"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="validations in a row without a better one, after which training stops; null: never"
+    )
+    explosion: float | None = Field(
+        100.0,
+        gt=1,
+        description="stop when, 5 steps in a row, the gradient is so many times its median over 100 steps; null: never",
+    )
 
 
 class Recipe(Settings):

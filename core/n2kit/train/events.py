@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
+import torch
 from transformers import TrainerCallback
 
 from n2kit.train import ranks
 
 Report = Callable[[dict[str, Any]], None]
+EVERY_SECONDS = 10.0  # there is a log entry this often, however few steps that are
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends
 
 
 class Events(TrainerCallback):
-    """Reports every log entry with the step and the speed; stops after the current step on Ctrl-C.
+    """Reports every log entry with the step and the speed; stops after the current step on Ctrl-C or SIGTERM.
 
     Of several processes only the first reports, and all stop when one is told to.
     """
@@ -24,29 +28,39 @@ class Events(TrainerCallback):
     def __init__(self, report: Report | None, precision: str, grad_cache: int | None = None) -> None:
         self.report, self.precision, self.stopped = report, precision, False
         self.how = {"grad_cache": grad_cache} if grad_cache else {}
-        self.begun = (0.0, 0)
+        self.begun, self.logged = (0.0, 0), 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.begun = (time.perf_counter(), state.global_step)
+        self.logged = time.perf_counter()
+        self.begun = (self.logged, state.global_step)
         how = self.how | ({"processes": ranks.count()} if ranks.count() > 1 else {})
         about = {"step": state.global_step, "steps": state.max_steps, "precision": self.precision}
         self._send({"event": "start"} | about | how)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "train_runtime" in logs:
-            return
+    def pace(self, state: Any, items: int) -> dict[str, float]:
+        """`eta_s`, `items_per_s` where a step takes so many `items`, and `memory_gb`: the device's, or on a CPU this process's."""
         start, first = self.begun
         pace = (time.perf_counter() - start) / max(1, state.global_step - first)
+        taken = torch.cuda.memory_reserved() if torch.cuda.is_initialized() else psutil.Process().memory_info().rss
+        return {
+            "eta_s": round(pace * (state.max_steps - state.global_step), 1),
+            "items_per_s": round(items / pace, 1),
+            "memory_gb": round(taken / 1e9, 3),
+        }
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        self.logged = time.perf_counter()
+        if not logs or "train_runtime" in logs:
+            return
         values = {k: v for k, v in logs.items() if isinstance(v, int | float)}
-        kind = "recall" if any(k.startswith("eval_recall") for k in values) else "step"
-        rest = {"steps": state.max_steps, "eta_s": round(pace * (state.max_steps - state.global_step), 1)}
-        items = 2 * args.per_device_train_batch_size * ranks.count()
-        speed = {"items_per_s": round(items / pace, 1)} if pace else {}
-        self._send({"event": kind, "step": state.global_step} | rest | speed | values)
+        kind = "recall" if any(k.startswith("eval_") for k in values) else "step"
+        self._send({"event": kind, "step": state.global_step, "steps": state.max_steps} | values)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if ranks.anywhere(self.stopped, args.device):
-            self.stopped = True
+        late = time.perf_counter() - self.logged >= EVERY_SECONDS
+        self.stopped, late = ranks.anywhere([self.stopped, late], args.device)
+        control.should_log |= late
+        if self.stopped:
             control.should_save = control.should_training_stop = True
 
     def note(self, text: str) -> None:
@@ -58,8 +72,8 @@ class Events(TrainerCallback):
             self.report(event)
 
     @contextlib.contextmanager
-    def stop_on_interrupt(self) -> Iterator[None]:
-        """The first Ctrl-C finishes the step and saves; a second one stops at once."""
+    def stop_on_signal(self) -> Iterator[None]:
+        """The first signal finishes the step and saves; a second one stops at once."""
 
         def stop(*_: Any) -> None:
             if self.stopped and ranks.count() > 1:
@@ -70,11 +84,12 @@ class Events(TrainerCallback):
             self._send({"event": "interrupt"})
 
         try:
-            before = signal.signal(signal.SIGINT, stop)
+            before = {number: signal.signal(number, stop) for number in SIGNALS}
         except ValueError:  # not in the main thread
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)

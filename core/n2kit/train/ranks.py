@@ -36,6 +36,11 @@ def count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def number() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
 def check_divides(pairs: int) -> None:
     """Raises BadInput if the pairs of a step cannot be divided evenly among the processes."""
     if left := pairs % count():
@@ -45,7 +50,7 @@ def check_divides(pairs: int) -> None:
 
 def first() -> bool:
     """Whether this is the process that writes and prints."""
-    return count() == 1 or dist.get_rank() == 0
+    return number() == 0
 
 
 def once(work: Callable[[], T]) -> T:
@@ -74,20 +79,24 @@ def once(work: Callable[[], T]) -> T:
 
 def merged(facts: dict[str, str]) -> dict[str, str]:
     """The facts of all processes."""
-    if count() == 1:
-        return facts
-    each: list[Any] = [None] * count()
-    dist.all_gather_object(each, facts)
-    return {key: value for one in each for key, value in one.items()}
+    return {key: value for one in gathered(facts) for key, value in one.items()}
 
 
-def anywhere(here: bool, device: torch.device) -> bool:
-    """Whether it is true in any process."""
+def gathered(value: T) -> list[T]:
+    """Every process's value, in their order."""
+    each: list[Any] = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(each, value)
+    return each
+
+
+def anywhere(here: Sequence[bool], device: torch.device) -> list[bool]:
+    """Which of these are true in any process."""
     if count() == 1:
-        return here
-    flag = torch.tensor(int(here), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag)
+        return list(here)
+    flags = torch.tensor(here, dtype=torch.int32, device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return [flag > 0 for flag in flags.tolist()]
 
 
 def rows_of_all(x: Tensor) -> list[Tensor]:

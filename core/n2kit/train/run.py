@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,18 +22,20 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.device import pick_device
 from n2kit.errors import BadInput
-from n2kit.files import read_json, write_json
+from n2kit.files import locked, read_json, room_for, sync_tree, write_json
 from n2kit.manager import manager
+from n2kit.model import Model
 from n2kit.recipe import Choice, Recipe
-from n2kit.train import ranks
+from n2kit.train import checkpoint, ranks
 from n2kit.train.engine import Fitted, fit, steps_of
 from n2kit.train.events import Report
 from n2kit.variants import SPECS
 
-STATE, RESULT, EVENTS, CHECKPOINTS, BUNDLE = "run.json", "result.json", "events.jsonl", "checkpoints", "bundle"
+STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
+CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 # Settings that change no weight: a run may go on with others.
-FREE = {"train": {"log_steps", "save_steps", "eval_steps", "feature_cache_gb"}}
+FREE = {"train": {"log_steps", "save_steps", "feature_cache_gb"}}
 
 
 @dataclass
@@ -49,6 +54,8 @@ class RunResult:
     skipped: dict[str, str]
     frozen: str = ""  # a fingerprint of all that was not trained
     barren: int = 0  # steps without a single negative
+    best_step: int | None = None  # of the best validation, whose weights the bundle has unless train.keep_best is false
+    stopped_early: bool = False  # train.patience was at its end
 
 
 def train(
@@ -87,14 +94,30 @@ def train(
     }
     run["run"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
     ranks.begin(pick_device(device))
-    ranks.once(lambda: _claim(folder, run, recipe))
-    if ranks.once((folder / RESULT).is_file):
-        return _finished(folder)
-    last = ranks.once(lambda: _last_checkpoint(folder / CHECKPOINTS))
-    model = bundles.load(bundle, recipe=recipe)
-    about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
-    if ranks.first():
-        _tell("n2kit_run_started", report, run=about)
+    with contextlib.ExitStack() as held:
+        ranks.once(lambda: _claim(folder, run, recipe, held))
+        if ranks.once((folder / RESULT).is_file):
+            return _finished(folder)
+        last = ranks.once(lambda: checkpoint.last(folder / CHECKPOINTS))
+        model = bundles.load(bundle, recipe=recipe)
+        about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
+        if ranks.first():
+            _tell("n2kit_run_started", report, run=about)
+        with _recorded(folder, report) as record:
+            fitted = fit(
+                model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
+                on_bad_image=on_bad_image, device=device, resume=last, report=record,
+            )  # fmt: skip
+        result = _result(fitted, folder, last)
+        if not fitted.interrupted and ranks.first():
+            result.fingerprint = _save(model, folder, run, result)
+            _tell("n2kit_run_finished", report, run=about, result=asdict(result))
+    return result
+
+
+@contextlib.contextmanager
+def _recorded(folder: Path, report: Report | None) -> Iterator[Report]:
+    """Have events written down, by the first process, and reported."""
     with (folder / EVENTS if ranks.first() else Path(os.devnull)).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
@@ -103,20 +126,17 @@ def train(
             if report:
                 report(event)
 
-        fitted = fit(
-            model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
-            on_bad_image=on_bad_image, device=device, resume=last, report=record,
-        )  # fmt: skip
-    result = _result(fitted, folder, last)
-    if fitted.interrupted or not ranks.first():
-        return result
-    saved = bundles.save(
-        model.cpu(), folder / BUNDLE, trained={"run": run, "steps": fitted.steps, "recall": result.recall}, force=True
-    )
-    result.fingerprint = saved.fingerprint
-    write_json(folder / RESULT, asdict(result))
-    _tell("n2kit_run_finished", report, run=about, result=asdict(result))
-    return result
+        yield record
+
+
+def _save(model: Model, folder: Path, run: dict[str, Any], result: RunResult) -> str:
+    """Write the bundle, and then the result, which says that it is there; the bundle's fingerprint."""
+    facts = {"run": run, "steps": result.steps, "recall": result.recall, "best_step": result.best_step}
+    with room_for(f"{folder / BUNDLE} cannot be written", checkpoint.HINT):
+        saved = bundles.save(model.cpu(), folder / BUNDLE, trained=facts, force=True)
+        sync_tree(folder / BUNDLE)
+        write_json(folder / RESULT, asdict(result) | {"fingerprint": saved.fingerprint})
+    return saved.fingerprint
 
 
 def _finished(folder: Path) -> RunResult:
@@ -146,12 +166,12 @@ def _tell(hook: str, report: Report | None, **facts: Any) -> None:
                 report({"event": "warning", "plugin": implementation.plugin_name, "error": reason})
 
 
-def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
-    """Make the folder this run's, or find that it already is."""
+def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:
+    """Make the folder this run's, or find that it already is, and `held` by this process; sweep what a killed one left."""
     state = folder / STATE
     if state.is_file():
         there = read_json(state)
-        begun = (folder / RESULT).exists() or _last_checkpoint(folder / CHECKPOINTS) is not None
+        begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
         if there.get("run") != run["run"] and begun:
             differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
             raise BadInput(
@@ -161,17 +181,15 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe) -> None:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
     folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(locked(folder / LOCK, str(folder)))
+    checkpoint.sweep(folder / CHECKPOINTS)
+    for left in folder.glob(f".{BUNDLE}-*"):
+        shutil.rmtree(left)
     write_json(state, run)  # first: it says whose the folder is
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
     packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "peft", "safetensors", "numpy")
     env = {"python": platform.python_version(), "platform": platform.platform()} | {p: version(p) for p in packages}
     (folder / "env.json").write_text(json.dumps(env, indent=1))
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end (the Trainer writes its state last)."""
-    whole = [c for c in folder.glob("checkpoint-*") if (c / "trainer_state.json").is_file()]
-    return max(whole, key=lambda c: int(c.name.rpartition("-")[2]), default=None)
 
 
 def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
@@ -182,10 +200,12 @@ def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
         seconds=round(fitted.seconds, 1),
         loss=fitted.loss,
         recall={str(k): v for k, v in fitted.recall.items()},
-        resumed_from=int(last.name.rpartition("-")[2]) if last else None,
+        resumed_from=checkpoint.step_of(last) if last else None,
         done_before=False,
         interrupted=fitted.interrupted,
         skipped=fitted.skipped,
         frozen=fitted.frozen,
         barren=fitted.barren,
+        best_step=fitted.best_step,
+        stopped_early=fitted.stopped_early,
     )

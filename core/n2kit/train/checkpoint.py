@@ -1,0 +1,149 @@
+"""Checkpoints: whole or not there, readable without unpickling anything, the last good one safe from a full disk.
+
+A checkpoint is written aside, brought to the disk and renamed, so that a folder `checkpoint-STEP` always has all its files;
+`state.json` says how long each must be, for disks that lose what they were given. The two newest are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from n2kit.errors import BadInput
+from n2kit.files import read_json, room_for, sync, sync_tree
+
+WEIGHTS, STATE = "model.safetensors", "state.json"
+KEPT = 2
+HINT = "free some space; the same command goes on from the last checkpoint"
+
+
+def write(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    state: dict[str, Any],
+) -> None:
+    """Write `folder/checkpoint-STEP` and remove all but the newest `KEPT` checkpoints, and best weights that none of them names.
+
+    Args:
+        tensors: file → its tensors. texts: file → its content. state: what `read` gives back.
+
+    Raises:
+        Unavailable: the disk is full; what was there before still is.
+    """
+    final = folder / f"checkpoint-{step}"
+    with _staged(final) as staged:
+        for name, some in tensors.items():
+            _save(some, staged / name)
+        for name, text in texts.items():
+            (staged / name).write_text(text, encoding="utf8")
+        sizes = {file.name: file.stat().st_size for file in staged.iterdir()}
+        (staged / STATE).write_text(json.dumps(state | {"files": sizes}), encoding="utf8")
+        sync_tree(staged)
+        if final.exists():  # of the same step, and damaged
+            _remove(final)
+        staged.rename(final)
+        sync(folder)
+    _forget(folder)
+
+
+def write_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Write the best weights so far to `best_file(folder, step)`.
+
+    Raises:
+        Unavailable: the disk is full; what was there before still is.
+    """
+    final = best_file(folder, step)
+    with _staged(final) as staged:
+        _save(weights, staged / final.name)
+        sync(staged / final.name)
+        (staged / final.name).replace(final)
+        sync(folder)
+
+
+def best_file(folder: Path, step: int) -> Path:
+    return folder / f"best-{step}.safetensors"
+
+
+def read(checkpoint: Path) -> dict[str, Any]:
+    """The `state` that was written with a checkpoint."""
+    return read_json(checkpoint / STATE)
+
+
+def last(folder: Path) -> Path | None:
+    """The newest checkpoint that has all that was written."""
+    return next((c for c in _newest_first(folder) if _whole(c)), None)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process was writing or removing."""
+    for left in folder.glob(".*.tmp"):
+        shutil.rmtree(left)
+
+
+def _whole(checkpoint: Path) -> bool:
+    try:
+        state = read(checkpoint)
+        files = [(checkpoint / name, size) for name, size in state["files"].items()]
+        best = state.get("best_file")
+        return all(f.stat().st_size == size for f, size in files) and (not best or (checkpoint.parent / best).is_file())
+    except (OSError, BadInput, KeyError):
+        return False
+
+
+def _forget(folder: Path) -> None:
+    """Remove old checkpoints, and best weights that no checkpoint left names: a run may go on from any that is left."""
+    there = _newest_first(folder)
+    kept = [checkpoint for checkpoint in there if _whole(checkpoint)][:KEPT]
+    for checkpoint in there:
+        if checkpoint not in kept:
+            _remove(checkpoint)
+    named = {read(checkpoint).get("best_file") for checkpoint in kept}
+    for file in folder.glob("best-*.safetensors"):
+        if file.name not in named:
+            file.unlink()
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [c for c in folder.glob("checkpoint-*") if c.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+
+
+@contextlib.contextmanager
+def _staged(final: Path) -> Iterator[Path]:
+    """An empty folder beside `final` to write in, which is gone afterwards.
+
+    Raises:
+        Unavailable: the disk is full.
+    """
+    staged = final.with_name(f".{final.name}.tmp")
+    with room_for(f"{final} cannot be written", HINT):
+        try:
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir(parents=True)
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a folder so that half of it never goes by its name."""
+    aside = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    checkpoint.rename(aside)
+    shutil.rmtree(aside)

@@ -1,0 +1,57 @@
+"""Recall on validation pairs while a training runs, by the code of `n2kit embed` and `n2kit eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from n2kit.data.batch import OnBadImage
+from n2kit.data.features import FeatureCache
+from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
+from n2kit.evaluate import evaluate
+from n2kit.train import ranks
+
+if TYPE_CHECKING:
+    from n2kit.model import Model
+    from n2kit.recipe import Train
+
+SHOWN = (1, 10)  # recalls that are always computed
+Validation = Callable[[], dict[str, float]]
+
+
+def validation(
+    model: Model, items: Items, pairs: Pairs, images: Path | None, on_bad_image: OnBadImage, settings: Train,
+    cache: FeatureCache | None,
+) -> Validation:  # fmt: skip
+    """A function that gives `recall@1`, `recall@10` and `settings.best_metric`; every process embeds its share of the items."""
+    wanted = list(dict.fromkeys(i for pair in pairs for i in pair))
+    cutoff = settings.best_metric.partition("@")[2]
+    ks = sorted({*SHOWN, *([int(cutoff)] if cutoff else [])})
+    shown = {f"recall@{k}" for k in SHOWN} | {settings.best_metric}
+
+    def run() -> dict[str, float]:
+        from n2kit.embed import encode
+
+        own = [items[i] for i in wanted[ranks.number() :: ranks.count()]]
+        ids: list[str] = []
+        vectors = np.empty((0, model.width), np.float32)
+        if own:
+            out = encode(
+                model, own, images=images, on_bad_image=on_bad_image, precision=settings.precision, cache=cache
+            )
+            ids, vectors = out.ids, out.vectors
+        shares = ranks.gathered((ids, vectors))
+        return ranks.once(
+            lambda: measure([i for ids, _ in shares for i in ids], np.concatenate([v for _, v in shares]))
+        )
+
+    def measure(ids: list[str], vectors: np.ndarray) -> dict[str, float]:
+        have = set(ids)
+        figures = evaluate(ids, vectors, [p for p in pairs if have.issuperset(p)], ks=ks).figures()
+        return {name: figure.value for name, figure in figures.items() if name in shown}
+
+    return run
