@@ -132,7 +132,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    say(f"interrupted; to go on: {shlex.join(['n2kit', *arguments])}")
+    """Print the command that goes on, with the variables that set something, and the launcher if there was one."""
+    settings = [f"{k}={shlex.quote(v)}" for k, v in sorted(os.environ.items()) if k.startswith("N2KIT_")]
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    torchrun = f"torchrun --nproc-per-node {processes} -m n2kit_cli.main"
+    program = "n2kit" if processes == "1" else torchrun
+    say(f"interrupted; to go on: {' '.join([*settings, program, shlex.join(arguments)])}")
     return INTERRUPTED
 
 

@@ -96,7 +96,7 @@ def train(
         say(f"this run was finished before: {result.bundle}")
     elif not json:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
-        recall += f" (best step {result.best_step})" if result.best_step is not None else ""
+        recall += f" (step {result.best_step} was best)" if result.best_step is not None else ""
         frozen = f" · frozen weights {result.frozen} unchanged" if result.frozen else ""
         say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}{frozen}")
     if not json:
@@ -141,7 +141,7 @@ def _reporter(bar: Any) -> Any:
             say(f"plug-in {entry['plugin']}: {entry['error']}")
         elif kind == "recall":
             shown = " ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in entry.items() if k.startswith("eval_"))
-            say(f"step {entry['step']}: {shown} (best step {entry['best_step']})")
+            say(f"step {entry['step']}: {shown} (best: step {entry['best_step']})")
             recall = f" · {shown}"
         else:
             terms = " ".join(f"{k} {v:.3f}" for k, v in entry.items() if k not in NO_TERM)
