@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -183,8 +182,6 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(locked(folder / LOCK, str(folder)))
     checkpoint.sweep(folder / CHECKPOINTS)
-    for left in folder.glob(f".{BUNDLE}-*"):
-        shutil.rmtree(left)
     write_json(state, run)  # first: it says whose the folder is
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
     packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "peft", "safetensors", "numpy")
