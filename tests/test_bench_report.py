@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import bench_rows as rows
-from n2kit.bench.report import aggregate, read_results, summary, table, write
+from n2kit.bench.report import aggregate, compare, read_results, summary, table, write
 from n2kit.bench.report.aggregate import Board, holm
 from n2kit.bench.report.tables import tex_escaped
 from n2kit.errors import BadInput
@@ -235,3 +236,58 @@ def test_it_needs_no_torch(tmp_path: Path) -> None:
     rows.ranked(tmp_path, "x", 0, hits(3))
     code = "import sys; from pathlib import Path; from n2kit.bench.report import write; write(Path(sys.argv[1])); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for seed in (0, 1):
+        rows.ranked(a, "better", seed, hits(100 + seed))
+        rows.ranked(b, "better", seed, hits(140 + seed))
+        rows.ranked(a, "same", seed, hits(50))
+        rows.ranked(b, "same", seed, hits(50))
+    rows.ranked(a, "gone", 0, hits(1))
+    rows.ranked(b, "come", 0, hits(1))
+    return a, b
+
+
+def test_compare_pairs_the_queries_of_common_arms(tmp_path: Path) -> None:
+    found = compare(*two(tmp_path))
+    assert (found.metric, set(found.changes), found.only_a, found.only_b) == (
+        "recall@10",
+        {"better", "same"},
+        ["gone"],
+        ["come"],
+    )
+    gap = found.changes["better"].gaps["recall@10"]
+    assert gap.value == pytest.approx(40 / 200)
+    assert 0 < gap.low < gap.value < gap.high
+    assert gap.separable
+    none = found.changes["same"].gaps["recall@10"]
+    assert (none.value, none.corrected) == (0, 1)
+    columns, cells = found.table()
+    by_arm = {row[0]: dict(zip(columns, row, strict=True)) for row in cells}
+    assert by_arm["better"]["B − A"] == "+20.0"
+    assert by_arm["same"][""] == "not separable"
+    said = json.loads(json.dumps(found.to_dict()))
+    assert said["arms"]["better"]["differences"]["recall@10"]["value"] == pytest.approx(0.2)
+    assert not found.data
+
+
+def test_compare_says_so_where_the_data_differ(tmp_path: Path) -> None:
+    a, b = two(tmp_path)
+    for file in b.glob("cells/*/cell.json"):
+        file.write_text(file.read_text().replace(rows.DATA["items"], "other"))
+    rows.ranked(b, "same", 0, hits(20, 40), data=rows.DATA | {"items": "other"})
+    rows.ranked(b, "same", 1, hits(20, 40), data=rows.DATA | {"items": "other"})
+    found = compare(a, b)
+    assert "different data (items)" in found.remarks()[0]
+    assert not found.changes["same"].gaps
+    assert found.changes["better"].gaps
+    assert next(row for row in found.table()[1] if row[0] == "same")[-1] == "other queries"
+
+
+def test_compare_needs_a_common_arm(tmp_path: Path) -> None:
+    rows.ranked(tmp_path / "a", "x", 0, hits(3))
+    rows.ranked(tmp_path / "b", "y", 0, hits(3))
+    with pytest.raises(BadInput, match="no finished arm in common"):
+        compare(tmp_path / "a", tmp_path / "b")

@@ -6,9 +6,10 @@ write(folder, items, images)            # report.html, results.md, results.csv, 
 """
 
 from n2kit.bench.report.aggregate import Board, aggregate
+from n2kit.bench.report.compare import Comparison, compare
 from n2kit.bench.report.read import Results, Row, read_results
 from n2kit.bench.report.summary import summary
 from n2kit.bench.report.tables import table
 from n2kit.bench.report.write import write
 
-__all__ = ["Board", "Results", "Row", "aggregate", "read_results", "summary", "table", "write"]
+__all__ = ["Board", "Comparison", "Results", "Row", "aggregate", "compare", "read_results", "summary", "table", "write"]
