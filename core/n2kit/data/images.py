@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
+    import torch
+
     from n2kit.data.items import Item
 
 Fit = Literal["crop", "squash", "pad"]
@@ -44,6 +45,8 @@ class ImageTransform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """An RGB picture → float pixels [3, size, size]."""
+        import torch
+
         method = Image.Resampling(self.resample)
         shape = (self.size, self.size)
         if self.fit == "squash":

@@ -66,6 +66,13 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def title(metric: str) -> str:
+    """A metric as a heading."""
+    return {"mrr": "MRR", "mean_rank": "Mean rank"}.get(metric) or metric.replace("ndcg", "NDCG").replace(
+        "recall", "Recall"
+    )
+
+
 def share(metric: str) -> bool:
     """Whether a metric lies between 0 and 1, and is shown in per cent."""
     return metric != "mean_rank"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n2kit.bench.report.aggregate import aggregate
+from n2kit.bench.report.page import page
 from n2kit.bench.report.read import read_results
 from n2kit.bench.report.tables import csv_text, latex, markdown
 
@@ -18,12 +20,15 @@ def write(
     items: Items | None = None,
     images: Path | None = None,
     *,
+    pool: Collection[str] | None = None,
     metric: str | None = None,
     planned: int | None = None,
 ) -> list[Path]:
-    """Write results.md, results.csv and results.tex into `folder`, from the cells that are there; more may come.
+    """Write report.html, results.md, results.csv and results.tex into `folder`, from the cells that are there; more may come.
 
     Args:
+        items, images: what neighbours are shown with; without items the page has none.
+        pool: ids that may be found, as they were evaluated; default: every item that is no query.
         metric: by which arms are ordered and compared; default recall at the middle cut-off.
         planned: how many cells the matrix has.
 
@@ -31,7 +36,12 @@ def write(
         BadInput: no results there, or a damaged one.
     """
     board = aggregate(read_results(folder), metric, planned=planned)
-    texts = {"results.md": markdown(board), "results.csv": csv_text(board), "results.tex": latex(board)}
+    texts = {
+        "report.html": page(board, items, images, pool),
+        "results.md": markdown(board),
+        "results.csv": csv_text(board),
+        "results.tex": latex(board),
+    }
     written = []
     for name, text in texts.items():
         aside = folder / f".{name}.tmp"

@@ -1,0 +1,176 @@
+"""What the arms recommend for a few queries, with pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from n2kit.bench.report.aggregate import Arm, Board
+from n2kit.bench.report.read import AGAIN, Ranks, Row, read_ranks
+from n2kit.data.images import UnreadableImage, open_image
+from n2kit.errors import BadInput
+
+if TYPE_CHECKING:
+    from n2kit.data.items import Items
+
+DISAGREE, DRAWN = 4, 2  # queries: those the arms disagree about most, and those drawn by a seed
+ARMS, NEIGHBOURS = 5, 5
+SIDE = 88  # pixels of a thumbnail, whose number is at most (DISAGREE + DRAWN) (2 + ARMS NEIGHBOURS)
+TEXT = 70  # characters of an item's text
+SHOWN_FIRST = ("text_only", "image_only", "basic", "notellm2", "micl", "late_early_fusion", "only_late_fusion")
+RULE = (
+    f"{DISAGREE} queries about which the arms shown disagree most (standard deviation of the logarithm of the right answer's rank), "
+    f"then {DRAWN} drawn by a seed. Arms: the best one, the best baseline, and the best of "
+    f"{', '.join(SHOWN_FIRST[:3])} and so on, {ARMS} in all; each with its first seed."
+)
+
+
+@dataclass
+class Found:
+    """The nearest items of one arm, and the rank of the right one."""
+
+    arm: Arm
+    rank: int
+    items: list[str]
+
+
+@dataclass
+class Example:
+    """A query with what is right for it; `why` it is here."""
+
+    query: str
+    targets: list[str]
+    why: str
+    found: list[Found]
+
+
+@dataclass
+class Thumbnails:
+    """Pictures of items as small WebP data, each once."""
+
+    items: Items
+    images: Path | None
+    data: dict[str, str] = field(default_factory=dict)
+
+    def add(self, item_id: str) -> None:
+        if item_id in self.data or self.images is None or item_id not in self.items or not self.items[item_id].image:
+            return
+        try:
+            picture = open_image(self.items[item_id], self.images)
+        except UnreadableImage:
+            return  # a report is not the place to fail for it: the item is shown by its text
+        picture.thumbnail((SIDE, SIDE))
+        out = io.BytesIO()
+        picture.save(out, "WEBP", quality=70, method=6)
+        self.data[item_id] = base64.b64encode(out.getvalue()).decode()
+
+    def text(self, item_id: str) -> str:
+        """Title, topics, content, cut to TEXT; the id of an item without text."""
+        if item_id not in self.items:
+            return item_id
+        item = self.items[item_id]
+        whole = " ".join([item.title, *(f"#{t}" for t in item.topics), item.content]).strip()
+        return whole if len(whole) <= TEXT else f"{whole[: TEXT - 1]}…"
+
+
+def examples(board: Board, pool: Collection[str] | None = None, seed: int = 0) -> list[Example]:
+    """Queries by the rule above; none where the arms left no vectors.
+
+    Args:
+        pool: ids that may be found; default: all items with a vector that are no query.
+    """
+    arms = shown_arms(board)
+    if not arms:
+        return []
+    ranks = [read_ranks(arm.rows[0]) for arm in arms]
+    queries = sorted({query for query, _ in ranks[0].pairs})
+    best = np.array([[by_query[q] for q in queries] for by_query in map(_by_query, ranks)])  # [arms, Q]
+    chosen = choose(best, seed)
+    nearest = [
+        _nearest(arm.rows[0], r, [queries[n] for n, _ in chosen], pool) for arm, r in zip(arms, ranks, strict=True)
+    ]
+    targets: dict[str, list[str]] = {}
+    for query, target in ranks[0].pairs:
+        targets.setdefault(query, []).append(target)
+    return [
+        Example(
+            queries[n],
+            targets[queries[n]],
+            why,
+            [Found(arm, int(best[a, n]), nearest[a][place]) for a, arm in enumerate(arms)],
+        )
+        for place, (n, why) in enumerate(chosen)
+    ]
+
+
+def shown_arms(board: Board) -> list[Arm]:
+    """The arms of RULE that left vectors, in the board's order."""
+    there = [
+        arm for arm in board.comparable if arm.rows[0].vectors_file.is_file() and arm.axes.inference in (None, "both")
+    ]
+    wanted = there[:1] + [arm for arm in there if not arm.trained][:1]
+    for variant in SHOWN_FIRST:
+        wanted += [arm for arm in there if arm.axes.variant == variant][:1]
+    wanted += there
+    labels = list(dict.fromkeys(arm.label for arm in wanted))[:ARMS]
+    return [arm for arm in there if arm.label in labels]
+
+
+def choose(ranks: np.ndarray, seed: int) -> list[tuple[int, str]]:
+    """Columns of ranks [arms, Q] and why: the most disputed, then some that the seed draws from the others."""
+    count = ranks.shape[1]
+    spread = np.log2(ranks).std(0)
+    first = np.argsort(-spread, kind="stable")[:DISAGREE].tolist() if len(ranks) > 1 else []
+    others = [n for n in np.random.default_rng(seed).permutation(count).tolist() if n not in first]
+    return [(n, "the arms disagree") for n in first] + [(n, "drawn at random") for n in others[:DRAWN]]
+
+
+def _by_query(asked: Ranks) -> dict[str, int]:
+    """Query → the rank of its best target."""
+    out: dict[str, int] = {}
+    for (query, _), rank in zip(asked.pairs, asked.ranks.tolist(), strict=True):
+        out[query] = min(rank, out.get(query, rank))
+    return out
+
+
+def _nearest(row: Row, asked: Ranks, queries: Sequence[str], pool: Collection[str] | None) -> list[list[str]]:
+    """The nearest items of each query by dot product, as the protocol ranks them."""
+    ids, vectors = read_vectors(row)
+    place = {item_id: n for n, item_id in enumerate(ids)}
+    if missing := [q for q in queries if q not in place]:
+        raise BadInput(f"{row.vectors_file}: no vector of {missing[0]!r}", AGAIN)
+    allowed = np.ones(len(ids), bool)
+    if pool is not None:
+        inside = set(pool) | {target for _, target in asked.pairs}
+        allowed = np.array([i in inside for i in ids])
+    if asked.protocol != "standard":
+        allowed[[place[q] for q, _ in asked.pairs if q in place]] = False
+    rows = [place[q] for q in queries]
+    scores = np.where(allowed, vectors[rows] @ vectors.T, -np.inf)
+    scores[np.arange(len(rows)), rows] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS]
+    return [[ids[n] for n in line if scores[q, n] > -np.inf] for q, line in enumerate(best)]
+
+
+def read_vectors(row: Row) -> tuple[list[str], np.ndarray]:
+    """Ids and vectors [n, d] of a cell, read without torch.
+
+    Raises:
+        BadInput: not such a file.
+    """
+    try:
+        table = pq.read_table(row.vectors_file, columns=["id", "vector"])
+        ids = table.column("id").to_pylist()
+        flat = np.asarray(pc.list_flatten(table.column("vector")).to_numpy(), np.float32)
+        return ids, flat.reshape(len(ids), -1)
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{row.vectors_file}: no readable vectors: {error}".splitlines()[0], AGAIN) from None

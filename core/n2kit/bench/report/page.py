@@ -1,0 +1,125 @@
+"""The report as one self-contained HTML page: it loads nothing, and whatever users wrote is text in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Collection
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from n2kit import __version__
+from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
+from n2kit.bench.report.aggregate import Board
+from n2kit.bench.report.read import DONE, Row
+from n2kit.bench.report.summary import summary
+from n2kit.data.items import Items
+
+FACTS = 80  # lines of the environment
+TEMPLATES = "templates"
+
+
+def page(board: Board, items: Items | None, images: Path | None, pool: Collection[str] | None = None) -> str:
+    """The HTML text.
+
+    Args:
+        items, images: what the neighbours are shown with; without them there is no such section.
+        pool: ids that may be found; default: every item that is no query.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    script = environment.get_template("page.js").render()
+    environment.filters["soft"] = _breakable
+    environment.filters["n"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
+    colours = sections.colours(board)
+    shown = neighbours.examples(board, pool) if items is not None else []
+    found, more = panels.panels(board)
+    context: dict[str, Any] = {
+        "version": __version__,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "title": board.results.folder.resolve().name,
+        "facts": _facts(board),
+        "sentences": summary(board),
+        "legend": tables.legend(board),
+        "metric": board.metric,
+        "metric_title": labels.title(board.metric),
+        "metrics": [(m, labels.title(m)) for m in tables.shown_metrics(board)],
+        "costs": [(c, labels.TITLES[c]) for c in tables.measured(board, (*tables.COSTS, "peak_memory_mb"))],
+        "rows": sections.rows(board, colours),
+        "colours": colours,
+        "prices": sections.prices(board, colours),
+        "panels": [sections.drawn(panel, board) for panel in found],
+        "more_panels": more,
+        "saliency": sections.saliency(board),
+        "saliency_limit": sections.CURVES,
+        "buckets": sections.buckets(board),
+        "examples": sections.examples(board, shown, items, images),
+        "rule": neighbours.RULE,
+        "problems": tables.problems(board),
+        "matrix": _matrix_command(board.results.folder),
+        "environment": _environment(board),
+        "redo": _redo(board),
+        "charts": charts,
+    }
+    return environment.get_template("page.html.j2").render(context)
+
+
+def _breakable(text: str) -> Markup:
+    """A name that may go on in the next line after an underscore."""
+    return escape(text).replace("_", Markup("_<wbr>"))
+
+
+def _source(name: str) -> str:
+    return resources.files("n2kit.bench.report").joinpath(TEMPLATES, name).read_text("utf8")
+
+
+def _facts(board: Board) -> list[tuple[str, str]]:
+    """What the figures are about, a line each."""
+    counts = ", ".join(f"{n:,} {state}" for state, n in board.results.counts.items())
+    facts = [("cells", counts + (f", of {board.planned:,}" if board.planned else ""))]
+    if board.best is not None:
+        asked = board.best.asked
+        facts += [
+            ("queries", f"{board.best.queries:,} ({len(asked.pairs):,} pairs)"),
+            ("pool", f"{asked.pool:,} items"),
+        ]
+        seeds = sorted({row.seed for row in board.results.of(DONE)})
+        facts += [("protocol", asked.protocol or "–"), ("seeds", ", ".join(map(str, seeds)))]
+    facts.append(("data", ", ".join(f"{k} {str(v)[:12]}" for k, v in board.results.data.items() if v) or "–"))
+    devices = dict.fromkeys(row.device for row in board.results.of(DONE) if row.device)
+    facts.append(("device", ", ".join(devices) or "–"))
+    versions: dict[str, dict[str, None]] = {}
+    for row in board.results.of(DONE):
+        for name, version in row.versions.items():
+            versions.setdefault(name, {})[str(version)] = None
+    return [*facts, ("versions", ", ".join(f"{k} {' and '.join(v)}" for k, v in versions.items()) or "–")]
+
+
+def _redo(board: Board) -> list[tuple[str, list[Row]]]:
+    """Arm → its cells that have a command, the arms of the table first."""
+    cells: dict[str, list[Row]] = {arm.label: [] for arm in board.arms}
+    for row in board.results.rows:
+        if row.command:
+            cells.setdefault(row.arm, []).append(row)
+    return [(arm, rows) for arm, rows in cells.items() if rows]
+
+
+def _matrix_command(folder: Path) -> str | None:
+    matrix = folder / "matrix.yaml"
+    return f"n2kit bench {shlex.quote(str(matrix))} -o {shlex.quote(str(folder))}" if matrix.is_file() else None
+
+
+def _environment(board: Board) -> list[tuple[str, str]]:
+    def leaves(value: Any, name: str) -> list[tuple[str, str]]:
+        if isinstance(value, dict) and value:
+            return [leaf for k, v in value.items() for leaf in leaves(v, f"{name}.{k}" if name else str(k))]
+        return [(name, "–" if value is None else str(value))]
+
+    return leaves(board.results.env, "")[:FACTS] if board.results.env else []

@@ -1,0 +1,167 @@
+"""Which arms belong side by side: those that differ in one thing only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from n2kit.bench.report import labels
+from n2kit.bench.report.aggregate import Arm, Board, Gap, gaps
+from n2kit.bench.report.read import Axes
+from n2kit.variants import SPECS
+
+MOST = 24  # panels on a page
+TITLES = {
+    "variant": "Variants",
+    "connector": "Connectors",
+    "fusion": "Late fusion",
+    "loss": "Losses",
+    "inference": "At inference",
+}
+DEFAULT = "default"
+# What a step adds: from variant, to variant.
+STEPS = (
+    ("the picture, in the prompt", "text_only", "basic"),
+    ("the text, beside the picture", "image_only", "basic"),
+    ("late fusion on the text alone", "text_only", "only_late_fusion"),
+    ("late fusion on basic", "basic", "late_early_fusion"),
+    ("mICL on basic", "basic", "micl"),
+    ("late fusion on mICL", "micl", "notellm2"),
+    ("mICL and late fusion together", "basic", "notellm2"),
+    ("all of it, over the picture alone", "image_only", "notellm2"),
+)
+
+
+@dataclass
+class Bar:
+    """An arm in a panel. `alike`: not separable from the panel's best."""
+
+    name: str
+    arm: Arm
+    best: bool = False
+    alike: bool = False
+
+
+@dataclass
+class Effect:
+    """What changes from arm `a` to arm `b`."""
+
+    what: str
+    a: str
+    b: str
+    gap: Gap
+
+
+@dataclass
+class Panel:
+    """Arms that differ in `title` only; `rest` is what they share and other panels do not."""
+
+    title: str
+    rest: str
+    bars: list[Bar]
+    effects: list[Effect] = field(default_factory=list)
+
+
+def panels(board: Board) -> tuple[list[Panel], int]:
+    """At most MOST panels, variants first, and how many more there would be."""
+    arms = [arm for arm in board.comparable if arm.trained]
+    found = [*_variants(board, arms)]
+    for axis in (
+        "inference",
+        *sorted({key for arm in arms for key in arm.axes.setting}),
+        "connector",
+        "fusion",
+        "loss",
+    ):
+        found += _one_thing(board, arms, axis)
+    return found[:MOST], max(0, len(found) - MOST)
+
+
+def _variants(board: Board, arms: Sequence[Arm]) -> Iterator[Panel]:
+    """A panel for each set of parts; a variant that uses fewer of them stands in every panel that it fits."""
+    sides = {arm.label: _parts(arm.axes) for arm in arms}
+    whole = [s for s in sides.values() if not any(_fits(s, other) and s != other for other in sides.values())]
+    for parts in [dict(items) for items in dict.fromkeys(tuple(sorted(s.items(), key=str)) for s in whole)]:
+        inside = [arm for arm in arms if _fits(sides[arm.label], parts)]
+        order = {name: n for n, name in enumerate(SPECS)}
+        inside.sort(key=lambda arm: (order.get(arm.axes.variant or "", len(order)), arm.label))
+        if len({arm.axes.variant for arm in inside}) > 1:
+            panel = Panel(TITLES["variant"], "", [Bar(str(arm.axes.variant), arm) for arm in inside])
+            panel.rest = _rest(
+                arms, [p for p in parts.items() if p[0] in ("llm", "vision", "connector", "fusion", "loss")]
+            )
+            extra = {
+                k: v for k, v in parts.items() if k not in ("llm", "vision", "connector", "fusion", "loss", "inference")
+            }
+            panel.rest += "".join(f" · {k.rsplit('.', 1)[-1]} {v}" for k, v in extra.items())
+            _judge(panel, board)
+            panel.effects = _effects(panel, board)
+            yield panel
+
+
+def _parts(axes: Axes) -> dict[str, Any]:
+    """What an arm is made of but its variant; what it does not use is not there."""
+    parts = axes.model_dump(exclude={"variant", "baseline", "setting"}, exclude_none=True)
+    return parts | {key: labels.plain(value) for key, value in axes.setting.items()}
+
+
+def _fits(fewer: dict[str, Any], more: dict[str, Any]) -> bool:
+    """Whether all of `fewer` is in `more`, and nothing of `more` was set beside the parts."""
+    beside = [key for key in more if key not in Axes.model_fields]
+    return all(more.get(k) == v for k, v in fewer.items()) and all(key in fewer for key in beside)
+
+
+def _one_thing(board: Board, arms: Sequence[Arm], axis: str) -> Iterator[Panel]:
+    """A panel for each set of arms that are alike in all but `axis`, a part or a setting."""
+    groups: dict[str, list[tuple[str, Arm]]] = {}
+    for arm in arms:
+        everything = arm.axes.model_dump(exclude={"baseline", "setting"}) | arm.axes.setting
+        value = everything.pop(axis, DEFAULT)
+        if value is not None:
+            groups.setdefault(repr(sorted(everything.items(), key=str)), []).append((labels.plain(value), arm))
+    for members in groups.values():
+        if len({value for value, _ in members}) < 2:
+            continue
+        members.sort(key=lambda m: (m[0] != "both", m[0] != DEFAULT, labels.natural(m[0])))
+        axes = members[0][1].axes
+        shared = [(p, getattr(axes, p)) for p in labels.PARTS if p != axis]
+        bars = [Bar(labels.component(v) if axis in TITLES else v, arm) for v, arm in members]
+        panel = Panel(TITLES.get(axis, axis), _rest(arms, shared), bars)
+        panel.rest += "".join(
+            f" · {k.rsplit('.', 1)[-1]} {labels.plain(v)}" for k, v in axes.setting.items() if k != axis
+        )
+        _judge(panel, board)
+        yield panel
+
+
+def _rest(arms: Sequence[Arm], shared: Sequence[tuple[str, str | None]]) -> str:
+    """The shared parts that are not the same in the whole matrix."""
+    same = labels.constant(arm.axes for arm in arms)
+    left = {part: labels.component(value) for part, value in shared if value is not None and part not in same}
+    variant = left.pop("variant", None)
+    return " · ".join(filter(None, [" + ".join(left.values()), variant]))
+
+
+def _values(board: Board, arm: Arm) -> Any:
+    return arm.values[:, board.metrics.index(board.metric)]
+
+
+def _judge(panel: Panel, board: Board) -> None:
+    """Mark the panel's best, and what is not separable from it (Holm over the panel)."""
+    sign = -1 if board.metric == "mean_rank" else 1
+    best = max(panel.bars, key=lambda bar: sign * bar.arm.figures[board.metric].value)
+    others = [bar for bar in panel.bars if bar is not best]
+    best.best = True
+    found = gaps(_values(board, best.arm), [_values(board, bar.arm) for bar in others], board.resamples, 0)
+    for bar, gap in zip(others, found, strict=True):
+        bar.alike = not gap.separable
+
+
+def _effects(panel: Panel, board: Board) -> list[Effect]:
+    """The steps between the panel's variants, p corrected for their number. They were laid down before the results were seen."""
+    there = {bar.name: bar.arm for bar in panel.bars}
+    steps = [step for step in STEPS if step[1] in there and step[2] in there]
+    zero = 0 * _values(board, panel.bars[0].arm)
+    changes = [_values(board, there[b]) - _values(board, there[a]) for _, a, b in steps]
+    return [Effect(*step, gap) for step, gap in zip(steps, gaps(zero, changes, board.resamples, 0), strict=True)]

@@ -1,0 +1,273 @@
+"""What the sections of the page show, as plain values for the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2kit.bench.report import charts, labels, neighbours, panels, tables
+from n2kit.bench.report.aggregate import Arm, Board
+from n2kit.bench.report.read import AGAIN, Row
+from n2kit.data.items import Items
+from n2kit.errors import BadInput
+
+PRICES = ("embed_ms_item", "trained_parameters", "peak_memory_mb", "train_s")
+PRICE_TITLES = {
+    "embed_ms_item": "milliseconds to embed an item",
+    "trained_parameters": "parameters trained",
+    "peak_memory_mb": "peak memory",
+    "train_s": "time to train",
+}
+PLOTS = 3
+COLOURS = 8
+CURVES = 12  # arms whose saliency is drawn
+BUCKETS, BUCKET_ARMS = 10, 12  # the largest buckets, the best arms
+
+
+def colours(board: Board) -> dict[str, int]:
+    """What shares a colour → its number: pairs of backbones, or vision encoders alone where there are too many pairs."""
+    for name in (_backbones, lambda arm: labels.component(arm.axes.vision) if arm.axes.vision else "no picture"):
+        groups = sorted({name(arm) for arm in board.arms if arm.trained}, key=labels.natural)
+        if len(groups) <= COLOURS:
+            return {group: n for n, group in enumerate(groups)}
+    return {}
+
+
+def _backbones(arm: Arm) -> str:
+    return " + ".join(labels.component(part) for part in (arm.axes.llm, arm.axes.vision) if part)
+
+
+def _colour(arm: Arm, colours: Mapping[str, int]) -> int | None:
+    """None for baselines."""
+    if not arm.trained:
+        return None
+    vision = labels.component(arm.axes.vision) if arm.axes.vision else "no picture"
+    return colours.get(_backbones(arm), colours.get(vision))
+
+
+def rows(board: Board, colours: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The table: text to show and numbers to sort by."""
+    m, names = board.metric, tables.short_names(board)
+    metrics = tables.shown_metrics(board)
+    tops = {name: tables.leaders(board, name) for name in metrics}
+    costs = tables.measured(board, (*tables.COSTS, "peak_memory_mb"))
+    track = charts.linear(
+        v for arm in board.arms for v in (arm.figures[m].low, arm.figures[m].high, *arm.figures[m].seeds)
+    )
+    return [
+        {
+            "arm": arm,
+            "number": number,
+            "name": names[arm.label],
+            "colour": _colour(arm, colours),
+            "parts": _parts(names[arm.label]),
+            "seeds": labels.seeds_of(arm, board.most_seeds),
+            "figures": [
+                {
+                    "name": name,
+                    "sort": arm.figures[name].value,
+                    "value": labels.number(arm.figures[name].value, name),
+                    "half": labels.number((arm.figures[name].high - arm.figures[name].low) / 2, name),
+                    "top": arm.label in tops[name],
+                    "title": _spoken(arm, name),
+                }
+                for name in metrics
+            ],
+            "plot": _interval(track, arm, m),
+            "against": labels.signed(arm.gap.value, m) if arm.gap else "",
+            "mark": tables.MARKS[arm.verdict],
+            "why": _why(arm, m),
+            "costs": [(labels.cost(c, arm.costs.get(c)), arm.costs.get(c, "")) for c in costs],
+            "commands": [(row.seed, row.key, row.command) for row in arm.rows if row.command],
+        }
+        for number, arm in enumerate(board.arms, 1)
+    ]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """What is done, and with which backbones: the two lines of a name."""
+    joined, dot, way = name.partition(" · ")
+    return (way, joined) if dot else (name, "")
+
+
+def _spoken(arm: Arm, metric: str) -> str:
+    f = arm.figures[metric]
+    seeds = ", ".join(labels.number(v, metric) for v in f.seeds)
+    bounds = f"{labels.number(f.low, metric)} – {labels.number(f.high, metric)}"
+    return f"{labels.title(metric)} {labels.number(f.value, metric)}, 95 % interval {bounds}, seeds {seeds}"
+
+
+def _why(arm: Arm, metric: str) -> str:
+    if arm.gap is None:
+        return ""
+    low, high = labels.signed(arm.gap.low, metric), labels.signed(arm.gap.high, metric)
+    return f"95 % interval of the difference {low} to {high}, p {arm.gap.p:.2g}, after Holm's correction {arm.gap.corrected:.2g}"
+
+
+def _interval(track: charts.Scale, arm: Arm, metric: str) -> dict[str, Any]:
+    f = arm.figures[metric]
+    placed = {name: track.percent(getattr(f, name)) for name in ("low", "value", "high")}
+    return placed | {
+        "seeds": [track.percent(v) for v in f.seeds] if len(f.seeds) > 1 else [],
+        "title": _spoken(arm, metric),
+    }
+
+
+def prices(board: Board, colours: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A Pareto plot for each of the first PLOTS prices in which arms differ."""
+    m, names = board.metric, tables.short_names(board)
+    sign = -1.0 if m == "mean_rank" else 1.0
+    plots = []
+    for price in PRICES:
+        spots = [
+            charts.Spot(
+                cost, (f := arm.figures[m]).value, f.low, f.high, number,
+                f"{names[arm.label]}: {labels.cost(price, cost)}, {_spoken(arm, m)}", _colour(arm, colours),
+            )
+            for number, arm in enumerate(board.arms, 1)
+            if arm in board.comparable and (cost := arm.costs.get(price)) is not None
+        ]  # fmt: skip
+        if len({spot.cost for spot in spots}) > 1:
+            plot = charts.scatter(spots, partial(labels.cost, price), partial(_tick, metric=m), sign)
+            front = [
+                {"number": s.number, "name": names[board.arms[s.number - 1].label], "colour": s.colour}
+                | {"cost": labels.cost(price, s.cost), "value": labels.number(s.value, m)}
+                for s in sorted(plot.front, key=lambda s: s.cost)
+            ]
+            plots.append({"title": PRICE_TITLES[price], "plot": plot, "front": front})
+    return plots[:PLOTS]
+
+
+def _tick(value: float, metric: str) -> str:
+    return f"{100 * value if labels.share(metric) else value:g}"
+
+
+def drawn(panel: panels.Panel, board: Board) -> dict[str, Any]:
+    m = board.metric
+    track = charts.linear(
+        (v for bar in panel.bars for v in (bar.arm.figures[m].high, *bar.arm.figures[m].seeds)), zero=True
+    )
+    forest = charts.linear((v for e in panel.effects for v in (e.gap.low, e.gap.high)), zero=True)
+    return {
+        "title": panel.title,
+        "rest": panel.rest,
+        "bars": [
+            {"name": bar.name, "label": bar.arm.label, "best": bar.best, "alike": bar.alike, "colour": None}
+            | {"value": labels.number(bar.arm.figures[m].value, m), "plot": _interval(track, bar.arm, m)}
+            for bar in panel.bars
+        ],
+        "zero": forest.percent(0.0),
+        "effects": [
+            {
+                "what": e.what,
+                "steps": f"{e.a} → {e.b}",
+                "value": labels.signed(e.gap.value, m),
+                "sure": e.gap.separable,
+            }
+            | {name: forest.percent(getattr(e.gap, name)) for name in ("low", "high")}
+            | {"mean": forest.percent(e.gap.value), "up": e.gap.value > 0}
+            | {
+                "title": f"{labels.signed(e.gap.low, m)} to {labels.signed(e.gap.high, m)}, p {e.gap.corrected:.2g} (Holm)"
+            }
+            for e in panel.effects
+        ],
+    }
+
+
+def saliency(board: Board) -> list[dict[str, Any]]:
+    """The curves of the best arms that have some, averaged over seeds, each layer's as shares of their sum."""
+    out: list[dict[str, Any]] = []
+    names = tables.short_names(board)
+    for arm in board.arms:
+        measured = [_curves(row) for row in arm.rows if row.saliency.get("layers")]
+        if measured and len({len(curves) for curves in measured}) == 1 and len(out) < CURVES:
+            mean = np.mean(measured, axis=0)
+            shares = mean / mean.sum(1, keepdims=True).clip(1e-30)
+            out.append(
+                {"name": names[arm.label], "lines": charts.lines(shares.tolist()), "image": 100 * shares[:, 0].mean()}
+            )
+    return out
+
+
+def _curves(row: Row) -> np.ndarray:
+    try:
+        curves = np.asarray(row.saliency["layers"], np.float64)
+        if curves.ndim == 2 and curves.shape[1] == 3 and np.isfinite(curves).all():
+            return curves
+    except (TypeError, ValueError):
+        pass
+    raise BadInput(f"{row.path}: saliency.layers is not three numbers a layer", AGAIN)
+
+
+def buckets(board: Board) -> dict[str, Any] | None:
+    """The main metric on the largest buckets, for the best arms and the best baseline."""
+    m, names = board.metric, tables.short_names(board)
+    sizes: dict[str, tuple[int, str]] = {}
+    for arm in board.comparable:
+        for bucket in arm.rows[0].buckets:
+            if m in bucket.metrics:
+                sizes.setdefault(bucket.name, (bucket.queries, bucket.rule))
+    chosen = sorted(sizes, key=lambda name: (-sizes[name][0], name))[:BUCKETS]
+    if not chosen:
+        return None
+    arms = board.comparable[:BUCKET_ARMS]
+    arms += [arm for arm in board.comparable if not arm.trained and arm not in arms][:1]
+    shown = [name for name in sizes if name in chosen]  # in the order of the rows
+    columns = [{"name": name, "queries": sizes[name][0], "rule": sizes[name][1]} for name in shown]
+    lines = [(_parts(names[arm.label]), [_in_bucket(arm, name, m) for name in shown]) for arm in arms]
+    heat = charts.linear(cell["number"] for _, cells in lines for cell in cells if cell)
+    for cell in (cell for _, cells in lines for cell in cells if cell):
+        cell["heat"] = heat.percent(cell["number"])
+    return {"columns": columns, "lines": lines}
+
+
+def _in_bucket(arm: Arm, name: str, metric: str) -> dict[str, Any] | None:
+    """Value and half interval: the seeds' own, averaged, which is never narrower than the interval of their mean."""
+    found = [b.metrics[metric] for row in arm.rows for b in row.buckets if b.name == name and metric in b.metrics]
+    values = [v for f in found if (v := f.get("value")) is not None]
+    if not values:
+        return None
+    halves = [
+        (high - low) / 2 for f in found if (low := f.get("low")) is not None and (high := f.get("high")) is not None
+    ]
+    value = float(np.mean(values))
+    half = labels.number(float(np.mean(halves)), metric) if halves else None
+    return {"value": labels.number(value, metric), "half": half, "number": value}
+
+
+def examples(
+    board: Board, shown: Sequence[neighbours.Example], items: Items | None, images: Path | None
+) -> dict[str, Any] | None:
+    if not shown or items is None:
+        return None
+    pictures = neighbours.Thumbnails(items, images)
+    for example in shown:
+        for item_id in [example.query, *example.targets[:1], *(i for found in example.found for i in found.items)]:
+            pictures.add(item_id)
+    classes = {item_id: n for n, item_id in enumerate(pictures.data)}
+    names = tables.short_names(board)
+    position = {arm.label: n for n, arm in enumerate(board.arms, 1)}
+
+    def tile(item_id: str, right: bool = False) -> dict[str, Any]:
+        return {"id": item_id, "text": pictures.text(item_id), "picture": classes.get(item_id), "right": right}
+
+    return {
+        "pictures": [(classes[item_id], data) for item_id, data in pictures.data.items()],
+        "cards": [
+            {
+                "query": tile(e.query),
+                "target": tile(e.targets[0], True),
+                "why": e.why,
+                "arms": [
+                    {"number": position[f.arm.label], "name": names[f.arm.label], "rank": f.rank}
+                    | {"tiles": [tile(i, i in e.targets) for i in f.items]}
+                    for f in e.found
+                ],
+            }
+            for e in shown
+        ],
+    }
