@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import event, progress, say, table
+from n2kit_cli.bench_progress import watching
+from n2kit_cli.output import event, say, table
 
 
 def bench(
@@ -37,6 +38,7 @@ def bench(
     lr: options.Rates = None,
     sets: options.Sets = None,
     only: Annotated[str | None, typer.Option(help="Run those cells alone whose arm or key fits, as '*+micl'.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; this machine's threads are divided among them.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
     keep_bundles: Annotated[
         bool, typer.Option("--keep-bundles", help="Keep every trained bundle; without it, results alone.")
@@ -63,10 +65,11 @@ def bench(
       n2kit bench bench/tiny/matrix.yaml -o bench/tiny --only '*+micl' --json
     """  # noqa: E501
     from n2kit.bench.cells import expand
+    from n2kit.bench.context import Bench
     from n2kit.bench.data import read_data
-    from n2kit.bench.engines import pending, run_here
+    from n2kit.bench.matrix import run_matrix
     from n2kit.bench.spec import read_matrix
-    from n2kit.bench.store import MATRIX, Store
+    from n2kit.bench.store import Store
     from n2kit.recipe import given, parse_sets
     from n2kit.tuning import lr_flags, tune_flags
 
@@ -84,54 +87,19 @@ def bench(
     for note in notes:
         say(note)
     cells = expand(wanted, data.digests)
-    store = Store(out)
-    store.claim(data.digests)
-    (out / MATRIX).write_text(wanted.to_yaml(), "utf8")
-    from n2kit.bench.run import Bench
-
-    shared = Bench(wanted, data, store, device, keep_bundles)
-    todo = pending(shared, cells, only=only, retry=retry_failed)
-    counts = {"cells": len(cells), "to run": len(todo), "refused": sum(c.refusal is not None for c in cells)}
-    say(f"{out}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    with progress("bench") as bar:
-        try:
-            run_here(shared, todo, event if json else _reporter(bar))
-        finally:
-            rows = store.collect(cells)
+    with watching(event if json else None) as report:
+        shared = Bench(wanted, data, Store(out), device, keep_bundles, report)
+        rows = run_matrix(shared, cells, only=only, retry=retry_failed, jobs=jobs)
     states = [row["state"] for row in rows]
+    counts = {state: states.count(state) for state in ("done", "failed", "refused")}
+    counts |= {"open": len(cells) - len(rows)}
     if json:
-        for row in rows:
-            event({"event": "row"} | row)
-        event({"event": "result", "out": str(out)} | {s: states.count(s) for s in ("done", "failed", "refused")})
+        event({"event": "result", "out": str(out)} | counts)
     else:
         _tables(rows)
-    say(f"{states.count('done')} done, {states.count('failed')} failed, {states.count('refused')} refused: {out}")
+    say(f"{', '.join(f'{count} {state}' for state, count in counts.items() if count)}: {out}")
     if "failed" in states:
         raise typer.Exit(1)
-
-
-def _reporter(bar: Any) -> Any:
-    """Events as one bar over all cells, the current one beside it."""
-    at: dict[str, Any] = {"done": 0, "total": 0, "arm": ""}
-
-    def report(entry: Mapping[str, Any]) -> None:
-        kind = entry["event"]
-        if kind in ("cell", "end"):
-            at.update(done=entry["done"], total=entry["total"], arm=f"{entry.get('arm', '')} #{entry.get('seed', '')}")
-            bar(at["done"], at["total"], at["arm"] if kind == "cell" else "")
-        elif kind == "step":
-            loss = f"loss {entry['loss']:.3f} · " if "loss" in entry else ""
-            bar(
-                at["done"],
-                at["total"],
-                f"{at['arm']} · step {entry['step']}/{entry['steps']} · {loss}{entry['eta_s']:.0f} s",
-            )
-        elif kind == "embed":
-            bar(at["done"], at["total"], f"{at['arm']} · embed {entry['done']}/{entry['total']}")
-        elif kind in ("note", "warning"):
-            say(f"{at['arm']}: {entry.get('text') or entry.get('error')}")
-
-    return report
 
 
 def _tables(rows: Iterable[Mapping[str, Any]]) -> None:

@@ -58,8 +58,8 @@ def from_plan(plan: Plan) -> Model:
     if "mllm" in chosen:
         parts = _taken_apart(plan)
     else:
-        llm: LLM = _backbone(chosen["llm"], head=plan.generates)
-        vision: VisionEncoder | None = _backbone(chosen["vision"]) if "vision" in chosen else None
+        llm: LLM = load_backbone(chosen["llm"], head=plan.generates)
+        vision: VisionEncoder | None = load_backbone(chosen["vision"]) if "vision" in chosen else None
         parts = Parts(llm, loss_of(chosen["loss"]), vision)
         if vision is not None and "connector" in chosen:
             parts.connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
@@ -108,7 +108,8 @@ def _owners(plan: Plan, parts: Parts) -> dict[str, Component]:
     return {k: chosen["mllm"] if "mllm" in chosen and k in TAKEN_APART else chosen[k] for k, _ in parts.items()}
 
 
-def _backbone(component: Component, *, head: bool = False) -> Any:
+def load_backbone(component: Component, *, head: bool = False) -> Any:
+    """An LLM, with its language head if asked for, or a vision encoder. Raises Mismatch where it is not what its card says."""
     made, where = component.cls(), component.weights.locate()
     with component.blamed():
         part = made.create(Origin(component.config(), where, head))

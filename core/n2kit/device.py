@@ -46,16 +46,28 @@ def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype
         return (torch.bfloat16, "bf16: the GPU has it") if good else (torch.float32, "fp32: the GPU has no bf16")
     if device.type != "cpu":
         return torch.float32, "fp32"
-    gain = _bf16_gain()
+    gain = bf16_gain()
     fast = gain > 1.3
     return (
         torch.bfloat16 if fast else torch.float32
     ), f"{'bf16' if fast else 'fp32'}: a bf16 product takes {1 / gain:.2f} of fp32's time here"
 
 
-@functools.cache
-def _bf16_gain() -> float:
+def assume_bf16_gain(gain: float) -> None:
+    """Go by what was measured before: several processes of one comparison must compute in the same precision."""
+    _assumed.append(gain)
+
+
+def bf16_gain() -> float:
     """How many times faster a matrix product is in bf16 than in fp32 on this CPU; it collapses where the CPU has no bf16."""
+    return _assumed[-1] if _assumed else _measured_gain()
+
+
+_assumed: list[float] = []
+
+
+@functools.cache
+def _measured_gain() -> float:
 
     def seconds(dtype: torch.dtype) -> float:
         a, b = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)

@@ -20,11 +20,20 @@ INFERENCE: dict[Inference, str] = {"both": "", "no-image": "without image", "no-
 
 
 @dataclass(frozen=True)
+class Tower:
+    """A frozen vision encoder; `values` is how many numbers it gives for a picture."""
+
+    key: str
+    name: str
+    values: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """One model, trained with one seed, evaluated in one way; or one baseline.
 
     arm: what it is called without its seed. key: of its result. run_key: of its training, which inference arms share.
-    given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be.
+    given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be. tower: what its cells have features of.
     """
 
     arm: str
@@ -38,6 +47,7 @@ class Cell:
     trained: bool = True
     baseline: str | None = None
     refusal: tuple[str, str] | None = None
+    tower: Tower | None = None
 
 
 @dataclass(frozen=True)
@@ -162,15 +172,36 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
     elif (reason := _pointless(combination, plan)) is not None:
         refusal = (reason, "leave this arm out")
-    arm, axes = _label(combination, plan), _axes(combination, plan)
+    arm, axes, tower = _label(combination, plan), _axes(combination, plan), _tower(plan)
     chance = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
     for seed in matrix.seeds if chance else matrix.seeds[:1]:
         recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
         run_key = identity.digest(training, seed)
         key = identity.digest(run_key, figures)
         yield Cell(
-            arm, axes, seed, key, run_key, recipe, given, combination.inference, combination.trained, None, refusal
+            arm,
+            axes,
+            seed,
+            key,
+            run_key,
+            recipe,
+            given,
+            combination.inference,
+            combination.trained,
+            None,
+            refusal,
+            tower,
         )
+
+
+def _tower(plan: Plan) -> Tower | None:
+    train, kind = plan.recipe.train, "mllm" if "mllm" in plan.components else "vision"
+    if plan.vision is None or plan.recipe.vision.tune != "frozen" or not train.feature_cache_gb:
+        return None
+    component = plan.components[kind]
+    values = plan.vision.tokens * plan.vision.token_width + plan.vision.pooled_width
+    key = identity.digest(identity.part(component), train.precision, train.feature_cache_gb)
+    return Tower(key, _short(component.reference), values)
 
 
 def _pointless(combination: Combination, plan: Plan) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.bench.spec import Matrix
-from n2kit.data.items import Items, read_items
+from n2kit.data.items import Items, images_digest, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.errors import BadInput
 
@@ -38,8 +38,6 @@ class Data:
     @cached_property
     def digests(self) -> dict[str, str | None]:
         """What makes this data this data; no path is in it."""
-        from n2kit.data.images import images_digest
-
         pool = None if self.pool is None else hashlib.sha256(json.dumps(sorted(self.pool)).encode()).hexdigest()[:16]
         return {
             "items": self.items.digest(),

@@ -24,7 +24,7 @@ UNSEEN = {"seed", "log_steps", "save_steps", "eval_steps", "feature_cache_gb"}
 def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[str, Any]:
     """All that decides a model's weights, but for the seed: its parts, how they are tuned, the data that it sees."""
     recipe = plan.recipe
-    parts = {kind: _part(component) for kind, component in plan.components.items()}
+    parts = {kind: part(component) for kind, component in plan.components.items()}
     facts: dict[str, Any] = {
         "version": CELL_VERSION,
         "versions": versions(plan),
@@ -73,7 +73,8 @@ def installed(distribution: str) -> str:
         return "unknown"
 
 
-def _part(component: Component) -> dict[str, Any]:
+def part(component: Component) -> dict[str, Any]:
+    """A component by its class, its options and its weights."""
     spec = component.owned.spec
     return {
         "component": f"{component.owned.distribution}/{spec.name}",

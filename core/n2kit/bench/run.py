@@ -7,7 +7,8 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,7 @@ from n2kit.assemble import from_plan
 from n2kit.bench import identity
 from n2kit.bench.cells import Cell
 from n2kit.bench.commands import TAKEN, commands
-from n2kit.bench.data import Data
-from n2kit.bench.spec import Matrix
-from n2kit.bench.store import Store
+from n2kit.bench.context import Bench
 from n2kit.device import pick_device
 from n2kit.embed import embed, encode
 from n2kit.errors import Failed, N2kitError
@@ -34,18 +33,6 @@ if TYPE_CHECKING:
     from n2kit.model import Model
 
 TIMED = 32  # items whose embedding is timed, from their files to their vectors
-Say = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all cells share."""
-
-    matrix: Matrix
-    data: Data
-    store: Store
-    device: str | None = None
-    keep_bundles: bool = False
 
 
 @dataclass
@@ -57,7 +44,7 @@ class Trained:
     costs: dict[str, float | int | None]
 
 
-def run_together(bench: Bench, cells: Sequence[Cell], say: Say) -> None:
+def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
     """Run cells that share a training, and write the row of each; what fails is written as failed.
 
     Raises:
@@ -65,46 +52,51 @@ def run_together(bench: Bench, cells: Sequence[Cell], say: Say) -> None:
     """
     start = bench.store.start_of(cells[0].run_key)
     try:
-        trained = _trained(bench, cells[0], start, say)
+        trained = _trained(bench, cells[0], start)
     except Exception as problem:
         for cell in cells:
-            bench.store.write(_row(bench, cell) | failure(problem))
+            bench.write(_failed(bench, cell, problem))
         return
     for cell in cells:
         try:
-            row = _evaluated(bench, cell, trained, say)
+            row = _evaluated(bench, cell, trained)
         except Exception as problem:
-            row = _row(bench, cell) | failure(problem)
-        bench.store.write(row)
+            row = _failed(bench, cell, problem)
+        bench.write(row)
     if not bench.keep_bundles:
         bench.store.drop_weights(cells[0].run_key)
 
 
-def failure(problem: Exception) -> dict[str, Any]:
-    """The state of a cell that an error has ended."""
+def _failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
+    """The row of a cell that an error has ended; one that nobody expected leaves its traceback."""
     if isinstance(problem, N2kitError):
-        return {"state": "failed", "reason": problem.message, "hint": problem.hint or ""}
-    reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-    return {"state": "failed", "reason": reason, "hint": "if this is n2kit's fault, please report it"}
+        reason, hint = problem.message, problem.hint or ""
+    else:
+        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        file = bench.store.folder_of(cell.key) / "traceback.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(traceback.format_exception(problem)), "utf8")
+        hint = f"{file} shows where"
+    return _row(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
 
 
-def _trained(bench: Bench, cell: Cell, start: Path, say: Say) -> Trained:
+def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
     assert cell.recipe is not None
     if not cell.trained:
-        say({"event": "phase", "phase": "build"})
+        bench.say({"event": "phase", "phase": "build"})
         model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
         return Trained(model, f"untrained-{cell.run_key}", _size(model) | {"trained_parameters": 0})
     folder, data = bench.store.run_of(cell.run_key), bench.data
     if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
         shutil.rmtree(folder)  # its weights were not kept
     if not (start / bundles.MANIFEST).is_file() and not (folder / RESULT).is_file():
-        say({"event": "phase", "phase": "build"})
+        bench.say({"event": "phase", "phase": "build"})
         bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True, by_reference=True)
-    say({"event": "phase", "phase": "train"})
+    bench.say({"event": "phase", "phase": "train"})
     before = time.process_time()
     result = train(
         start, data.items, data.pairs, cell.recipe, folder, images=data.images, val_pairs=data.val_pairs,
-        on_bad_image=data.on_bad_image, device=bench.device, report=say,
+        on_bad_image=data.on_bad_image, device=bench.device, report=bench.say,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt
@@ -130,7 +122,7 @@ def _size(model: Model) -> dict[str, Any]:
     return {"parameters": sum(p.numel() for p in weights), "trained_parameters": trained}
 
 
-def _evaluated(bench: Bench, cell: Cell, trained: Trained, say: Say) -> dict[str, Any]:
+def _evaluated(bench: Bench, cell: Cell, trained: Trained) -> dict[str, Any]:
     """Embed, evaluate, and write ranks and vectors."""
     data, model = bench.data, trained.model
     assert cell.recipe is not None
@@ -142,7 +134,7 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained, say: Say) -> dict[str
     stored = embed(
         model, trained.fingerprint, items, folder / "vectors.parquet", images=data.images, force=True,
         on_bad_image=data.on_bad_image, precision=precision,
-        progress=lambda done, total: say({"event": "embed", "done": done, "total": total}),
+        progress=lambda done, total: bench.say({"event": "progress", "phase": "embed", "done": done, "total": total}),
     )  # fmt: skip
     embedded = time.perf_counter() - begun
     timed = [item for item in items if item.id not in stored.skipped][:TIMED]
@@ -151,16 +143,16 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained, say: Say) -> dict[str
     encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     pace = 1000 * (time.perf_counter() - begun) / len(timed)
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
-    found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model, say)
+    found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model)
     return _row(bench, cell) | found | {"state": "done", "costs": costs}
 
 
-def _saliency(bench: Bench, cell: Cell, model: Model, say: Say) -> dict[str, Any]:
+def _saliency(bench: Bench, cell: Cell, model: Model) -> dict[str, Any]:
     """S_v, S_t and S_o by layer over pairs of items that have both modalities, or why there are none; nothing if not asked for."""
     data, sample = bench.data, bench.matrix.saliency
     if not sample or cell.inference != "both":
         return {}
-    say({"event": "phase", "phase": "saliency"})
+    bench.say({"event": "phase", "phase": "saliency"})
     whole = {item.id for item in data.items if item.image and item.has_text}
     kept = [pair for pair in data.test_pairs if whole.issuperset(pair)]
     reading = Reading(data.images, on_bad_image=data.on_bad_image)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from typing import Any
 from n2kit.bench.cells import Cell
 from n2kit.errors import BadInput
 from n2kit.files import read_json, write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 MATRIX, RESULTS, ROW, COSTS = "matrix.yaml", "results.jsonl", "cell.json", "costs.json"
@@ -45,6 +51,25 @@ class Store:
             raise BadInput(f"{self.root} exists, and n2kit bench did not make it", "give another -o")
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(mark, data)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While one bench writes the folder, no other does; a lock ends with its process.
+
+        Raises:
+            BadInput: another bench is at it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise BadInput(
+                    f"another n2kit bench is writing {self.root}", "wait for it, or give another -o"
+                ) from None
+            yield
 
     def folder_of(self, key: str) -> Path:
         return self.root / "cells" / key
@@ -77,9 +102,19 @@ class Store:
         return row | {"arm": cell.arm, "axes": dict(cell.axes)} if row.get("format") == FORMAT else None
 
     def write(self, row: dict[str, Any]) -> None:
+        """Write a cell's row; it is then over."""
         folder = self.folder_of(row["key"])
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ROW, row)
+
+    def forget(self, cell: Cell) -> None:
+        """Make a cell one that is to be run; its training, if it was that which failed, starts anew unless it has a checkpoint."""
+        (self.folder_of(cell.key) / ROW).unlink(missing_ok=True)
+
+    def add(self, key: str) -> None:
+        """Add the row of a cell that is over to the results, for whoever watches; `collect` puts them in order."""
+        with (self.root / RESULTS).open("a", encoding="utf8") as file:
+            file.write(json.dumps(read_json(self.folder_of(key) / ROW), ensure_ascii=False) + "\n")
 
     def row(self, cell: Cell) -> dict[str, Any]:
         """What is known of a cell before it is run."""

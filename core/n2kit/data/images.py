@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -124,12 +123,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", image.size, (*WHITE, 255))
         return Image.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB")
-
-
-def images_digest(items: Iterable[Item], folder: Path | None) -> str:
-    """A hash of the sizes of all items' image files (-1: not there): what makes two folders of images the same one."""
-    digest = hashlib.sha256()
-    for item in items:
-        path = folder / item.image if folder is not None and item.image else None
-        digest.update(f"{item.image}:{path.stat().st_size if path is not None and path.is_file() else -1}\n".encode())
-    return digest.hexdigest()[:16]

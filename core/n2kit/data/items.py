@@ -89,6 +89,15 @@ class Items:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def images_digest(items: Iterable[Item], folder: Path | None) -> str:
+    """A hash of the sizes of all items' image files (-1: not there): what makes two folders of images the same one."""
+    digest = hashlib.sha256()
+    for item in items:
+        path = folder / item.image if folder is not None and item.image else None
+        digest.update(f"{item.image}:{path.stat().st_size if path is not None and path.is_file() else -1}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def read_items(
     path: Path, *, columns: Mapping[str, str] | None = None, notellm: bool = False, lenient: bool = False
 ) -> Items:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from n2kit.data.batch import OnBadImage
 from n2kit.data.features import FeatureCache, feature_cache
-from n2kit.data.images import images_digest
+from n2kit.data.items import images_digest
 from n2kit.device import Precision, pick_precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput

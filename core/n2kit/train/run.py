@@ -16,8 +16,7 @@ from typing import Any
 
 from n2kit import bundle as bundles
 from n2kit.data.batch import OnBadImage
-from n2kit.data.images import images_digest
-from n2kit.data.items import Items
+from n2kit.data.items import Items, images_digest
 from n2kit.data.pairs import Pairs
 from n2kit.device import pick_device
 from n2kit.errors import BadInput

@@ -1,0 +1,41 @@
+"""What all tasks of a matrix share; it travels to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from n2kit.bench.cells import Cell
+from n2kit.bench.commands import commands
+from n2kit.bench.data import Data
+from n2kit.bench.spec import Matrix
+from n2kit.bench.store import Store
+
+Say = Callable[[dict[str, Any]], None]
+
+
+def nobody(event: dict[str, Any]) -> None:
+    """Takes what is said to no one."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share."""
+
+    matrix: Matrix
+    data: Data
+    store: Store
+    device: str | None = None
+    keep_bundles: bool = False
+    say: Say = nobody
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Write a cell's row, and tell."""
+        self.store.write(row)
+        self.say({"event": "row", "key": row["key"], "arm": row["arm"], "seed": row["seed"], "state": row["state"]})
+
+    def lost(self, cell: Cell, what: str) -> None:
+        """A cell whose process is gone."""
+        reason = {"state": "failed", "reason": f"its process {what}", "hint": "--retry-failed runs it again"}
+        self.write(self.store.row(cell) | {"data": self.data.digests, "command": commands(cell, self.matrix)} | reason)

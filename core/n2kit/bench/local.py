@@ -1,0 +1,169 @@
+"""Tasks on this machine, each in a process of its own: one that dies ends its own cells and no others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from n2kit.bench.context import nobody
+from n2kit.bench.tasks import Task
+from n2kit.isolation import ending
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
+
+    from n2kit.bench.context import Bench
+
+# A fork of a process that has imported torch and done nothing with it: a cell starts in no time, with a heap of its own. Where
+# the platform's own libraries do not bear a fork, a new interpreter.
+METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
+PATIENCE = 60.0  # seconds that a process gets to end after it was told to a second time
+
+
+@dataclass
+class Running:
+    """A task and its process; `pipe` gives what it reports, and ends with it."""
+
+    task: Task
+    process: BaseProcess
+    pipe: connection.Connection
+    slot: int
+
+
+def run_local(bench: Bench, tasks: Sequence[Task], jobs: int) -> None:
+    """Do tasks, at most `jobs` at a time; those that read a tower's features wait for them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
+    """
+    pool = _Pool(bench, list(tasks), jobs)
+    try:
+        pool.run()
+    except KeyboardInterrupt:
+        bench.say({"event": "interrupt"})
+        pool.stop()
+        raise
+
+
+class _Pool:
+    def __init__(self, bench: Bench, tasks: list[Task], jobs: int) -> None:
+        self.bench, self.waiting, self.jobs = bench, tasks, jobs
+        self.running: dict[connection.Connection, Running] = {}
+        self.context: BaseContext = multiprocessing.get_context(METHOD)
+        if METHOD == "forkserver":
+            self.context.set_forkserver_preload(["n2kit.bench.run", "n2kit.bench.features"])
+        self.threads = max(1, cpus() // jobs)
+
+    def run(self) -> None:
+        while self.waiting or self.running:
+            while len(self.running) < self.jobs and (task := self._next()) is not None:
+                self._start(task)
+            self._listen()
+
+    def _next(self) -> Task | None:
+        busy = {r.task.tower for r in self.running.values() if r.task.features}
+        busy |= {task.tower for task in self.waiting if task.features}
+        for task in self.waiting:
+            if task.features or task.tower is None or task.tower not in busy:
+                self.waiting.remove(task)
+                return task
+        return None
+
+    def _start(self, task: Task) -> None:
+        taken = {r.slot for r in self.running.values()}
+        slot = next(n for n in range(self.jobs) if n not in taken)
+        ours, theirs = self.context.Pipe(duplex=False)
+        bench = replace(self.bench, say=nobody)
+        arguments = (bench, task, theirs, dict(os.environ), self.threads, slot)
+        process = self.context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
+        self.running[ours] = Running(task, process, ours, slot)
+        self.bench.say({"event": "task", "worker": slot, "name": task.name})
+
+    def _listen(self) -> None:
+        for pipe in connection.wait(list(self.running)):
+            assert isinstance(pipe, connection.Connection)
+            try:
+                self.bench.say(pipe.recv() | {"worker": self.running[pipe].slot})
+            except (EOFError, OSError):
+                self._ended(self.running.pop(pipe))
+
+    def _ended(self, one: Running) -> None:
+        one.process.join()
+        one.pipe.close()
+        code = one.process.exitcode or 0
+        if code and not one.task.features:
+            for cell in one.task.cells:
+                if self.bench.store.read(cell) is None:
+                    self.bench.lost(cell, f"{ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}")
+        self.bench.say({"event": "task_end", "worker": one.slot, "name": one.task.name})
+
+    def stop(self) -> None:
+        """Let every task end at its next good moment; told again, end them at once."""
+        self.waiting.clear()
+        try:
+            for one in self.running.values():
+                self._tell(one, signal.SIGINT)
+            while self.running:
+                for pipe in connection.wait(list(self.running)):
+                    assert isinstance(pipe, connection.Connection)
+                    with suppress(EOFError, OSError):
+                        pipe.recv()
+                        continue
+                    self.running.pop(pipe).process.join()
+        except KeyboardInterrupt:
+            for one in self.running.values():
+                one.process.kill()
+                one.process.join(PATIENCE)
+
+    def _tell(self, one: Running, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if one.process.pid is not None:
+                os.kill(one.process.pid, number)
+
+
+def cpus() -> int:
+    """Threads to divide: as many as the user allows, or the machine has for this process."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(
+    bench: Bench, task: Task, pipe: connection.Connection, environment: dict[str, str], threads: int, slot: int
+) -> None:
+    """A task in a process of its own. Ctrl-C comes from the parent alone: a terminal would send it a second time."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # stdout is the parent's data
+    try:
+        from n2kit.bench.machine import prepare
+
+        task.perform(prepare(replace(bench, say=pipe.send), threads, slot))
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
+def _die_with_parent() -> None:
+    """A task whose bench was killed must not write beside the bench that goes on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

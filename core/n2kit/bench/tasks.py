@@ -1,0 +1,74 @@
+"""What is to be done for a matrix, in pieces that one process does at a time."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from n2kit.bench.cells import Cell
+
+if TYPE_CHECKING:
+    from n2kit.bench.context import Bench
+    from n2kit.bench.store import Store
+
+
+@dataclass(frozen=True)
+class Task:
+    """The cells that share a training; or, with `features`, what their frozen vision encoder says of all pictures."""
+
+    cells: tuple[Cell, ...]
+    features: bool = False
+
+    @property
+    def tower(self) -> str | None:
+        """The frozen vision encoder that it uses."""
+        tower = self.cells[0].tower
+        return tower.key if tower is not None else None
+
+    @property
+    def name(self) -> str:
+        first = self.cells[0]
+        return f"features of {first.tower.name}" if self.features and first.tower else f"{first.arm} #{first.seed}"
+
+    def perform(self, bench: Bench) -> None:
+        """Do it in this process; the rows of its cells say what came of it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
+        """
+        from n2kit.bench.features import compute
+        from n2kit.bench.run import run_together
+
+        if self.features:
+            compute(bench, self.cells)
+        else:
+            run_together(bench, self.cells)
+
+
+def open_cells(store: Store, cells: Iterable[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
+    """The cells that are still to be run: neither refused nor done, and failed ones with `retry` alone.
+
+    Args:
+        only: a pattern of the shell (`*+micl`) that the arm or the key of a cell must fit.
+    """
+    found = []
+    for cell in cells:
+        row = store.read(cell)
+        state = "refused" if cell.refusal is not None else "open" if row is None else row["state"]
+        wanted = only is None or any(fnmatch.fnmatchcase(name, only) for name in (cell.arm, cell.key))
+        if wanted and (state in ("open", "refused" if cell.refusal is None else "") or (state == "failed" and retry)):
+            found.append(cell)
+    return found
+
+
+def tasks(cells: Sequence[Cell]) -> list[Task]:
+    """Features first, then trainings, each in the order of the matrix."""
+    towers: dict[str, list[Cell]] = {}
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.run_key, []).append(cell)
+        if cell.tower is not None:
+            towers.setdefault(cell.tower.key, []).append(cell)
+    return [Task(tuple(c), features=True) for c in towers.values()] + [Task(tuple(c)) for c in groups.values()]
