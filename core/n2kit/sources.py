@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from n2kit.component import Component
 from n2kit.digests import file_digest
 from n2kit.errors import BadInput, N2kitError, Unavailable
 from n2kit.manifest import Source
-from n2kit.weights import HUB_FILES, NOT_NEEDED, Weights
+from n2kit.weights import Weights, weight_files
 
 PLACES = "N2KIT_WEIGHTS"  # llm=file:FOLDER,vision=…: where weights are now that a bundle refers to elsewhere
 
@@ -36,7 +35,7 @@ def written(source: Source, folder: Path, copy: Mapping[str, str]) -> Source:
     place = weights.locate()
     assert place is not None
     near = os.path.relpath(place, folder.resolve()) if weights.scheme == "file" else None
-    files = source.files or {name: file_digest(file) for name, file in _files(place).items()}
+    files = source.files or {name: file_digest(file) for name, file in weight_files(place).items()}
     return source.model_copy(update={"near": near, "files": files, "stands_for": dict(copy)})
 
 
@@ -58,7 +57,7 @@ def find(kind: str, source: Source, folder: Path, override: str | None) -> tuple
         raise Unavailable(f"{what}: {error.message}", f"{elsewhere}; n2kit pack makes a copy that needs none") from None
     if place is None:
         raise BadInput(f"{what}, and random weights are no source", elsewhere)
-    there = _files(place)
+    there = weight_files(place)
     if place.is_file() and len(source.files) == 1:
         there = dict.fromkeys(source.files, place)  # it may have another name elsewhere
     for name, recorded in source.files.items():
@@ -100,16 +99,3 @@ def checksum(part: nn.Module) -> str:
         total = int(raw[:words].view(np.int64).sum()) + int(raw[words:].sum())
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {total}\n".encode())
     return digest.hexdigest()
-
-
-def _files(place: Path) -> dict[str, Path]:
-    """The files of a source that a part may be made of; documents beside them do not matter."""
-    if place.is_file():
-        return {place.name: place}
-
-    def wanted(name: str) -> bool:
-        return any(fnmatch.fnmatch(name, p) for p in HUB_FILES) and not any(
-            fnmatch.fnmatch(name, p) for p in NOT_NEEDED
-        )
-
-    return {file.name: file for file in sorted(place.iterdir()) if file.is_file() and wanted(file.name)}

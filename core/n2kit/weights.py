@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import socket
 import threading
@@ -71,6 +72,19 @@ class Weights:
         if self.scheme == "hf" and found.parent.name == "snapshots":
             return replace(self, revision=found.name)  # the hub's cache names the folder by the commit
         return replace(self, location=str(found)) if self.scheme == "file" else self
+
+
+def weight_files(place: Path) -> dict[str, Path]:
+    """The files of a source that a part may be made of; documents beside them do not matter."""
+    if place.is_file():
+        return {place.name: place}
+
+    def wanted(name: str) -> bool:
+        return any(fnmatch.fnmatch(name, p) for p in HUB_FILES) and not any(
+            fnmatch.fnmatch(name, p) for p in NOT_NEEDED
+        )
+
+    return {file.name: file for file in sorted(place.iterdir()) if file.is_file() and wanted(file.name)}
 
 
 def _local(location: str) -> Path:

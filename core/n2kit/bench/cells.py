@@ -161,11 +161,11 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
     given = frozenset(resolved.origin)
     try:
         plan = make_plan(resolved.recipe, given=given)
+        training = identity.of_training(plan, data, trained=combination.trained)
     except (Mismatch, Unavailable) as problem:
         yield from _refused(combination, matrix, resolved.recipe, given, problem)
         return
     evaluated = {"ks": matrix.ks, "bootstrap": matrix.bootstrap, "saliency": matrix.saliency}
-    training = identity.of_training(plan, data, trained=combination.trained)
     figures = identity.of_evaluation(plan, data, combination.inference, evaluated)
     refusal = None
     if plan.refusals:

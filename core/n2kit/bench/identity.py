@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from n2kit.component import Component
+from n2kit.component import CARD_FILES, Component
+from n2kit.digests import file_digest
 from n2kit.plan import Plan
 from n2kit.templates import load_template
-from n2kit.weights import Weights
+from n2kit.weights import Weights, weight_files
 
-CELL_VERSION = 1  # raised by whoever changes what a cell computes
+# To be raised by whoever changes what a cell computes, a default among it: what is left at its default is not hashed, so that
+# a setting that comes later leaves the keys of cells that were run before.
+CELL_VERSION = 1
 # Settings of a training that change no result of a cell.
 UNSEEN = {"seed", "log_steps", "save_steps", "eval_steps", "feature_cache_gb"}
+TASKS = {"category_task", "topics_task", "answer"}  # of a template: what a loss that generates asks
 
 
 def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[str, Any]:
@@ -31,16 +33,16 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
         "variant": recipe.variant,
         "parts": parts,
         "head": recipe.head.model_dump(),
-        "prompt": recipe.prompt.model_dump(exclude={"template"}) | asdict(load_template(recipe.prompt.template)),
+        "prompt": recipe.prompt.model_dump(exclude={"template"}, exclude_defaults=True) | _wording(plan),
         "trained": trained,
         "precision": recipe.train.precision,
     }
     if not trained:
         return facts
     used = {"llm": True, "vision": plan.vision is not None, "connector": plan.connector is not None}
-    schedule = recipe.train.model_dump(mode="json", exclude=UNSEEN)
+    schedule = recipe.train.model_dump(mode="json", exclude=UNSEEN, exclude_defaults=True)
     if recipe.train.max_steps is not None:
-        del schedule["epochs"]
+        schedule.pop("epochs", None)
     seen = ["items", "pairs", "val_pairs", "on_bad_image"] + ["images"] * (plan.vision is not None)
     return facts | {
         "tune": {kind: getattr(recipe, kind).tune for kind, there in used.items() if there},
@@ -79,30 +81,28 @@ def part(component: Component) -> dict[str, Any]:
     return {
         "component": f"{component.owned.distribution}/{spec.name}",
         "version": component.owned.version,
-        "options": component.config().model_dump(mode="json"),
+        "options": component.config().model_dump(mode="json", exclude_defaults=True),
         "weights": weights_id(component.weights),
     }
 
 
+def _wording(plan: Plan) -> dict[str, Any]:
+    """A template by what it says, without what no loss of the plan asks."""
+    words = asdict(load_template(plan.recipe.prompt.template))
+    return {name: text for name, text in words.items() if plan.generates or name not in TASKS}
+
+
 def weights_id(weights: Weights) -> str:
-    """A source without its path: a local folder goes by its content, a package by its version."""
+    """A source without its path: a local folder goes by its content, a package by its version, a hub's branch by its commit."""
     if weights.scheme == "file":
         where = weights.locate()
         assert where is not None
-        return f"sha256:{_content(where)}"
+        return f"sha256:{digest({name: file_digest(file) for name, file in weight_files(where).items()})}"
     if weights.scheme == "pkg":
         name, _, inner = weights.location.partition("/")
         return f"pkg:{name}=={installed(name)}/{inner}"
+    if weights.scheme == "hf" and weights.revision is None:
+        where = weights.locate(CARD_FILES)
+        assert where is not None
+        return str(weights.pinned(where))
     return str(weights)
-
-
-def _content(where: Path) -> str:
-    files = sorted(p for p in where.rglob("*") if p.is_file()) if where.is_dir() else [where]
-    facts = [(f.relative_to(where).as_posix() if f != where else "", f) for f in files]
-    return digest([(name, _sha256(f, f.stat().st_size, f.stat().st_mtime_ns)) for name, f in facts])
-
-
-@functools.cache
-def _sha256(file: Path, size: int, changed: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
