@@ -107,6 +107,27 @@ def test_declared_card_is_what_is_measured(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_rows_that_begin_alike_can_be_read_behind_their_start(name: str) -> None:
+    """The same states, and the same gradients of the start and of what stands behind it; or the part says that it cannot."""
+    llm = make(name).eval()
+    kind = config_of(name).config["model_type"]  # type: ignore[index]
+    whole = traits.NO_ATTENTION | {"lfm2"}  # whose memory of a row is more than keys and values
+    assert llm.shares_start == (llm.card.causal and kind not in whole)
+    if not llm.shares_start:
+        return
+    start, behind = (t.requires_grad_() for t in (rows(llm, 1, 7), rows(llm, 3, 9)))
+    weights = torch.arange(3 * 9 * llm.card.output_width).sin().view(3, 9, -1)
+    found = []
+    for states in (
+        llm(torch.cat([start.expand(3, -1, -1), behind], 1))[:, 7:],
+        llm(1 * behind, after=llm.start(1 * start)),
+    ):
+        found.append([states, *torch.autograd.grad((states * weights).sum(), [start, behind])])
+    for one, two in zip(*found, strict=True):
+        assert (one - two).abs().max() <= 1e-5 * one.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_card_from_a_folder_is_what_is_measured(name: str, tmp_path: Path) -> None:
     part(name).save(tmp_path)
     check_card(name, llm_card(LLMConfig(), lambda: tmp_path), part(name).card)

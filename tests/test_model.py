@@ -103,17 +103,6 @@ def test_mixed_batch_equals_single_items(workspace: Path) -> None:
     assert np.isnan(together.visual).any(1).tolist() == [False, True, True, False]
 
 
-def test_rows_read_in_groups_are_the_same(workspace: Path) -> None:
-    model = make().eval()
-    wanted = [Item(str(n), image=f"noto_{1 + n % 9}.png", title="w " * (n % 7)) for n in range(40)]
-    made = batch_for(model, wanted, workspace / "images")
-    x = model.words.fill(model.llm.embed(made.ids.clamp_min(0)), made.ids)
-    real = torch.arange(made.ids.shape[1])[None] <= made.final[:, None]
-    torch.testing.assert_close(
-        model.read(x, made.final, made.ids == IMG)[real], model.llm(x)[real], atol=1e-5, rtol=1e-5
-    )
-
-
 def test_padding_and_later_tokens_change_nothing_before(workspace: Path) -> None:
     model = make().eval()
     made = batch_for(model, items(2), workspace / "images")

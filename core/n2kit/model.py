@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from n2kit.data.features import look
 from n2kit.errors import BadInput
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
 from n2kit.prompts import IMG, WORDS, Prompter
+from n2kit.reading import ALL_AT_ONCE, Ways, states_at
 from n2kit.templates import Template
 from n2kit.tuning import TUNED, Tune
 from n2kit.variants import SPECS
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from n2kit.recipe import Recipe
 
 
-ROWS_TOGETHER = 16  # on a CPU; larger groups gain nothing there
+VIEWS, ANSWERS = ("multimodal", "visual"), "answers"
 
 
 @dataclass
@@ -37,13 +39,12 @@ class Output:
 
     views: name → vectors [B, D] before the L2 norm: `multimodal`, and `visual` under mICL.
     present: name → [B] bool, for views that not every item has.
-    states [B, T, Dh]; visual_tokens [I, Q, De] and late [I, Dh] where the variant computes them, else None.
+    visual_tokens [I, Q, De] and late [I, Dh] where the variant computes them, else None.
     answers [B, 2] where answers stand in the rows: each one's −log p, summed over its tokens, and how many these are.
     """
 
     views: dict[str, Tensor]
     present: dict[str, Tensor]
-    states: Tensor
     visual_tokens: Tensor | None = None
     late: Tensor | None = None
     answers: Tensor | None = None
@@ -106,6 +107,7 @@ class Model(nn.Module):
         self.variant = SPECS[recipe.variant]
         self.llm, self.loss = parts.llm, parts.loss
         self.vision, self.connector, self.fusion = parts.vision, parts.connector, parts.fusion
+        self.ways = Ways()
         self.words = Words(parts.llm.card.input_width)
         width = parts.llm.card.output_width
         self.head = nn.Linear(width, recipe.head.width, bias=False) if recipe.head.width else nn.Identity()
@@ -139,46 +141,49 @@ class Model(nn.Module):
         if seen is not None and self.connector is not None and bool(batch.in_prompt.any()):
             tokens = self.gain * self.connector(seen.tokens, seen.mask)
             x = x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype))
-        states = self.read(x, batch.last, batch.ids == IMG)
-        every = torch.arange(len(states), device=states.device)
-        words = {"multimodal": states[every, batch.final].to(self.gain.dtype)}
-        present = {}
-        if self.variant.micl:
-            words["visual"] = states[every, batch.visual.clamp_min(0)].to(self.gain.dtype)
-            present["visual"] = batch.visual >= 0
+        states = self.read(x, batch)
+        words = {name: states[name] for name in VIEWS if name in states}
+        present = {"visual": batch.visual >= 0} if self.variant.micl else {}
         late = None
         if seen is not None and self.fusion is not None:
             late = self.fusion.project(seen.pooled) if seen.pooled is not None else None
             words = {name: self._fuse(word, seen, batch.rows) for name, word in words.items()}
-        answers = None if batch.answers is None else self._answers(states, batch.ids, batch.last, batch.answers)
-        return Output({name: self.head(w) for name, w in words.items()}, present, states, tokens, late, answers)
+        answers = None if batch.answers is None else self._answers(states[ANSWERS], batch)
+        return Output({name: self.head(w) for name, w in words.items()}, present, tokens, late, answers)
 
-    def _answers(self, states: Tensor, ids: Tensor, last: Tensor, counts: Tensor) -> Tensor:
-        """−log p of each answer, summed over its tokens, and their number, [B, 2]; logits are computed at these tokens alone."""
-        places = torch.arange(ids.shape[1], device=ids.device)
-        rows, at = ((places <= last[:, None]) & (places > (last - counts)[:, None])).nonzero(as_tuple=True)
-        scores = self.llm.logits(states[rows, at - 1]).float()
-        costs = nn.functional.cross_entropy(scores, ids[rows, at], reduction="none")
-        return torch.stack([costs.new_zeros(len(ids)).index_add(0, rows, costs), counts.to(costs.dtype)], 1)
+    def _answers(self, states: Tensor, batch: Batch) -> Tensor:
+        """−log p of each answer, summed over its tokens, and their number, [B, 2], from the states [n, Dh] before these tokens."""
+        rows, at = batch.answer_tokens()
+        scores = self.llm.logits(states).float()
+        costs = nn.functional.cross_entropy(scores, batch.ids[rows, at], reduction="none")
+        counts = torch.bincount(rows, minlength=len(batch.ids))
+        return torch.stack([costs.new_zeros(len(batch.ids)).index_add(0, rows, costs), counts.to(costs.dtype)], 1)
 
-    def read(self, x: Tensor, final: Tensor, image: Tensor) -> Tensor:
-        """x [B, T, De] → the LLM's states [B, T, Dh]; those behind an item's `final` position [B] are not computed on a CPU.
+    def read(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """x [B, T, De] → the LLM's states that are asked for: [B, Dh] a view, and [n, Dh] before the tokens of answers.
 
-        There, rows of like length are read together, so that little time goes into padding; the states are the same.
-        `image` [B, T] says where visual tokens stand.
+        An item without a visual view has its final state there. See `n2kit.reading`.
         """
-        known = {"mask": torch.arange(x.shape[1], device=x.device) <= final[:, None], "image": image}
-        facts = {name: known[name] for name in self.llm.wants}
-        if x.device.type != "cpu" or len(x) <= ROWS_TOGETHER:
-            return self.llm(x, **facts)  # type: ignore[no-any-return]
-        states: Tensor | None = None
-        for rows in final.argsort().split(ROWS_TOGETHER):
-            long = int(final[rows].max()) + 1
-            some = self.llm(x[rows, :long], **{name: fact[rows, :long] for name, fact in facts.items()})
-            states = some.new_zeros(*x.shape[:2], some.shape[-1]) if states is None else states
-            states = states.index_put((rows[:, None], torch.arange(some.shape[1])), some)
-        assert states is not None
-        return states
+        every = torch.arange(len(x), device=x.device)
+        asked = {"multimodal": (every, batch.final)}
+        if self.variant.micl:
+            asked["visual"] = (every, torch.where(batch.visual >= 0, batch.visual, batch.final))
+        if batch.answers is not None:
+            rows, at = batch.answer_tokens()
+            asked[ANSWERS] = (rows, at - 1)
+        rows, places = (torch.cat(column) for column in zip(*asked.values(), strict=True))
+        states = states_at(self.llm, x, batch.ids, batch.last, rows, places, self.ways)
+        found = dict(zip(asked, states.split([len(rows) for rows, _ in asked.values()]), strict=True))
+        return {name: s if name == ANSWERS else s.to(self.gain.dtype) for name, s in found.items()}
+
+    @contextmanager
+    def reading_all_at_once(self) -> Iterator[None]:
+        """The LLM is called once with all rows of a batch, in their order and in full."""
+        ways, self.ways = self.ways, ALL_AT_ONCE
+        try:
+            yield
+        finally:
+            self.ways = ways
 
     def widen(self) -> None:
         """All weights to float32; exact, so frozen weights stay what they are (adapters are wide from the start)."""

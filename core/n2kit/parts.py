@@ -158,11 +158,23 @@ class LLM(Part):
 
     wants: keyword facts that `forward` takes besides x. `mask` [B, T] bool, real positions: for a model that reads both ways
         (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
+    shares_start: whether it has `start`, and `forward` the keyword `after`.
     """
 
     card: LLMCard
     tokenizer: PreTrainedTokenizerBase
     wants: frozenset[str] = frozenset()
+
+    @property
+    def shares_start(self) -> bool:
+        return False
+
+    def start(self, x: Tensor) -> Any:
+        """x [1, P, De], what many rows begin with → `after`, with which `forward` reads what stands behind it.
+
+        `forward(x[:, P:], after=start(x[:1, :P]))` gives the states from P on, and the same gradients, where rows begin alike.
+        """
+        raise NotImplementedError
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from n2kit import LLM, LLMCard, Origin
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
+from n2kit_hf.start import Start, can_share
 from n2kit_hf.tiny import byte_tokenizer
 from n2kit_hf.traits import attention_of, reads_embeddings
 
@@ -146,10 +148,11 @@ class TransformersLLM(LLM):
         out: Tensor = table(ids)
         return out
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x [B, T, De], mask [B, T] bool where the model wants it → [B, T, Dh] in the type of x."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, after: Start | None = None) -> Tensor:
+        """x [B, T, De], mask [B, T] bool where the model wants it, `after` what `start` gave → [B, T, Dh] in the type of x."""
         real = None if mask is None else mask.long()
-        out: Tensor = self.model(inputs_embeds=x, attention_mask=real, use_cache=False).last_hidden_state
+        cache = {"use_cache": False} if after is None else after.lent(self.model)
+        out: Tensor = self.model(inputs_embeds=x, attention_mask=real, **cache).last_hidden_state
         return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
     def logits(self, states: Tensor) -> Tensor:
@@ -159,6 +162,14 @@ class TransformersLLM(LLM):
         (whole,) = self._whole
         head: Any = whole.get_output_embeddings()
         return scores(head(states.to(head.weight.dtype)), whole.config.get_text_config())
+
+    @functools.cached_property
+    def shares_start(self) -> bool:
+        """Found out by trying, at the first question."""
+        return not self.wants and can_share(self, self.model)
+
+    def start(self, x: Tensor) -> Start:
+        return Start.read(self.model, x)
 
     def blocks(self) -> Sequence[nn.Module]:
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]

@@ -50,6 +50,13 @@ class Batch:
         """[B], the last position of each row that is no padding."""
         return self.final if self.ends is None else self.ends
 
+    def answer_tokens(self) -> tuple[Tensor, Tensor]:
+        """Row and position, [n] each, of the tokens of all answers."""
+        assert self.answers is not None
+        places, last = torch.arange(self.ids.shape[1], device=self.ids.device), self.last[:, None]
+        rows, at = ((places <= last) & (places > last - self.answers[:, None])).nonzero(as_tuple=True)
+        return rows, at
+
     def to(self, device: torch.device | str) -> Batch:
         def move(value: Tensor) -> Tensor:
             return value.to(device)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from n2kit.errors import Mismatch
-from n2kit.model import ROWS_TOGETHER
 from n2kit.prompts import IMG
 
 if TYPE_CHECKING:
@@ -50,16 +49,13 @@ def saliency(model: Model, batch: Batch, exclude: Tensor | None = None) -> Tenso
 
     Raises:
         Mismatch: the model has no such curves, or its attention cannot be switched to eager.
-        ValueError: more rows than the model reads in one go.
     """
-    if len(batch.ids) > ROWS_TOGETHER:
-        raise ValueError(f"{len(batch.ids)} items, more than {ROWS_TOGETHER}: measure them in parts")
     if (reason := obstacle(model)) is not None:
         raise Mismatch(f"no saliency: {reason}", "a variant with visual tokens and a causal llm with attention")
     was_training = model.training
     model.eval()
     try:
-        with torch.enable_grad(), _watched(model) as seen:
+        with torch.enable_grad(), model.reading_all_at_once(), _watched(model) as seen:
             view = model(batch).views["multimodal"]
             facts = {"grades": torch.ones(len(view) // 2), "log_q": torch.zeros(len(view))}
             wanted = {name: facts[name].to(view.device) for name in model.loss.wants & facts.keys()}

@@ -50,6 +50,20 @@ def no_later_token_leaks(subject: LLMSubject) -> None:
 
 
 @law("llm")
+def rows_behind_a_common_start_are_the_same(subject: LLMSubject) -> None:
+    """Where the part says that rows can share their start, they have the states that they have in one piece."""
+    part, x = subject.part, subject.inputs()[0].clone()
+    if not part.shares_start:
+        return
+    start = LENGTH // 2
+    x[:, :start] = x[:1, :start]
+    with torch.no_grad():
+        want = part(x, **subject.facts(x))[:, start:]
+        got = part(x[:, start:], after=part.start(x[:1, :start]), **subject.facts(x[:, start:]))
+    close([want], [got], "states in one piece and behind a start")
+
+
+@law("llm")
 def every_token_matters(subject: LLMSubject) -> None:
     """The last state depends on the first token, and on the order of the tokens."""
     part, x = subject.part, subject.inputs()[0]

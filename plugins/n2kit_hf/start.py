@@ -1,0 +1,114 @@
+"""What many rows begin with, read once: its keys and values, lent to each row through transformers' own cache."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from n2kit.errors import Mismatch
+
+if TYPE_CHECKING:
+    from n2kit import LLM
+
+TRIED = (1, 3, 5)  # rows, tokens of the start, tokens behind it
+OFF = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the largest state; a wrong position is off by far more
+OFF_NARROW = 3e-2
+
+
+class _Kept(DynamicLayer):
+    """Keeps the keys and values [1, H, P, d] of a start."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        self.keys, self.values, self.is_initialized = key_states, value_states, True
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        return 0
+
+
+class _Lent(DynamicLayer):
+    """Gives every row the start's keys and values before its own, and keeps nothing: a block may run twice (checkpointing).
+
+    Of a layer with a sliding window it holds all keys too; the mask says how far back a row may look.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, is_sliding: bool) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+        self.is_sliding = is_sliding
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        rows = len(key_states)
+        ahead = (t.expand(rows, -1, -1, -1) for t in (self.keys, self.values))
+        keys, values = (torch.cat(pair, -2) for pair in zip(ahead, (key_states, value_states), strict=True))
+        return keys, values
+
+
+@dataclass(frozen=True)
+class Start:
+    """Keys and values of P tokens, [1, H, P, d] each, layer by layer, and whether the layer has a sliding window."""
+
+    layers: tuple[tuple[Tensor, Tensor, bool], ...]
+
+    @classmethod
+    def read(cls, model: PreTrainedModel, x: Tensor) -> Self:
+        """x [1, P, De], with gradient.
+
+        Raises:
+            Mismatch: a layer whose memory is not keys and values.
+        """
+        kinds = [type(layer) for layer in DynamicCache(config=model.config).layers]
+        if not kinds or set(kinds) - {DynamicLayer, DynamicSlidingWindowLayer}:
+            raise Mismatch(
+                f"model_type {model.config.model_type!r} keeps more than keys and values", "read it as a whole"
+            )
+        kept = [_Kept() for _ in kinds]
+        model(inputs_embeds=x, **_as_argument(model, _cache_of(kept)))
+        if not all(layer.is_initialized for layer in kept):
+            raise Mismatch(f"model_type {model.config.model_type!r} does not use its cache", "read it as a whole")
+        sliding = [kind is DynamicSlidingWindowLayer for kind in kinds]
+        return cls(tuple((k.keys, k.values, s) for k, s in zip(kept, sliding, strict=True)))
+
+    def lent(self, model: PreTrainedModel) -> dict[str, Any]:
+        """Arguments with which the model's forward reads on behind it."""
+        return _as_argument(model, _cache_of([_Lent(*layer) for layer in self.layers]))
+
+
+def can_share(llm: LLM, model: PreTrainedModel) -> bool:
+    """Whether a row that is read behind its start has the states that it has in one piece: a few tokens show it."""
+    if not llm.card.causal:
+        return False
+    rows, start, behind = TRIED
+    modes, device = {module: module.training for module in llm.modules()}, model.device
+    ids = (torch.arange(start + behind) + llm.card.vocab // 2).remainder(
+        llm.card.vocab
+    )  # ids at the ends may be special
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            x = llm.eval().embed(ids[None].expand(rows, -1).to(device))
+            want = llm(x)[:, start:]
+            got = llm(x[:, start:], after=llm.start(x[:1, :start]))
+    except (Mismatch, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+        return False
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    off = (want - got).abs().max() / want.abs().max()
+    return bool(off <= OFF.get(want.dtype, OFF_NARROW))
+
+
+def _cache_of(layers: list[Any]) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = layers
+    return cache
+
+
+def _as_argument(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
+    named = inspect.signature(model.forward).parameters
+    return {"use_cache": True, "cache" if "cache" in named else "past_key_values": cache}

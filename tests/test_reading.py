@@ -1,0 +1,172 @@
+"""Reading less gives the same: a common start read once, rows of like length together; loss and gradients unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import n2kit
+from n2kit import Item
+from n2kit.data.batch import Reader
+from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
+from n2kit.embed import encode
+from n2kit.model import Model
+from n2kit.prompts import IMG
+from n2kit.reading import ALL_AT_ONCE, Ways, common_start, group_sizes
+from n2kit.train.pairs import PairCollator
+from n2kit.train.step import TrainStep
+from n2kit.train.watch import frozen_fingerprint
+
+LONG = " and so on" * 6
+ITEMS = Items(
+    [
+        *(Item(f"p{n}", f"noto_{n}.png", f"thing {n}" + LONG * (n % 3)) for n in range(1, 7)),
+        *(Item(f"t{n}", "", f"only words {n}" + LONG * (n % 4)) for n in range(4)),
+        Item("i1", "twemoji_1.png"),
+    ]
+)
+PAIRS = Pairs([("p1", "p2"), ("p1", "t1"), ("t2", "p3"), ("p4", "i1"), ("t0", "t3"), ("p5", "p6")])
+EVERY_WAY = Ways(start=True, tokens=300)
+
+
+def make(variant: str = "notellm2", llm: str = "qwen:tiny", **settings: Any) -> Model:
+    made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", variant=variant, settings={"head.width": 16, **settings})
+    made.widen()
+    return made.train()
+
+
+def batch_of(model: Model, images: Path, pairs: Pairs = PAIRS) -> dict[str, Any]:
+    inputs = PairCollator(ITEMS, pairs, Reader(model.prompter, model.vision, images))(list(pairs))
+    return {name: inputs[name] for name in ("batch", "places", "exclude")}
+
+
+def gradients(model: Model, inputs: dict[str, Any], ways: Ways, chunk: int | None = None) -> dict[str, Tensor]:
+    """The gradient of every parameter that gets one, and the loss."""
+    model.ways = ways
+    step = TrainStep(model, torch.float32, chunk)
+    step.zero_grad()
+    loss = step(**inputs)["loss"]
+    loss.backward()
+    return {"loss": loss.detach()} | {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    off = {k: float((one[k] - two[k]).abs().max() / one[k].abs().max().clamp_min(1)) for k in one}
+    assert max(off.values()) < 1e-5, max(off, key=lambda k: off[k])
+
+
+class Calls:
+    """What an LLM was asked to read: the shape of each input, and whether it stood behind a start."""
+
+    def __init__(self, model: Model) -> None:
+        self.read: list[tuple[int, int]] = []
+        self.starts: list[Tensor] = []
+        assert model.llm.shares_start  # asked now, since it tries by a few tokens
+        start = model.llm.start
+
+        def counted(x: Tensor) -> Any:
+            self.starts.append(x)
+            return start(x)
+
+        model.llm.start = counted  # type: ignore[method-assign]
+        model.llm.register_forward_pre_hook(lambda _, given: self.read.append(tuple(given[0].shape[:2])))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("variant", "tune", "chunk"),
+    [
+        ("notellm2", "full", None), ("notellm2", "lora:4", 4), ("notellm2", "last:1", None), ("notellm2", "frozen", 4),
+        ("notellm2", "frozen", None), ("text_only", "full", 4), ("text_only", "lora:4", None), ("only_late_fusion", "last:1", 4),
+    ],
+)  # fmt: skip
+def test_a_start_read_once_changes_neither_loss_nor_gradient(
+    variant: str, tune: str, chunk: int | None, workspace: Path
+) -> None:
+    """Items with both, with words alone, with a picture alone; every way to tune, in one piece and in chunks."""
+    pairs = Pairs([p for p in PAIRS if "i1" not in p])
+    model = make(variant, **{"llm.tune": tune})
+    before = frozen_fingerprint(model)
+    inputs = batch_of(model, workspace / "images", PAIRS if variant == "notellm2" else pairs)
+    whole = gradients(model, inputs, ALL_AT_ONCE)
+    calls = Calls(model)
+    assert_same(whole, gradients(model, inputs, EVERY_WAY, chunk))
+    assert len(calls.read) > len(calls.starts) >= 1
+    instruction = model.llm.tokenizer(model.prompter.template.text.partition("{")[0])["input_ids"]
+    assert all(x.shape[1] >= len(instruction) for x in calls.starts)
+    assert frozen_fingerprint(model) == before
+
+
+def test_nothing_is_differentiated_before_the_first_trained_thing(workspace: Path) -> None:
+    """The instruction stands before the picture and the words: with a frozen LLM, its start has no graph."""
+    model = make(**{"llm.tune": "frozen"})
+    calls = Calls(model)
+    gradients(model, batch_of(model, workspace / "images"), EVERY_WAY)
+    assert not any(x.requires_grad for x in calls.starts)
+    model = make(**{"llm.tune": "full"})
+    calls = Calls(model)
+    gradients(model, batch_of(model, workspace / "images"), EVERY_WAY)
+    assert all(x.requires_grad for x in calls.starts)
+
+
+def test_no_weight_of_a_frozen_llm_gets_a_gradient_and_no_graph_remembers_one(workspace: Path) -> None:
+    model = make(**{"llm.tune": "frozen"})
+    found = gradients(model, batch_of(model, workspace / "images"), EVERY_WAY)
+    assert not any(name.startswith(("llm.", "vision.")) for name in found)
+    assert {n.partition(".")[0] for n in found} == {"loss", "connector", "fusion", "head", "words"}
+    # Of a linear layer that is not trained the product with its input is not kept: only its weight, which is there anyway.
+    kept: list[Tensor] = []
+    layer = next(m for m in model.llm.modules() if isinstance(m, torch.nn.Linear))
+    x = torch.randn(7, layer.in_features, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        layer(x * 1)
+    assert all(t.shape[0] != 7 for t in kept)
+
+
+def test_our_own_words_in_a_start_are_trained(workspace: Path) -> None:
+    """Rows that show the same picture would, but pictures never count as common; a word of ours does."""
+    ids = torch.tensor([[5, -2, 6, 7, 8], [5, -2, 6, 9, 8]])
+    assert common_start(ids, torch.tensor([[4], [4]])) == 3
+    assert common_start(ids, torch.tensor([[4, 1], [4, 4]])) == 1  # a state that is asked for is read
+    ids[:, 1] = IMG
+    assert common_start(ids, torch.tensor([[4], [4]])) == 1
+    assert common_start(ids[:1], torch.tensor([[4]])) == 1
+
+
+def test_groups_hold_rows_of_like_length_up_to_so_many_tokens() -> None:
+    assert group_sizes([2, 3, 3, 10, 10, 40], 20) == [3, 2, 1]
+    assert group_sizes([2, 3], None) == [2]
+    assert sum(group_sizes(list(range(1, 100)), 256)) == 99
+
+
+def test_groups_are_no_wider_than_they_need_to_be(workspace: Path) -> None:
+    model = make("text_only", **{"llm.tune": "full"})
+    inputs = batch_of(model, workspace / "images", Pairs([("t0", "t1"), ("t2", "t3"), ("p1", "p2")]))
+    batch = inputs["batch"]
+    calls = Calls(model)
+    whole = gradients(model, inputs, ALL_AT_ONCE)
+    assert calls.read == [tuple(batch.ids.shape)]
+    calls.read.clear()
+    assert_same(whole, gradients(model, inputs, Ways(start=False, tokens=200)))
+    assert sum(rows for rows, _ in calls.read) == len(batch.ids)
+    assert len(calls.read) > 1
+    assert all(rows * wide <= 200 or rows == 1 for rows, wide in calls.read)
+    assert {wide for _, wide in calls.read} <= {int(n) + 1 for n in batch.final}
+
+
+@pytest.mark.parametrize("llm", ["gpt2:tiny", "bloom:tiny", "gemma:tiny-3", "mamba:tiny", "lfm2:tiny"])
+def test_vectors_are_the_same_in_every_way(llm: str, workspace: Path) -> None:
+    """Learned positions, ALiBi, sliding windows; and models whose memory is more than keys and values."""
+    model = make(llm=llm)
+    options: dict[str, Any] = {"images": workspace / "images", "precision": "fp32"}
+    vectors = []
+    for model.ways in (ALL_AT_ONCE, EVERY_WAY):
+        vectors.append(encode(model, ITEMS.items, **options).vectors)
+    np.testing.assert_allclose(*vectors, atol=2e-6)
+    assert model.llm.shares_start == (llm not in ("mamba:tiny", "lfm2:tiny"))
