@@ -19,7 +19,7 @@ from n2kit.embed import encode
 from n2kit.errors import BadInput
 from n2kit.manager import manager
 from n2kit.model import embedding_sample, rms
-from n2kit.prompts import IMG, PAD
+from n2kit.prompts import PAD
 from n2kit.registry import registry
 from n2kit.variants import SPECS
 

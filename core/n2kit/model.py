@@ -177,13 +177,16 @@ class Model(nn.Module):
         return {name: s if name == ANSWERS else s.to(self.gain.dtype) for name, s in found.items()}
 
     @contextmanager
-    def reading_all_at_once(self) -> Iterator[None]:
-        """The LLM is called once with all rows of a batch, in their order and in full."""
+    def reading_all_at_once(self) -> Iterator[list[Tensor]]:
+        """The LLM is called once with all rows of a batch, in their order and in full; its states [B, T, Dh] are put into a list."""
+        states: list[Tensor] = []
+        hook = self.llm.register_forward_hook(lambda _, __, out: states.append(out))
         ways, self.ways = self.ways, ALL_AT_ONCE
         try:
-            yield
+            yield states
         finally:
             self.ways = ways
+            hook.remove()
 
     def widen(self) -> None:
         """All weights to float32; exact, so frozen weights stay what they are (adapters are wide from the start)."""

@@ -106,14 +106,11 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Re
     model = build_case(case, config)
     load_parameters(model, data, config)
     batch = batch_of(data, config, case)
-    read: list[Tensor] = []
-    hook = model.llm.register_forward_hook(lambda _, __, states: read.append(states))
-    with model.reading_all_at_once():
+    with model.reading_all_at_once() as states:
         out = model(batch)
-    hook.remove()
     ours: dict[str, Tensor | None] = {
         "output.embedding": out.views["multimodal"],
-        "output.last_hidden_state": read[0],
+        "output.last_hidden_state": states[0],
         "output.visual_tokens": out.visual_tokens,
         "output.visual_embedding": out.views.get("visual"),
     }
