@@ -83,7 +83,9 @@ class TrainStep(nn.Module):
         if (
             "generation" in self.model.loss.wants
         ):  # also where nothing is asked: other processes may have answers to gather
-            views[ANSWERS] = torch.zeros(len(batch.ids), 2, device=batch.ids.device) if out.answers is None else out.answers
+            views[ANSWERS] = (
+                torch.zeros(len(batch.ids), 2, device=batch.ids.device) if out.answers is None else out.answers
+            )
         return views
 
     def _cast(self) -> contextlib.AbstractContextManager[Any]:
