@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,8 +22,19 @@ OFF = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the largest state; a wron
 OFF_NARROW = 3e-2
 
 
-class _Kept(DynamicLayer):
-    """Keeps the keys and values [1, H, P, d] of a start."""
+class _Layer(DynamicLayer):
+    """Keys and values [1, H, P, d] of one layer, of which an initialised one has both."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, is_sliding: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.is_sliding = is_sliding
+
+
+class _Kept(_Layer):
+    """Keeps the keys and values of a start."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         self.keys, self.values, self.is_initialized = key_states, value_states, True
@@ -32,29 +44,27 @@ class _Kept(DynamicLayer):
         return 0
 
 
-class _Lent(DynamicLayer):
-    """Gives every row the start's keys and values before its own, and keeps nothing: a block may run twice (checkpointing).
+class _Lent(_Layer):
+    """Gives every row a start's keys and values before its own, and keeps nothing: a block may run twice (checkpointing).
 
     Of a layer with a sliding window it holds all keys too; the mask says how far back a row may look.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, is_sliding: bool) -> None:
-        super().__init__()
-        self.keys, self.values, self.is_initialized = keys, values, True
-        self.is_sliding = is_sliding
+    def __init__(self, kept: _Kept) -> None:
+        super().__init__(kept.is_sliding)
+        self.keys, self.values, self.is_initialized = kept.keys, kept.values, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        rows = len(key_states)
-        ahead = (t.expand(rows, -1, -1, -1) for t in (self.keys, self.values))
+        ahead = (t.expand(len(key_states), -1, -1, -1) for t in (self.keys, self.values))
         keys, values = (torch.cat(pair, -2) for pair in zip(ahead, (key_states, value_states), strict=True))
         return keys, values
 
 
 @dataclass(frozen=True)
 class Start:
-    """Keys and values of P tokens, [1, H, P, d] each, layer by layer, and whether the layer has a sliding window."""
+    """Keys and values of P tokens, layer by layer."""
 
-    layers: tuple[tuple[Tensor, Tensor, bool], ...]
+    layers: list[_Kept]
 
     @classmethod
     def read(cls, model: PreTrainedModel, x: Tensor) -> Self:
@@ -68,16 +78,15 @@ class Start:
             raise Mismatch(
                 f"model_type {model.config.model_type!r} keeps more than keys and values", "read it as a whole"
             )
-        kept = [_Kept() for _ in kinds]
-        model(inputs_embeds=x, **_as_argument(model, _cache_of(kept)))
+        kept = [_Kept(kind is DynamicSlidingWindowLayer) for kind in kinds]
+        model(inputs_embeds=x, **_as_argument(model, kept))
         if not all(layer.is_initialized for layer in kept):
             raise Mismatch(f"model_type {model.config.model_type!r} does not use its cache", "read it as a whole")
-        sliding = [kind is DynamicSlidingWindowLayer for kind in kinds]
-        return cls(tuple((k.keys, k.values, s) for k, s in zip(kept, sliding, strict=True)))
+        return cls(kept)
 
     def lent(self, model: PreTrainedModel) -> dict[str, Any]:
         """Arguments with which the model's forward reads on behind it."""
-        return _as_argument(model, _cache_of([_Lent(*layer) for layer in self.layers]))
+        return _as_argument(model, [_Lent(kept) for kept in self.layers])
 
 
 def can_share(llm: LLM, model: PreTrainedModel) -> bool:
@@ -103,12 +112,8 @@ def can_share(llm: LLM, model: PreTrainedModel) -> bool:
     return bool(off <= OFF.get(want.dtype, OFF_NARROW))
 
 
-def _cache_of(layers: list[Any]) -> DynamicCache:
+def _as_argument(model: PreTrainedModel, layers: Sequence[_Layer]) -> dict[str, Any]:
     cache = DynamicCache()
-    cache.layers = layers
-    return cache
-
-
-def _as_argument(model: PreTrainedModel, cache: DynamicCache) -> dict[str, Any]:
+    cache.layers = list(layers)
     named = inspect.signature(model.forward).parameters
     return {"use_cache": True, "cache" if "cache" in named else "past_key_values": cache}

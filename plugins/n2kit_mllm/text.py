@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ class QwenText(TransformersLLM):
 
     wants = frozenset({"image"})
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, after: Any = None, image: Tensor | None = None) -> Tensor:
         """x [B, T, De], image [B, T] bool → [B, T, Dh]; causal, so that it needs no mask."""
         positions = None if image is None else multimodal_positions(image)
         out: Tensor = self.model(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
