@@ -25,6 +25,7 @@ COMMANDS = [
     "embed",
     "index",
     "recommend",
+    "mine-negatives",
     "eval",
     "neglect",
     "ls",
@@ -53,7 +54,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
     for command in [*COMMANDS, "demo"]:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
-    assert len(app.registered_commands) + len(app.registered_groups) == 17
+    assert len(app.registered_commands) + len(app.registered_groups) == 18
 
 
 @pytest.mark.slow

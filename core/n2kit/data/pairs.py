@@ -109,6 +109,40 @@ def read_pairs(
     return pairs
 
 
+WRITTEN = (".csv", ".tsv", ".jsonl")
+
+
+def check_writable(path: Path, *, force: bool = False) -> None:
+    """Raises BadInput for a file that `write_pairs` cannot write, or that is there and not to be replaced."""
+    if path.suffix.lower() not in WRITTEN:
+        raise BadInput(f"{path}: pairs are written as {', '.join(WRITTEN)}", "give another -o")
+    if path.is_dir() or (path.exists() and not force):
+        raise BadInput(f"{path} exists", "give another -o" + ("" if path.is_dir() else ", or --force to replace it"))
+
+
+def write_pairs(pairs: Pairs, path: Path) -> None:
+    """Write a file that `read_pairs` reads, aside and then into place: query, target, and grade and negatives where there are some."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.tmp")
+    with aside.open("w", encoding="utf8", newline="") as file:
+        if path.suffix.lower() == ".jsonl":
+            for query, target in pairs:
+                row: dict[str, Any] = {"query": query, "target": target}
+                row |= {"grade": pairs.grade((query, target))} if pairs.grades else {}
+                row["negatives"] = list(pairs.negatives.get((query, target), ()))
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        else:
+            most = max((len(ids) for ids in pairs.negatives.values()), default=0)
+            names = ["query", "target", *["grade"] * bool(pairs.grades), *(f"negative_{n + 1}" for n in range(most))]
+            writer = csv.writer(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+            writer.writerow(names)
+            for pair in pairs:
+                grade = [pairs.grade(pair)] if pairs.grades else []
+                ids = pairs.negatives.get(pair, ())
+                writer.writerow([*pair, *grade, *ids, *[""] * (most - len(ids))])
+    aside.replace(path)
+
+
 def _with_negatives(pairs: Pairs, rows: list[tuple[Row, Pair]], path: Path, known: Container[str]) -> Pairs:
     """The pairs whose negatives are in order, with these; only now are all positives known."""
     graph = pairs.graph()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from n2kit.component import Component
 from n2kit.errors import BadInput, Unavailable
 from n2kit.files import check_free, read_json, replacing
 from n2kit.manager import load_target, manager
@@ -93,18 +94,9 @@ class StoredIndex:
 
 def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: bool = False) -> StoredIndex:
     """Index an embed file and write the index folder, aside and then into place."""
-    from n2kit.embed import read_vectors
-
     check_free(folder, MANIFEST, force=force)
-    table = read_vectors(vectors_file)
-    long = (table.vectors**2).sum(1)
-    if wrong := [i for i, square in zip(table.ids, long, strict=True) if not 0.98 < square < 1.02]:
-        raise BadInput(
-            f"{vectors_file}: the vector of {wrong[0]!r} is not of unit length ({len(wrong)} such)",
-            "n2kit embed makes unit vectors",
-        )
     component = registry().resolve("index", name)
-    stored = StoredIndex(component.cls().build(table.vectors), table.ids, table.fingerprint)
+    stored = index_of(vectors_file, component)
     with replacing(folder) as staged:
         stored.index.save(staged)
         (staged / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
@@ -114,11 +106,30 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
             "distribution": component.owned.distribution,
             "fingerprint": stored.fingerprint,
             "items": len(stored.ids),
-            "width": int(table.vectors.shape[1]),
+            "width": len(stored.index.vector(0)),
             "metric": "dot product of unit vectors",
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return stored
+
+
+def index_of(vectors_file: Path, component: Component | None = None) -> StoredIndex:
+    """An embed file as an index in memory; by default an exact one.
+
+    Raises:
+        BadInput: the file is no embed file, or its vectors are not of unit length.
+    """
+    from n2kit.embed import read_vectors
+
+    table = read_vectors(vectors_file)
+    long = (table.vectors**2).sum(1)
+    if wrong := [i for i, square in zip(table.ids, long, strict=True) if not 0.98 < square < 1.02]:
+        raise BadInput(
+            f"{vectors_file}: the vector of {wrong[0]!r} is not of unit length ({len(wrong)} such)",
+            "n2kit embed makes unit vectors",
+        )
+    component = component or registry().resolve("index", "flat")
+    return StoredIndex(component.cls().build(table.vectors), table.ids, table.fingerprint)
 
 
 def load_index(folder: str | Path) -> StoredIndex:

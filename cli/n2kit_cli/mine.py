@@ -1,0 +1,64 @@
+"""n2kit mine-negatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, progress, say
+
+
+def mine_negatives(
+    pairs: Annotated[Path, typer.Option(help="Positive pairs; negatives are found for the first item of each.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The pairs file to write: .csv, .tsv or .jsonl.")],
+    index: Annotated[Path | None, typer.Option(help="An index that n2kit index wrote.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="Or a file that n2kit embed wrote: searched exactly.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Negatives of a pair, the nearest in the window.")] = 3,
+    ranks: Annotated[
+        str, typer.Option(help="Where to look, without known positives; the nearest may belong together unseen.")
+    ] = "10:100",
+    margin: Annotated[float, typer.Option(help="How far below the pair's own cosine a negative's has to be.")] = 0.05,
+    lenient: options.Lenient = False,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Find hard negatives: what a model takes for like an item, and what does not belong to it. Writes pairs that n2kit train reads.
+
+    \b
+    Examples:
+      n2kit mine-negatives --index catalogue.index --pairs train.csv -o hard.csv --ranks 2:20 --margin 0
+      n2kit mine-negatives --vectors vectors.parquet --pairs train.csv -o hard.jsonl --ranks 2:20 --margin 0 --count 5 --json
+    """
+    from n2kit.data.pairs import check_writable, read_pairs, write_pairs
+    from n2kit.errors import BadInput
+    from n2kit.index import index_of, load_index
+    from n2kit.index.mining import Window, mine
+
+    first, colon, last = ranks.partition(":")
+    if not colon or not first.isdecimal() or not last.isdecimal():
+        raise BadInput(f"--ranks {ranks} is no window", "from 1, the first no larger: --ranks 10:100")
+    window = Window(int(first), int(last), margin, count)
+    check_writable(out, force=force)
+    if (index is None) == (vectors is None):
+        raise BadInput("give either --index or --vectors", "n2kit mine-negatives --help")
+    stored = load_index(index) if index is not None else index_of(vectors)  # type: ignore[arg-type]
+    positives = read_pairs(pairs, stored.position, lenient=lenient, graded=True)
+    options.dropped(pairs, positives.dropped)
+    with progress("mine") as bar:
+        mined = mine(stored, positives, window, bar)
+    write_pairs(mined, out)
+    distinct = dict.fromkeys(positives)
+    without = [pair for pair in distinct if pair not in mined.negatives]
+    total = sum(map(len, mined.negatives.values()))
+    if json:
+        facts = {"out": str(out), "pairs": len(distinct), "negatives": total, "without": len(without)}
+        document(facts | {"queries_without": len({query for query, _ in without}), "fingerprint": stored.fingerprint})
+    else:
+        print(out)
+    say(
+        f"wrote {out}: {total} negatives for {len(distinct) - len(without)} pairs of model {stored.fingerprint}; "
+        f"{len(without)} pairs ({len({query for query, _ in without})} queries) have none"
+    )
