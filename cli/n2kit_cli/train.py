@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,10 @@ def train(
     tune: options.Tuned = None,
     lr: options.Rates = None,
     seed: Annotated[int | None, typer.Option(help="Of the order of the pairs.")] = None,
+    log_to: Annotated[
+        str | None,
+        typer.Option(help="Loggers, separated by commas: tensorboard (into RUN/tensorboard), wandb, mlflow."),
+    ] = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
     item_format: options.Format = options.ItemFormat.auto,
@@ -67,10 +72,12 @@ def train(
         "train.max_steps": max_steps,
         "train.batch_size": batch_size,
         "train.seed": seed,
+        "train.loggers": log_to.split(",") if log_to else None,
     }
     asked = {key: value for key, value in flags.items() if value is not None} | tune_flags(tune) | lr_flags(lr)
     resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
     _refuse(resolved.recipe, device)
+    _check_loggers(resolved.recipe.train.loggers)
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True, negatives=True)
     options.dropped(pairs, positives.dropped)
@@ -119,6 +126,14 @@ def _refuse(recipe: Recipe, device: str | None) -> None:
     for note in plan.notes:
         say(f"note: {note}")
     refuse(plan)
+
+
+def _check_loggers(names: Sequence[str]) -> None:
+    """Say at once that one is not installed."""
+    if names:
+        from n2kit.train.loggers import check
+
+        check(names)
 
 
 def _reporter(bar: Any) -> Any:

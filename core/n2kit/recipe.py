@@ -108,6 +108,9 @@ class Train(Settings):
     save_steps: int = Field(500, ge=1, description="steps between checkpoints")
     eval_steps: int = Field(100, ge=1, description="steps between recalls on the validation pairs")
     log_steps: int = Field(10, ge=1, description="steps between log entries")
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        [], description="who else gets what the log gets, each an extra of the package: n2kit[tensorboard]"
+    )
     feature_cache_gb: float = Field(
         4.0, ge=0, description="memory, and as much disk, for the frozen vision encoder's features; 0: none"
     )

@@ -23,6 +23,7 @@ from n2kit.train import ranks
 from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
+from n2kit.train.loggers import loggers
 from n2kit.train.pairs import FEWEST, PairCollator
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
@@ -74,7 +75,7 @@ def fit(
     """Train the parts of `model` that are not frozen, in place.
 
     Args:
-        folder: for checkpoints.
+        folder: for checkpoints; what TensorBoard reads is put beside it.
         cache: features of the frozen vision encoder to share; by default `settings.feature_cache_gb` of memory and of disk.
         resume: a checkpoint to go on from.
         report: called with every log event.
@@ -128,7 +129,8 @@ def fit(
         optimizers=(torch.optim.AdamW(groups(model, settings), eps=1e-8), None),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(events)
+    for callback in [events, *loggers(settings.loggers, folder.parent / "tensorboard", events.note)]:
+        trainer.add_callback(callback)
     trainer.add_callback(AdapterWatch(model))
     trainer.add_callback(draws)
     frozen = frozen_fingerprint(model)
@@ -179,6 +181,7 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
     steps = steps_of(settings, pairs)
     arguments = TrainingArguments(
         output_dir=str(folder),
+        run_name=folder.parent.name,
         per_device_train_batch_size=min(settings.batch_size, pairs) // ranks.count(),
         max_steps=steps,
         learning_rate=settings.lr,

@@ -33,7 +33,7 @@ STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lo
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 # Settings that change no weight: a run may go on with others.
-FREE = {"train": {"log_steps", "save_steps", "feature_cache_gb"}}
+FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb"}}
 
 
 @dataclass
