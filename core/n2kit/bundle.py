@@ -11,12 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from n2kit import lora, sources
 from n2kit.digests import folder_digests
-from n2kit.errors import BadInput, Unavailable
+from n2kit.errors import BadInput, Failed, Unavailable
 from n2kit.files import check_free, replacing
 from n2kit.manager import Owned, load_target, manager, require
 from n2kit.manifest import FORMAT, RECIPE, Manifest, Source, contents, fingerprint, verify
@@ -47,9 +49,11 @@ def save(
             everything is copied. None: a part that was loaded by reference stays one.
 
     Raises:
-        BadInput: something is in the way and `force` is not set.
+        BadInput: something is in the way and `force` is not set. Failed: a weight is not finite.
     """
     check_free(folder, MANIFEST, force=force)
+    if broken := _not_finite(model):
+        raise Failed(f"{broken} is not finite: {folder} was not written", "train again, with lower learning rates")
     try:
         with replacing(folder) as staged:
             referred = {}
@@ -94,14 +98,23 @@ def _write_part(part: Part, staged: Path, folder: Path, source: Source | None) -
     return sources.written(source, folder, copy)
 
 
+def _joint(model: Model) -> dict[str, Tensor]:
+    """The tensors that belong to no part."""
+    joint = {"gain": model.gain, "words": model.words.table.weight.data}
+    return joint | ({"head": model.head.get_parameter("weight").data} if model.recipe.head.width else {})
+
+
 def _write_joint(model: Model, folder: Path) -> None:
-    joint = {"gain": model.gain, "words": model.words.table.weight}
-    if model.recipe.head.width:
-        joint["head"] = model.head.get_parameter("weight")
-    save_file({k: v.detach().cpu().contiguous() for k, v in joint.items()}, folder / JOINT)
+    save_file({k: v.detach().cpu().contiguous() for k, v in _joint(model).items()}, folder / JOINT)
     # The wording itself, not its name: a user's template file may change or go away.
     text = json.dumps(asdict(model.prompter.template), ensure_ascii=False, indent=1)
     (folder / PROMPT).write_text(text, encoding="utf8")
+
+
+def _not_finite(model: Model) -> str | None:
+    """The first weight or statistic that holds a NaN or an infinity."""
+    tensors = ((name, t) for name, t in model.state_dict().items() if t.is_floating_point() and t.numel())
+    return next((name for name, t in tensors if not torch.stack(t.aminmax()).isfinite().all()), None)
 
 
 def _full(error: SafetensorError, folder: Path) -> Exception:
@@ -138,11 +151,13 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
             raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
         template = Template(**json.loads((folder / PROMPT).read_text("utf8")))
         model = Model(Parts(**parts), recipe, provenance, template)
-        joint = load_file(folder / JOINT)
-        model.gain.copy_(joint["gain"])
-        model.words.table.weight.data.copy_(joint["words"])
-        if recipe.head.width:
-            model.head.get_parameter("weight").data.copy_(joint["head"])
+        joint, own_joint = load_file(folder / JOINT), _joint(model)
+        if {k: v.shape for k, v in joint.items()} != {k: v.shape for k, v in own_joint.items()}:
+            raise ValueError(f"{JOINT} does not fit: it holds {', '.join(sorted(joint))}")
+        for name, tensor in own_joint.items():
+            tensor.copy_(joint[name])
+        if broken := _not_finite(model):
+            raise ValueError(f"{broken} is not finite")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BadInput(f"{folder} is damaged: {reason}", "build, train or copy the bundle again") from error

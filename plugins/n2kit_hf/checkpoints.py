@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -16,11 +17,14 @@ from n2kit.errors import BadInput
 DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_model(cls: Any, folder: Path, dtype: Any, attention: str | None = None) -> PreTrainedModel:
+def load_model(
+    cls: Any, folder: Path, dtype: Any, attention: str | None = None, *, saved: bool = False
+) -> PreTrainedModel:
     """`from_pretrained`, safetensors only, strict: a weight that the checkpoint lacks is an error, not a random number.
 
     Args:
         attention: the implementation, chosen here because some classes (Falcon) cannot change it later; None: their default.
+        saved: the folder holds what n2kit saved of this very class: a weight that is left over is an error too.
 
     Raises:
         BadInput: the folder is no checkpoint of that class, or one with missing weights.
@@ -31,7 +35,7 @@ def load_model(cls: Any, folder: Path, dtype: Any, attention: str | None = None)
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True,
                 trust_remote_code=False, attn_implementation=attention,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BadInput(
             f"{folder}: not a checkpoint that transformers can read: {str(error).splitlines()[0]}", "check the folder"
         ) from None
@@ -41,6 +45,10 @@ def load_model(cls: Any, folder: Path, dtype: Any, attention: str | None = None)
         raise BadInput(
             f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}",
             "is it a checkpoint of this family?",
+        )
+    if saved and (extra := sorted(info["unexpected_keys"])):
+        raise BadInput(
+            f"{folder}: {len(extra)} weights are none of its model's, the first is {extra[0]}", "save it again"
         )
     loaded: PreTrainedModel = model.eval()
     return loaded

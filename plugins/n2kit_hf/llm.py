@@ -188,7 +188,8 @@ class TransformersLLM(LLM):
         facts = json.loads((folder / N2KIT_FILE).read_text("utf8"))
         head = facts.get("head", False)
         reader = AutoModelForCausalLM if head else AutoModel
-        return cls._of(load_model(reader, folder, "auto", facts["attention"]), read_tokenizer(folder), head)
+        model = load_model(reader, folder, "auto", facts["attention"], saved=True)
+        return cls._of(model, read_tokenizer(folder), head)
 
 
 def scores(logits: Tensor, config: Any) -> Tensor:

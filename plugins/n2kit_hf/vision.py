@@ -101,7 +101,7 @@ class TransformersVision(VisionEncoder):
     @classmethod
     def load(cls, folder: Path) -> Self:
         transform = ImageTransform(**json.loads((folder / TRANSFORM).read_text("utf8")))
-        return cls(_load(family_of(read_config(folder), cls.families), folder, "auto"), transform)
+        return cls(_load(family_of(read_config(folder), cls.families), folder, "auto", saved=True), transform)
 
 
 def read_transform(folder: Path | None, family: Family, size: int, fit: Fit | None) -> ImageTransform:
@@ -127,9 +127,9 @@ def _configuration(family: Family, stated: Mapping[str, Any]) -> Any:
         ) from None
 
 
-def _load(family: Family, folder: Path, dtype: str) -> PreTrainedModel:
+def _load(family: Family, folder: Path, dtype: str, *, saved: bool = False) -> PreTrainedModel:
     """A checkpoint without the pooler that transformers would make up where it has none."""
-    model: Any = load_model(_model_class(family), folder, DTYPES[dtype])
+    model: Any = load_model(_model_class(family), folder, DTYPES[dtype], saved=saved)
     pooler = getattr(model, "pooler", None)
     if isinstance(pooler, nn.Module) and next(pooler.parameters(), None) is not None and not has_pooler(folder):
         model.pooler = None

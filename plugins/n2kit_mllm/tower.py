@@ -80,7 +80,7 @@ class MLLMTower(VisionEncoder):
     @classmethod
     def load(cls, folder: Path) -> Self:
         facts = json.loads((folder / FACTS).read_text("utf8"))
-        model = load_tower(folder, AutoConfig.from_pretrained(folder), "auto")
+        model = load_tower(folder, AutoConfig.from_pretrained(folder), "auto", saved=True)
         return cls(model, ImageTransform(**facts["transform"]), facts["pool"], facts["layers"])
 
 

@@ -73,14 +73,14 @@ def tower_alone(origin: Origin, family: Family) -> tuple[Any, Any]:
     return load_tower(origin.path, config, origin.config.dtype, key_mapping={f"^{family.vision}": ""}), whole
 
 
-def load_tower(folder: Path, config: Any, dtype: str, **how: Any) -> Any:
+def load_tower(folder: Path, config: Any, dtype: str, *, saved: bool = False, **how: Any) -> Any:
     """A tower by its own configuration; `how` goes to `from_pretrained`.
 
     Raises:
         BadInput: the folder is no such checkpoint, or one with missing weights.
     """
     inner = partial(_tower_class(config).from_pretrained, config=config, **how)
-    model = load_model(SimpleNamespace(from_pretrained=inner), folder, DTYPES[dtype])
+    model = load_model(SimpleNamespace(from_pretrained=inner), folder, DTYPES[dtype], saved=saved)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()  # out of the file: where it lies in memory would show in the last bits
     return model
