@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from n2kit import lora, sources
+from n2kit.bundle_readme import readme
 from n2kit.digests import folder_digests
 from n2kit.errors import BadInput, Failed, Unavailable
-from n2kit.files import check_free, replacing
+from n2kit.files import check_free, replacing, room_for
 from n2kit.manager import Owned, load_target, manager, require
-from n2kit.manifest import FORMAT, RECIPE, Manifest, Source, contents, fingerprint, verify
+from n2kit.manifest import FORMAT, README, RECIPE, Manifest, Source, contents, fingerprint, verify
 from n2kit.manifest import MANIFEST as MANIFEST
 from n2kit.manifest import read_manifest as read_manifest
 from n2kit.manifest import read_recipe as read_recipe
@@ -54,33 +53,35 @@ def save(
     check_free(folder, MANIFEST, force=force)
     if broken := _not_finite(model):
         raise Failed(f"{broken} is not finite: {folder} was not written", "train again, with lower learning rates")
-    try:
-        with replacing(folder) as staged:
-            referred = {}
-            for kind, part in model.parts.items():
-                (staged / kind).mkdir()
-                source = model.provenance.sources.get(kind)
-                wanted = source is not None and (source.known if by_reference is None else by_reference)
-                with lora.aside(part), part.narrowed():
-                    if written := _write_part(part, staged / kind, folder, source if wanted else None):
-                        referred[kind] = written
-                if lora.adapter_of(part):
-                    lora.save(part, staged / kind / lora.FOLDER)
-            _write_joint(model, staged)
-            (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
-            files = contents(staged)
-            manifest = Manifest(
-                format=FORMAT,
-                fingerprint=fingerprint(model.recipe, files, referred),
-                width=model.width,
-                parts=model.provenance.parts,
-                trained=trained or {},
-                files=files,
-                sources=referred,
-            )
-            (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
-    except SafetensorError as error:
-        raise _full(error, folder) from error
+    with (
+        room_for(f"{folder} cannot be written", "free some space; the same command goes on"),
+        replacing(folder) as staged,
+    ):
+        referred = {}
+        for kind, part in model.parts.items():
+            (staged / kind).mkdir()
+            source = model.provenance.sources.get(kind)
+            wanted = source is not None and (source.known if by_reference is None else by_reference)
+            with lora.aside(part), part.narrowed():
+                if written := _write_part(part, staged / kind, folder, source if wanted else None):
+                    referred[kind] = written
+            if lora.adapter_of(part):
+                lora.save(part, staged / kind / lora.FOLDER)
+        _write_joint(model, staged)
+        (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
+        files = contents(staged)
+        manifest = Manifest(
+            format=FORMAT,
+            fingerprint=fingerprint(model.recipe, files, referred),
+            width=model.width,
+            parts=model.provenance.parts,
+            trained=trained or {},
+            files=files,
+            sources=referred,
+        )
+        (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
+        sizes = {kind: sum(p.numel() for p in part.parameters()) for kind, part in model.parts.items()}
+        (staged / README).write_text(readme(manifest, model.recipe, sizes), encoding="utf8")
     return manifest
 
 
@@ -115,12 +116,6 @@ def _not_finite(model: Model) -> str | None:
     """The first weight or statistic that holds a NaN or an infinity."""
     tensors = ((name, t) for name, t in model.state_dict().items() if t.is_floating_point() and t.numel())
     return next((name for name, t in tensors if not torch.stack(t.aminmax()).isfinite().all()), None)
-
-
-def _full(error: SafetensorError, folder: Path) -> Exception:
-    """safetensors' own error of writing as what it is: a full disk, a quota."""
-    code = re.search(r"os error (\d+)", str(error))
-    return OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) if code else error
 
 
 def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:

@@ -137,10 +137,13 @@ def replacing(folder: Path) -> Iterator[Path]:
 @contextmanager
 def _locked(aside: Path, folder: Path) -> Iterator[None]:
     """Held while the folder is in use: the kernel lets go of it when the process ends, however it ends."""
+    if fcntl is None:
+        yield
+        return
     with (aside / f"{LOCK}-").open("w", encoding="utf8") as file:
         file.write(folder.name)
         file.flush()
-        if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is ever cleared there
             fcntl.flock(file, fcntl.LOCK_EX)
         (aside / f"{LOCK}-").replace(aside / LOCK)  # only under the name that others look for once it is held
         yield

@@ -128,7 +128,10 @@ class Registry:
         if weights.scheme == "random" and kind in BACKBONES and not (component.options or owned.spec.wildcard):
             raise BadInput(f"{kind} {text!r}: random weights of which architecture?", f"write {name}:tiny")
         declared = component.declared if weights == component.weights else None
-        return replace(component, reference=f"{component.reference}@{source}", weights=weights, declared=declared)
+        # Other weights under a bare family name are not known to be the default variant's, nor under its licence.
+        licence = component.licence if variant or weights == component.weights else None
+        reference = f"{component.reference}@{source}"
+        return replace(component, reference=reference, weights=weights, declared=declared, licence=licence)
 
     def _with_variant(
         self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool

@@ -32,6 +32,7 @@ from n2kit.variants import SPECS
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
+TOLD = ("steps", "best_step", "seconds", "loss", "recall", "barren")  # what a trained bundle says of its training
 # Settings that change no weight: a run may go on with others.
 FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb"}}
 
@@ -108,7 +109,8 @@ def train(
             )  # fmt: skip
         result = _result(fitted, folder, last)
         if not fitted.interrupted and ranks.first():
-            result.fingerprint = _save(model, folder, run, result)
+            counts = {"items": len(items), "pairs": len(pairs), "val_pairs": len(val_pairs or ())}
+            result.fingerprint = _save(model, folder, run, counts, result)
             _tell("n2kit_run_finished", report, run=about, result=asdict(result))
     return result
 
@@ -127,9 +129,9 @@ def _recorded(folder: Path, report: Report | None) -> Iterator[Report]:
         yield record
 
 
-def _save(model: Model, folder: Path, run: dict[str, Any], result: RunResult) -> str:
+def _save(model: Model, folder: Path, run: dict[str, Any], counts: dict[str, int], result: RunResult) -> str:
     """Write the bundle, and then the result, which says that it is there; the bundle's fingerprint."""
-    facts = {"run": run, "steps": result.steps, "recall": result.recall, "best_step": result.best_step}
+    facts = {name: fact for name, fact in asdict(result).items() if name in TOLD} | {"run": run, "data": counts}
     with room_for(f"{folder / BUNDLE} cannot be written", checkpoint.HINT):
         saved = bundles.save(model.cpu(), folder / BUNDLE, trained=facts, force=True)
         sync_tree(folder / BUNDLE)
