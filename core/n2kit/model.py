@@ -16,7 +16,7 @@ from n2kit.data.features import look
 from n2kit.errors import BadInput
 from n2kit.parts import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
 from n2kit.prompts import IMG, WORDS, Prompter
-from n2kit.reading import ALL_AT_ONCE, Ways, states_at
+from n2kit.reading import ALL_AT_ONCE, Ways, states_around
 from n2kit.templates import Template
 from n2kit.tuning import TUNED, Tune
 from n2kit.variants import SPECS
@@ -162,7 +162,7 @@ class Model(nn.Module):
     def read(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
         """x [B, T, De] → the LLM's states that are asked for: [B, Dh] a view, and [n, Dh] before the tokens of answers.
 
-        An item without a visual view has its final state there. See `n2kit.reading`.
+        An item without a visual view has its final state there. Rows whose state is `known` are not read; see `n2kit.reading`.
         """
         every = torch.arange(len(x), device=x.device)
         asked = {"multimodal": (every, batch.final)}
@@ -172,7 +172,7 @@ class Model(nn.Module):
             rows, at = batch.answer_tokens()
             asked[ANSWERS] = (rows, at - 1)
         rows, places = (torch.cat(column) for column in zip(*asked.values(), strict=True))
-        states = states_at(self.llm, x, batch.ids, batch.last, rows, places, self.ways)
+        states = states_around(batch.known, self.llm, x, batch.ids, batch.last, rows, places, self.ways)
         found = dict(zip(asked, states.split([len(rows) for rows, _ in asked.values()]), strict=True))
         return {name: s if name == ANSWERS else s.to(self.gain.dtype) for name, s in found.items()}
 

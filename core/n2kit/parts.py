@@ -159,6 +159,8 @@ class LLM(Part):
     wants: keyword facts that `forward` takes besides x. `mask` [B, T] bool, real positions: for a model that reads both ways
         (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
     shares_start: whether it has `start`, and `forward` the keyword `after`.
+    settings_id: a text that differs whenever `forward` computes something else with the same weights; None where the part
+        does not say, and then its states are not kept.
     """
 
     card: LLMCard
@@ -168,6 +170,10 @@ class LLM(Part):
     @property
     def shares_start(self) -> bool:
         return False
+
+    @property
+    def settings_id(self) -> str | None:
+        return None
 
     def start(self, x: Tensor) -> Any:
         """x [1, P, De], what many rows begin with → `after`, with which `forward` reads what stands behind it.

@@ -6,6 +6,7 @@ at a time. States and gradients are those of one call with all rows in it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,28 @@ class Ways:
 
 
 ALL_AT_ONCE = Ways(start=False, tokens=None)
+
+
+def states_around(
+    known: Mapping[int, Tensor],
+    llm: LLM,
+    x: Tensor,
+    ids: Tensor,
+    last: Tensor,
+    rows: Tensor,
+    places: Tensor,
+    ways: Ways,
+) -> Tensor:
+    """What `states_at` gives, where the rows in `known` (number → state [Dh], wherever it is asked for) are not read."""
+    new = torch.tensor([n not in known for n in range(len(ids))], device=ids.device)
+    asked = new[rows]
+    pieces, order = [], [(~asked).nonzero().flatten(), asked.nonzero().flatten()]
+    if len(order[0]):
+        pieces.append(torch.stack([known[n] for n in rows[order[0]].tolist()]).to(x.device))
+    if len(order[1]):
+        number = new.cumsum(0) - 1
+        pieces.append(states_at(llm, x[new], ids[new], last[new], number[rows[asked]], places[asked], ways))
+    return torch.cat([p.to(pieces[-1].dtype) for p in pieces])[torch.cat(order).argsort()]
 
 
 def states_at(llm: LLM, x: Tensor, ids: Tensor, last: Tensor, rows: Tensor, places: Tensor, ways: Ways) -> Tensor:

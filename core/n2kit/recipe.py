@@ -112,7 +112,9 @@ class Train(Settings):
         [], description="who else gets what the log gets, each an extra of the package: n2kit[tensorboard]"
     )
     feature_cache_gb: float = Field(
-        4.0, ge=0, description="memory, and as much disk, for the frozen vision encoder's features; 0: none"
+        4.0,
+        ge=0,
+        description="memory, and as much disk, for what frozen parts give: the vision encoder's features, and the LLM's states of prompts with nothing trained in them; 0: none",
     )
     grad_cache: int | None = Field(
         None, ge=1, description="items encoded at a time, to save memory; null: all of a step"

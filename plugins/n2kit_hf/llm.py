@@ -28,6 +28,11 @@ from n2kit_hf.tiny import byte_tokenizer
 from n2kit_hf.traits import attention_of, reads_embeddings
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
+UNSEEN = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+)  # of a configuration, what no state hangs on but through the weights
 
 
 class Tried(NamedTuple):
@@ -162,6 +167,12 @@ class TransformersLLM(LLM):
         (whole,) = self._whole
         head: Any = whole.get_output_embeddings()
         return scores(head(states.to(head.weight.dtype)), whole.config.get_text_config())
+
+    @property
+    def settings_id(self) -> str:
+        config = self.model.config
+        facts = {k: v for k, v in config.to_dict().items() if k not in UNSEEN}
+        return f"{type(self).__name__} {config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
 
     @functools.cached_property
     def shares_start(self) -> bool:

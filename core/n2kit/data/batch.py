@@ -19,6 +19,7 @@ from n2kit.prompts import Sequence as TokenRow
 if TYPE_CHECKING:
     from n2kit.data.features import FeatureCache
     from n2kit.data.items import Item
+    from n2kit.data.states import StateCache
     from n2kit.parts import VisionEncoder
 
 OnBadImage = Literal["error", "skip", "text-only"]
@@ -32,6 +33,7 @@ class Batch:
     (visual tokens stand in the row), rows [I] the item of each picture, and either pixels [I, 3, H, W] or seen, the frozen
     encoder's output for them; or apart, I such outputs where the cache holds them, which `joined` makes `seen` of.
     Where rows go on behind their compress position: ends [B] their last positions, answers [B] how many tokens the answers there have.
+    known: a row's number → its state [Dh] at its compress position, where it is at hand.
     """
 
     ids: Tensor
@@ -44,6 +46,7 @@ class Batch:
     apart: list[VisionOut] | None = None
     ends: Tensor | None = None
     answers: Tensor | None = None
+    known: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def last(self) -> Tensor:
@@ -65,7 +68,7 @@ class Batch:
         pixels = None if self.pixels is None else move(self.pixels)
         names = ("ids", "final", "visual", "rows", "in_prompt", "ends", "answers")
         tensors = {k: t.to(device) for k in names if (t := getattr(self, k)) is not None}
-        return Batch(**tensors, pixels=pixels, seen=seen, apart=self.apart)
+        return Batch(**tensors, pixels=pixels, seen=seen, apart=self.apart, known=self.known)
 
     def joined(self) -> Batch:
         """With `seen` in place of `apart`, which stays in the cache's own memory until it is wanted."""
@@ -91,6 +94,7 @@ class Batch:
             apart=None if self.apart is None else [self.apart[n] for n in theirs.nonzero().flatten().tolist()],
             ends=None if self.ends is None else self.ends[rows],
             answers=None if self.answers is None else self.answers[rows],
+            known={n: self.known[row] for n, row in enumerate(rows.tolist()) if row in self.known},
         )
 
 
@@ -135,6 +139,7 @@ class Reader:
     bad: dict[str, str] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)  # image paths
     apart: bool = False
+    states: StateCache | None = None
 
     def __call__(
         self, items: Sequence[Item], tasks: Sequence[Task | None] | None = None
@@ -155,6 +160,8 @@ class Reader:
         sequences = [self.prompter(items[n], image=shown, task=asked[n]) for n, shown in zip(kept, seen, strict=True)]
         rows = [row for row, shown in enumerate(seen) if shown]
         batch = collate(sequences, rows)
+        if self.states is not None:
+            batch.known = self.states.rows(sequences)
         paths = [items[kept[row]].image for row in rows]
         if paths and self.cache is not None:
             batch.apart = self.cache.rows(paths, pixels)

@@ -19,6 +19,7 @@ from n2kit.errors import BadInput, Failed
 
 if TYPE_CHECKING:
     from n2kit.data.features import FeatureCache
+    from n2kit.data.states import StateCache
     from n2kit.model import Model
 
 Progress = Callable[[int, int], None]
@@ -43,6 +44,7 @@ def encode(
     on_bad_image: OnBadImage = "error",
     precision: Precision = "auto",
     cache: FeatureCache | None = None,
+    states: StateCache | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Embed items.
@@ -51,7 +53,7 @@ def encode(
         items: `Item`s, or dicts with any of id, image, title, topics, content, category.
         images: the folder that image paths are relative to; needed as soon as an item has one.
         on_bad_image: `error`; `skip` leaves the item out; `text-only` embeds its text.
-        cache: a frozen vision encoder's features to read from and add to.
+        cache: a frozen vision encoder's features to read from and add to. states: likewise, a frozen LLM's states.
         progress: called with (done, total).
 
     Raises:
@@ -60,7 +62,8 @@ def encode(
     wanted = [i if isinstance(i, Item) else Item.of({"id": str(n), **i}) for n, i in enumerate(items)]
     if not wanted:
         raise BadInput("no items to encode", "give at least one")
-    reader = Reader(model.prompter, model.vision, Path(images) if images is not None else None, on_bad_image, cache)
+    folder = Path(images) if images is not None else None
+    reader = Reader(model.prompter, model.vision, folder, on_bad_image, cache, states=states)
     # Items of like length share a batch: little padding. Lengths differ by text alone, so characters will do.
     order = sorted(range(len(wanted)), key=lambda n: _length(wanted[n]))
     rows: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}

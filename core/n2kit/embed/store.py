@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from n2kit.data.batch import OnBadImage
 from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.items import images_digest
+from n2kit.data.states import state_cache
 from n2kit.device import Precision, pick_precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
@@ -87,8 +88,9 @@ def embed(
             f"{out} holds vectors of another model, other items or other images",
             "give another -o, or --force to replace it",
         )
+    dtype, _ = pick_precision(precision, model.device)
+    states = state_cache(model.llm, model.recipe.train.feature_cache_gb, dtype, memory=False)
     if cache is None:
-        dtype, _ = pick_precision(precision, model.device)
         cache = feature_cache(model.vision, model.recipe.train.feature_cache_gb, images, dtype, memory=False)
     shards = _shard_folder(out, run)
     for number, start in enumerate(range(0, len(items), SHARD)):
@@ -97,7 +99,7 @@ def embed(
         if not shard.is_file():
             encoded = encode(
                 model, part, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision,
-                cache=cache, progress=_shifted(progress, start, len(items)),
+                cache=cache, states=states, progress=_shifted(progress, start, len(items)),
             )  # fmt: skip
             _write(encoded, shard, visual, {})
         elif progress:

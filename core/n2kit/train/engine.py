@@ -16,6 +16,7 @@ from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.data.states import state_cache
 from n2kit.device import keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed
 from n2kit.lora import adapter_of
@@ -110,7 +111,10 @@ def fit(
     model.to(where).train()
     if cache is None:
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
-    reader = Reader(model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache))
+    states = state_cache(model.llm, settings.feature_cache_gb, dtype)
+    reader = Reader(
+        model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
+    )
     step = TrainStep(model, dtype, settings.grad_cache)
     draws = Draws(settings.seed)
     tasks = Tasks.of(model.prompter, draws, settings) if "generation" in model.loss.wants else None
@@ -118,7 +122,7 @@ def fit(
     trainer = PairTrainer(
         settings,
         events,
-        validation(model, items, val_pairs, images, on_bad_image, settings, cache) if val_pairs else None,
+        validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None,
         model=step,
         args=_arguments(settings, folder, where, len(pairs), val_pairs is not None),
         train_dataset=list(pairs),
@@ -152,8 +156,9 @@ def fit(
     model.eval()
     if barren := trainer.tally.barren:
         events.note(f"{barren} steps had no negatives, all their items being known positives: they taught nothing")
-    if cache is not None and cache.store is not None and cache.store.problem:
-        events.note(f"features are not kept on disk: {cache.store.problem}")
+    stores = [kept.store for kept in (cache, states) if kept is not None and kept.store is not None]
+    for problem in dict.fromkeys(store.problem for store in stores if store.problem):
+        events.note(f"features are not kept on disk: {problem}")
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     values = best.values if settings.keep_best else best.last
     return Fitted(

@@ -12,6 +12,7 @@ from n2kit.data.batch import OnBadImage
 from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.data.states import StateCache
 from n2kit.evaluate import evaluate
 from n2kit.train import ranks
 
@@ -26,6 +27,7 @@ Validation = Callable[[], dict[str, float]]
 def validation(
     model: Model, items: Items, pairs: Pairs, images: Path | None, on_bad_image: OnBadImage, settings: Train,
     cache: FeatureCache | None,
+    states: StateCache | None,
 ) -> Validation:  # fmt: skip
     """A function that gives `recall@1`, `recall@10` and `settings.best_metric`; every process embeds its share of the items."""
     wanted = list(dict.fromkeys(i for pair in pairs for i in pair))
@@ -41,7 +43,13 @@ def validation(
         vectors = np.empty((0, model.width), np.float32)
         if own:
             out = encode(
-                model, own, images=images, on_bad_image=on_bad_image, precision=settings.precision, cache=cache
+                model,
+                own,
+                images=images,
+                on_bad_image=on_bad_image,
+                precision=settings.precision,
+                cache=cache,
+                states=states,
             )
             ids, vectors = out.ids, out.vectors
         shares = ranks.gathered((ids, vectors))
