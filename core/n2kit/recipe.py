@@ -114,7 +114,7 @@ class Train(Settings):
     feature_cache_gb: float = Field(
         4.0,
         ge=0,
-        description="memory, and as much disk, for what frozen parts give: the vision encoder's features, and the LLM's states of prompts with nothing trained in them; 0: none",
+        description="memory, and as much disk, for features of a frozen vision encoder, and states of a frozen LLM; 0: none",
     )
     grad_cache: int | None = Field(
         None, ge=1, description="items encoded at a time, to save memory; null: all of a step"
