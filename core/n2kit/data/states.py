@@ -54,12 +54,13 @@ class StateCache:
         keys = {n: _key(s) for n, s in enumerate(sequences) if constant(s)}
         found = {key: self._find(key) for key in dict.fromkeys(keys.values())}
         missing = {keys[n]: sequences[n] for n in keys if found[keys[n]] is None}
-        fresh = dict(zip(missing, self._compute(list(missing.values())), strict=True))
-        for key, state in fresh.items():
+        states = {key: state for key, state in found.items() if state is not None}
+        for key, state in zip(missing, self._compute(list(missing.values())), strict=True):
+            states[key] = state
             self._keep(key, state)
             if self.store is not None:
                 self.store.write(key, {"state": state})
-        return {n: fresh[key] if (state := found[key]) is None else state for n, key in keys.items()}
+        return {n: states[key] for n, key in keys.items()}
 
     def _find(self, key: str) -> Tensor | None:
         state = self.kept.get(key)
