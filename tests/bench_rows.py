@@ -101,15 +101,18 @@ def axes_of(llm: str, vision: str, variant: str, **more: Any) -> dict[str, Any]:
         "variant": variant,
         "inference": "both",
         "baseline": None,
+        "trained": True,
         "setting": {},
     }
     return axes | more
 
 
 def label_of(axes: dict[str, Any]) -> str:
-    parts = [axes[p] for p in ("llm", "vision", "connector", "fusion", "variant") if axes[p]]
-    extra = [f"{k}={v}" for k, v in axes["setting"].items()] + [axes["inference"]] * (axes["inference"] != "both")
-    return "+".join(map(str, parts + extra))
+    """As the engine calls an arm: its parts, and in brackets the name of one that was added to the product."""
+    label = "+".join(axes[p] for p in ("llm", "vision", "connector", "fusion", "variant") if axes[p])
+    names = [f"{k.rpartition('.')[2]} {v}" for k, v in axes["setting"].items()]
+    names += [axes["inference"]] * (axes["inference"] != "both") + ["zero-shot"] * (not axes["trained"])
+    return f"{label} ({', '.join(names)})" if names else label
 
 
 def saliency_of(layers: int, share: float) -> dict[str, Any]:
@@ -128,19 +131,22 @@ def fill(folder: Path, world: World, seeds: int = 3, items: Any = None) -> None:
                 arms.append((axes_of(llm, vision, variant), noise * l_noise * uses))
     for tokens, noise in ((8, 0.83), (32, 0.77), (48, 0.8)):
         arms.append((axes_of("smollm2", "clip", "notellm2", setting={"connector.tokens": tokens}), noise))
-    for weight, noise in (("1:1", 0.84), ("3:1", 0.8), ("19:1", 0.79)):
-        arms.append((axes_of("smollm2", "clip", "notellm2", setting={"loss.weights": weight}), noise))
+    for weight, noise in ((1, 0.84), (3, 0.8), (19, 0.79)):
+        arms.append((axes_of("smollm2", "clip", "notellm2", setting={"loss.text_weight": weight}), noise))
     for way, noise in (("no-image", 1.5), ("no-text", 1.1)):
         arms.append((axes_of("smollm2", "clip", "notellm2", inference=way), noise))
+    arms.append((axes_of("smollm2", "clip", "notellm2", trained=False), 2.5))
     distinct = {label_of(axes): (axes, noise) for axes, noise in arms}
     for number, (label, (axes, noise)) in enumerate(distinct.items()):
         for seed in range(seeds):
+            if seed and not axes["trained"]:
+                continue
             if (llm := axes["llm"]).startswith("qwen") and axes["variant"] == "micl" and seed == 1:
                 reason = f"loss is nan at step 7, items {world.ids[0]!r}, {world.ids[1]!r}"
                 cell(folder, label, seed, axes=axes, state="failed", reason=reason, hint="lower --lr llm")
                 continue
             scale = 30 if llm.startswith("qwen") else 10
-            costs = {"parameters": scale * 1.6e7, "trained_parameters": 2e6 * (1 + len(label) / 20), "train_s": 40.0 * scale + number,
+            costs = {"parameters": scale * 1.6e7, "trained_parameters": 2e6 * (1 + len(label) / 20) * axes["trained"], "train_s": 40.0 * scale + number,
                      "train_cpu_s": 39.0 * scale, "steps": 200, "embed_ms_item": scale * (1.5 if axes["vision"] else 0.9) + number / 20,
                      "peak_memory_mb": 90.0 * scale + 40 * number}  # fmt: skip
             seen = (
@@ -164,3 +170,10 @@ def fill(folder: Path, world: World, seeds: int = 3, items: Any = None) -> None:
     cell(folder, label_of(refused), 0, axes=refused, state="refused", reason=why, hint="qformer, mlp, pool")
     env = {"python": "3.11.9", "platform": "Linux-6.1-x86_64", "cpu": "2 cores", "torch": "2.15.0", "gpu": None}
     (folder / "env.json").write_text(json.dumps(env))
+    collect(folder)
+
+
+def collect(folder: Path) -> None:
+    """results.jsonl, as the engine makes it of the cells."""
+    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("cells/*/cell.json"))]
+    (folder / "results.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -283,11 +283,13 @@ def test_variants_stand_in_the_panel_of_the_parts_they_use(matrix: Path) -> None
     tokens = next(p for p in found if p.title == "connector.tokens")
     assert [bar.name for bar in tokens.bars] == ["default", "8", "32", "48"]
     assert tokens.rest == "smollm2 + clip · notellm2"
-    weights = next(p for p in found if p.title == "loss.weights")
-    assert [bar.name for bar in weights.bars] == ["default", "1:1", "3:1", "19:1"]
+    weights = next(p for p in found if p.title == "loss.text_weight")
+    assert [bar.name for bar in weights.bars] == ["default", "1", "3", "19"]
     ways = next(p for p in found if p.title == "At inference")
     assert [bar.name for bar in ways.bars] == ["both", "no-image", "no-text"]
-    assert len(found) == 7
+    training = next(p for p in found if p.title == "Training")
+    assert [bar.name for bar in training.bars] == ["as it is built", "trained"]
+    assert len(found) == 8
     assert more == 0
 
 

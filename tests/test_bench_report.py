@@ -13,6 +13,7 @@ import pytest
 import bench_rows as rows
 from n2kit.bench.report import aggregate, compare, read_results, summary, table, write
 from n2kit.bench.report.aggregate import Board, holm
+from n2kit.bench.report.labels import component
 from n2kit.bench.report.tables import tex_escaped
 from n2kit.errors import BadInput
 
@@ -162,6 +163,32 @@ def test_a_damaged_cell_is_named(tmp_path: Path, damage: Any, complaint: str) ->
     assert error.value.hint
 
 
+def test_rows_go_by_the_matrix_that_was_run_last(tmp_path: Path) -> None:
+    """results.jsonl says which cells belong to it and what their arms are called now."""
+    rows.ranked(tmp_path, "kept", 0, hits(10))
+    rows.collect(tmp_path)
+    rows.ranked(tmp_path, "of a former matrix", 0, hits(20))
+    listed = tmp_path / "results.jsonl"
+    listed.write_text(listed.read_text().replace('"kept"', '"called now"') + '{"half a li')
+    assert [arm.label for arm in board_of(tmp_path).arms] == ["called now"]
+    listed.write_text(listed.read_text() + "\n")
+    with pytest.raises(BadInput, match=r"results\.jsonl:2: not a JSON object"):
+        read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("qwen:0.6b", "qwen:0.6b"),
+        ("llama@file:/models/smollm2-135m/", "smollm2-135m"),
+        ("hf:org/name@main", "name"),
+        ("timm:resnet50.a1_in1k", "timm:resnet50.a1_in1k"),
+    ],
+)
+def test_a_component_is_called_by_the_last_piece_of_its_source(spec: str, name: str) -> None:
+    assert component(spec) == name
+
+
 def test_a_folder_without_results(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no folder cells"):
         read_results(tmp_path)
@@ -177,7 +204,7 @@ def test_a_report_of_nothing_finished(tmp_path: Path) -> None:
 def test_names_show_what_differs(matrix: Path) -> None:
     _, found = table(board_of(matrix))
     names = {row[0] for row in found}
-    assert "smollm2 + clip · notellm2 · tokens 32" in names
+    assert {"smollm2 + clip · notellm2 · tokens 32", "smollm2 + clip · notellm2 · zero-shot"} <= names
     assert "smollm2 · text_only" in names
     assert {"tfidf", "concat-linear"} <= names
     assert not any("qformer" in name for name in names)  # the same in all arms

@@ -87,8 +87,13 @@ class Arm:
         return len(self.values)
 
     @property
+    def baseline(self) -> bool:
+        return self.axes.baseline is not None
+
+    @property
     def trained(self) -> bool:
-        return self.axes.baseline is None
+        """Whether it is a joined model that was trained."""
+        return self.axes.trained and not self.baseline
 
     @cached_property
     def costs(self) -> dict[str, float]:
@@ -123,7 +128,7 @@ class Board:
 
     @property
     def most_seeds(self) -> int:
-        return max((len(arm.rows) for arm in self.arms), default=0)
+        return max((len(arm.rows) for arm in self.arms if arm.trained), default=0)
 
 
 def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, planned: int | None = None) -> Board:

@@ -9,7 +9,7 @@ from typing import Any
 from n2kit.bench.report.aggregate import Arm, Estimate
 from n2kit.bench.report.read import Axes
 
-PARTS = ("llm", "vision", "connector", "fusion", "loss", "variant")
+PARTS = ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")
 TITLES = {
     "parameters": "parameters",
     "trained_parameters": "trained",
@@ -23,10 +23,11 @@ TITLES = {
 
 def component(spec: str) -> str:
     """A component as it is called in a row of names: `clip@file:/models/clip-vit-base` → `clip-vit-base`, `hf:org/name` → `name`."""
-    name, at, source = spec.partition("@")
-    if at:
-        return re.split(r"[/:\\]", source.rstrip("/\\"))[-1] or name
-    return name.rsplit("/", 1)[-1]
+    for scheme in ("file:", "hf:", "pkg:"):
+        if scheme in spec:
+            source = spec.partition(scheme)[2].partition("@")[0]
+            return re.split(r"[/\\]", source.rstrip("/\\"))[-1] or spec
+    return spec
 
 
 def constant(axes: Iterable[Axes]) -> dict[str, str]:
@@ -47,13 +48,17 @@ def short_names(arms: Sequence[tuple[str, Axes]]) -> dict[str, str]:
 
 
 def _short(label: str, axes: Axes, same: set[str]) -> str:
-    if axes.baseline is not None or axes.llm is None or component(axes.llm) not in label:
+    backbone = axes.mllm or axes.llm
+    if axes.baseline is not None or backbone is None or component(backbone) not in label:
         return label
+    _, bracket, name = label.removesuffix(")").partition(" (")
     joined = [component(v) for part in PARTS[:-1] if part not in same and (v := getattr(axes, part)) is not None]
     tail = [axes.variant] if axes.variant and "variant" not in same else []
-    if axes.inference not in (None, "both"):
-        tail.append(str(axes.inference))
-    tail += [f"{key.rsplit('.', 1)[-1]} {plain(value)}" for key, value in sorted(axes.setting.items())]
+    if bracket:  # an arm that has a name says by it what is its own
+        tail.append(name)
+    else:
+        tail += [str(axes.inference)] * (axes.inference not in (None, "both")) + ["untrained"] * (not axes.trained)
+        tail += [f"{key.rsplit('.', 1)[-1]} {plain(value)}" for key, value in sorted(axes.setting.items())]
     return " · ".join([" + ".join(joined), *tail] if joined else tail) or label
 
 

@@ -117,7 +117,7 @@ def shown_arms(board: Board) -> list[Arm]:
     there = [
         arm for arm in board.comparable if arm.rows[0].vectors_file.is_file() and arm.axes.inference in (None, "both")
     ]
-    wanted = there[:1] + [arm for arm in there if not arm.trained][:1]
+    wanted = there[:1] + [arm for arm in there if arm.baseline][:1]
     for variant in SHOWN_FIRST:
         wanted += [arm for arm in there if arm.axes.variant == variant][:1]
     wanted += there

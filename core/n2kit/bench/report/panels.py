@@ -18,8 +18,10 @@ TITLES = {
     "fusion": "Late fusion",
     "loss": "Losses",
     "inference": "At inference",
+    "trained": "Training",
 }
 DEFAULT = "default"
+USUAL = {"inference": "both", "trained": True}
 # What a step adds: from variant, to variant.
 STEPS = (
     ("the picture, in the prompt", "text_only", "basic"),
@@ -65,16 +67,12 @@ class Panel:
 
 def panels(board: Board) -> tuple[list[Panel], int]:
     """At most MOST panels, variants first, and how many more there would be."""
-    arms = [arm for arm in board.comparable if arm.trained]
-    found = [*_variants(board, arms)]
-    for axis in (
-        "inference",
-        *sorted({key for arm in arms for key in arm.axes.setting}),
-        "connector",
-        "fusion",
-        "loss",
-    ):
-        found += _one_thing(board, arms, axis)
+    arms = [arm for arm in board.comparable if not arm.baseline]
+    found = [*_variants(board, arms), *_one_thing(board, arms, ("inference",))]
+    for keys in sorted({tuple(sorted(arm.axes.setting)) for arm in arms} - {()}):
+        found += _one_thing(board, [arm for arm in arms if tuple(sorted(arm.axes.setting)) in (keys, ())], keys)
+    for axis in ("connector", "fusion", "loss", "trained"):
+        found += _one_thing(board, arms, (axis,))
     return found[:MOST], max(0, len(found) - MOST)
 
 
@@ -88,13 +86,13 @@ def _variants(board: Board, arms: Sequence[Arm]) -> Iterator[Panel]:
         inside.sort(key=lambda arm: (order.get(arm.axes.variant or "", len(order)), arm.label))
         if len({arm.axes.variant for arm in inside}) > 1:
             panel = Panel(TITLES["variant"], "", [Bar(str(arm.axes.variant), arm) for arm in inside])
-            panel.rest = _rest(
-                arms, [p for p in parts.items() if p[0] in ("llm", "vision", "connector", "fusion", "loss")]
+            panel.rest = _rest(board, [(p, parts.get(p)) for p in labels.PARTS])
+            panel.rest += "".join(
+                f" · {_named(parts[k])}" for k, usual in USUAL.items() if parts.get(k, usual) != usual
             )
-            extra = {
-                k: v for k, v in parts.items() if k not in ("llm", "vision", "connector", "fusion", "loss", "inference")
-            }
-            panel.rest += "".join(f" · {k.rsplit('.', 1)[-1]} {v}" for k, v in extra.items())
+            panel.rest += "".join(
+                f" · {k.rsplit('.', 1)[-1]} {v}" for k, v in parts.items() if k not in Axes.model_fields
+            )
             _judge(panel, board)
             panel.effects = _effects(panel, board)
             yield panel
@@ -112,32 +110,39 @@ def _fits(fewer: dict[str, Any], more: dict[str, Any]) -> bool:
     return all(more.get(k) == v for k, v in fewer.items()) and all(key in fewer for key in beside)
 
 
-def _one_thing(board: Board, arms: Sequence[Arm], axis: str) -> Iterator[Panel]:
-    """A panel for each set of arms that are alike in all but `axis`, a part or a setting."""
+def _one_thing(board: Board, arms: Sequence[Arm], what: tuple[str, ...]) -> Iterator[Panel]:
+    """A panel for each set of arms that are alike in all but `what`: one part, or settings that change together."""
     groups: dict[str, list[tuple[str, Arm]]] = {}
     for arm in arms:
         everything = arm.axes.model_dump(exclude={"baseline", "setting"}) | arm.axes.setting
-        value = everything.pop(axis, DEFAULT)
-        if value is not None:
-            groups.setdefault(repr(sorted(everything.items(), key=str)), []).append((labels.plain(value), arm))
+        values = [everything.pop(key, DEFAULT) for key in what]
+        if None not in values:
+            rest = repr(sorted(everything.items(), key=str))
+            text = DEFAULT if set(values) == {DEFAULT} else " : ".join(map(_named, values))
+            groups.setdefault(rest, []).append((text, arm))
     for members in groups.values():
         if len({value for value, _ in members}) < 2:
             continue
-        members.sort(key=lambda m: (m[0] != "both", m[0] != DEFAULT, labels.natural(m[0])))
+        members.sort(key=lambda m: (m[0] not in ("both", DEFAULT), labels.natural(m[0])))
         axes = members[0][1].axes
-        shared = [(p, getattr(axes, p)) for p in labels.PARTS if p != axis]
-        bars = [Bar(labels.component(v) if axis in TITLES else v, arm) for v, arm in members]
-        panel = Panel(TITLES.get(axis, axis), _rest(arms, shared), bars)
+        shared = [(p, getattr(axes, p)) for p in labels.PARTS if p not in what]
+        panel = Panel(TITLES.get(what[0], ", ".join(what)), _rest(board, shared), [Bar(v, arm) for v, arm in members])
         panel.rest += "".join(
-            f" · {k.rsplit('.', 1)[-1]} {labels.plain(v)}" for k, v in axes.setting.items() if k != axis
+            f" · {k.rsplit('.', 1)[-1]} {labels.plain(v)}" for k, v in axes.setting.items() if k not in what
         )
         _judge(panel, board)
         yield panel
 
 
-def _rest(arms: Sequence[Arm], shared: Sequence[tuple[str, str | None]]) -> str:
+def _named(value: Any) -> str:
+    if isinstance(value, bool):
+        return "trained" if value else "as it is built"
+    return labels.component(value) if isinstance(value, str) else labels.plain(value)
+
+
+def _rest(board: Board, shared: Sequence[tuple[str, str | None]]) -> str:
     """The shared parts that are not the same in the whole matrix."""
-    same = labels.constant(arm.axes for arm in arms)
+    same = labels.constant(arm.axes for arm in board.arms)
     left = {part: labels.component(value) for part, value in shared if value is not None and part not in same}
     variant = left.pop("variant", None)
     return " · ".join(filter(None, [" + ".join(left.values()), variant]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from n2kit.files import read_json
 
 FORMAT = 1
 DONE, FAILED, REFUSED = "done", "failed", "refused"
+CELL = "cell.json"
 AGAIN = "remove the cell's folder: the same n2kit bench command makes it again"
 
 
@@ -36,6 +37,7 @@ class _Lenient(BaseModel):
 class Axes(_Lenient):
     """What a cell is made of; None for what it does not use."""
 
+    mllm: str | None = None
     llm: str | None = None
     vision: str | None = None
     connector: str | None = None
@@ -44,6 +46,7 @@ class Axes(_Lenient):
     variant: str | None = None
     inference: str | None = None
     baseline: str | None = None
+    trained: bool = True
     setting: dict[str, Any] = {}
 
 
@@ -126,18 +129,20 @@ class Results:
 
 
 def read_results(folder: Path) -> Results:
-    """Read `folder`/cells/*/cell.json. Of two rows of one arm and seed the newer counts; so do the newest row's data.
+    """Read the rows of a matrix: results.jsonl as it was last run, or without it what lies in `folder`/cells.
+
+    Of two rows of one arm and seed the newer counts; so do the newest row's data.
 
     Raises:
-        BadInput: no such folder; a damaged cell, with its file.
+        BadInput: no such folder; a damaged row or cell, with its file.
     """
     cells = folder / "cells"
     if not cells.is_dir():
         raise BadInput(f"no results in {folder}: it has no folder cells", "give the -o of n2kit bench")
     folders = [entry for entry in cells.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    files = [file for entry in folders if (file := entry / "cell.json").is_file()]
-    age = {file: file.stat().st_mtime_ns for file in files}
-    rows = [_row(file) for file in sorted(files, key=lambda f: (age[f], f))]
+    files = [file for entry in folders if (file := entry / CELL).is_file()]
+    listed = folder / "results.jsonl"
+    rows = _listed(listed) if listed.is_file() else _found(files)
     env = folder / "env.json"
     results = Results(folder, [], len(folders) - len(files), env=read_json(env) if env.is_file() else {})
     if rows:
@@ -170,25 +175,44 @@ def read_ranks(row: Row) -> Ranks:
     )
 
 
-def _row(file: Path) -> Row:
-    raw = read_json(file)
+def _listed(file: Path) -> list[Row]:
+    """The rows of results.jsonl, whose arms are called as in the matrix that was run last; a line half written is not there."""
+    rows = []
+    for number, line in enumerate(file.read_text("utf8").splitlines(keepends=True), 1):
+        try:
+            raw = json.loads(line)
+        except ValueError:
+            if not line.endswith("\n"):
+                break
+            raw = None
+        if not isinstance(raw, dict):
+            raise BadInput(f"{file}:{number}: not a JSON object", "the same n2kit bench command writes it anew")
+        rows.append(_row(raw, f"{file}:{number}", file.parent / "cells" / str(raw.get("key")) / CELL))
+    return rows
+
+
+def _found(files: list[Path]) -> list[Row]:
+    """The rows of cells, the oldest first."""
+    ages = {file: file.stat().st_mtime_ns for file in files}
+    return [_row(read_json(file), str(file), file) for file in sorted(files, key=lambda f: (ages[f], f))]
+
+
+def _row(raw: dict[str, Any], where: str, file: Path) -> Row:
     if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
-        raise BadInput(f"{file}: format {raw['format']}, this version reads {FORMAT}", "use the n2kit that wrote it")
+        raise BadInput(f"{where}: format {raw['format']}, this version reads {FORMAT}", "use the n2kit that wrote it")
     try:
         return Row.model_validate(raw | {"path": file})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{file}: {where}: {first['msg']}", AGAIN) from None
+        name = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{where}: {name}: {first['msg']}", AGAIN) from None
 
 
-def _choose(results: Results, rows: Iterable[Row]) -> None:
+def _choose(results: Results, rows: Sequence[Row]) -> None:
     """Rows oldest first → the newest of each arm and seed, on the newest row's data."""
     newest = {(row.arm, row.seed): row for row in rows}
-    data = list(newest.values())
-    last = max(data, key=lambda r: r.path.stat().st_mtime_ns)
-    same = [row for row in data if _fingerprint(row) == _fingerprint(last)]
-    if other := len(data) - len(same):
+    same = [row for row in newest.values() if _fingerprint(row) == _fingerprint(rows[-1])]
+    if other := len(newest) - len(same):
         results.notes.append(f"{other} cells were run on other data than the newest one and are left out")
     results.rows = sorted(same, key=lambda r: (r.arm, r.seed))
 

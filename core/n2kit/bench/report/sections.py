@@ -31,19 +31,19 @@ BUCKETS, BUCKET_ARMS = 10, 12  # the largest buckets, the best arms
 def colours(board: Board) -> dict[str, int]:
     """What shares a colour → its number: pairs of backbones, or vision encoders alone where there are too many pairs."""
     for name in (_backbones, lambda arm: labels.component(arm.axes.vision) if arm.axes.vision else "no picture"):
-        groups = sorted({name(arm) for arm in board.arms if arm.trained}, key=labels.natural)
+        groups = sorted({name(arm) for arm in board.arms if not arm.baseline}, key=labels.natural)
         if len(groups) <= COLOURS:
             return {group: n for n, group in enumerate(groups)}
     return {}
 
 
 def _backbones(arm: Arm) -> str:
-    return " + ".join(labels.component(part) for part in (arm.axes.llm, arm.axes.vision) if part)
+    return " + ".join(labels.component(part) for part in (arm.axes.mllm, arm.axes.llm, arm.axes.vision) if part)
 
 
 def _colour(arm: Arm, colours: Mapping[str, int]) -> int | None:
     """None for baselines."""
-    if not arm.trained:
+    if arm.baseline:
         return None
     vision = labels.component(arm.axes.vision) if arm.axes.vision else "no picture"
     return colours.get(_backbones(arm), colours.get(vision))
@@ -215,7 +215,7 @@ def buckets(board: Board) -> dict[str, Any] | None:
     if not chosen:
         return None
     arms = board.comparable[:BUCKET_ARMS]
-    arms += [arm for arm in board.comparable if not arm.trained and arm not in arms][:1]
+    arms += [arm for arm in board.comparable if arm.baseline and arm not in arms][:1]
     shown = [name for name in sizes if name in chosen]  # in the order of the rows
     columns = [{"name": name, "queries": sizes[name][0], "rule": sizes[name][1]} for name in shown]
     lines = [(_parts(names[arm.label]), [_in_bucket(arm, name, m) for name in shown]) for arm in arms]

@@ -51,7 +51,7 @@ def _alike(board: Board, names: dict[str, str]) -> str:
 def _baselines(board: Board, names: dict[str, str]) -> str:
     best = board.best
     trained = next((arm for arm in board.comparable if arm.trained), None)
-    baseline = next((arm for arm in board.comparable if not arm.trained), None)
+    baseline = next((arm for arm in board.comparable if arm.baseline), None)
     if best is None or baseline is None:
         return "There is no baseline to compare with." if trained is not None and len(board.arms) > 1 else ""
     if trained is None:
