@@ -26,6 +26,7 @@ COMMANDS = [
     "index",
     "recommend",
     "mine-negatives",
+    "generate",
     "eval",
     "neglect",
     "ls",
@@ -54,7 +55,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
     for command in [*COMMANDS, "demo"]:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
-    assert len(app.registered_commands) + len(app.registered_groups) == 18
+    assert len(app.registered_commands) + len(app.registered_groups) == 19
 
 
 @pytest.mark.slow

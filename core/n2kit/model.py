@@ -136,11 +136,7 @@ class Model(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """Compute the vectors of B items; see `Output` for shapes."""
         seen = self.see(batch)
-        x = self.words.fill(self.llm.embed(batch.ids.clamp_min(0)), batch.ids)
-        tokens = None
-        if seen is not None and self.connector is not None and bool(batch.in_prompt.any()):
-            tokens = self.gain * self.connector(seen.tokens, seen.mask)
-            x = x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype))
+        x, tokens = self.splice(batch, seen)
         states = self.read(x, batch)
         words = {name: states[name] for name in VIEWS if name in states}
         present = {"visual": batch.visual >= 0} if self.variant.micl else {}
@@ -150,6 +146,14 @@ class Model(nn.Module):
             words = {name: self._fuse(word, seen, batch.rows) for name, word in words.items()}
         answers = None if batch.answers is None else self._answers(states[ANSWERS], batch)
         return Output({name: self.head(w) for name, w in words.items()}, present, tokens, late, answers)
+
+    def splice(self, batch: Batch, seen: VisionOut | None) -> tuple[Tensor, Tensor | None]:
+        """What the LLM reads, [B, T, De], and of it the visual tokens of the pictures, [I, Q, De], where there are some."""
+        x = self.words.fill(self.llm.embed(batch.ids.clamp_min(0)), batch.ids)
+        if seen is None or self.connector is None or not bool(batch.in_prompt.any()):
+            return x, None
+        tokens = self.gain * self.connector(seen.tokens, seen.mask)
+        return x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype)), tokens
 
     def _answers(self, states: Tensor, batch: Batch) -> Tensor:
         """−log p of each answer, summed over its tokens, and their number, [B, 2], from the states [n, Dh] before these tokens."""

@@ -202,6 +202,32 @@ class LLM(Part):
         """
         raise Mismatch(f"{type(self).__name__} gives no scores of tokens: it has no output head", "another llm")
 
+    def continued(self, x: Tensor, most: int, stop: int | None = None, beams: int = 1) -> list[int]:
+        """The likeliest tokens behind x [1, T, De], one after the other: at most `most`, without `stop`, which ends them.
+
+        This reads the whole row again for each token; a model that keeps what it has read overrides it.
+
+        Raises:
+            Mismatch: no output head; or several beams, where that is all there is.
+        """
+        if beams > 1:
+            raise Mismatch(
+                f"{type(self).__name__} takes the likeliest token at each step: it has no beams", "--beams 1"
+            )
+        found: list[int] = []
+        while len(found) < most:
+            facts = {
+                "mask": torch.ones_like(x[..., 0], dtype=torch.bool),
+                "image": torch.zeros_like(x[..., 0], dtype=torch.bool),
+            }
+            states = self(x, **{name: facts[name] for name in self.wants})
+            token = int(self.logits(states[:, -1]).argmax())
+            if token == stop:
+                break
+            found.append(token)
+            x = torch.cat([x, self.embed(torch.tensor([[token]], device=x.device)).to(x.dtype)], 1)
+        return found
+
 
 class Joined(NamedTuple):
     """A multimodal LLM taken apart."""

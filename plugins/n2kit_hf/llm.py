@@ -15,6 +15,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -181,6 +182,22 @@ class TransformersLLM(LLM):
 
     def start(self, x: Tensor) -> Start:
         return Start.read(self.model, x)
+
+    def continued(self, x: Tensor, most: int, stop: int | None = None, beams: int = 1) -> list[int]:
+        """By transformers' own generation, which keeps keys and values and has beams."""
+        if not self._whole:
+            return super().continued(x, most, stop, beams)
+        (whole,) = self._whole
+        # What is left open comes from the checkpoint's own settings, which may be to sample. There is one row, and nothing to pad.
+        how = GenerationConfig(
+            max_new_tokens=most, num_beams=beams, do_sample=False, repetition_penalty=1.0, eos_token_id=stop,
+            pad_token_id=stop or 0,
+        )  # fmt: skip
+        ones = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
+        with quietly():
+            out = whole.generate(inputs_embeds=x, attention_mask=ones, generation_config=how)  # type: ignore[operator]
+        ids: list[int] = out[0].tolist()
+        return ids[: ids.index(stop)] if stop in ids else ids
 
     def blocks(self) -> Sequence[nn.Module]:
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]

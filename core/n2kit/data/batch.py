@@ -107,7 +107,7 @@ def stacked(outs: Sequence[VisionOut]) -> VisionOut:
 def collate(sequences: Sequence[TokenRow], shown: Sequence[int]) -> Batch:
     """Pad rows on the right into a batch; `shown` are the rows whose item has a picture."""
     width = max(len(s.ids) for s in sequences)
-    asked = any(s.answer for s in sequences)
+    asked = any(len(s.ids) - 1 > s.final for s in sequences)
     return Batch(
         ids=torch.tensor([s.ids + [PAD] * (width - len(s.ids)) for s in sequences]),
         final=torch.tensor([s.final for s in sequences]),
@@ -125,6 +125,7 @@ class Reader:
 
     Args:
         apart: leave known features where the cache holds them; the batch is to be `joined`, or a part of it.
+        answered: rows of items that are asked for something end with the answer; false: with the question.
 
     Raises (when called):
         UnreadableImage: under policy `error`.
@@ -140,6 +141,7 @@ class Reader:
     unreadable: set[str] = field(default_factory=set)  # image paths
     apart: bool = False
     states: StateCache | None = None
+    answered: bool = True
 
     def __call__(
         self, items: Sequence[Item], tasks: Sequence[Task | None] | None = None
@@ -157,7 +159,10 @@ class Reader:
             return None, []
         seen = [self._shows(items[n]) for n in kept]
         asked = [None] * len(items) if tasks is None else tasks
-        sequences = [self.prompter(items[n], image=shown, task=asked[n]) for n, shown in zip(kept, seen, strict=True)]
+        sequences = [
+            self.prompter(items[n], image=shown, task=asked[n], answered=self.answered)
+            for n, shown in zip(kept, seen, strict=True)
+        ]
         rows = [row for row, shown in enumerate(seen) if shown]
         batch = collate(sequences, rows)
         if self.states is not None:

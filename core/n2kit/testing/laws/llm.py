@@ -103,6 +103,11 @@ def it_scores_the_next_token(subject: LLMSubject) -> None:
     assert scores.shape[0] == LENGTH, f"{LENGTH} states give scores of shape {list(scores.shape)}"
     most = max(part.tokenizer("oak chair 橡木", add_special_tokens=False)["input_ids"])
     assert scores.shape[1] > most, f"{scores.shape[1]} tokens have a score, and the tokenizer gives token {most}"
+    likeliest = int(scores[-1].argmax())
+    assert part.continued(x.detach(), 2)[0] == likeliest, (
+        f"token {likeliest} has the highest score, and another one follows"
+    )
+    assert part.continued(x.detach(), 2, stop=likeliest) == [], "the token that ends a text does not end it"
     scores.logsumexp(1).sum().backward()
     assert x.grad is not None, "the scores have no gradient"
     assert x.grad.isfinite().all(), "the gradient of the scores is not finite"

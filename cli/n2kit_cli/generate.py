@@ -1,0 +1,82 @@
+"""n2kit generate."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, progress, table
+
+
+class Asked(StrEnum):
+    """What is generated."""
+
+    topics = "topics"
+    category = "category"
+
+
+def generate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle that was built with --loss notellm, and trained.")],
+    items: options.ItemsFile,
+    images: options.Images = None,
+    item: Annotated[list[str] | None, typer.Option("--id", help="Only this item; repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many, the first of the file.")] = None,
+    task: Annotated[Asked, typer.Option(help="What to generate.")] = Asked.topics,
+    count: Annotated[int, typer.Option(min=1, help="Topics to ask for.")] = 5,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 32,
+    beams: Annotated[
+        int, typer.Option(min=1, help="Beginnings of an answer that are followed at a time; 1: greedy.")
+    ] = 1,
+    item_format: options.Format = options.ItemFormat.auto,
+    renames: options.Map = None,
+    lenient: options.Lenient = False,
+    on_bad_image: options.BadImage = options.OnBadImage.error,
+    precision: options.Compute = options.Precision.auto,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Generate topics, or the category, of items. An item's own topics stay in its prompt, and are not asked for again.
+
+    \b
+    Examples:
+      n2kit build --llm qwen:tiny --variant text_only --loss notellm -o models/topics
+      n2kit train models/topics --items items.jsonl --pairs train.csv -o runs/topics --max-steps 2 --batch-size 4
+      n2kit generate runs/topics/bundle --items items.jsonl --limit 3 --max-new-tokens 8
+      n2kit generate runs/topics/bundle --items items.jsonl --id noto:1f600 --task category --max-new-tokens 8 --json
+    """
+    from n2kit.bundle import read_manifest
+    from n2kit.errors import BadInput
+    from n2kit.manager import nearest
+    from n2kit.prompts import Task
+
+    manifest = read_manifest(bundle)
+    if item and limit is not None:
+        raise BadInput("give either --id or --limit", "n2kit generate --help")
+    catalogue = options.read(items, item_format, renames, lenient)
+    if unknown := next((i for i in item or [] if i not in catalogue), None):
+        raise BadInput(f"no item {unknown!r} in {items}", nearest(unknown, catalogue.position) or "check --id")
+    wanted = [catalogue[i] for i in item] if item else catalogue.items[:limit]
+    from n2kit.bundle import load
+    from n2kit.device import pick_device
+    from n2kit.generate import generate as run
+
+    model = load(bundle).to(pick_device(device))
+    skipped: dict[str, str] = {}
+    answers = []
+    with progress("generate") as bar:
+        for answer in run(
+            model, wanted, Task(task.value, count if task is Asked.topics else 0), max_new_tokens=max_new_tokens, beams=beams,
+            images=images, on_bad_image=on_bad_image.value, precision=precision.value, skipped=skipped,
+        ):  # fmt: skip
+            answers.append(answer)
+            bar(len(answers), len(wanted))
+    options.skipped(skipped)
+    if json:
+        told = [{"id": a.id, task.value: list(a.topics) if task is Asked.topics else a.text} for a in answers]
+        document({"task": task.value, "fingerprint": manifest.fingerprint, "items": told, "skipped": skipped})
+    else:
+        table(("id", task.value), [(a.id, ", ".join(a.topics) if task is Asked.topics else a.text) for a in answers])
