@@ -10,12 +10,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from n2kit import __version__
-from n2kit.errors import N2kitError
+from n2kit.errors import N2kitError, Unavailable
 from n2kit_cli import (
     bench,
     build,
@@ -112,9 +112,10 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; every failure becomes an exit code and at most a few lines on stderr."""
     try:
-        _commands_of_plugins(arguments)
         with only_first_process():
-            code = typer.main.get_command(app).main(arguments, prog_name="n2kit", standalone_mode=False)
+            code = _program(arguments).main(arguments, prog_name="n2kit", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader that has gone is no fault
         if code == INTERRUPTED:
             return _interrupted(arguments)
         return code if isinstance(code, int) else 0
@@ -124,15 +125,24 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(arguments)
     except BrokenPipeError:
-        # The reader has gone (`n2kit ls | head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_gone()
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # typer's way, and rich's
+            return _reader_gone()
+        raise
     except typer.exceptions.TyperException as problem:
         return _usage(problem)
     except OSError as problem:
         return _system(problem)
     except Exception as problem:
         return _bug(problem)
+
+
+def _reader_gone() -> int:
+    """`n2kit ls | head`: nothing is wrong, and what is left to print goes nowhere."""
+    if sys.__stdout__ is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    return 0
 
 
 def _interrupted(arguments: list[str]) -> int:
@@ -175,11 +185,29 @@ def _bug(problem: Exception) -> int:
     return BUG
 
 
-def _commands_of_plugins(arguments: list[str]) -> None:
-    """Add the command of a plug-in (group `n2kit.commands`) that is being called, and import no other."""
-    if arguments and arguments[0] not in {*COMMANDS, "plugins", "card", "config"}:
-        for point in entry_points(group="n2kit.commands", name=arguments[0]):
-            app.add_typer(point.load(), name=point.name)
+def _program(arguments: list[str]) -> Any:
+    """The program; with the command of a plug-in (group `n2kit.commands`) if it is called, with all their names for the help.
+
+    Raises:
+        Unavailable: the plug-in's command cannot be imported.
+    """
+    program: Any = typer.main.get_command(app)
+    first = arguments[0] if arguments else "--help"
+    if first in program.commands:
+        return program
+    for point in entry_points(group="n2kit.commands"):
+        owner = point.dist.name if point.dist else "a plug-in"
+        if first in ("--help", "-h"):  # named, and not imported: their own help says more
+            listed = typer.core.TyperCommand(point.name, help=f"Of the plug-in {owner}.")
+            program.add_command(program.commands.get(point.name, listed))
+        elif first == point.name:
+            try:
+                program.add_command(typer.main.get_group(point.load()), point.name)
+            except (Exception, SystemExit) as problem:
+                reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+                way = f"n2kit plugins check {owner}"
+                raise Unavailable(f"the command {first} of the plug-in {owner} is broken: {reason}", way) from problem
+    return program
 
 
 if __name__ == "__main__":

@@ -289,23 +289,27 @@ def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
         return []
     if not isinstance(root, yaml.MappingNode):
         raise BadInput(f"{path}:1: expected settings by name", "n2kit config show prints a recipe")
-    return list(_leaves(root, "", path))
+    return list(_leaves(root, "", path, {}))
 
 
-def _leaves(node: yaml.MappingNode, prefix: str, path: Path) -> Iterable[tuple[str, Any, str]]:
+def _leaves(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int]) -> Iterable[tuple[str, Any, str]]:
+    """Raises BadInput for a key that is there twice, which YAML would take the last of; `lines` are the keys so far."""
     for key_node, value_node in node.value:
-        key = f"{prefix}{key_node.value}"
+        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if key in lines:
+            raise BadInput(f"{path}:{line}: {key} is set twice, first at {path}:{lines[key]}", "remove one of them")
+        lines[key] = line
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            yield from _leaves(value_node, key + ".", path)
+            yield from _leaves(value_node, f"{key}.", path, lines)
             continue
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(value_node, deep=True)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             what = str(getattr(error, "problem", error)).splitlines()[0]
-            raise BadInput(f"{path}:{key_node.start_mark.line + 1}: {key}: {what}", "correct the value") from None
+            raise BadInput(f"{path}:{line}: {key}: {what}", "correct the value") from None
         value = scalar(value) if isinstance(value, str) and value_node.style is None else value
-        yield key, value, f"{path}:{key_node.start_mark.line + 1}"
+        yield key, value, f"{path}:{line}"
 
 
 def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:

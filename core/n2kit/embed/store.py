@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import shutil
@@ -158,9 +159,12 @@ def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
 
 
 def _shard_folder(out: Path, run: dict[str, object]) -> Path:
-    """The folder of finished shards; one of another run is started anew."""
+    """The folder of finished shards. One that another command left for the same file is of no more use to anybody."""
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
     folder = out.with_name(f".{out.name}.parts-{key}")
+    for left in out.parent.glob(f"{glob.escape(folder.name.removesuffix(key))}*"):
+        if left != folder:
+            shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

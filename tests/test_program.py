@@ -1,0 +1,103 @@
+"""The program around its commands: pipes that close, plug-in commands, settings that contradict each other, leftovers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from n2kit.errors import BadInput
+from n2kit_cli import main
+
+
+@pytest.mark.parametrize("command", [["ls", "--json"], ["config", "schema"], ["ls"], ["--help"]])
+def test_a_reader_that_goes_is_no_fault(command: list[str]) -> None:
+    """More than a pipe holds, and less: in the middle of printing, and at its end."""
+    program = [sys.executable, "-m", "n2kit_cli.main", *command]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), said) == (0, b"")
+
+
+def test_nor_in_the_middle_of_a_table(monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("n2kit_cli.ls.table", gone)
+    monkeypatch.setattr(main, "_reader_gone", lambda: 0)
+    result = cli("ls")
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.fixture
+def plugin_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two plug-ins' commands: `greet`, and `broken`, whose module cannot be imported."""
+    (tmp_path / "greeting.py").write_text(
+        "import typer\napp = typer.Typer()\n\n\n@app.command()\ndef hello() -> None:\n    print('hello')\n"
+    )
+    (tmp_path / "breaking.py").write_text("raise SystemExit('no')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for name, value in (("greet", "greeting:app"), ("broken", "breaking:app")):
+        point = EntryPoint(name, value, "n2kit.commands")
+        vars(point)["dist"] = SimpleNamespace(name="n2kit-greetings")
+        found.append(point)
+    monkeypatch.setattr(main, "entry_points", lambda group: EntryPoints(found))
+
+
+def test_commands_of_plugins_are_listed_run_and_blamed(plugin_commands: None, cli: Any) -> None:
+    listed = cli("--help")
+    assert "greet" in listed.out
+    assert "Of the plug-in n2kit-greetings." in listed.out
+    assert "greeting" not in sys.modules  # to name it, it was not imported
+    assert cli("greet", "hello").out == "hello\n"
+    broken = cli("broken", "hello")
+    assert broken.code == 3
+    assert "the command broken of the plug-in n2kit-greetings is broken: SystemExit: no" in broken.err
+    assert cli("greeet").code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train:\n  lr: 1e-4\n  seed: 1\n  lr: 1e-5\n", "r.yaml:4: train.lr is set twice, first at {}/r.yaml:2"),
+        ("train: {lr: 1, lr: 2}\n", "r.yaml:1: train.lr is set twice"),
+        ("train: {lr: 1}\nhead: {width: 8}\ntrain: {seed: 1}\n", "r.yaml:3: train is set twice, first at {}/r.yaml:1"),
+        ("train.lr: 1\ntrain:\n  lr: 2\n", "r.yaml:3: train.lr is set twice, first at {}/r.yaml:1"),
+    ],
+)
+def test_a_setting_that_is_there_twice_is_refused(text: str, said: str, cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    result = cli("config", "show", "--recipe", tmp_path / "r.yaml")
+    assert result.code == 2
+    assert said.format(tmp_path) in result.err
+
+
+def test_processors_have_no_numbers() -> None:
+    from n2kit.device import pick_device
+
+    with pytest.raises(BadInput, match="'cpu:7': there is one cpu, and it has no number"):
+        pick_device("cpu:7")
+    assert pick_device("cpu").type == "cpu"
+
+
+def test_shards_of_another_command_are_cleared_away(
+    cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / ".v.parquet.parts-0123456789ab"
+    left.mkdir()
+    (left / "000000.parquet").write_bytes(b"of another model")
+    others = tmp_path / ".w.parquet.parts-0123456789ab"
+    others.mkdir()
+    done = cli("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet")
+    assert done.code == 0
+    assert sorted(f.name for f in tmp_path.iterdir()) == [others.name, "v.parquet"]
