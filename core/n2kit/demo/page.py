@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from n2kit import __version__
+from n2kit.demo.result import ARMS, KS, MAIN, describe
 
 if TYPE_CHECKING:
-    from n2kit.demo.run import DemoResult
+    from n2kit.demo.result import DemoResult
 
 
 def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Path) -> None:
     """Write `result.page`, pictures inside."""
-    from n2kit.demo.run import ARMS, KS, MAIN, describe
 
     def note(item_id: str) -> dict[str, Any]:
         data = base64.b64encode((images / facts[item_id]["image"]).read_bytes()).decode()

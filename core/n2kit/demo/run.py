@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ import numpy as np
 from n2kit.assemble import build
 from n2kit.bundle import read_manifest, save
 from n2kit.data.features import FeatureCache
-from n2kit.data.items import Items, read_items
-from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.data.items import Items
+from n2kit.demo.data import Data, read_data
 from n2kit.demo.page import write_page
-from n2kit.demo.sources import find_weights, unpack_items
+from n2kit.demo.result import ARMS, KS, MAIN, Arm, DemoResult, Example
+from n2kit.demo.sources import find_weights
 from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import Report, evaluate
 from n2kit.index import build_index, load_index
 from n2kit.model import Model
 from n2kit.train import fit
 
-KS = (1, 10, 100)
 STEPS = 24
 CACHE_BYTES = 3 * 10**9
 SHOWN = 12  # queries on the page, drawn by the seed
@@ -39,122 +39,8 @@ SETTINGS: dict[str, Any] = {
     "train.save_steps": 10**6,
     "train.log_steps": 1,
 }
-# Arm → variant, trained or not, what the table calls it.
-ARMS: dict[str, tuple[str, bool, str]] = {
-    "before": ("notellm2", False, "notellm2, before training"),
-    "text_only": ("text_only", True, "text_only, trained"),
-    "image_only": ("image_only", True, "image_only, trained"),
-    "notellm2": ("notellm2", True, "notellm2, trained"),
-}
-MAIN = "notellm2"
 Say = Callable[[str], None]
 Progress = Callable[..., None]
-
-
-@dataclass
-class Arm:
-    """Recall of one arm: group → Recall@1, @10, @100; the rank of each query's target."""
-
-    name: str
-    recall: dict[str, list[float]]
-    ranks: dict[str, int]
-    train_s: float
-    loss: float | None = None
-    fingerprint: str = ""  # of the bundle and the index, for the arm that is kept
-
-
-@dataclass
-class Example:
-    """A query, what was recommended for it, and which item is the right one."""
-
-    query: str
-    target: str
-    found: list[tuple[str, float]]
-    ranks: dict[str, int]
-
-
-@dataclass
-class DemoResult:
-    """All that the demo found out; `table` and `neighbours` are for printing."""
-
-    folder: Path
-    seed: int
-    steps: int
-    arms: dict[str, Arm]
-    examples: list[Example]
-    items: Items
-    queries: int
-    pool: int
-    groups: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def page(self) -> Path:
-        return self.folder / "demo.html"
-
-    def table(self) -> tuple[Sequence[str], list[list[str]]]:
-        head = ["arm", *(f"{group} ({count})" for group, count in self.groups.items()), "training"]
-        rows = []
-        for name, arm in self.arms.items():
-            cells = [" / ".join(f"{100 * v:.1f}" for v in arm.recall[g]) for g in self.groups]
-            rows.append([ARMS[name][2], *cells, f"{arm.train_s:.0f} s" if arm.train_s else "–"])
-        return head, rows
-
-    def neighbours(self) -> list[list[str]]:
-        return [
-            [
-                describe(self.items, e.query),
-                *(("✓ " if i == e.target else "") + describe(self.items, i) for i, _ in e.found[:3]),
-            ]
-            for e in self.examples[:6]
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "page": str(self.page),
-            "seed": self.seed,
-            "steps": self.steps,
-            "queries": self.queries,
-            "pool": self.pool,
-            "groups": self.groups,
-            "seconds": round(self.seconds, 1),
-            "recall": {
-                n: {g: dict(zip(map(str, KS), v, strict=True)) for g, v in a.recall.items()}
-                for n, a in self.arms.items()
-            },
-            "recommendations": [
-                {"query": e.query, "target": e.target, "found": [i for i, _ in e.found]} for e in self.examples
-            ],
-        }
-
-
-@dataclass
-class Data:
-    """EmojiNotes: all items, the training pairs, the test pairs, and the pool in which test targets must be found."""
-
-    folder: Path
-    items: Items
-    facts: dict[str, dict[str, Any]]
-    train: Pairs
-    test: Pairs
-    pool: list[str]
-
-    @property
-    def images(self) -> Path:
-        return self.folder / "images"
-
-    def needed(self) -> list[str]:
-        """Ids of the catalogue: every query and everything in the pool."""
-        return list(dict.fromkeys([*(a for a, _ in self.test), *self.pool]))
-
-    def groups(self, report: Report) -> dict[str, list[int]]:
-        """Positions of the kept pairs, by whether both notes are in one language."""
-        same = [self.facts[a]["lang"] == self.facts[b]["lang"] for a, b in report.pairs]
-        return {
-            "all": list(range(len(same))),
-            "same language": [n for n, s in enumerate(same) if s],
-            "cross language": [n for n, s in enumerate(same) if not s],
-        }
 
 
 def run(
@@ -173,7 +59,7 @@ def run(
     """
     start = time.perf_counter()
     llm, vision = find_weights(offline, say)
-    data = _data(folder)
+    data = read_data(folder)
     steps = steps or STEPS
     arms: dict[str, Arm] = {}
     cache: FeatureCache | None = None
@@ -218,23 +104,6 @@ def _done(state: Path, folder: Path) -> Arm | None:
         if there != arm.fingerprint or read_manifest(folder / "bundle").fingerprint != arm.fingerprint:
             return None
     return arm
-
-
-def describe(items: Items, item_id: str) -> str:
-    """An item in a few words."""
-    item = items[item_id]
-    return item.title or ", ".join(item.topics)
-
-
-def _data(folder: Path) -> Data:
-    where = folder / "data"
-    unpack_items(where)
-    items = read_items(where / "items.jsonl")
-    lines = (where / "items.jsonl").read_text("utf8").splitlines()
-    facts = {row["id"]: row for row in map(json.loads, lines)}
-    test = read_pairs(where / "test.csv", items)
-    held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
-    return Data(where, items, facts, read_pairs(where / "train.csv", items), test, held_out)
 
 
 def _model(llm: str, vision: str, variant: str, seed: int, steps: int) -> Model:

@@ -1,0 +1,53 @@
+"""EmojiNotes as the demo reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2kit.data.items import Items, read_items
+from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.demo.sources import unpack_items
+from n2kit.evaluate import Report
+
+
+@dataclass
+class Data:
+    """EmojiNotes: all items, the training pairs, the test pairs, and the pool in which test targets must be found."""
+
+    folder: Path
+    items: Items
+    facts: dict[str, dict[str, Any]]
+    train: Pairs
+    test: Pairs
+    pool: list[str]
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    def needed(self) -> list[str]:
+        """Ids of the catalogue: every query and everything in the pool."""
+        return list(dict.fromkeys([*(a for a, _ in self.test), *self.pool]))
+
+    def groups(self, report: Report) -> dict[str, list[int]]:
+        """Positions of the kept pairs, by whether both notes are in one language."""
+        same = [self.facts[a]["lang"] == self.facts[b]["lang"] for a, b in report.pairs]
+        return {
+            "all": list(range(len(same))),
+            "same language": [n for n, s in enumerate(same) if s],
+            "cross language": [n for n, s in enumerate(same) if not s],
+        }
+
+
+def read_data(folder: Path) -> Data:
+    where = folder / "data"
+    unpack_items(where)
+    items = read_items(where / "items.jsonl")
+    lines = (where / "items.jsonl").read_text("utf8").splitlines()
+    facts = {row["id"]: row for row in map(json.loads, lines)}
+    test = read_pairs(where / "test.csv", items)
+    held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
+    return Data(where, items, facts, read_pairs(where / "train.csv", items), test, held_out)
