@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 import n2kit
+import n2kit.variants
 from n2kit import Item
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
@@ -62,13 +63,41 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--llm", default="qwen:tiny", help="as n2kit build takes it, file:FOLDER for instance")
     parser.add_argument("--vision", default="siglip:tiny")
     parser.add_argument("--connector", default="mlp:4")
+    parser.add_argument("--variant", default="notellm2")
+    parser.add_argument("--tune", default="full", help="of the LLM: frozen, last:K, lora:R, full")
+    parser.add_argument("--template", default="en", help="prompt template")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout, and nothing else")
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--items", type=Path, help="a catalogue's items; by default one is made")
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--images", type=Path)
+
+
+def catalogue(options: argparse.Namespace, folder: Path) -> tuple[Items, Pairs, Path]:
+    """The catalogue that was asked for, or 96 items and 128 pairs, with their pictures in `folder`."""
+    if options.items is not None:
+        items = n2kit.read_items(options.items)
+        return items, n2kit.read_pairs(options.pairs, items), options.images
+    images = folder / "images"
+    images.mkdir()
+    items = make_catalogue(images, 96)
+    return items, make_pairs(items, 128), images
+
+
 def build_model(options: argparse.Namespace) -> Model:
-    """The joined model, in float32, its LLM trained and its vision encoder frozen."""
-    settings = {"llm.tune": "full", "vision.tune": "frozen", "head.width": 64}
-    model = n2kit.build(options.llm, options.vision, connector=options.connector, settings=settings)
+    """The joined model, in float32, its vision encoder frozen, its LLM trained as `options.tune` says."""
+    settings = {
+        "llm.tune": options.tune,
+        "vision.tune": "frozen",
+        "head.width": 64,
+        "prompt.template": options.template,
+    }
+    early = n2kit.variants.SPECS[options.variant].early
+    model = n2kit.build(
+        options.llm, options.vision, connector=options.connector if early else None, variant=options.variant, settings=settings
+    )  # fmt: skip
     model.widen()
     return model.train()

@@ -1,40 +1,48 @@
 """What a training step costs, against a naive loop, trick by trick: `python benchmarks/train_step.py --llm file:A --vision file:B`.
 
-The naive loop decodes and encodes every image of every batch, pads to the longest row there can be, computes the logits of the
-vocabulary as a causal LM's own forward does, encodes an item once for each of its pairs, and computes in float32. Each arm adds
-one trick to those before it. A step here is reading, forward and backward; the optimiser's part is the same for all. All arms
-run in one process on the same threads, and start from the same weights; loss and gradients are compared on one batch.
+The naive loop decodes and encodes both images of every pair, pads to the longest row there can be, computes the logits of the
+vocabulary as a causal LM's own forward does, encodes an item once for each of its pairs, and reads all rows in one call. Each
+arm adds one trick to those before it; all compute in float32, and the last one once more in bf16. A step here is reading,
+forward and backward; the optimiser's part is the same for all. All arms run in one process on the same threads, by the same
+weights, and each one's loss and gradients are compared with the naive loop's on the same pairs.
+
+    --items items.jsonl --pairs train.csv --images DIR     a catalogue of your own; by default one of noise is made
+    --variant only_late_fusion --tune frozen --template en  what is trained, and with which prompt
+    --parts 2     a naive step that does not fit into memory is taken as two steps of half the pairs, which is as much work
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from synthetic import add_model_options, build_model, make_catalogue, make_pairs
+from synthetic import add_data_options, add_model_options, build_model, catalogue
 from torch import Tensor
 from torch.nn import functional as F
 
-import n2kit.model
 from n2kit.data.batch import Batch, Reader
-from n2kit.data.feature_store import FeatureStore
-from n2kit.data.features import FeatureCache
+from n2kit.data.features import feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.data.states import state_cache
 from n2kit.device import keep_freed_memory, pick_precision
 from n2kit.model import Model
 from n2kit.prompts import PAD
+from n2kit.reading import ALL_AT_ONCE
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
+
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,53 +55,53 @@ class Arm:
     trimmed: bool = False
     distinct: bool = False
     sorted: bool = False
+    start: bool = False
+    states: bool = False
     bf16: bool = False
-    stored: bool = False  # the features are on disk, from the run of the arm before
+
+
+TRICKS = {
+    "no logits": "logits", "features cached": "cached", "padding trimmed": "trimmed", "items once": "distinct",
+    "sorted, by token budget": "sorted", "start shared": "start", "states cached": "states", "bf16": "bf16",
+}  # fmt: skip
 
 
 def arms(bf16: bool) -> list[Arm]:
     """The naive loop, and one trick more at a time."""
     out = [Arm("naive")]
-    for name in (
-        "no logits",
-        "features cached",
-        "padding trimmed",
-        "items once",
-        "sorted by length",
-        "bf16",
-        "second run",
-    ):
-        key = {
-            "no logits": "logits", "features cached": "cached", "padding trimmed": "trimmed", "items once": "distinct",
-            "sorted by length": "sorted", "bf16": "bf16", "second run": "stored",
-        }[name]  # fmt: skip
-        if name != "bf16" or bf16:
-            out.append(replace(out[-1], name=f"+ {name}", **{key: name != "no logits"}))
+    for name, key in TRICKS.items():
+        if key != "bf16" or bf16:
+            out.append(replace(out[-1], name=f"+ {name}", **{key: key != "logits"}))
     return out
 
 
 @dataclass
 class Bench:
-    """One model and its data."""
+    """One model and its data; `store` is where the arms keep features and states."""
 
     model: Model
     items: Items
     pairs: Pairs
     images: Path
     longest: int
-    store: Path
+    parts: int
 
-    def reader(self, arm: Arm, *, disk: bool) -> Reader:
-        cache = None
+    def reader(self, arm: Arm, store: Path | None) -> Reader:
+        """A reader with empty memory; what is on disk at `store` it takes from there."""
+        reader = Reader(self.model.prompter, self.model.vision, self.images)
+        dtype = torch.bfloat16 if arm.bf16 else torch.float32
         if arm.cached:
-            assert self.model.vision is not None
-            dtype = torch.bfloat16 if arm.bf16 else torch.float32
-            own = self.store / "".join(map(str, astuple(replace(arm, name="", stored=False))))
-            store = FeatureStore(self.model.vision, 10**10, str(dtype), root=own) if disk else None
-            cache = FeatureCache(self.model.vision, 10**10, images=self.images, store=store, dtype=dtype)
-        return Reader(self.model.prompter, self.model.vision, self.images, cache=cache)
+            reader.cache = feature_cache(self.model.vision, 10.0, self.images, dtype)
+        if arm.states:
+            reader.states = state_cache(self.model.llm, 10.0, dtype)
+        for kept in (reader.cache, reader.states):
+            if kept is not None and kept.store is not None and store is not None:
+                kept.store.root = store
+            elif kept is not None:
+                kept.store = None
+        return reader
 
-    def read(self, arm: Arm, reader: Reader, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    def read(self, arm: Arm, reader: Reader, pairs: list[Pair]) -> dict[str, Any]:
         """A batch as the arm would have it."""
         collator = PairCollator(self.items, self.pairs, reader)
         if arm.distinct:
@@ -109,49 +117,46 @@ class Bench:
     @contextmanager
     def tricks(self, arm: Arm) -> Iterator[TrainStep]:
         """The step with what the arm leaves out put back."""
-        together, hooks, kept = n2kit.model.ROWS_TOGETHER, [], []
-        if not arm.sorted:
-            n2kit.model.ROWS_TOGETHER = sys.maxsize
+        ways, hooks, kept = self.model.ways, [], []
+        self.model.ways = replace(ways, start=arm.start, tokens=ways.tokens if arm.sorted else ALL_AT_ONCE.tokens)
         if arm.logits:
-            table = self.model.llm.embed(torch.arange(self.model.llm.card.vocab)[None])[0].detach()
+            ids = torch.arange(self.model.llm.card.vocab)[None]
+            table = self.model.llm.embed(ids)[0].detach()
 
             def head(_: Any, __: Any, states: Tensor) -> None:
-                kept[:] = [
-                    F.linear(states, table)
-                ]  # alive until the next step's, as in a loop that has them as an output
+                kept[:] = [F.linear(states, table)]  # alive until the next, as in a loop that has them as an output
 
             if table.shape[-1] == self.model.llm.card.output_width:
                 hooks.append(self.model.llm.register_forward_hook(head))
         try:
             yield TrainStep(self.model, torch.bfloat16 if arm.bf16 else torch.float32)
         finally:
-            n2kit.model.ROWS_TOGETHER = together
+            self.model.ways = ways
             for hook in hooks:
                 hook.remove()
 
-    def gradient(self, arm: Arm, pairs: list[tuple[str, str]]) -> tuple[float, dict[str, Tensor]]:
+    def gradient(self, arm: Arm, reader: Reader, pairs: list[Pair]) -> tuple[float, dict[str, Tensor]]:
         """Loss and gradients of one batch."""
         with self.tricks(arm) as step:
             step.zero_grad()
-            loss = step(**self.read(arm, self.reader(arm, disk=False), pairs))["loss"]
+            loss = step(**self.read(arm, reader, pairs))["loss"]
             loss.backward()
-        return loss.item(), {n: p.grad.clone() for n, p in step.named_parameters() if p.grad is not None}
+            found = {n: p.grad.clone() for n, p in step.named_parameters() if p.grad is not None}
+            step.zero_grad()
+        return loss.item(), found
 
-    def seconds(self, arm: Arm, batch: int, epochs: int) -> list[dict[str, float]]:
-        """Wall and CPU seconds a step, epoch by epoch."""
-        reader, out = self.reader(arm, disk=True), []
-        pairs = list(self.pairs)
-        starts = range(0, len(pairs) - batch + 1, batch)
+    def epoch(self, arm: Arm, reader: Reader, batches: list[list[Pair]]) -> dict[str, float]:
+        """Wall and CPU seconds a step; a step whose rows are neither trimmed nor few is taken in parts."""
+        parts = 1 if arm.trimmed else self.parts
+        wall, cpu = time.perf_counter(), time.process_time()
         with self.tricks(arm) as step:
-            for _ in range(epochs):
-                wall, cpu = time.perf_counter(), time.process_time()
-                for start in starts:
+            for pairs in batches:
+                for n in range(parts):
                     step.zero_grad()
-                    step(**self.read(arm, reader, pairs[start : start + batch]))["loss"].backward()
-                spent = time.perf_counter() - wall, time.process_time() - cpu
-                out.append({"wall": spent[0] / len(starts), "cpu": spent[1] / len(starts)})
-        step.zero_grad()
-        return out
+                    step(**self.read(arm, reader, pairs[n::parts]))["loss"].backward()
+            step.zero_grad()
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        return {"wall": spent[0] / len(batches), "cpu": spent[1] / len(batches)}
 
 
 def widened(batch: Batch, width: int) -> Batch:
@@ -166,9 +171,8 @@ def longest_row(model: Model) -> int:
 
 
 def differences(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
-    """Norm of the difference of two gradients over the norm of the first."""
-    assert one.keys() == two.keys()
-    off = sum(float((one[n] - two[n]).double().pow(2).sum()) for n in one)
+    """Norm of the difference of two gradients over the norm of the first; one that is absent is zero."""
+    off = sum(float((one[n] - two.get(n, torch.zeros_like(one[n]))).double().pow(2).sum()) for n in one)
     return float((off / sum(float(g.double().pow(2).sum()) for g in one.values())) ** 0.5)
 
 
@@ -176,41 +180,59 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     keep_freed_memory()
     model = build_model(options)
-    images = folder / "images"
-    images.mkdir()
-    items = make_catalogue(images, options.items)
-    bench = Bench(model, items, make_pairs(items, options.pairs), images, longest_row(model), folder / "features")
+    items, pairs, images = catalogue(options, folder)
+    bench = Bench(model, items, pairs, images, longest_row(model), options.parts)
+    order = random.Random(0).sample(list(pairs), min(len(pairs), options.steps * options.batch_size))
+    batches = [order[n : n + options.batch_size] for n in range(0, len(order), options.batch_size)]
+    few = batches[0][: options.compare]
     fast = pick_precision("auto", torch.device("cpu"))[0] == torch.bfloat16
-    first = list(bench.pairs)[: options.batch_size]
-    rows, naive = [], bench.gradient(Arm("naive"), first)
-    for arm in arms(fast or options.bf16):
-        loss, gradient = bench.gradient(arm, first)
-        epochs = bench.seconds(arm, options.batch_size, options.epochs)
-        facts = {"loss_off": abs(loss - naive[0]), "gradient_off": differences(naive[1], gradient)}
-        rows.append({"arm": arm.name, "first": epochs[0], "later": epochs[-1]} | facts)
-        if not options.json:
-            print(f"{arm.name}: {epochs[0]['wall']:.3f} s, then {epochs[-1]['wall']:.3f} s a step", file=sys.stderr)
-    distinct = [len({i for p in list(bench.pairs)[s : s + options.batch_size] for i in p})
-                for s in range(0, options.pairs - options.batch_size + 1, options.batch_size)]  # fmt: skip
+    chosen = arms(options.bf16 or (fast and not options.brief))
+    chosen = [a for a in chosen if not options.brief or a.states or a == chosen[0]]
+    naive, rows = None, []
+    for arm in chosen:
+        kept = folder / "kept"
+        reader = bench.reader(arm, kept if arm.cached else None)
+        found = bench.gradient(
+            arm, reader, few
+        )  # which also fills the processor's caches, and the others for these pairs
+        naive = naive or found
+        row: dict[str, Any] = {"arm": arm.name}
+        if arm.cached:
+            for batch in batches:  # so that no picture and no constant prompt is new any more
+                bench.read(arm, reader, batch)
+        row["later"] = bench.epoch(arm, reader, batches if arm.trimmed else batches[:1])
+        row |= {"loss_off": abs(found[0] - naive[0]), "gradient_off": differences(naive[1], found[1])}
+        rows.append(row)
+        print(f"{arm.name}: {row['later']['cpu']:.3f} CPU s a step", file=sys.stderr, flush=True)
+    rows[0]["first"] = rows[0]["later"]  # every epoch is the first
+    for row, arm in zip(rows, chosen, strict=True):
+        if arm.states:
+            row["first"] = bench.epoch(arm, bench.reader(arm, folder / f"first-{arm.bf16}"), batches)
+    distinct = [len({i for pair in batch for i in pair}) for batch in batches]
     return {
-        "llm": options.llm, "vision": options.vision, "threads": torch.get_num_threads(), "batch_size": options.batch_size,
+        "llm": options.llm, "vision": options.vision, "connector": options.connector, "variant": options.variant,
+        "tune": options.tune, "template": options.template, "threads": torch.get_num_threads(), "steps": len(batches),
+        "batch_size": options.batch_size, "naive_parts": options.parts, "compared_pairs": len(few),
         "distinct_items": sum(distinct) / len(distinct), "longest_row": bench.longest, "arms": rows,
     }  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> str:
-    naive = result["arms"][0]
+    naive = result["arms"][0]["later"]["cpu"]
     lines = [
-        f"{result['batch_size']} pairs a step, {result['distinct_items']:.1f} distinct items of them, {result['threads']} threads",
+        f"{result['variant']}, LLM {result['tune']}, prompt {result['template']}: {result['batch_size']} pairs a step, "
+        f"{result['distinct_items']:.1f} distinct items of them, {result['threads']} threads; loss and gradients compared on "
+        f"{result['compared_pairs']} pairs",
         "",
-        "| | first epoch, s a step | CPU s | later epochs, s a step | CPU s | times naive | loss off | gradient off |",
+        "| | first epoch, CPU s a step | times naive | later epochs, CPU s a step | times naive | wall s | loss off | gradient off |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["arms"]:
-        first, later = row["first"], row["later"]
+        later, first = row["later"], row.get("first")
+        begun = f"{first['cpu']:.3f} | {naive / first['cpu']:.1f}" if first else "|"
         lines.append(
-            f"| {row['arm']} | {first['wall']:.3f} | {first['cpu']:.3f} | {later['wall']:.3f} | {later['cpu']:.3f} "
-            f"| {naive['later']['wall'] / later['wall']:.2f} | {row['loss_off']:.1e} | {row['gradient_off']:.1e} |"
+            f"| {row['arm']} | {begun} | {later['cpu']:.3f} | {naive / later['cpu']:.1f} | {later['wall']:.3f} "
+            f"| {row['loss_off']:.1e} | {row['gradient_off']:.1e} |"
         )
     return "\n".join(lines)
 
@@ -218,10 +240,12 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_options(parser)
-    parser.add_argument("--items", type=int, default=48)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=16, help="pairs a step")
-    parser.add_argument("--epochs", type=int, default=2)
+    add_data_options(parser)
+    parser.add_argument("--batch-size", type=int, default=32, help="pairs a step")
+    parser.add_argument("--steps", type=int, default=2, help="steps of an epoch; arms before trimming take one")
+    parser.add_argument("--parts", type=int, default=1, help="steps that a naive step is cut into")
+    parser.add_argument("--compare", type=int, default=8, help="pairs by which loss and gradients are compared")
+    parser.add_argument("--brief", action="store_true", help="the naive loop and all tricks together, nothing between")
     parser.add_argument("--bf16", action="store_true", help="measure bf16 even where it does not pay")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
