@@ -83,12 +83,18 @@ def certain_with_frozen_llm(plan: Plan) -> float:
 def _per_item(plan: Plan, precision: str) -> float:
     """Bytes that one item's forward pass keeps; a frozen vision encoder keeps nothing."""
     llm, vision = plan.llm, plan.vision
-    kept = plan.longest * llm.layers * llm.output_width * KEPT[precision]
+
+    def kept(layers: float) -> float:
+        """Bytes for each token and unit of width: of all layers, or of one of them and every layer's input."""
+        full = KEPT[precision]
+        return FLOAT * layers + full if plan.recipe.train.checkpointing else full * layers
+
+    found = plan.longest * llm.output_width * kept(llm.layers)
     tune = Tune.parse(plan.recipe.vision.tune)
     if vision is not None and tune.mode != "frozen":
         layers = min(blocks_of(vision), tune.number if tune.mode == "last" else math.inf)
-        kept += int(vision.tokens * layers * vision.token_width * KEPT[precision])
-    return kept
+        found += vision.tokens * vision.token_width * kept(layers)
+    return int(found)
 
 
 def batch_that_fits(plan: Plan, memory: float) -> int:

@@ -119,6 +119,10 @@ class Train(Settings):
     grad_cache: int | None = Field(
         None, ge=1, description="items encoded at a time, to save memory; null: all of a step"
     )
+    checkpointing: bool = Field(
+        False, description="the backbones' blocks keep their inputs alone and run twice: less memory, more time"
+    )
+    compile: bool = Field(False, description="the backbones' blocks run as code that torch.compile makes of them")
     best_metric: str = Field(
         "recall@10",
         pattern=r"^((recall|ndcg)@[1-9][0-9]*|mrr)$",

@@ -21,6 +21,7 @@ from n2kit.device import keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed
 from n2kit.lora import adapter_of
 from n2kit.train import ranks
+from n2kit.train.blocks import prepared
 from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
@@ -142,7 +143,7 @@ def fit(
     if resume and trainer.has_ended(resume):
         trainer.restore(resume)
     else:
-        with events.stop_on_signal():
+        with prepared(model, settings), events.stop_on_signal():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     best, state = trainer.best, trainer.state
     interrupted = state.global_step < state.max_steps and not best.over

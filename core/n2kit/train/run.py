@@ -34,7 +34,7 @@ CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 TOLD = ("steps", "best_step", "seconds", "loss", "recall", "barren")  # what a trained bundle says of its training
 # Settings that change no weight: a run may go on with others.
-FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb"}}
+FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}}
 
 
 @dataclass
