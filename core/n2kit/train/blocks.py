@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def _forget(block: nn.Module) -> None:
     block.forward = again
 
 
-def _try(parts: dict[str, Part]) -> None:
+def _try(parts: Mapping[str, Part]) -> None:
     """Compile for a small input, so that what does not work is known before the first step."""
     for kind, part in parts.items():
         try:
