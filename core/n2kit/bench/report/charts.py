@@ -48,7 +48,7 @@ def linear(values: Iterable[float], *, zero: bool = False, most: int = 5) -> Sca
 
 
 def logarithmic(values: Iterable[float], most: int = 5) -> Scale:
-    """The same for positive values, each tick a 1, 2 or 5."""
+    """The same for positive values, each tick a 1, 2 or 5; where fewer than two of those lie inside, as on a linear scale."""
     found = [v for v in values if v > 0 and math.isfinite(v)] or [1.0]
     low, high = min(found) / 1.25, max(found) * 1.25
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -59,6 +59,8 @@ def logarithmic(values: Iterable[float], most: int = 5) -> Scale:
             break
     while len(ticks) > most:
         ticks = ticks[::2]
+    if len(ticks) < 2:
+        ticks = [t for t in linear((low, high)).ticks if low <= t <= high]
     return Scale(low, high, tuple(ticks), log=True)
 
 
