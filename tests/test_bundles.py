@@ -212,6 +212,15 @@ def test_pack_makes_a_copy_that_stands_alone(cli: Any, make: Made, workspace: Pa
     assert cli("pack", tmp_path / "b", "-o", tmp_path / "out").code == 2
 
 
+def test_sources_may_go_while_a_model_is_trained(make: Made, tmp_path: Path) -> None:
+    bundle.save(make(own=True), tmp_path / "b", by_reference=True)
+    model = bundle.load(tmp_path / "b")
+    shutil.move(tmp_path / "weights", tmp_path / "away")
+    bundle.save(model, tmp_path / "c")
+    shutil.move(tmp_path / "away", tmp_path / "weights")
+    assert bundle.load(tmp_path / "c")
+
+
 def test_merging_copies_only_what_it_changes(make: Made, workspace: Path, tmp_path: Path) -> None:
     bundle.save(make(**{"llm.tune": "lora:2"}), tmp_path / "b", by_reference=True)
     done = trained(tmp_path / "b", tmp_path / "run", workspace, **{"train.lrs": {"llm": 1e-2}})

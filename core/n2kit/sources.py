@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -31,11 +32,12 @@ def of_component(component: Component, part: nn.Module, *, head: bool = False) -
 
 def written(source: Source, folder: Path, copy: Mapping[str, str]) -> Source:
     """The source as a bundle in `folder` writes it, in place of the files `copy` (path in the part's folder → sha256)."""
-    weights = Weights.parse(source.weights)
-    place = weights.locate()
-    assert place is not None
-    near = os.path.relpath(place, folder.resolve()) if weights.scheme == "file" else None
-    files = source.files or {name: file_digest(file) for name, file in weight_files(place).items()}
+    weights, near, files = Weights.parse(source.weights), None, source.files
+    if weights.scheme == "file":
+        with contextlib.suppress(ValueError):  # on another drive of Windows
+            near = os.path.relpath(weights.location, folder.resolve())
+    if not files and (place := weights.locate()) is not None:  # known, they may be gone by now: a training takes days
+        files = {name: file_digest(file) for name, file in weight_files(place).items()}
     return source.model_copy(update={"near": near, "files": files, "stands_for": dict(copy)})
 
 
