@@ -127,7 +127,11 @@ def test_cells_of_other_data_are_left_out_and_counted(tmp_path: Path) -> None:
     old = rows.ranked(tmp_path, "old", 0, hits(10), data=rows.DATA | {"items": "other"})
     os.utime(old / "cell.json", (1, 1))
     rows.ranked(tmp_path, "new", 0, hits(10))
+    refused = rows.cell(tmp_path, "refused", 0, state="refused", data={})  # before any data were read
+    os.utime(refused / "cell.json", (2**31, 2**31))
     board = board_of(tmp_path)
+    assert [row.arm for row in board.results.rows] == ["new", "refused"]
+    assert board.results.data == rows.DATA
     assert [arm.label for arm in board.arms] == ["new"]
     assert any("1 cells were run on other data" in sentence for sentence in summary(board))
 

@@ -117,7 +117,7 @@ class Results:
     @property
     def data(self) -> dict[str, Any]:
         """The fingerprints of the data that all rows are about."""
-        return self.rows[0].data if self.rows else {}
+        return next((row.data for row in self.rows if row.data), {})
 
     @property
     def counts(self) -> dict[str, int]:
@@ -211,7 +211,8 @@ def _row(raw: dict[str, Any], where: str, file: Path) -> Row:
 def _choose(results: Results, rows: Sequence[Row]) -> None:
     """Rows oldest first → the newest of each arm and seed, on the newest row's data."""
     newest = {(row.arm, row.seed): row for row in rows}
-    same = [row for row in newest.values() if _fingerprint(row) == _fingerprint(rows[-1])]
+    last = next((row for row in reversed(rows) if row.data), rows[-1])
+    same = [row for row in newest.values() if not row.data or _fingerprint(row) == _fingerprint(last)]
     if other := len(newest) - len(same):
         results.notes.append(f"{other} cells were run on other data than the newest one and are left out")
     results.rows = sorted(same, key=lambda r: (r.arm, r.seed))
