@@ -23,7 +23,7 @@ FEWEST = 2  # pairs a step: with one there is no negative
 
 @dataclass
 class PairCollator:
-    """Called with B pairs of ids; gives the rows of a loss, all left items and then all right items, in five values.
+    """Called with B pairs of ids; gives the rows of a loss, all left items and then all right items.
 
     `batch`: the distinct items of the pairs, U ≤ 2B, each to be encoded once. `places` [2B]: the item of each row. `ids`: its id.
     `exclude` [2B, 2B] bool, and what a loss may want: `grades` [B], how alike the two items of a pair are, and `log_q` [2B],
@@ -111,7 +111,8 @@ class PairCollator:
         order = ranks.lefts_first(sizes, hard)
         every = [self.items.items[n].id for n in torch.cat(parts).cpu()[order].tolist()]
         rows = sum(sizes)
-        first = {i: n for n, i in reversed(list(enumerate(every))) if n >= rows and i not in every[:rows]}
+        taken = set(every[:rows])
+        first = {i: n for n, i in reversed(list(enumerate(every))) if n >= rows and i not in taken}
         kept = [*range(rows), *sorted(first.values())]
         ids = [every[n] for n in kept]
         found = {name: value for name, value in batch.items() if name != "negatives"}
