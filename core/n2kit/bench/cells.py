@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
 from n2kit.bench import identity
-from n2kit.bench.spec import Arm, Inference, Matrix
+from n2kit.bench.combinations import Combination, combinations
+from n2kit.bench.spec import Inference, Matrix
 from n2kit.errors import BadInput, Mismatch, Unavailable
-from n2kit.manager import nearest
 from n2kit.plan import Plan, make_plan
 from n2kit.recipe import Recipe, resolve
-from n2kit.variants import SPECS
-
-INFERENCE: dict[Inference, str] = {"both": "", "no-image": "without image", "no-text": "without text"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,7 @@ class Cell:
     """One model, trained with one seed, evaluated in one way; or one baseline.
 
     arm: what it is called without its seed. key: of its result. run_key: of its training, which inference arms share.
+    kind: the same for cells that cost the same: all but the seed, the number of steps and how fast is learned.
     given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be. tower: what its cells have features of.
     """
 
@@ -41,6 +38,7 @@ class Cell:
     seed: int
     key: str
     run_key: str
+    kind: str = ""
     recipe: Recipe | None = None
     given: frozenset[str] = frozenset()
     inference: Inference = "both"
@@ -48,17 +46,6 @@ class Cell:
     baseline: str | None = None
     refusal: tuple[str, str] | None = None
     tower: Tower | None = None
-
-
-@dataclass(frozen=True)
-class Combination:
-    """One arm before its seeds."""
-
-    flags: Mapping[str, Any]  # axis or dotted key → value
-    changed: Mapping[str, Any] = field(default_factory=dict)  # of them, the settings that are this arm's own
-    name: str = ""
-    inference: Inference = "both"
-    trained: bool = True
 
 
 def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
@@ -79,82 +66,6 @@ def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
     return _distinct(list(cells.values()))
 
 
-def combinations(matrix: Matrix) -> Iterator[Combination]:
-    """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal."""
-    for name in matrix.variant:
-        _known_variant(name)
-    plain = not matrix.arms and not matrix.baselines
-    if plain or any(getattr(matrix, axis) for axis in ("variant", "connector", "fusion", "loss")):
-        seen = []
-        for chosen in _product(matrix):
-            flags = _used(chosen) | matrix.settings
-            if flags not in seen:
-                seen.append(flags)
-                yield Combination(flags)
-    for arm in matrix.arms:
-        yield from _of_arm(arm, matrix)
-
-
-def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
-    for backbones in _backbones(matrix):
-        for variant, connector, fusion, loss in itertools.product(
-            _or_none(matrix.variant), _or_none(matrix.connector), _or_none(matrix.fusion), _or_none(matrix.loss)
-        ):
-            rest = {"connector": connector, "fusion": fusion, "loss": loss, "variant": variant}
-            yield backbones | {axis: value for axis, value in rest.items() if value is not None}
-
-
-def _backbones(matrix: Matrix) -> list[dict[str, Any]]:
-    pairs = [
-        {axis: value for axis, value in (("llm", llm), ("vision", vision)) if value is not None}
-        for llm, vision in itertools.product(_or_none(matrix.llm), _or_none(matrix.vision))
-    ]
-    whole = [{"mllm": name} for name in matrix.mllm]
-    return whole if whole and not (matrix.llm or matrix.vision) else pairs + whole
-
-
-def _or_none(values: Sequence[str]) -> list[str | None]:
-    return list(values) or [None]
-
-
-def _of_arm(arm: Arm, matrix: Matrix) -> Iterator[Combination]:
-    if arm.variant is not None:
-        _known_variant(arm.variant)
-    own = {axis: v for axis in ("llm", "vision", "mllm") if (v := getattr(arm, axis)) is not None}
-    rest = {
-        axis: value
-        for axis in ("connector", "fusion", "loss")
-        if (value := getattr(arm, axis) or next(iter(getattr(matrix, axis)), None)) is not None
-    }
-    seen = []
-    for backbones in _backbones(matrix):
-        if "mllm" in own:
-            backbones = {}
-        elif own:
-            backbones = {axis: v for axis, v in backbones.items() if axis != "mllm"}
-        chosen = backbones | own | rest | {"variant": arm.variant or "notellm2"}
-        flags = _used(chosen) | matrix.settings | arm.settings
-        if flags not in seen:
-            seen.append(flags)
-            yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained)
-
-
-def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the axes that the variant makes no use of."""
-    spec = SPECS[chosen.get("variant", Recipe().variant)]
-    whole = "mllm" in chosen
-    there = {
-        "llm": not whole, "vision": not whole and spec.image, "connector": not whole and spec.early,
-        "fusion": spec.late, "mllm": True, "loss": True, "variant": True,
-    }  # fmt: skip
-    return {axis: value for axis, value in chosen.items() if there[axis]}
-
-
-def _known_variant(name: str) -> None:
-    if name not in SPECS:
-        raise BadInput(f"there is no variant {name!r}", nearest(name, SPECS) or f"variants: {', '.join(SPECS)}")
-
-
 def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[Cell]:
     """A combination with each seed; one without weights of chance or training has one cell."""
     resolved = resolve(combination.flags)
@@ -172,6 +83,7 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
     elif (reason := _pointless(combination, plan)) is not None:
         refusal = (reason, "leave this arm out")
+    kind = identity.digest(identity.kind_of(training), combination.inference)
     arm, axes, tower = _label(combination, plan), _axes(combination, plan), _tower(plan)
     chance = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
     for seed in matrix.seeds if chance else matrix.seeds[:1]:
@@ -179,19 +91,9 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         run_key = identity.digest(training, seed)
         key = identity.digest(run_key, figures)
         yield Cell(
-            arm,
-            axes,
-            seed,
-            key,
-            run_key,
-            recipe,
-            given,
-            combination.inference,
-            combination.trained,
-            None,
-            refusal,
-            tower,
-        )
+            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, kind=kind, recipe=recipe, given=given,
+            inference=combination.inference, trained=combination.trained, refusal=refusal, tower=tower,
+        )  # fmt: skip
 
 
 def _tower(plan: Plan) -> Tower | None:
@@ -230,7 +132,7 @@ def _refused(
         run_key = identity.digest(identity.CELL_VERSION, dict(flags), combination.trained, seed)
         key = identity.digest(run_key, combination.inference)
         refusal = (problem.message, problem.hint or "")
-        yield Cell(arm, axes, seed, key, run_key, recipe, given, combination.inference, refusal=refusal)
+        yield Cell(arm, axes, seed, key, run_key, inference=combination.inference, refusal=refusal)
 
 
 def _label(combination: Combination, plan: Plan) -> str:

@@ -35,7 +35,7 @@ class Bench:
         self.store.write(row)
         self.say({"event": "row", "key": row["key"], "arm": row["arm"], "seed": row["seed"], "state": row["state"]})
 
-    def lost(self, cell: Cell, what: str) -> None:
+    def lost(self, cell: Cell, reason: str) -> None:
         """A cell whose process is gone."""
-        reason = {"state": "failed", "reason": f"its process {what}", "hint": "--retry-failed runs it again"}
-        self.write(self.store.row(cell) | {"data": self.data.digests, "command": commands(cell, self.matrix)} | reason)
+        failed = {"state": "failed", "reason": reason, "hint": "--retry-failed runs it again"}
+        self.write(self.store.row(cell) | {"data": self.data.digests, "command": commands(cell, self.matrix)} | failed)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from n2kit import tuners
 from n2kit.assemble import load_backbone
-from n2kit.data.features import feature_cache
+from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item
 from n2kit.device import pick_device, pick_precision
 from n2kit.parts import Origin, VisionEncoder
-from n2kit.plan import Plan, make_plan
+from n2kit.plan import make_plan
 from n2kit.train.engine import steps_of
 from n2kit.tuning import Tune
 
@@ -28,18 +30,11 @@ def compute(bench: Bench, cells: Sequence[Cell]) -> None:
 
     A picture that cannot be read is left to the cells, which have a policy for it.
     """
-    recipe, data = cells[0].recipe, bench.data
-    assert recipe is not None
-    device = pick_device(bench.device)
-    dtype, _ = pick_precision(recipe.train.precision, device)
-    vision = _encoder(make_plan(recipe, given=cells[0].given)).to(device)
-    tuners.apply(vision, "vision", Tune.parse("frozen"), 0)
-    if str(dtype) == "torch.float32":
-        vision.float()  # as training does: another precision has another place in the store
-    cache = feature_cache(vision, recipe.train.feature_cache_gb, data.images, dtype, memory=False)
+    data, vision = bench.data, tower_of(bench, cells[0])
+    cache = store_of(bench, cells[0], vision)
     if cache is None or data.images is None:
         return
-    shown = list({item.image: item for item in _needed(bench, cells) if item.image}.values())
+    shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
     for start in range(0, len(shown), TOGETHER):
         pixels = {}
         known = []
@@ -57,17 +52,35 @@ def compute(bench: Bench, cells: Sequence[Cell]) -> None:
         bench.say({"event": "note", "text": f"features are not kept on disk: {cache.store.problem}"})
 
 
-def _encoder(plan: Plan) -> VisionEncoder:
+def tower_of(bench: Bench, cell: Cell) -> VisionEncoder:
+    """The cell's frozen vision encoder alone, as training computes with it."""
+    assert cell.recipe is not None
+    plan, device = make_plan(cell.recipe, given=cell.given), pick_device(bench.device)
     if "mllm" in plan.components:
         whole = plan.components["mllm"]
         vision: VisionEncoder = whole.cls().create(Origin(whole.config(), whole.weights.locate())).vision
-        return vision
-    encoder: VisionEncoder = load_backbone(plan.components["vision"])
-    return encoder
+    else:
+        vision = load_backbone(plan.components["vision"])
+    tuners.apply(vision, "vision", Tune.parse("frozen"), 0)
+    if _dtype(bench, cell) == torch.float32:
+        vision.float()  # widened weights have a place of their own in the store
+    return vision.to(device)
 
 
-def _needed(bench: Bench, cells: Sequence[Cell]) -> list[Item]:
-    """Items whose pictures are certain to be seen: those that are embedded, and those of trainings that see them all."""
+def store_of(bench: Bench, cell: Cell, vision: VisionEncoder) -> FeatureCache | None:
+    """What is kept on disk of the encoder's output."""
+    assert cell.recipe is not None
+    gigabytes = cell.recipe.train.feature_cache_gb
+    return feature_cache(vision, gigabytes, bench.data.images, _dtype(bench, cell), memory=False)
+
+
+def _dtype(bench: Bench, cell: Cell) -> torch.dtype:
+    assert cell.recipe is not None
+    return pick_precision(cell.recipe.train.precision, pick_device(bench.device))[0]
+
+
+def needed(bench: Bench, cells: Sequence[Cell]) -> list[Item]:
+    """The items whose pictures are certain to be seen: those that are embedded, and those of trainings that see them all."""
     data = bench.data
     ends = [i for pair in data.val_pairs or () for i in pair]
     for cell in cells:

@@ -51,6 +51,13 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
     }
 
 
+def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `of_training`'s facts, those that say what a step costs."""
+    facts = {name: fact for name, fact in training.items() if name not in ("data", "train", "versions")}
+    schedule = training.get("train", {})
+    return facts | {name: schedule[name] for name in ("batch_size", "grad_cache") if name in schedule}
+
+
 def of_evaluation(plan: Plan, data: Mapping[str, Any], inference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a cell's figures depend on beside its model."""
     seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * (plan.vision is not None)

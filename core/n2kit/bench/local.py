@@ -38,6 +38,7 @@ class Running:
     process: BaseProcess
     pipe: connection.Connection
     slot: int
+    problem: str = ""
 
 
 def run_local(bench: Bench, tasks: Sequence[Task], jobs: int) -> None:
@@ -94,19 +95,29 @@ class _Pool:
     def _listen(self) -> None:
         for pipe in connection.wait(list(self.running)):
             assert isinstance(pipe, connection.Connection)
+            one = self.running[pipe]
             try:
-                self.bench.say(pipe.recv() | {"worker": self.running[pipe].slot})
+                event = pipe.recv()
             except (EOFError, OSError):
                 self._ended(self.running.pop(pipe))
+                continue
+            if event["event"] == "crash":
+                one.problem = event["reason"]
+            else:
+                self.bench.say(event | {"worker": one.slot})
 
     def _ended(self, one: Running) -> None:
         one.process.join()
         one.pipe.close()
         code = one.process.exitcode or 0
-        if code and not one.task.features:
+        killed = f"{ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+        reason = one.problem or f"its process was lost: something {killed}"
+        if code and one.task.features:
+            self.bench.say({"event": "note", "text": reason, "worker": one.slot})
+        elif code:
             for cell in one.task.cells:
                 if self.bench.store.read(cell) is None:
-                    self.bench.lost(cell, f"{ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}")
+                    self.bench.lost(cell, reason)
         self.bench.say({"event": "task_end", "worker": one.slot, "name": one.task.name})
 
     def stop(self) -> None:
@@ -159,6 +170,9 @@ def _work(
         task.perform(prepare(replace(bench, say=pipe.send), threads, slot))
     except KeyboardInterrupt:
         os._exit(130)
+    except Exception as problem:  # what a task does not see to itself: a full disk, features that cannot be computed
+        pipe.send({"event": "crash", "reason": f"{type(problem).__name__}: {problem}".splitlines()[0]})
+        os._exit(1)
 
 
 def _die_with_parent() -> None:

@@ -89,31 +89,36 @@ def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
     folder, data = bench.store.run_of(cell.run_key), bench.data
     if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
         shutil.rmtree(folder)  # its weights were not kept
+    begun = time.perf_counter()
     if not (start / bundles.MANIFEST).is_file() and not (folder / RESULT).is_file():
         bench.say({"event": "phase", "phase": "build"})
         bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True, by_reference=True)
+    building = time.perf_counter() - begun
     bench.say({"event": "phase", "phase": "train"})
-    before = time.process_time()
+    begun, before = time.perf_counter(), time.process_time()
     result = train(
         start, data.items, data.pairs, cell.recipe, folder, images=data.images, val_pairs=data.val_pairs,
         on_bad_image=data.on_bad_image, device=bench.device, report=bench.say,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt
-    costs = bench.store.training_costs(cell.run_key, lambda: _training(result, time.process_time() - before))
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    shutil.rmtree(start, ignore_errors=True)
+    cpu = time.process_time() - before
     model = bundles.load(folder / "bundle").to(pick_device(bench.device))
+    whole = building + time.perf_counter() - begun
+    costs = bench.store.training_costs(cell.run_key, lambda: _training(result, whole, cpu))
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    bench.store.drop(start)
     return Trained(model, result.fingerprint, costs | _size(model))
 
 
-def _training(result: RunResult, cpu: float) -> dict[str, Any]:
+def _training(result: RunResult, whole: float, cpu: float) -> dict[str, Any]:
     """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps."""
     here = result.steps - (result.resumed_from or 0)
     scale = result.steps / here if here else None
     took = {"train_s": result.seconds, "train_cpu_s": cpu}
     costs = {name: None if scale is None else round(value * scale, 2) for name, value in took.items()}
-    return costs | {"steps": result.steps, "peak_memory_mb": _peak()}
+    overhead = round(whole - result.seconds, 2)  # building, saving and loading
+    return costs | {"steps": result.steps, "overhead_s": overhead, "peak_memory_mb": _peak()}
 
 
 def _size(model: Model) -> dict[str, Any]:

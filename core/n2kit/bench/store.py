@@ -25,7 +25,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
-MATRIX, RESULTS, ROW, COSTS = "matrix.yaml", "results.jsonl", "cell.json", "costs.json"
+MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,21 @@ class Store:
 
     root: Path
 
-    def claim(self, data: dict[str, str | None]) -> None:
-        """Make the folder this data's, or find that it is.
+    def check(self, data: dict[str, str | None]) -> None:
+        """Raises BadInput if the folder is another program's, or holds cells of other data: one report must not mix them."""
+        mark = self.root / DATA
+        if not mark.is_file():
+            if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+                raise BadInput(f"{self.root} exists, and n2kit bench did not make it", "give another -o")
+        elif (there := read_json(mark)) != data:
+            differs = ", ".join(k for k in data if there.get(k) != data[k])
+            raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
 
-        Raises:
-            BadInput: it is another program's, or holds cells of other data: one report must not mix them.
-        """
-        mark = self.root / "data.json"
-        if mark.is_file():
-            there = read_json(mark)
-            if there != data:
-                differs = ", ".join(k for k in data if there.get(k) != data[k])
-                raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
-            return
-        if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
-            raise BadInput(f"{self.root} exists, and n2kit bench did not make it", "give another -o")
+    def claim(self, data: dict[str, str | None]) -> None:
+        """Make the folder this data's, or find that it is. Raises BadInput as `check`."""
+        self.check(data)
         self.root.mkdir(parents=True, exist_ok=True)
-        write_json(mark, data)
+        write_json(self.root / DATA, data)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -83,7 +81,12 @@ class Store:
 
     def drop_weights(self, run_key: str) -> None:
         """What a cell needs no more and takes a disk's room."""
-        shutil.rmtree(self.run_of(run_key) / "bundle", ignore_errors=True)
+        self.drop(self.run_of(run_key) / "bundle")
+
+    def drop(self, bundle: Path) -> None:
+        """Remove a bundle, its manifest first: one that is half gone is none."""
+        (bundle / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(bundle, ignore_errors=True)
 
     def training_costs(self, run_key: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The costs of a training as they were written when it ended; else those measured now."""
