@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,14 @@ def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> Non
     assert done.code == 0, done.err
     assert [row["state"] for row in rows(out)] == ["refused", "done"]
     assert "needs a causal LLM" in rows(out)[0]["reason"]
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_a_dry_run_lists_and_estimates_and_leaves_nothing(cli: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    seen = cli("bench", *DATA, *TINY, "--variant", "text_only,micl", "--seeds", "2", "-o", out, "--dry-run")
+    assert (seen.code, out.exists()) == (0, False), seen.err
+    assert "4 cells to run share 4 trainings; features are computed once for siglip:tiny" in seen.err
+    assert re.search(r"about \d+ s", seen.err)
+    listed = json.loads(cli("bench", *DATA, *TINY, "--variant", "notellm2", "-o", out, "--dry-run", "--json").out)
+    assert (listed["cells"][0]["state"], listed["seconds"] > 0) == ("open", True)

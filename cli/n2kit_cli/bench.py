@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from n2kit_cli import options
 from n2kit_cli.bench_progress import watching
-from n2kit_cli.output import event, say, table
+from n2kit_cli.output import document, event, progress, say, table
+
+if TYPE_CHECKING:
+    from n2kit.bench.cells import Cell
+    from n2kit.bench.context import Bench
 
 
-def bench(
+class _RunFirst(TyperGroup):
+    """`n2kit bench MATRIX.yaml …` runs; a first word that is another command is that command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        chosen = args if args and args[0] in self.commands else ["run", *args]
+        return super().parse_args(ctx, chosen)
+
+
+app = typer.Typer(
+    cls=_RunFirst, help="Run a matrix of combinations, or compare two that were run.", rich_markup_mode=None
+)
+
+
+@app.command()
+def run(
     matrix: Annotated[Path | None, typer.Argument(help="A matrix file; flags count over it.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder of the results; the same again goes on.")] = Path(
         "bench"
@@ -37,6 +55,10 @@ def bench(
     tune: options.Tuned = None,
     lr: options.Rates = None,
     sets: options.Sets = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List cells, refusals and shared work, and estimate the time; run nothing."),
+    ] = False,
     only: Annotated[str | None, typer.Option(help="Run those cells alone whose arm or key fits, as '*+micl'.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; this machine's threads are divided among them.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
@@ -87,43 +109,113 @@ def bench(
     for note in notes:
         say(note)
     cells = expand(wanted, data.digests)
+    if dry_run:
+        _preview(Bench(wanted, data, Store(out), device), cells, only, retry_failed, jobs, json)
+        return
     with watching(event if json else None) as report:
         shared = Bench(wanted, data, Store(out), device, keep_bundles, report)
         rows = run_matrix(shared, cells, only=only, retry=retry_failed, jobs=jobs)
     states = [row["state"] for row in rows]
-    counts = {state: states.count(state) for state in ("done", "failed", "refused")}
-    counts |= {"open": len(cells) - len(rows)}
+    counts = {state: states.count(state) for state in ("done", "failed", "refused")} | {"open": len(cells) - len(rows)}
+    written = _report(shared, len(cells), counts)
     if json:
-        event({"event": "result", "out": str(out)} | counts)
+        event({"event": "result", "out": str(out)} | counts | {"files": [str(file) for file in written]})
     else:
-        _tables(rows)
-    say(f"{', '.join(f'{count} {state}' for state, count in counts.items() if count)}: {out}")
+        _show(rows, out)
+    say(
+        f"{', '.join(f'{count} {state}' for state, count in counts.items() if count)}: {', '.join(map(str, written)) or out}"
+    )
     if "failed" in states:
         raise typer.Exit(1)
 
 
-def _tables(rows: Iterable[Mapping[str, Any]]) -> None:
-    """One line an arm: means over seeds, and how far these spread."""
-    arms: dict[str, list[Mapping[str, Any]]] = {}
+def _report(bench: Bench, planned: int, counts: Mapping[str, int]) -> list[Path]:
+    """The pages and tables on the cells that there are; a matrix is not lost for a page that cannot be written."""
+    from n2kit.bench.report import write
+    from n2kit.errors import N2kitError
+
+    data = bench.data
+    if not counts["done"]:
+        return []
+    try:
+        return write(bench.store.root, data.items, data.images, pool=data.pool, planned=planned)
+    except N2kitError as problem:
+        say(f"no report: {problem.message}")
+        return []
+
+
+def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, jobs: int, json: bool) -> None:
+    """What would be run. The list comes before the probe, which takes its time."""
+    from n2kit.bench.matrix import preview, timed
+
+    seen = preview(bench, cells, only=only, retry=retry)
+    arms: dict[tuple[str, str], list[int]] = {}
+    for cell, state in zip(cells, seen.states, strict=True):
+        arms.setdefault((cell.arm, state), []).append(cell.seed)
+    if not json:
+        rows = [(arm, ", ".join(map(str, seeds)), "to run" if s == "open" else s) for (arm, s), seeds in arms.items()]
+        table(("arm", "seeds", "state"), rows)
+        for arm, refusal in {cell.arm: cell.refusal for cell in cells if cell.refusal is not None}.items():
+            say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")
+        shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
+        say(shared + (f"; features are computed once for {', '.join(seen.towers)}" if seen.towers else ""))
+    with progress("probe") as bar:
+        seen = timed(bench, seen, jobs, bar)
+    hours = None if seen.estimate is None else seen.estimate.seconds / jobs
+    if json:
+        listed = [
+            {"arm": c.arm, "seed": c.seed, "key": c.key, "run_key": c.run_key, "state": state}
+            | ({"reason": c.refusal[0], "hint": c.refusal[1]} if c.refusal else {})
+            for c, state in zip(cells, seen.states, strict=True)
+        ]
+        document({"cells": listed, "trainings": seen.trainings, "towers": seen.towers, "seconds": hours})
+    elif hours is not None:
+        say(f"about {_duration(hours)}" + (f" with --jobs {jobs}" if jobs > 1 else ""))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="The -o of one matrix.")],
+    b: Annotated[Path, typer.Argument(help="The -o of another.")],
+    metric: Annotated[str | None, typer.Option(help="recall@10, mrr, …; default recall at the middle cut-off.")] = None,
+    seed: options.BootstrapSeed = 0,
+    json: options.Json = False,
+) -> None:
+    """Two matrices arm by arm, paired query by query where both ranked the same pairs.
+
+    \b
+    Examples:
+      n2kit bench compare bench/tiny bench/tiny
+      n2kit bench compare bench/tiny bench/tiny --metric mrr --json
+    """
+    from n2kit.bench.report import compare as run_compare
+
+    found = run_compare(a, b, metric, seed=seed)
+    if json:
+        document(found.to_dict())
+        return
+    columns, rows = found.table()
+    table(columns, rows)
+    for remark in found.remarks():
+        say(remark)
+
+
+def _show(rows: Iterable[Mapping[str, Any]], out: Path) -> None:
+    """The arms that are done, best first; then what is not, and why."""
+    if any(row["state"] == "done" for row in rows):
+        from n2kit.bench.report import aggregate, read_results
+        from n2kit.bench.report import table as columns_and_rows
+
+        table(*columns_and_rows(aggregate(read_results(out))))
+    said: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
-        arms.setdefault(row["arm"], []).append(row)
-    done = [row for row in rows if row["state"] == "done"]
-    shown = [name for name in (done[0]["metrics"] if done else {}) if name.startswith("recall@") or name == "mrr"]
-    lines = []
-    for arm, own in arms.items():
-        good = [row for row in own if row["state"] == "done"]
-        figures = [_mean([row["metrics"][name]["value"] for row in good]) for name in shown]
-        seconds = [row["costs"]["train_s"] for row in good if row["costs"].get("train_s") is not None]
-        lines.append((arm, f"{len(good)}/{len(own)}", *figures, _mean(seconds, 1)))
-    table(("arm", "seeds", *shown, "train, s"), lines)
-    for arm, own in arms.items():
-        for state in ("failed", "refused"):
-            if reasons := {row["reason"]: row["hint"] for row in own if row["state"] == state}:
-                say(f"{state}: {arm}: " + "; ".join(f"{r} ({h})" if h else r for r, h in reasons.items()))
-
-
-def _mean(values: list[float], digits: int = 4) -> str:
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
+        if row["state"] in ("failed", "refused"):
+            said.setdefault((row["state"], row["arm"], row["reason"], row["hint"]), []).append(str(row["seed"]))
+    for (state, arm, reason, hint), seeds in said.items():
+        say(f"{state}: {arm}, seed {', '.join(seeds)}: {reason}" + (f" ({hint})" if hint else ""))

@@ -89,13 +89,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate.generate,
     "eval": evaluate.evaluate,
     "neglect": neglect.neglect,
-    "bench": bench.bench,
     "demo": demo.demo,
     "ls": ls.ls,
     "doctor": doctor.doctor,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(bench.app, name="bench")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(card.app, name="card")
 app.add_typer(config.app, name="config")

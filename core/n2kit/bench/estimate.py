@@ -59,6 +59,7 @@ def estimate(
     bench: Bench,
     cells: Sequence[Cell],
     done: Iterable[tuple[Cell, Mapping[str, Any]]],
+    threads: int,
     progress: Callable[[int, int], None],
 ) -> Estimate:
     """What the open `cells` will take.
