@@ -67,7 +67,7 @@ def read_data(matrix: Matrix) -> tuple[Data, list[str]]:
         raise BadInput(f"no images folder {matrix.images}", "the folder that image paths are relative to")
     lenient = matrix.lenient
     items = read_items(matrix.items, columns=matrix.map, notellm=matrix.format == "notellm", lenient=lenient)
-    pairs = read_pairs(matrix.pairs, items, lenient=lenient, graded=True)
+    pairs = read_pairs(matrix.pairs, items, lenient=lenient, graded=True, negatives=True)
     test = read_pairs(matrix.test_pairs, items, lenient=lenient)
     val = read_pairs(matrix.val_pairs, items, lenient=lenient) if matrix.val_pairs else None
     pool = read_ids(matrix.pool, items, lenient=lenient) if matrix.pool else None
