@@ -59,10 +59,10 @@ def child(options: argparse.Namespace) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # what loading took at its peak is forgotten
         before = now()
         inputs = PairCollator(items, pairs, reader)(list(pairs))
-    start = time.perf_counter()
+    start = time.process_time()
     step = TrainStep(model, torch.float32, options.chunk if options.cached else None)
     step(inputs["batch"], inputs["exclude"], inputs["places"])["loss"].backward()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     items_read = len(inputs["batch"].ids)
     print(json.dumps({"model": before / MB, "over": (peak - before) / MB, "seconds": seconds, "items": items_read}))
@@ -70,8 +70,8 @@ def child(options: argparse.Namespace) -> None:
 
 def measured(options: argparse.Namespace, pairs: int, cached: bool) -> dict[str, float] | None:
     """One child's figures; None if it was killed."""
-    own = ["--llm", options.llm, "--vision", options.vision, "--connector", options.connector]
-    own += ["--threads", str(options.threads), "--chunk", str(options.chunk), "--child", str(pairs)]
+    names = ("llm", "vision", "connector", "variant", "tune", "template", "threads", "chunk")
+    own = [word for name in names for word in (f"--{name}", str(getattr(options, name)))] + ["--child", str(pairs)]
     command = [sys.executable, __file__, *own, *(["--cached"] if cached else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode < 0:
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]], chunk: int) -> str:
     lines = [
-        f"| pairs | items | plain, MB over the model | s | GradCache({chunk}), MB over the model | s |",
+        f"| pairs | items | plain, MB over the model | CPU s | GradCache({chunk}), MB over the model | CPU s |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:

@@ -263,5 +263,5 @@ def rms(x: Tensor) -> Tensor:
 
 def embedding_sample(llm: LLM, most: int = 4096) -> Tensor:
     """Rows of the LLM's input table [n, De] as its `embed` gives them, spread over the whole vocabulary."""
-    ids = torch.linspace(0, llm.card.vocab - 1, min(most, llm.card.vocab)).long()
+    ids = torch.linspace(0, llm.card.vocab - 1, min(most, llm.card.vocab), dtype=torch.float64).long()
     return llm.embed(ids[None].to(next(llm.parameters()).device))[0].detach().float()
