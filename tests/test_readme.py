@@ -40,7 +40,7 @@ def test_every_command_line_of_the_readme_exists() -> None:
     from n2kit_cli.main import app
 
     known = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
-    used = set(re.findall(r"^n2kit (\w+)", README, re.M))
+    used = set(re.findall(r"^n2kit ([\w-]+)", README, re.M))
     assert used
     assert used <= known
 

@@ -122,7 +122,7 @@ class TransformersLLM(LLM):
         table: Any = self.model.get_input_embeddings()
         if head is not None and head.weight is not table.weight:
             self.lm_head = head
-        x = self.embed(torch.arange(8)[None] + self.card.vocab // 2)
+        x = self.embed((torch.arange(8)[None] + self.card.vocab // 2).remainder(self.card.vocab))
         with torch.no_grad(), quietly():
             said = whole(inputs_embeds=x, use_cache=False).logits if head is not None else None
             ours = None if said is None else self.logits(self(x))
