@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,14 @@ from n2kit_cli.output import document, event, progress, say, table
 if TYPE_CHECKING:
     from n2kit.bench.cells import Cell
     from n2kit.bench.context import Bench
+    from n2kit.bench.matrix import Engine
+
+
+class EngineName(StrEnum):
+    """Who runs the cells."""
+
+    local = "local"
+    ray = "ray"
 
 
 class _RunFirst(TyperGroup):
@@ -44,6 +53,13 @@ def run(
     fusion: Annotated[str | None, typer.Option(help="Late fusions.")] = None,
     loss: Annotated[str | None, typer.Option(help="Losses.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variants: basic,micl,notellm2.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="paper: all the paper's arms and the first baselines; quick: a few arms, few steps."),
+    ] = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="What anybody would try first: tfidf,text,vision,concat,sum.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1 of every arm.")] = None,
     items: Annotated[Path | None, typer.Option(help="Items: CSV, TSV, JSONL or Parquet.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="Training pairs.")] = None,
@@ -61,6 +77,15 @@ def run(
     ] = False,
     only: Annotated[str | None, typer.Option(help="Run those cells alone whose arm or key fits, as '*+micl'.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; this machine's threads are divided among them.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each task; default: this machine's, divided among the jobs.")
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="ray: tasks run where Ray has room; needs n2kit[ray].")
+    ] = EngineName.local,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, or auto; default: Ray is started here.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
     keep_bundles: Annotated[
         bool, typer.Option("--keep-bundles", help="Keep every trained bundle; without it, results alone.")
@@ -89,32 +114,38 @@ def run(
     from n2kit.bench.cells import expand
     from n2kit.bench.context import Bench
     from n2kit.bench.data import read_data
-    from n2kit.bench.matrix import run_matrix
+    from n2kit.bench.matrix import Engine, run_matrix
+    from n2kit.bench.presets import filled
     from n2kit.bench.spec import read_matrix
     from n2kit.bench.store import Store
     from n2kit.recipe import given, parse_sets
     from n2kit.tuning import lr_flags, tune_flags
 
     columns = dict(rename.partition("=")[::2] for rename in renames or [])
-    flags = given(
-        llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant, seeds=seeds,
-        items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images,
-        lenient=lenient, saliency=saliency, on_bad_image=on_bad_image and on_bad_image.value, map=columns or None,
-        format=item_format and item_format.value,
+    axes = given(
+        preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
+        seeds=seeds, baselines=baselines, saliency=saliency,
     )  # fmt: skip
+    files = given(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
+    reading = given(
+        lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
+        map=columns or None,
+    )  # fmt: skip
+    flags = axes | files | reading
     steps = {"train.max_steps": max_steps} if max_steps else {}
     settings = steps | tune_flags(tune) | lr_flags(lr) | parse_sets(sets or [])
-    wanted = read_matrix(matrix, flags | ({"settings": settings} if settings else {}))
+    wanted = filled(read_matrix(matrix, flags | ({"settings": settings} if settings else {})))
     data, notes = read_data(wanted)
     for note in notes:
         say(note)
     cells = expand(wanted, data.digests)
+    runs = Engine(jobs, threads, engine is EngineName.ray or ray_address is not None, ray_address)
     if dry_run:
-        _preview(Bench(wanted, data, Store(out), device), cells, only, retry_failed, jobs, json)
+        _preview(Bench(wanted, data, Store(out), device), cells, only, retry_failed, runs, json)
         return
     with watching(event if json else None) as report:
         shared = Bench(wanted, data, Store(out), device, keep_bundles, report)
-        rows = run_matrix(shared, cells, only=only, retry=retry_failed, jobs=jobs)
+        rows = run_matrix(shared, cells, only=only, retry=retry_failed, engine=runs)
     states = [row["state"] for row in rows]
     counts = {state: states.count(state) for state in ("done", "failed", "refused")} | {"open": len(cells) - len(rows)}
     written = _report(shared, len(cells), counts)
@@ -144,7 +175,7 @@ def _report(bench: Bench, planned: int, counts: Mapping[str, int]) -> list[Path]
         return []
 
 
-def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, jobs: int, json: bool) -> None:
+def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, engine: Engine, json: bool) -> None:
     """What would be run. The list comes before the probe, which takes its time."""
     from n2kit.bench.matrix import preview, timed
 
@@ -160,8 +191,8 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, job
         shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
         say(shared + (f"; features are computed once for {', '.join(seen.towers)}" if seen.towers else ""))
     with progress("probe") as bar:
-        seen = timed(bench, seen, jobs, bar)
-    hours = None if seen.estimate is None else seen.estimate.seconds / jobs
+        seen = timed(bench, seen, engine.each, bar)
+    hours = None if seen.estimate is None else seen.estimate.seconds / engine.jobs
     if json:
         listed = [
             {"arm": c.arm, "seed": c.seed, "key": c.key, "run_key": c.run_key, "state": state}
@@ -170,7 +201,7 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, job
         ]
         document({"cells": listed, "trainings": seen.trainings, "towers": seen.towers, "seconds": hours})
     elif hours is not None:
-        say(f"about {_duration(hours)}" + (f" with --jobs {jobs}" if jobs > 1 else ""))
+        say(f"about {_duration(hours)}" + (f" with --jobs {engine.jobs}" if engine.jobs > 1 else ""))
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from n2kit.bench import identity
 from n2kit.bench.combinations import Combination, combinations
-from n2kit.bench.spec import Inference, Matrix
+from n2kit.bench.spec import AXES, Inference, Matrix
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.plan import Plan, make_plan
 from n2kit.recipe import Recipe, resolve
@@ -68,13 +68,15 @@ def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
 
 def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[Cell]:
     """A combination with each seed; one without weights of chance or training has one cell."""
-    resolved = resolve(combination.flags)
-    given = frozenset(resolved.origin)
     try:
+        resolved = resolve(combination.flags)
+        given = frozenset(resolved.origin)
         plan = make_plan(resolved.recipe, given=given)
         training = identity.of_training(plan, data, trained=combination.trained)
-    except (Mismatch, Unavailable) as problem:
-        yield from _refused(combination, matrix, resolved.recipe, given, problem)
+    except (BadInput, Unavailable) as problem:
+        if not combination.optional and not isinstance(problem, Mismatch | Unavailable):
+            raise
+        yield from _refused(combination, matrix, problem)
         return
     evaluated = {"ks": matrix.ks, "bootstrap": matrix.bootstrap, "saliency": matrix.saliency}
     figures = identity.of_evaluation(plan, data, combination.inference, evaluated)
@@ -83,8 +85,10 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
     elif (reason := _pointless(combination, plan)) is not None:
         refusal = (reason, "leave this arm out")
-    kind = identity.digest(identity.kind_of(training), combination.inference)
-    arm, axes, tower = _label(combination, plan), _axes(combination, plan), _tower(plan)
+    kind = identity.digest(identity.kind_of(training))
+    chosen = {kind: component.reference for kind, component in plan.components.items()}
+    axes = _axes(combination, chosen | {"variant": plan.recipe.variant})
+    arm, tower = _label(combination, plan), _tower(plan)
     chance = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
     for seed in matrix.seeds if chance else matrix.seeds[:1]:
         recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
@@ -108,26 +112,22 @@ def _tower(plan: Plan) -> Tower | None:
 
 def _pointless(combination: Combination, plan: Plan) -> str | None:
     """Why an inference arm is none, or None."""
-    lacking = {"no-image": not plan.variant.image, "no-text": not plan.variant.text}
-    if lacking.get(combination.inference):
-        return f"variant {plan.recipe.variant} reads no {combination.inference.removeprefix('no-')} in any case"
-    if combination.inference == "no-text" and not plan.variant.early and not plan.variant.late:
-        return f"variant {plan.recipe.variant} reads nothing but text"
-    if combination.inference == "no-image" and not plan.variant.text:
-        return f"variant {plan.recipe.variant} reads nothing but images"
-    return None
+    if combination.inference == "both" or (plan.variant.image and plan.variant.text):
+        return None
+    return f"variant {plan.recipe.variant} reads {'images' if plan.variant.image else 'text'} alone: nothing can be taken away"
 
 
-def _refused(
-    combination: Combination, matrix: Matrix, recipe: Recipe, given: frozenset[str], problem: Mismatch | Unavailable
-) -> Iterator[Cell]:
+def _refused(combination: Combination, matrix: Matrix, problem: BadInput | Unavailable) -> Iterator[Cell]:
     """Cells whose parts cannot even be looked at."""
     flags = combination.flags
-    pieces = [_short(str(flags[axis])) for axis in ("mllm", "llm", "vision", "connector", "fusion") if axis in flags]
-    arm = _named("+".join([*pieces, recipe.variant]), combination)
-    axes = {axis: flags.get(axis) for axis in ("llm", "vision", "mllm", "connector", "fusion")}
-    axes |= {"loss": recipe.loss.name, "variant": recipe.variant, "baseline": None}
-    axes |= {"inference": combination.inference, "trained": combination.trained, "setting": dict(combination.changed)}
+    kinds = ("mllm", "llm", "vision", "connector", "fusion")
+    variant = flags.get("variant", Recipe().variant)
+    arm = _named("+".join([*(_short(str(flags[axis])) for axis in kinds if axis in flags), variant]), combination)
+    chosen = {axis: flags.get(axis) for axis in kinds} | {
+        "loss": flags.get("loss", Recipe().loss.name),
+        "variant": variant,
+    }
+    axes = _axes(combination, chosen)
     for seed in matrix.seeds:
         run_key = identity.digest(identity.CELL_VERSION, dict(flags), combination.trained, seed)
         key = identity.digest(run_key, combination.inference)
@@ -155,13 +155,11 @@ def _short(reference: str) -> str:
     return reference
 
 
-def _axes(combination: Combination, plan: Plan) -> dict[str, Any]:
-    chosen = {kind: component.reference for kind, component in plan.components.items()}
-    axes: dict[str, Any] = {axis: chosen.get(axis) for axis in ("llm", "vision", "mllm", "connector", "fusion")}
-    return axes | {
-        "loss": chosen["loss"], "variant": plan.recipe.variant, "baseline": None, "inference": combination.inference,
-        "trained": combination.trained, "setting": dict(combination.changed),
-    }  # fmt: skip
+def _axes(combination: Combination, chosen: Mapping[str, str | None]) -> dict[str, Any]:
+    """What a row says of its cell; `chosen`: axis → name, for what the cell has."""
+    axes: dict[str, Any] = {axis: chosen.get(axis) for axis in AXES}
+    own = {"inference": combination.inference, "trained": combination.trained, "setting": dict(combination.changed)}
+    return axes | {"baseline": None} | own
 
 
 def _distinct(cells: Sequence[Cell]) -> list[Cell]:
@@ -174,5 +172,5 @@ def _distinct(cells: Sequence[Cell]) -> list[Cell]:
 
 def _in_full(cell: Cell) -> str:
     _, bracket, name = cell.arm.partition(" (")
-    pieces = [cell.axes[axis] for axis in ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")]
+    pieces = [cell.axes[axis] for axis in AXES]
     return "+".join(filter(None, pieces)) + bracket + name

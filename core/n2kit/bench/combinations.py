@@ -23,6 +23,7 @@ class Combination:
     name: str = ""
     inference: Inference = "both"
     trained: bool = True
+    optional: bool = False
 
 
 def combinations(matrix: Matrix) -> Iterator[Combination]:
@@ -82,7 +83,7 @@ def _of_arm(arm: Arm, matrix: Matrix) -> Iterator[Combination]:
         flags = _used(chosen) | matrix.settings | arm.settings
         if flags not in seen:
             seen.append(flags)
-            yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained)
+            yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained, arm.optional)
 
 
 def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:

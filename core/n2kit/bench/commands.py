@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from n2kit.bench.cells import Cell
-from n2kit.bench.spec import Inference, Matrix
+from n2kit.bench.spec import AXES, Inference, Matrix
 from n2kit.recipe import CHOICES, Recipe
 
 TAKEN: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
@@ -45,7 +45,7 @@ def _chosen(cell: Cell) -> Iterator[str]:
     """The recipe as flags of n2kit build."""
     assert cell.recipe is not None
     axes, recipe, default = cell.axes, cell.recipe.model_dump(), Recipe().model_dump()
-    for axis in ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant"):
+    for axis in AXES:
         if axes.get(axis):
             yield from (f"--{axis}", axes[axis])
     for section, values in recipe.items():

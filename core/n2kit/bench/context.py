@@ -33,6 +33,10 @@ class Bench:
     def write(self, row: dict[str, Any]) -> None:
         """Write a cell's row, and tell."""
         self.store.write(row)
+        self.told(row)
+
+    def told(self, row: dict[str, Any]) -> None:
+        """Say that a cell is over."""
         self.say({"event": "row", "key": row["key"], "arm": row["arm"], "seed": row["seed"], "state": row["state"]})
 
     def lost(self, cell: Cell, reason: str) -> None:

@@ -54,6 +54,7 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
 def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
     """Of `of_training`'s facts, those that say what a step costs."""
     facts = {name: fact for name, fact in training.items() if name not in ("data", "train", "versions")}
+    facts["parts"] = facts["parts"] | {"loss": facts["parts"]["loss"]["component"]}
     schedule = training.get("train", {})
     return facts | {name: schedule[name] for name in ("batch_size", "grad_cache") if name in schedule}
 

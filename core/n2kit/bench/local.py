@@ -41,13 +41,13 @@ class Running:
     problem: str = ""
 
 
-def run_local(bench: Bench, tasks: Sequence[Task], jobs: int) -> None:
-    """Do tasks, at most `jobs` at a time; those that read a tower's features wait for them.
+def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> None:
+    """Do tasks, at most `jobs` at a time with `threads` each; those that read a tower's features wait for them.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
     """
-    pool = _Pool(bench, list(tasks), jobs)
+    pool = _Pool(bench, list(tasks), jobs, threads)
     try:
         pool.run()
     except KeyboardInterrupt:
@@ -57,13 +57,12 @@ def run_local(bench: Bench, tasks: Sequence[Task], jobs: int) -> None:
 
 
 class _Pool:
-    def __init__(self, bench: Bench, tasks: list[Task], jobs: int) -> None:
-        self.bench, self.waiting, self.jobs = bench, tasks, jobs
+    def __init__(self, bench: Bench, tasks: list[Task], jobs: int, threads: int) -> None:
+        self.bench, self.waiting, self.jobs, self.threads = bench, tasks, jobs, threads
         self.running: dict[connection.Connection, Running] = {}
         self.context: BaseContext = multiprocessing.get_context(METHOD)
         if METHOD == "forkserver":
             self.context.set_forkserver_preload(["n2kit.bench.run", "n2kit.bench.features"])
-        self.threads = max(1, cpus() // jobs)
 
     def run(self) -> None:
         while self.waiting or self.running:

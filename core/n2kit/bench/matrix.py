@@ -6,25 +6,54 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from n2kit.bench import identity
 from n2kit.bench.cells import Cell
 from n2kit.bench.context import Bench
 from n2kit.bench.local import cpus, run_local
 from n2kit.bench.store import MATRIX
-from n2kit.bench.tasks import open_cells, tasks
+from n2kit.bench.tasks import Task, open_cells, tasks
 from n2kit.files import write_json
 
 if TYPE_CHECKING:
     from n2kit.bench.estimate import Estimate
 
-Engine = Literal["local", "ray"]
 PACKAGES = ("n2kit", "torch", "transformers", "timm", "open_clip_torch", "accelerate", "peft", "safetensors", "numpy")
 
 
+@dataclass(frozen=True)
+class Engine:
+    """Who runs the tasks.
+
+    jobs: tasks at a time on this machine. threads: of each task; by default this machine's, divided among `jobs`. ray: leave it to
+    Ray, which runs as many at a time as it has CPUs for; address: of its cluster.
+    """
+
+    jobs: int = 1
+    threads: int | None = None
+    ray: bool = False
+    address: str | None = None
+
+    @property
+    def each(self) -> int:
+        """Threads of a task."""
+        return self.threads or max(1, cpus() // self.jobs)
+
+    def run(self, bench: Bench, todo: Sequence[Task]) -> None:
+        if self.ray and todo:
+            from n2kit.bench.cluster import run_ray
+
+            run_ray(bench, todo, self.jobs, self.each, self.address)
+        else:
+            run_local(bench, todo, self.jobs, self.each)
+
+
+HERE = Engine()
+
+
 def run_matrix(
-    bench: Bench, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, jobs: int = 1
+    bench: Bench, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, engine: Engine = HERE
 ) -> list[dict[str, Any]]:
     """Run every cell that is not done, and give the rows of all that have one, in the order of the matrix.
 
@@ -32,7 +61,7 @@ def run_matrix(
         cells: what `n2kit.bench.cells.expand` makes of the bench's matrix.
         only: a pattern of arms or keys; other cells stay as they are.
         retry: run failed cells again.
-        jobs: tasks at a time.
+        engine: who runs them; it changes no result, but for the threads: sums of floats depend on their order.
 
     Raises:
         BadInput: the folder is another's, holds cells of other data, or another bench is writing it.
@@ -42,7 +71,7 @@ def run_matrix(
     store.claim(bench.data.digests)
     with store.locked():
         (store.root / MATRIX).write_text(bench.matrix.to_yaml(), "utf8")
-        write_json(store.root / "env.json", _environment(jobs))
+        write_json(store.root / "env.json", _environment(engine))
         for cell in cells:
             if cell.refusal is not None:
                 store.write(store.row(cell) | {"data": bench.data.digests})
@@ -60,7 +89,7 @@ def run_matrix(
             bench.say(event)
 
         try:
-            run_local(replace(bench, say=say), tasks(todo), jobs)
+            engine.run(replace(bench, say=say), tasks(todo))
         finally:
             rows = store.collect(cells)
     return rows
@@ -105,7 +134,7 @@ def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, ret
     return Preview(cells, states, len({c.run_key for c in todo if c.trained and c.recipe is not None}), towers)
 
 
-def timed(bench: Bench, seen: Preview, jobs: int, progress: Callable[[int, int], None]) -> Preview:
+def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:
     """The preview with how long the open cells take, by those that are done or by a short probe in this process."""
     from n2kit.bench.estimate import estimate
 
@@ -113,11 +142,11 @@ def timed(bench: Bench, seen: Preview, jobs: int, progress: Callable[[int, int],
     if not open_:
         return seen
     done = [(c, row) for c in seen.cells if (row := bench.store.read(c)) is not None and row["state"] == "done"]
-    return replace(seen, estimate=estimate(bench, open_, done, max(1, cpus() // jobs), progress))
+    return replace(seen, estimate=estimate(bench, open_, done, threads, progress))
 
 
-def _environment(jobs: int) -> dict[str, Any]:
+def _environment(engine: Engine) -> dict[str, Any]:
     """The machine that a matrix was last run on."""
     packages = {name: identity.installed(name) for name in PACKAGES}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count() or 1}
-    return machine | {"jobs": jobs, "threads": max(1, cpus() // jobs)} | packages
+    return machine | {"jobs": engine.jobs, "threads": engine.each, "ray": engine.ray} | packages

@@ -60,6 +60,7 @@ class Arm(Settings):
     settings: Dotted = Field({}, description="dotted key → value, over the matrix's own")
     inference: Inference = Field("both", description="what a trained model gets to read when it embeds")
     trained: bool = Field(True, description="false: the model as it is built (zero-shot)")
+    optional: bool = Field(False, description="true: where the parts at hand cannot be it, it is refused and no error")
 
 
 class Matrix(Settings):
