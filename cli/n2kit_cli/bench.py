@@ -55,10 +55,7 @@ def run(
     variant: Annotated[str | None, typer.Option(help="Variants: basic,micl,notellm2.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="paper: all the paper's arms and the first baselines; quick: a few arms, few steps."),
-    ] = None,
-    baselines: Annotated[
-        str | None, typer.Option(help="What anybody would try first: tfidf,text,vision,concat,sum.")
+        typer.Option(help="paper: all the paper's arms; quick: a few arms, few steps."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1 of every arm.")] = None,
     items: Annotated[Path | None, typer.Option(help="Items: CSV, TSV, JSONL or Parquet.")] = None,
@@ -124,7 +121,7 @@ def run(
     columns = dict(rename.partition("=")[::2] for rename in renames or [])
     axes = given(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
-        seeds=seeds, baselines=baselines, saliency=saliency,
+        seeds=seeds, saliency=saliency,
     )  # fmt: skip
     files = given(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
     reading = given(

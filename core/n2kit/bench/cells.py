@@ -57,6 +57,8 @@ def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
     Raises:
         BadInput: a name, an option or a setting that there is not; nothing to run.
     """
+    if matrix.baselines:
+        raise BadInput("this version of n2kit runs no baselines", "leave out `baselines`")
     cells: dict[str, Cell] = {}
     for combination in combinations(matrix):
         for cell in _cells(combination, matrix, data):
