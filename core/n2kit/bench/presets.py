@@ -41,6 +41,7 @@ def _paper() -> list[Arm]:
         Arm(name="zero-shot, text alone", variant="text_only", settings={"head.width": None}, trained=False),
         Arm(name="zero-shot", settings={"head.width": None}, trained=False),
     ]
+    before = [Arm(name="NoteLLM", variant="text_only", loss="notellm")]  # text, with topics and categories to generate
     tokens = [Arm(name=f"{n} tokens", settings={"connector.tokens": n}) for n in TOKENS]
     weights = [
         Arm(name=f"weights {n}:1", settings={"loss.text_weight": float(n), "loss.vision_weight": 1.0}) for n in WEIGHTS
@@ -51,4 +52,4 @@ def _paper() -> list[Arm]:
         for variant in NEGLECTING
     ]
     named = [arm.model_copy(update={"name": f"{arm.variant} {arm.name}"}) for arm in taken]
-    return [arm.model_copy(update={"optional": True}) for arm in (*untrained, *tokens, *weights, *named)]
+    return [arm.model_copy(update={"optional": True}) for arm in (*untrained, *before, *tokens, *weights, *named)]
