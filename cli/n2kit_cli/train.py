@@ -122,7 +122,8 @@ def _refuse(recipe: Recipe, device: str | None) -> None:
     except N2kitError:
         return  # a bundle holds its parts: where they came from need not be there any more
     plan.refusals, plan.notes = list(tuning(plan)), []
-    fit_memory(plan, device_memory(device)[0])
+    if not recipe.train.fsdp:  # then a device keeps a share
+        fit_memory(plan, device_memory(device)[0])
     for note in plan.notes:
         say(f"note: {note}")
     refuse(plan)

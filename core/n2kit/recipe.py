@@ -123,6 +123,9 @@ class Train(Settings):
         False, description="the backbones' blocks keep their inputs alone and run twice: less memory, more time"
     )
     compile: bool = Field(False, description="the backbones' blocks run as code that torch.compile makes of them")
+    fsdp: bool = Field(
+        False, description="spread the LLM's blocks over the processes of a launcher (FSDP2), each keeping a share"
+    )
     best_metric: str = Field(
         "recall@10",
         pattern=r"^((recall|ndcg)@[1-9][0-9]*|mrr)$",

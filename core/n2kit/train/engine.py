@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -18,9 +19,9 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.data.states import state_cache
 from n2kit.device import keep_freed_memory, pick_device, pick_precision
-from n2kit.errors import BadInput, Failed
+from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.lora import adapter_of
-from n2kit.train import ranks
+from n2kit.train import ranks, shards
 from n2kit.train.blocks import prepared
 from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
@@ -30,7 +31,7 @@ from n2kit.train.pairs import FEWEST, PairCollator
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import validation
-from n2kit.train.watch import AdapterWatch, frozen_fingerprint
+from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
 
 if TYPE_CHECKING:
     from n2kit.model import Model
@@ -44,7 +45,8 @@ class Fitted:
     `loss` is the last one logged; `recall` is that of the weights it ended with; `interrupted`: stopped by a signal after saving
     a checkpoint; `frozen`: a fingerprint of all that was not trained, the same before and after, empty where all was; `barren`:
     steps without a single negative, all of whose items are known positives of each other; `best_step`: the one with the best
-    validation; `stopped_early`: for want of a better one.
+    validation; `stopped_early`: for want of a better one; `whole`: under `train.fsdp`, which leaves the model in shares, all that
+    was trained (in the first process).
     """
 
     steps: int
@@ -57,6 +59,7 @@ class Fitted:
     barren: int = 0
     best_step: int | None = None
     stopped_early: bool = False
+    whole: dict[str, Tensor] | None = None
 
 
 def fit(
@@ -85,7 +88,7 @@ def fit(
     Raises:
         BadInput: fewer pairs than a step takes, an image that cannot be read, or a step that cannot be divided among the
             processes. Failed: the loss or its gradient is no longer finite, frozen weights changed, or an adapter gets no
-            gradient. Mismatch: layer decay in a backbone without blocks.
+            gradient. Mismatch: layer decay, or `train.fsdp`, in a backbone without blocks.
     """
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
@@ -105,18 +108,23 @@ def fit(
         raise BadInput(
             "train.patience waits for better validations, and there are no validation pairs", "--val-pairs FILE"
         )
+    if settings.fsdp and settings.compile:
+        raise Mismatch("train.compile does not go with train.fsdp", "--set train.compile=false")
     ranks.once(lambda: ranks.check_divides(settings.batch_size))
     dtype, why = ranks.once(lambda: pick_precision(settings.precision, where))
     keep_freed_memory()
     _to_precision(model, dtype)
+    rates = groups(model, settings)
+    if settings.fsdp:  # first of all: no device has to hold the whole
+        rates = shards.shard(model, where, rates)
     model.to(where).train()
     if cache is None:
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
-    states = state_cache(model.llm, settings.feature_cache_gb, dtype)
+    states = None if settings.fsdp else state_cache(model.llm, settings.feature_cache_gb, dtype)
     reader = Reader(
         model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
     )
-    step = TrainStep(model, dtype, settings.grad_cache)
+    step = TrainStep(model, dtype, settings.grad_cache, in_step=settings.fsdp)
     draws = Draws(settings.seed)
     tasks = Tasks.of(model.prompter, draws, settings) if "generation" in model.loss.wants else None
     events = Events(report, why, settings.grad_cache)
@@ -131,7 +139,7 @@ def fit(
         data_collator=PairCollator(
             items, pairs, reader, 1 if ranks.count() > 1 else FEWEST, tasks, settings.hard_negatives, draws
         ),
-        optimizers=(torch.optim.AdamW(groups(model, settings), eps=1e-8), None),
+        optimizers=(torch.optim.AdamW(rates, eps=1e-8), None),
     )
     trainer.remove_callback(PrinterCallback)
     for callback in [events, *loggers(settings.loggers, folder.parent / "tensorboard", events.note)]:
@@ -173,6 +181,7 @@ def fit(
         barren=barren,
         best_step=best.step,
         stopped_early=best.over,
+        whole=shards.whole_state(trained_state(model)) if settings.fsdp else None,
     )
 
 

@@ -17,14 +17,16 @@ from n2kit.data.batch import Batch
 Encode = Callable[[Batch], dict[str, Tensor]]
 
 
-def encode_in_chunks(encode: Encode, batch: Batch, size: int) -> dict[str, Tensor]:
+def encode_in_chunks(encode: Encode, batch: Batch, size: int, count: int = 0) -> dict[str, Tensor]:
     """What `encode` gives for a batch of B items, name → [B, D], computed for at most `size` items at a time.
 
     `backward()` through the result adds the gradients to the parameters' `.grad`; `torch.autograd.grad` does not see them.
-    Items of like length share a chunk.
+    Items of like length share a chunk. Where other processes need `encode` to run `count` times, it does: the first chunk's items
+    are encoded again, to no effect.
     """
     groups = [rows.sort().values for rows in batch.last.argsort(stable=True).split(size)]
-    run = _Chunks(encode, [batch.take(rows) for rows in groups], batch.ids.device)
+    chunks = [batch.take(rows) for rows in groups]
+    run = _Chunks(encode, chunks + [chunks[0]] * (count - len(chunks)), batch.ids.device)
     anchor = torch.zeros((), requires_grad=True)  # what makes autograd call back; the parameters are hidden from it
     views = _Deferred.apply(anchor, run)
     back = torch.cat(groups).argsort()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from n2kit.errors import BadInput, N2kitError
 
@@ -80,6 +81,14 @@ def once(work: Callable[[], T]) -> T:
 def merged(facts: dict[str, str]) -> dict[str, str]:
     """The facts of all processes."""
     return {key: value for one in gathered(facts) for key, value in one.items()}
+
+
+def most(here: int, device: torch.device) -> int:
+    """The largest of all processes' numbers."""
+    largest = torch.tensor(here, device=device)
+    if count() > 1:
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
 
 
 def gathered(value: T) -> list[T]:
@@ -153,10 +162,13 @@ def lefts_first(sizes: Sequence[int], extra: Sequence[int] = ()) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """The mean over processes; a parameter that got a gradient in none of them gets none here."""
+    """The mean over processes; a parameter that got a gradient in none of them gets none here.
+
+    Shares of parameters (`n2kit.train.shards`) have theirs from the backward pass.
+    """
     if count() == 1:
         return
-    trained = [p for p in parameters if p.requires_grad]
+    trained = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
     reached = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
     dist.all_reduce(reached, dist.ReduceOp.MAX)
     pending = []

@@ -22,6 +22,7 @@ from transformers.trainer_callback import TrainerState
 from n2kit.errors import BadInput
 from n2kit.train import ranks
 from n2kit.train.checkpoint import WEIGHTS, read, write
+from n2kit.train.shards import like, whole_state
 from n2kit.train.watch import trained_state
 
 MOMENTS = "optimizer.safetensors"
@@ -62,7 +63,7 @@ class ResumableTrainer(Trainer):
         self._carry_on(saved)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        weights, randoms = trained_state(self.step), ranks.gathered(random_state(self.args.device))
+        weights, randoms = whole_state(trained_state(self.step)), ranks.gathered(random_state(self.args.device))
         moments, groups = optimizer_state(self.optimizer)
         assert self.lr_scheduler is not None
         best = self.best_file()
@@ -97,7 +98,7 @@ class ResumableTrainer(Trainer):
             raise BadInput(f"{file} holds other parameters than this run trains", "give another -o")
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(saved[name])
+                tensor.copy_(like(tensor, saved[name]))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -123,15 +124,16 @@ def optimizer_state(optimizer: Any) -> tuple[dict[str, Tensor], list[dict[str, A
     """An optimiser's moments, named NUMBER.NAME by the parameter's number, and its groups' settings, which are JSON."""
     state = optimizer.state_dict()
     moments = {f"{number}.{name}": t for number, own in state["state"].items() for name, t in own.items()}
-    return moments, state["param_groups"]
+    return whole_state(moments), state["param_groups"]
 
 
 def load_optimizer(optimizer: Any, moments: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
     """Bring back what `optimizer_state` gave, JSON's lists being tuples again."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in moments.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
+        state.setdefault(int(number), {})[name] = like(parameters[int(number)], tensor)
     settings = [
         {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in group.items()} for group in groups
     ]

@@ -27,6 +27,7 @@ from n2kit.recipe import Choice, Recipe
 from n2kit.train import checkpoint, ranks
 from n2kit.train.engine import Fitted, fit, steps_of
 from n2kit.train.events import Report
+from n2kit.train.shards import asked_by_launcher
 from n2kit.variants import SPECS
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
@@ -78,6 +79,8 @@ def train(
     Raises:
         BadInput: the folder belongs to another run, or the recipe changes what the bundle is; what `fit` raises.
     """
+    if asked_by_launcher():
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"fsdp": True})})
     manifest = bundles.read_manifest(bundle)
     own = bundles.read_recipe(bundle)
     if changed := [k for k in METHOD if _method(recipe, k) != _method(own, k)]:
@@ -110,6 +113,9 @@ def train(
         result = _result(fitted, folder, last)
         if not fitted.interrupted and ranks.first():
             counts = {"items": len(items), "pairs": len(pairs), "val_pairs": len(val_pairs or ())}
+            if fitted.whole is not None:  # this one is in shares
+                model = bundles.load(bundle, recipe=recipe)
+                model.load_state_dict(fitted.whole, strict=False)
             result.fingerprint = _save(model, folder, run, counts, result)
             _tell("n2kit_run_finished", report, run=about, result=asdict(result))
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,15 @@ class TrainStep(nn.Module):
     Args:
         dtype: what the model computes in, by autocast.
         grad_cache: items encoded at a time; None: all of them.
+        in_step: every process encodes equally often, whatever it has to encode.
 
     Raises:
         Mismatch: `grad_cache` with a batch norm that is trained, whose output depends on which items are encoded together.
     """
 
-    def __init__(self, model: Model, dtype: torch.dtype, grad_cache: int | None = None) -> None:
+    def __init__(self, model: Model, dtype: torch.dtype, grad_cache: int | None = None, in_step: bool = False) -> None:
         super().__init__()
-        self.model, self.dtype, self.grad_cache = model, dtype, grad_cache
+        self.model, self.dtype, self.grad_cache, self.in_step = model, dtype, grad_cache, in_step
         norms = [n for n, m in model.named_modules() if isinstance(m, NORMS) and m.training]
         if grad_cache and norms:
             raise Mismatch(
@@ -67,13 +69,18 @@ class TrainStep(nn.Module):
 
     def vectors(self, batch: Batch) -> dict[str, Tensor]:
         """View → [U, D] in float32, `present:`view → [U], 1 where an item has it, and `answers` where the loss generates."""
-        if self.grad_cache is None or len(batch.ids) <= self.grad_cache:
+        if self.grad_cache is None:
+            return self._encode(batch)
+        chunks = math.ceil(len(batch.ids) / self.grad_cache)
+        if self.in_step:
+            chunks = ranks.most(chunks, batch.ids.device)
+        if chunks == 1:
             return self._encode(batch)
         vision = self.model.vision
         if batch.pixels is not None and vision is not None and vision.frozen:
             with self._cast():  # once, and not again for the gradient, which it has none of
                 batch = replace(batch, seen=self.model.see(batch), pixels=None)
-        return encode_in_chunks(self._encode, batch, self.grad_cache)
+        return encode_in_chunks(self._encode, batch, self.grad_cache, chunks)
 
     def _encode(self, batch: Batch) -> dict[str, Tensor]:
         with self._cast():

@@ -16,6 +16,7 @@ from n2kit.train.checkpoint import best_file, last, read, write_best
 from n2kit.train.explosion import ROW, Explosion
 from n2kit.train.pairs import PairCollator, barren
 from n2kit.train.resume import ResumableTrainer
+from n2kit.train.shards import whole_state
 from n2kit.train.validate import Validation
 from n2kit.train.watch import trained_state
 
@@ -110,7 +111,7 @@ class PairTrainer(ResumableTrainer):
         self.step.train()
         self.log({f"eval_{name}": value for name, value in self.best.last.items()} | {"best_step": self.best.step or 0})
         if better and self.settings.keep_best:
-            weights = trained_state(self.step)
+            weights = whole_state(trained_state(self.step))
             ranks.once(lambda: write_best(self.folder, step, weights))
         if self.best.over:
             self.control.should_save = self.control.should_training_stop = True

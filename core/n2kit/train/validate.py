@@ -29,7 +29,10 @@ def validation(
     cache: FeatureCache | None,
     states: StateCache | None,
 ) -> Validation:  # fmt: skip
-    """A function that gives `recall@1`, `recall@10` and `settings.best_metric`; every process embeds its share of the items."""
+    """A function that gives `recall@1`, `recall@10` and `settings.best_metric`.
+
+    Every process embeds its share of the items; or all of them, where each is needed for every row (`train.fsdp`).
+    """
     wanted = list(dict.fromkeys(i for pair in pairs for i in pair))
     cutoff = settings.best_metric.partition("@")[2]
     ks = sorted({*SHOWN, *([int(cutoff)] if cutoff else [])})
@@ -38,7 +41,8 @@ def validation(
     def run() -> dict[str, float]:
         from n2kit.embed import encode
 
-        own = [items[i] for i in wanted[ranks.number() :: ranks.count()]]
+        share = slice(None) if settings.fsdp else slice(ranks.number(), None, ranks.count())
+        own = [items[i] for i in wanted[share]]
         ids: list[str] = []
         vectors = np.empty((0, model.width), np.float32)
         if own:
@@ -52,7 +56,7 @@ def validation(
                 states=states,
             )
             ids, vectors = out.ids, out.vectors
-        shares = ranks.gathered((ids, vectors))
+        shares = [(ids, vectors)] if settings.fsdp else ranks.gathered((ids, vectors))
         return ranks.once(
             lambda: measure([i for ids, _ in shares for i in ids], np.concatenate([v for _, v in shares]))
         )

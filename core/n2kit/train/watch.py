@@ -13,6 +13,7 @@ from n2kit import lora
 from n2kit.errors import Failed
 from n2kit.model import Model
 from n2kit.parts import Part
+from n2kit.train.shards import whole
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -28,8 +29,9 @@ def frozen_fingerprint(module: nn.Module) -> str:
     digest, trained = hashlib.sha256(), trained_state(module)
     left = {name: tensor for name, tensor in module.state_dict().items() if name not in trained}
     for name, tensor in sorted(left.items()):
+        tensor = whole(tensor.detach())
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16] if left else ""
 
 

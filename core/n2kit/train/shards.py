@@ -1,0 +1,88 @@
+"""The LLM's blocks spread over all processes (FSDP2, `torch.distributed.fsdp.fully_shard`), and their weights whole again.
+
+Each process keeps a share of every block's weights, gradients and moments; a block is whole only while it runs, so every process
+must run it equally often: rows are read all at once (`n2kit.reading`), chunks are as many everywhere. Everything else (embedding
+table, vision encoder, connector, fusion, head) is a copy in each process: a step with no picture does not call it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from n2kit.errors import BadInput, Mismatch
+from n2kit.model import Model
+from n2kit.reading import ALL_AT_ONCE
+from n2kit.train import ranks
+
+LAUNCHER = "ACCELERATE_USE_FSDP"
+
+
+def asked_by_launcher() -> bool:
+    """Whether `accelerate launch --use_fsdp` started this process; the variable is taken away, or accelerate would shard too."""
+    return os.environ.pop(LAUNCHER, "").lower() in ("1", "true", "yes")
+
+
+def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Spread the LLM's blocks over the processes, their shares lying on `device`.
+
+    Returns:
+        an optimiser's groups with shares in the place of parameters, none of which mixes shares and whole ones.
+
+    Raises:
+        BadInput: there is one process. Mismatch: the LLM names no blocks of its own.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if ranks.count() == 1:
+        way = "torchrun --nproc-per-node 2 -m n2kit_cli.main train …, or --set train.fsdp=false"
+        raise BadInput("train.fsdp spreads the LLM over several processes, and there is one", way)
+    blocks = list(model.llm.blocks())
+    if not blocks:
+        raise Mismatch(
+            "train.fsdp spreads the LLM's blocks, and this one names none of its own", "--set train.fsdp=false"
+        )
+    names = {id(p): name for name, p in model.named_parameters()}
+    mesh = init_device_mesh(device.type, (ranks.count(),))
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    inside = {p for block in blocks for p in block.parameters()}
+    # The root shares nothing out itself; it has the blocks fetch ahead of each other.
+    fully_shard(model.llm, mesh=mesh, ignored_params=set(model.llm.parameters()) - inside)
+    model.ways = ALL_AT_ONCE
+    now = dict(model.named_parameters())
+    found = []
+    for group in groups:
+        parameters = [now[names[id(p)]] for p in group["params"]]
+        for shared in (True, False):
+            if some := [p for p in parameters if isinstance(p, DTensor) == shared]:
+                found.append(group | {"params": some})
+    return found
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which each process has a share; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`whole` of each, in the first process, which alone keeps them; every process must ask."""
+    found = {}
+    for name, tensor in state.items():
+        full = whole(tensor.detach())
+        if ranks.first():
+            found[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return found
+
+
+def like(target: Tensor, tensor: Tensor) -> Tensor:
+    """This process's share of a whole tensor, if `target` is such a share of one of its shape."""
+    if not isinstance(target, DTensor) or target.shape != tensor.shape:
+        return tensor
+    return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements, src_data_rank=None)

@@ -1,0 +1,111 @@
+"""Several processes: validated, stopped and gone on with as one, and the LLM's blocks spread over them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from steps import alone, together, weights
+
+
+@pytest.fixture
+def mixed(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> list[str | Path]:
+    """A training whose processes have unlike shares: items twice in a step, pairs without a picture, texts of unlike length."""
+    rows = [json.loads(line) for line in (workspace / "items.jsonl").read_text().splitlines()][:8]
+    rows += [{"id": f"t{n}", "title": "a longer text " * n} for n in range(1, 7)]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    pairs = [
+        ("noto:1f600", "twemoji:0"),
+        ("noto:1f600", "t1"),
+        ("t1", "t2"),
+        ("t3", "t4"),
+        ("t5", "t6"),
+        ("noto:1", "twemoji:1"),
+    ]
+    (tmp_path / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in pairs))
+    (tmp_path / "val.csv").write_text("noto:2,twemoji:2\nnoto:3,twemoji:3\nnoto:1,t5\n")
+    return [
+        "train", tiny_bundle, "--items", tmp_path / "items.jsonl", "--pairs", tmp_path / "pairs.csv", "--val-pairs", tmp_path / "val.csv",
+        "--images", workspace / "images", "--max-steps", "3", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu", "--json",
+        "--set", "train.precision=fp32", "--set", "train.log_steps=1", "--set", "train.warmup=0", "--set", "train.save_steps=1",
+        "--set", "train.eval_steps=1", "--set", "train.patience=9",
+    ]  # fmt: skip
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def back_to(folder: Path, step: int) -> None:
+    """As if the run had been killed after a step."""
+    shutil.rmtree(folder / "bundle")
+    (folder / "result.json").unlink()
+    for checkpoint in (folder / "checkpoints").glob("checkpoint-*"):
+        if int(checkpoint.name.rpartition("-")[2]) > step:
+            shutil.rmtree(checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["--set", "train.fsdp=true"],
+        [
+            "--set",
+            "train.fsdp=true",
+            "--set",
+            "train.grad_cache=2",
+            "--set",
+            "train.checkpointing=true",
+            "--tune",
+            "llm=lora:2",
+        ],
+        ["--set", "train.fsdp=false", "--set", "train.grad_cache=2"],
+    ],
+    ids=["fsdp", "fsdp-lora-chunks", "copies"],
+)
+def test_two_processes_validate_resume_and_end_as_one(
+    how: list[str], mixed: list[str | Path], tmp_path: Path, cli: Any
+) -> None:
+    single = cli(*mixed, *[word.replace("fsdp=true", "fsdp=false") for word in how], "-o", tmp_path / "one")
+    assert single.code == 0, single.err
+    done = together(2, [*mixed, *how, "-o", tmp_path / "two"], alone(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(tmp_path / "one" / "bundle"), weights(tmp_path / "two" / "bundle")
+    assert one.keys() == two.keys()
+    off = torch.cat([(one[k].float() - two[k].float()).abs().flatten() for k in one])
+    assert off.quantile(0.999) < 1e-6
+    assert off.max() < 1e-4  # of a gradient that is nothing but rounding, AdamW makes a step like any other
+    for a, b in zip(events(single.out), events(done.stdout), strict=True):
+        assert a["event"] == b["event"]
+        for name in ("loss", "grad_norm", "eval_recall@1", "eval_recall@10", "best_step", "frozen"):
+            assert a.get(name) == (
+                pytest.approx(b[name], rel=1e-4, abs=1e-5) if name in a and name != "frozen" else b.get(name)
+            )
+    back_to(tmp_path / "two", 2)
+    again = together(2, [*mixed, *how, "-o", tmp_path / "two"], alone(tmp_path))
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert events(again.stdout)[-1]["resumed_from"] == 2
+    resumed = weights(tmp_path / "two" / "bundle")
+    assert all(torch.equal(two[k], resumed[k]) for k in two)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Path, cli: Any) -> None:
+    """What `accelerate launch --use_fsdp` sets is taken for train.fsdp, and accelerate itself does not shard."""
+    environment = alone(tmp_path) | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
+    done = together(2, [*mixed, "-o", tmp_path / "two"], environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "fsdp: true" in (tmp_path / "two" / "recipe.yaml").read_text()
+
+
+def test_shares_need_several_processes(mixed: list[str | Path], tmp_path: Path, cli: Any) -> None:
+    done = cli(*mixed, "--set", "train.fsdp=true", "-o", tmp_path / "one")
+    assert done.code == 2
+    assert "train.fsdp spreads the LLM over several processes, and there is one" in done.err
+    assert "hint: torchrun" in done.err
