@@ -31,7 +31,7 @@ def frozen_fingerprint(module: nn.Module) -> str:
     for name, tensor in sorted(left.items()):
         tensor = whole(tensor.detach())
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16] if left else ""
 
 
