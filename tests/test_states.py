@@ -19,7 +19,9 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.data.states import StateCache, StateStore, state_cache
 from n2kit.embed import embed
+from n2kit.lower import Upper, below, frozen_depth
 from n2kit.model import Model
+from n2kit.reading import Ways
 from n2kit.recipe import resolve
 from n2kit.train import RunResult, train
 from n2kit.train.pairs import PairCollator
@@ -51,6 +53,19 @@ class Reads:
 
     def _count(self, _: Any, given: tuple[Tensor, ...]) -> None:
         self.rows += len(given[0])
+
+
+class Blocks:
+    """How many rows a block has run for."""
+
+    def __init__(self, block: torch.nn.Module) -> None:
+        self.rows, forward = 0, block.forward
+
+        def counted(hidden: Tensor, *rest: Any, **options: Any) -> Any:
+            self.rows += len(hidden)
+            return forward(hidden, *rest, **options)
+
+        block.forward = counted  # type: ignore[method-assign]
 
 
 def inputs_of(model: Model, images: Path, states: StateCache | None) -> dict[str, Any]:
@@ -87,8 +102,52 @@ def test_kept_states_give_the_loss_and_the_gradients(
         assert (got - want).abs().max() <= 1e-5 * want.abs().max().clamp_min(1), name
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize(("variant", "read"), [("text_only", 7), ("notellm2", 7)])
+def test_what_frozen_blocks_give_is_kept_and_the_others_read_on_from_there(
+    variant: str, read: int, chunk: int | None, workspace: Path
+) -> None:
+    model = make(variant, **{"llm.tune": "last:1"})
+    plain = gradients(model, inputs_of(model, workspace / "images", None))
+    cache = state_cache(model.llm, 1.0, torch.float32)
+    assert cache is not None
+    assert cache.depth == 1
+    inputs_of(model, workspace / "images", cache)
+    lower, upper = (Blocks(block) for block in model.llm.blocks())
+    inputs = inputs_of(model, workspace / "images", cache)
+    assert {len(t) for t in inputs["batch"].known.values()} <= {int(n) + 1 for n in inputs["batch"].final}
+    assert (lower.rows, upper.rows) == (0, 0)
+    model.ways = Ways(start=False)
+    cached = gradients(model, inputs, chunk)
+    twice = 1 if chunk is None else 2
+    pictured = 0 if variant == "text_only" else 4
+    assert lower.rows == pictured * twice
+    assert upper.rows == len(inputs["batch"].ids) * twice
+    for name, want in plain.items():
+        got = cached.get(name, torch.zeros_like(want))
+        assert (got - want).abs().max() <= 1e-5 * want.abs().max().clamp_min(1), name
+    assert any(name.startswith("llm.") for name in plain)
+
+
+@pytest.mark.parametrize(
+    "llm", ["llama:tiny", "gpt2:tiny", "bloom:tiny", "falcon:tiny", "gemma:tiny-3", "mamba:tiny", "opt:tiny"]
+)
+def test_an_llm_is_cut_where_that_changes_nothing(llm: str) -> None:
+    """Where dropout stands before the blocks, no state is constant in training; in use it is."""
+    part = n2kit.build(llm, "siglip:tiny", variant="text_only", settings={"llm.tune": "last:1"}).llm
+    tuples = llm in ("bloom:tiny", "falcon:tiny")  # of blocks that give more than hidden states
+    assert frozen_depth(part.eval()) == (0 if tuples else 1)
+    if tuples:
+        return
+    assert frozen_depth(part.train()) == (0 if llm == "gpt2:tiny" else 1)
+    x = part.eval().embed(torch.arange(24).view(2, 12))
+    with torch.no_grad():
+        assert (Upper(part, 1)(below(part, x, 1)) - part(x)).abs().max() < 1e-5
+    assert not [block for block in part.blocks() if "forward" in vars(block)]
+
+
 def test_only_a_frozen_llm_has_states_to_keep() -> None:
-    for tune in ("full", "lora:2", "last:1"):
+    for tune in ("full", "lora:2", "last:2"):
         assert state_cache(make("text_only", **{"llm.tune": tune}).llm, 1.0, torch.float32) is None
     assert state_cache(make("text_only").llm, 0, torch.float32) is None
 

@@ -176,7 +176,9 @@ class Model(nn.Module):
             rows, at = batch.answer_tokens()
             asked[ANSWERS] = (rows, at - 1)
         rows, places = (torch.cat(column) for column in zip(*asked.values(), strict=True))
-        states = states_around(batch.known, self.llm, x, batch.ids, batch.last, rows, places, self.ways)
+        states = states_around(
+            batch.known, batch.depth, self.llm, x, batch.ids, batch.last, rows, places, self.ways
+        )  # fmt: skip
         found = dict(zip(asked, states.split([len(rows) for rows, _ in asked.values()]), strict=True))
         return {name: s if name == ANSWERS else s.to(self.gain.dtype) for name, s in found.items()}
 

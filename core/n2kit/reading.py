@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from n2kit.lower import Upper
 from n2kit.parts import LLM
 from n2kit.prompts import IMG
 
@@ -33,35 +35,47 @@ ALL_AT_ONCE = Ways(start=False, tokens=None)
 
 
 def states_around(
-    known: Mapping[int, Tensor],
-    llm: LLM,
-    x: Tensor,
-    ids: Tensor,
-    last: Tensor,
-    rows: Tensor,
-    places: Tensor,
-    ways: Ways,
+    known: Mapping[int, Tensor], depth: int, llm: LLM, x: Tensor, ids: Tensor, last: Tensor,
+    rows: Tensor, places: Tensor, ways: Ways,
+) -> Tensor:  # fmt: skip
+    """What `states_at` gives, where the rows in `known` are not read, or only on from where they are known.
+
+    Args:
+        known: number of a row → its state [Dh] wherever it is asked for; or, with a `depth`, what so many blocks give, [T, D].
+    """
+    if not known:
+        return states_at(llm, x, ids, last, rows, places, ways)
+    there = torch.tensor([n in known for n in range(len(ids))], device=ids.device)
+    pieces, order = [], []
+    for own in (there, ~there):
+        asked = own[rows].nonzero().flatten()
+        if not len(asked):
+            continue
+        order.append(asked)
+        number = (own.cumsum(0) - 1)[rows[asked]]
+        if own is not there:
+            pieces.append(states_at(llm, x[own], ids[own], last[own], number, places[asked], ways))
+        elif depth:
+            hidden = pad_sequence([known[n].to(x.device) for n in sorted(known)], batch_first=True)
+            upper = Upper(llm, depth)
+            pieces.append(states_at(upper, hidden, ids[own], last[own], number, places[asked], ways))
+        else:
+            pieces.append(torch.stack([known[n] for n in rows[asked].tolist()]).to(x.device))
+    return torch.cat([piece.to(pieces[-1].dtype) for piece in pieces])[torch.cat(order).argsort()]
+
+
+def states_at(
+    llm: LLM | Upper, x: Tensor, ids: Tensor, last: Tensor, rows: Tensor, places: Tensor, ways: Ways
 ) -> Tensor:
-    """What `states_at` gives, where the rows in `known` (number → state [Dh], wherever it is asked for) are not read."""
-    new = torch.tensor([n not in known for n in range(len(ids))], device=ids.device)
-    asked = new[rows]
-    pieces, order = [], [(~asked).nonzero().flatten(), asked.nonzero().flatten()]
-    if len(order[0]):
-        pieces.append(torch.stack([known[n] for n in rows[order[0]].tolist()]).to(x.device))
-    if len(order[1]):
-        number = new.cumsum(0) - 1
-        pieces.append(states_at(llm, x[new], ids[new], last[new], number[rows[asked]], places[asked], ways))
-    return torch.cat([p.to(pieces[-1].dtype) for p in pieces])[torch.cat(order).argsort()]
-
-
-def states_at(llm: LLM, x: Tensor, ids: Tensor, last: Tensor, rows: Tensor, places: Tensor, ways: Ways) -> Tensor:
     """The states at `places` [n] of the rows numbered `rows` [n], of x [B, T, De] that end at `last` [B]: [n, Dh].
 
     Args:
         ids: [B, T], of which x was made; negative ones are our own words.
     """
     shared = common_start(ids, places) if ways.start and _pays(ids, places) and llm.shares_start else 0
-    after: dict[str, Any] = {"after": llm.start(_start_of(llm, x, ids, shared))} if shared else {}
+    after: dict[str, Any] = {}
+    if shared and isinstance(llm, LLM):
+        after["after"] = llm.start(_start_of(llm, x, ids, shared))
     sizes, order = _groups(last + 1 - shared, ways.tokens if x.device.type == "cpu" else None)
     # One reordering and one split of all rows: their gradients are put together once, and not once a group.
     behind = (x if len(sizes) == 1 else x[order])[:, shared:].split(sizes)
@@ -101,7 +115,7 @@ def _start_of(llm: LLM, x: Tensor, ids: Tensor, shared: int) -> Tensor:
     return start if own_words or llm.embed(ids[:1, :1].clamp_min(0)).requires_grad else start.detach()
 
 
-def _facts(llm: LLM, ids: Tensor, last: Tensor) -> dict[str, Tensor]:
+def _facts(llm: LLM | Upper, ids: Tensor, last: Tensor) -> dict[str, Tensor]:
     """What the LLM `wants` to know of each position [B, T]."""
     known = {"mask": torch.arange(ids.shape[1], device=ids.device) <= last[:, None], "image": ids == IMG}
     return {name: known[name] for name in llm.wants}

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from n2kit.errors import Mismatch
+from n2kit.lower import as_in_use
 
 if TYPE_CHECKING:
     from n2kit import LLM
@@ -94,20 +95,17 @@ def can_share(llm: LLM, model: PreTrainedModel) -> bool:
     if not llm.card.causal:
         return False
     rows, start, behind = TRIED
-    modes, device = {module: module.training for module in llm.modules()}, model.device
+    device = model.device
     ids = (torch.arange(start + behind) + llm.card.vocab // 2).remainder(
         llm.card.vocab
     )  # ids at the ends may be special
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            x = llm.eval().embed(ids[None].expand(rows, -1).to(device))
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), as_in_use(llm):
+            x = llm.embed(ids[None].expand(rows, -1).to(device))
             want = llm(x)[:, start:]
             got = llm(x[:, start:], after=llm.start(x[:1, :start]))
     except (Mismatch, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         return False
-    finally:
-        for module, training in modes.items():
-            module.training = training
     off = (want - got).abs().max() / want.abs().max()
     return bool(off <= OFF.get(want.dtype, OFF_NARROW))
 

@@ -33,7 +33,8 @@ class Batch:
     (visual tokens stand in the row), rows [I] the item of each picture, and either pixels [I, 3, H, W] or seen, the frozen
     encoder's output for them; or apart, I such outputs where the cache holds them, which `joined` makes `seen` of.
     Where rows go on behind their compress position: ends [B] their last positions, answers [B] how many tokens the answers there have.
-    known: a row's number → its state [Dh] at its compress position, where it is at hand.
+    known: a row's number → its state [Dh] at its compress position, where it is at hand; or, with a depth, what so many of the
+    LLM's blocks give for its tokens, [T, D].
     """
 
     ids: Tensor
@@ -47,6 +48,7 @@ class Batch:
     ends: Tensor | None = None
     answers: Tensor | None = None
     known: dict[int, Tensor] = field(default_factory=dict)
+    depth: int = 0
 
     @property
     def last(self) -> Tensor:
@@ -68,7 +70,7 @@ class Batch:
         pixels = None if self.pixels is None else move(self.pixels)
         names = ("ids", "final", "visual", "rows", "in_prompt", "ends", "answers")
         tensors = {k: t.to(device) for k in names if (t := getattr(self, k)) is not None}
-        return Batch(**tensors, pixels=pixels, seen=seen, apart=self.apart, known=self.known)
+        return Batch(**tensors, pixels=pixels, seen=seen, apart=self.apart, known=self.known, depth=self.depth)
 
     def joined(self) -> Batch:
         """With `seen` in place of `apart`, which stays in the cache's own memory until it is wanted."""
@@ -95,6 +97,7 @@ class Batch:
             ends=None if self.ends is None else self.ends[rows],
             answers=None if self.answers is None else self.answers[rows],
             known={n: self.known[row] for n, row in enumerate(rows.tolist()) if row in self.known},
+            depth=self.depth,
         )
 
 
@@ -166,7 +169,7 @@ class Reader:
         rows = [row for row, shown in enumerate(seen) if shown]
         batch = collate(sequences, rows)
         if self.states is not None:
-            batch.known = self.states.rows(sequences)
+            batch.known, batch.depth = self.states.rows(sequences), self.states.depth
         paths = [items[kept[row]].image for row in rows]
         if paths and self.cache is not None:
             batch.apart = self.cache.rows(paths, pixels)

@@ -1,4 +1,4 @@
-"""A frozen LLM's states, computed once a row of tokens: kept in memory, and on disk for the next run."""
+"""What an LLM's frozen blocks give, computed once a row of tokens: kept in memory, and on disk for the next run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from n2kit.data.tensor_store import TensorStore
 from n2kit.lora import adapter_of
+from n2kit.lower import as_in_use, below, frozen_depth
 from n2kit.prompts import PAD
 from n2kit.prompts import Sequence as TokenRow
 from n2kit.reading import Ways, states_at
@@ -28,24 +29,32 @@ def state_cache(llm: LLM, gigabytes: float, dtype: torch.dtype, *, memory: bool 
 
     Args:
         dtype: what the states are computed in.
-        memory: false for a single pass over the items, in which none comes back.
+        memory: false for a single pass over the items, in which none comes back; then only whole LLMs' states are kept.
     """
-    if not llm.frozen or not gigabytes or llm.settings_id is None:
+    if not gigabytes or llm.settings_id is None:
+        return None
+    depth = 0 if llm.frozen or not memory else frozen_depth(llm)
+    if not llm.frozen and not depth:
         return None
     most = int(gigabytes * 1e9)
-    return StateCache(llm, most if memory else 0, dtype, StateStore(llm, most, str(dtype)))
+    return StateCache(llm, most if memory else 0, dtype, StateStore(llm, most, str(dtype), depth), depth)
 
 
 class StateCache:
     """Row of tokens → the frozen LLM's state [Dh] at its end, up to `max_bytes`.
 
     For rows with nothing in them that is trained: no visual tokens and no word of ours.
+
+    Args:
+        depth: of an LLM that is trained in part, how many of its first blocks are not: what they give, [T, D], is kept.
     """
 
-    def __init__(self, llm: LLM, max_bytes: int, dtype: torch.dtype, store: StateStore | None = None) -> None:
-        if not llm.frozen:
-            raise ValueError("only a frozen LLM's states can be kept")
-        self.llm, self.max_bytes, self.dtype, self.store = llm, max_bytes, dtype, store
+    def __init__(
+        self, llm: LLM, max_bytes: int, dtype: torch.dtype, store: StateStore | None = None, depth: int = 0
+    ) -> None:
+        if not llm.frozen and not depth:
+            raise ValueError("only what a frozen LLM or frozen blocks give can be kept")
+        self.llm, self.max_bytes, self.dtype, self.store, self.depth = llm, max_bytes, dtype, store, depth
         self.kept: dict[str, Tensor] = {}
         self.bytes = 0
 
@@ -85,31 +94,40 @@ class StateCache:
         states: dict[int, Tensor] = {}
         for start in range(0, len(order), ROWS):
             some = order[start : start + ROWS]
-            width = rows[some[-1]].final + 1
-            ids = torch.tensor([rows[n].ids + [PAD] * (width - len(rows[n].ids)) for n in some], device=device)
-            last = torch.tensor([rows[n].final for n in some], device=device)
-            with cast:
-                every = torch.arange(len(some), device=device)
-                found = states_at(self.llm, self.llm.embed(ids), ids, last, every, last, Ways()).cpu()
+            with cast, as_in_use(self.llm):
+                found = self._read([rows[n] for n in some], device)
             states |= dict(zip(some, found, strict=True))
         return [states[n] for n in range(len(rows))]
 
+    def _read(self, rows: list[TokenRow], device: torch.device) -> list[Tensor]:
+        """States of rows, the longest last."""
+        ids = torch.tensor([row.ids + [PAD] * (len(rows[-1].ids) - len(row.ids)) for row in rows], device=device)
+        x = self.llm.embed(ids)
+        if self.depth:
+            hidden = below(self.llm, x, self.depth).cpu()
+            return [states[: len(row.ids)] for states, row in zip(hidden, rows, strict=True)]
+        last = torch.tensor([row.final for row in rows], device=device)
+        every = torch.arange(len(rows), device=device)
+        return list(states_at(self.llm, x, ids, last, every, last, Ways()).cpu())
+
 
 class StateStore(TensorStore):
-    """`state` [Dh] by a hash of the row's tokens; see `TensorStore`.
+    """`state` by a hash of the row's tokens; see `TensorStore`.
 
     Args:
-        dtype: states differ by what they are computed in, and so does their place.
+        dtype, depth: states differ by what they are computed in and where they are taken, and so does their place.
     """
 
-    def __init__(self, llm: LLM, max_bytes: int, dtype: str, root: Path | None = None) -> None:
+    def __init__(self, llm: LLM, max_bytes: int, dtype: str, depth: int = 0, root: Path | None = None) -> None:
         super().__init__(max_bytes, root)
-        self.llm, self.dtype = llm, dtype
+        self.llm, self.dtype, self.depth = llm, dtype, depth
 
     def fingerprint(self) -> str:
-        """A hash of the LLM's weights, its adapter's strength, its settings and the precision."""
-        digest = hashlib.sha256(f"{self.llm.settings_id} {adapter_of(self.llm)} {self.dtype}".encode())
-        for name, tensor in sorted(self.llm.state_dict().items()):
+        """A hash of the LLM's frozen weights, its adapter's strength, its settings, the depth and the precision."""
+        about = f"{self.llm.settings_id} {adapter_of(self.llm)} {self.depth} {self.dtype}"
+        digest = hashlib.sha256(about.encode())
+        trained = {name for name, p in self.llm.named_parameters(remove_duplicate=False) if p.requires_grad}
+        for name, tensor in sorted((n, t) for n, t in self.llm.state_dict().items() if n not in trained):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:24]
