@@ -497,7 +497,8 @@ def test_two_processes_are_one(
     one, two = weights(tmp_path / "one/bundle"), weights(tmp_path / "two/bundle")
     before = weights(tiny_bundle)
     assert one.keys() == two.keys()
-    assert max((one[k].float() - two[k].float()).abs().max() for k in one) < 1e-5
+    # AdamW divides a gradient by its own size: of one that is near its eps, rounding shows. A wrong one is off by the rate, 1e-3.
+    assert max((one[k].float() - two[k].float()).abs().max() for k in one) < 1e-4
     assert max((one[k].float() - before[k].float()).abs().max() for k in one) > 1e-3
     single = [json.loads(line) for line in alone_.out.splitlines()]
     double = [json.loads(line) for line in done.stdout.splitlines()]  # nothing but events, each once
