@@ -4,7 +4,8 @@ The naive loop decodes and encodes both images of every pair, pads to the longes
 vocabulary as a causal LM's own forward does, encodes an item once for each of its pairs, and reads all rows in one call. Each
 arm adds one trick to those before it; all compute in float32, and the last one once more in bf16. A step here is reading,
 forward and backward; the optimiser's part is the same for all. All arms run in one process on the same threads, by the same
-weights, and each one's loss and gradients are compared with the naive loop's on the same pairs.
+weights, and each one's loss and gradients are compared with the naive loop's on the same pairs. Operations are counted beside
+(products, convolutions, attention where torch counts it; later epochs): they do not hang on what else the machine does.
 
     --items items.jsonl --pairs train.csv --images DIR     a catalogue of your own; by default one of noise is made
     --variant only_late_fusion --tune frozen --template en  what is trained, and with which prompt
@@ -29,6 +30,7 @@ import torch
 from synthetic import add_data_options, add_model_options, build_model, catalogue
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from n2kit.data.batch import Batch, Reader
 from n2kit.data.features import feature_cache
@@ -200,6 +202,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if arm.cached:
             for batch in batches:  # so that no picture and no constant prompt is new any more
                 bench.read(arm, reader, batch)
+        with FlopCounterMode(display=False) as counter:
+            bench.gradient(arm, reader, few)
+        row["gflop_a_pair"] = counter.get_total_flops() / len(few) / 1e9
         row["later"] = bench.epoch(arm, reader, batches if arm.trimmed else batches[:1])
         row |= {"loss_off": abs(found[0] - naive[0]), "gradient_off": differences(naive[1], found[1])}
         rows.append(row)
@@ -218,20 +223,22 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    naive = result["arms"][0]["later"]["cpu"]
+    naive, work = result["arms"][0]["later"]["cpu"], result["arms"][0]["gflop_a_pair"]
     lines = [
         f"{result['variant']}, LLM {result['tune']}, prompt {result['template']}: {result['batch_size']} pairs a step, "
         f"{result['distinct_items']:.1f} distinct items of them, {result['threads']} threads; loss and gradients compared on "
         f"{result['compared_pairs']} pairs",
         "",
-        "| | first epoch, CPU s a step | times naive | later epochs, CPU s a step | times naive | wall s | loss off | gradient off |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | first epoch, CPU s a step | times naive | later epochs, CPU s a step | times naive | wall s | GFLOP a pair | times naive "
+        "| loss off | gradient off |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["arms"]:
         later, first = row["later"], row.get("first")
         begun = f"{first['cpu']:.3f} | {naive / first['cpu']:.1f}" if first else "|"
         lines.append(
             f"| {row['arm']} | {begun} | {later['cpu']:.3f} | {naive / later['cpu']:.1f} | {later['wall']:.3f} "
+            f"| {row['gflop_a_pair']:.3f} | {work / max(row['gflop_a_pair'], 1e-9):.1f} "
             f"| {row['loss_off']:.1e} | {row['gradient_off']:.1e} |"
         )
     return "\n".join(lines)
