@@ -111,7 +111,7 @@ class Bench:
         else:
             ids = [a for a, _ in pairs] + [b for _, b in pairs]
             batch, _ = reader([self.items[i] for i in ids])
-            inputs = {"batch": batch, "exclude": collator.exclude(ids)}
+            inputs = {"batch": batch, "exclude": collator.facts.exclude(ids)}
         if not arm.trimmed:
             inputs["batch"] = widened(inputs["batch"], self.longest)
         return {name: inputs[name] for name in ("batch", "places", "exclude") if name in inputs}

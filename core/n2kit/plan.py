@@ -170,7 +170,7 @@ def _resolve(recipe: Recipe, given: Collection[str], catalogue: Registry) -> dic
         try:
             component = catalogue.resolve(kind, choice.name, asked=f"{kind}.name" in given)  # type: ignore[arg-type]
             require(component.owned.spec, component.owned.distribution)
-            chosen[kind] = _with_options(component, choice.options)
+            chosen[kind] = with_options(component, choice.options)
         except BadInput as error:
             problems.append(error)
     if len(problems) == 1:
@@ -188,7 +188,7 @@ def _kinds(recipe: Recipe) -> list[str]:
     return ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early + ["fusion"] * variant.late + ["loss"]
 
 
-def _with_options(component: Component, options: dict[str, Any]) -> Component:
+def with_options(component: Component, options: dict[str, Any]) -> Component:
     """The component with the recipe's options, checked, and named by its shorthand's final value (`qformer:16`)."""
     component = replace(component, options={**component.options, **options})
     config, shorthand = component.config(), component.owned.spec.shorthand

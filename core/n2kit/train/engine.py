@@ -27,7 +27,7 @@ from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
 from n2kit.train.loggers import loggers
-from n2kit.train.pairs import FEWEST, PairCollator
+from n2kit.train.pairs import check_pairs, FEWEST, PairCollator
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import validation
@@ -90,19 +90,7 @@ def fit(
             processes. Failed: the loss or its gradient is no longer finite, frozen weights changed, or an adapter gets no
             gradient. Mismatch: layer decay, or `train.fsdp`, in a backbone without blocks.
     """
-    if len(pairs) < FEWEST:
-        raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
-    unlike = sum(grade <= 0 for grade in pairs.grades.values())
-    if unlike and "grades" not in model.loss.wants:
-        raise BadInput(
-            f"{unlike} pairs are graded 0 or less, and loss {model.recipe.loss.name} takes every pair for a positive",
-            "remove them, or build with --loss cosent",
-        )
-    if pairs.negatives and "negatives" not in model.loss.wants:
-        raise BadInput(
-            f"{len(pairs.negatives)} pairs have hard negatives, and loss {model.recipe.loss.name} takes none",
-            "leave their columns out, or build with --loss notellm2, infonce, sigmoid or triplet",
-        )
+    check_pairs(pairs, model.loss, model.recipe.loss.name)
     where = ranks.begin(pick_device(device))
     if settings.patience and val_pairs is None:
         raise BadInput(

@@ -15,10 +15,63 @@ from n2kit.data.batch import Batch, Reader
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pair, Pairs
 from n2kit.errors import BadInput
+from n2kit.parts import Loss
 from n2kit.train import ranks
 from n2kit.train.draws import Draws, Tasks
 
 FEWEST = 2  # pairs a step: with one there is no negative
+
+
+def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
+    """Raises BadInput for pairs that a loss (its name is for the message) cannot be trained on."""
+    if len(pairs) < FEWEST:
+        raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
+    unlike = sum(grade <= 0 for grade in pairs.grades.values())
+    if unlike and "grades" not in loss.wants:
+        raise BadInput(
+            f"{unlike} pairs are graded 0 or less, and loss {name} takes every pair for a positive",
+            "remove them, or build with --loss cosent",
+        )
+    if pairs.negatives and "negatives" not in loss.wants:
+        raise BadInput(
+            f"{len(pairs.negatives)} pairs have hard negatives, and loss {name} takes none",
+            "leave their columns out, or build with --loss notellm2, infonce, sigmoid or triplet",
+        )
+
+
+class PairFacts:
+    """What a loss may want to know of its rows, by their ids.
+
+    `graph`: an item's known positives, in both directions. `log_q`: the log of an item's share of all ends of pairs and negatives.
+    """
+
+    KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `n2kit.parts.Loss.wants` can name
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs, self.graph = pairs, pairs.graph()
+        ends = Counter(i for pair in pairs for i in (*pair, *pairs.negatives.get(pair, ())))
+        self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
+
+    def __call__(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
+        """`exclude`, and what `n2kit.parts.Loss.wants` can name, for the ids of a loss's rows, the last of which are hard negatives."""
+        rows = len(ids) - hard
+        ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
+        log_q = torch.tensor([self.log_q[i] for i in ids])
+        facts = {
+            "exclude": self.exclude(ids), "grades": torch.tensor([self.pairs.grade(pair) for pair in ends]), "log_q": log_q,
+        }  # fmt: skip
+        return facts | ({"negatives": torch.arange(rows, len(ids))} if hard else {})
+
+    def exclude(self, ids: Sequence[str]) -> Tensor:
+        """[n, n] bool: the same item, and known positives in either direction."""
+        rows: dict[str, list[int]] = defaultdict(list)
+        for n, i in enumerate(ids):
+            rows[i].append(n)
+        out = torch.zeros(len(ids), len(ids), dtype=torch.bool)
+        for i, own in rows.items():
+            near = [m for j in self.graph.get(i, set()) & rows.keys() for m in rows[j]]
+            out[torch.tensor(own)[:, None], torch.tensor(own + near)] = True
+        return out
 
 
 @dataclass
@@ -43,15 +96,12 @@ class PairCollator:
     tasks: Tasks | None = None
     most: int | None = None
     draws: Draws = field(default_factory=lambda: Draws(0))
-    graph: dict[str, set[str]] = field(init=False)
-    log_q: dict[str, float] = field(init=False)
+    facts: PairFacts = field(init=False)
     number: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.graph = self.pairs.graph()
-        ends = Counter(i for pair in self.pairs for i in (*pair, *self.pairs.negatives.get(pair, ())))
+        self.facts = PairFacts(self.pairs)
         self.number = {item.id: n for n, item in enumerate(self.items.items)}
-        self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """Pairs whose pictures cannot be read are left out, and so are such hard negatives; two pairs always remain: a negative.
@@ -117,27 +167,6 @@ class PairCollator:
         ids = [every[n] for n in kept]
         found = {name: value for name, value in batch.items() if name != "negatives"}
         return found | {"ids": ids, "order": order[kept]} | self.facts(ids, len(first))
-
-    def facts(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
-        """`exclude`, and what `n2kit.parts.Loss.wants` can name, for the ids of a loss's rows, the last of which are hard negatives."""
-        rows = len(ids) - hard
-        ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
-        log_q = torch.tensor([self.log_q[i] for i in ids])
-        facts = {
-            "exclude": self.exclude(ids), "grades": torch.tensor([self.pairs.grade(pair) for pair in ends]), "log_q": log_q,
-        }  # fmt: skip
-        return facts | ({"negatives": torch.arange(rows, len(ids))} if hard else {})
-
-    def exclude(self, ids: Sequence[str]) -> Tensor:
-        """[n, n] bool: the same item, and known positives in either direction."""
-        rows: dict[str, list[int]] = defaultdict(list)
-        for n, i in enumerate(ids):
-            rows[i].append(n)
-        out = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-        for i, own in rows.items():
-            near = [m for j in self.graph.get(i, set()) & rows.keys() for m in rows[j]]
-            out[torch.tensor(own)[:, None], torch.tensor(own + near)] = True
-        return out
 
 
 def barren(exclude: Tensor, hard: int = 0) -> bool:
