@@ -27,25 +27,30 @@ if TYPE_CHECKING:
     from n2kit.data.batch import OnBadImage
     from n2kit.parts import Loss
 
-NAMES: dict[str, str] = {
-    "tfidf": "TF-IDF of words and characters",
-    "text": "the frozen LLM's compressed word of the text prompt",
-    "vision": "the frozen vision encoder's pooled vector",
-    "text-linear": "text, standardised, with a trained linear head",
-    "vision-linear": "vision, standardised, with a trained linear head",
-    "concat": "text and vision, standardised and concatenated, with a trained linear head",
-    "sum": "text and vision, standardised, each with a trained linear head to unit length, summed",
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a baseline is: which frozen backbones it takes (`llm`, `vision`), and whether a head is trained on them."""
+
+    summary: str
+    takes: tuple[str, ...] = ()
+    trained: bool = False
+
+
+BASELINES: dict[str, Baseline] = {
+    "tfidf": Baseline("TF-IDF of words and characters"),
+    "text": Baseline("the frozen LLM's compressed word of the text prompt", ("llm",)),
+    "vision": Baseline("the frozen vision encoder's pooled vector", ("vision",)),
+    "text-linear": Baseline("text, standardised, with a trained linear head", ("llm",), trained=True),
+    "vision-linear": Baseline("vision, standardised, with a trained linear head", ("vision",), trained=True),
+    "concat": Baseline(
+        "both, standardised and concatenated, with a trained linear head", ("llm", "vision"), trained=True
+    ),
+    "sum": Baseline(
+        "both, standardised, each with a trained linear head to unit length, summed", ("llm", "vision"), trained=True
+    ),
 }
-HALVES: dict[str, tuple[str, ...]] = {
-    "tfidf": (),
-    "text": ("text",),
-    "vision": ("vision",),
-    "text-linear": ("text",),
-    "vision-linear": ("vision",),
-    "concat": ("text", "vision"),
-    "sum": ("text", "vision"),
-}
-TRAINED = ("text-linear", "vision-linear", "concat", "sum")
+NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}
 OWN = "baseline."  # begins the settings of heads: baseline.max_steps
 # What a baseline shares with the joined models of a matrix. How those are trained says nothing about a linear head.
 SHARED = ("llm", "vision", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
@@ -95,13 +100,16 @@ def run_baseline(
     """
     if name not in NAMES:
         raise BadInput(f"unknown baseline {name!r}", nearest(name, NAMES) or f"baselines: {', '.join(NAMES)}")
-    recipe, own = _settings(dict(settings or {}), {"llm": llm, "vision": vision}, HALVES[name])
+    baseline, given = BASELINES[name], {"llm": llm, "vision": vision}
+    if missing := [kind for kind in baseline.takes if given[kind] is None]:
+        raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
+    recipe, own = _settings(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
     frozen = Frozen() if frozen is None else frozen
     start, cpu = time.perf_counter(), time.process_time()
-    halves = _halves(HALVES[name], frozen, recipe, items, images, on_bad_image, device)
+    halves = _halves(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
     skipped = {i: why for half in halves for i, why in half.unreadable.items()} if on_bad_image == "skip" else {}
     trained: Trained | None = None
-    if name in TRAINED:
+    if baseline.trained:
         trained = train_head(
             halves,
             items,
@@ -124,14 +132,9 @@ def run_baseline(
     return out
 
 
-def _settings(
-    given: dict[str, Any], backbones: dict[str, str | None], needs: tuple[str, ...]
-) -> tuple[Recipe, HeadSettings]:
-    for kind, reference in backbones.items():
-        if ("text" if kind == "llm" else "vision") in needs and reference is None:
-            raise BadInput(f"this baseline needs a {kind} of its own", f"--{kind} NAME")
+def _settings(given: dict[str, Any], backbones: dict[str, str | None]) -> tuple[Recipe, HeadSettings]:
     flags = {k: v for k, v in given.items() if any(k == s or k.startswith(f"{s}.") for s in SHARED)}
-    recipe = resolve(flags | {k: v for k, v in backbones.items() if v is not None}).recipe
+    recipe = resolve(flags | backbones).recipe
     own = {k.removeprefix(OWN): v for k, v in given.items() if k.startswith(OWN)}
     try:
         return recipe, HeadSettings.model_validate(own)
@@ -150,7 +153,7 @@ def _halves(
     device: str | None,
 ) -> list[Features]:
     ways = {
-        "text": lambda: frozen.text(recipe, items, device),
+        "llm": lambda: frozen.text(recipe, items, device),
         "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
     }
     return [ways[kind]() for kind in kinds]

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from n2kit.bench.frozen import Features
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput
+from n2kit.errors import Mismatch
 from n2kit.evaluate import evaluate
 from n2kit.parts import Loss
 from n2kit.recipe import Settings
-from n2kit.train.pairs import FEWEST, PairFacts
+from n2kit.train.pairs import PairFacts, check_pairs
 
 FLAT = 1e-6  # a feature whose deviation over the training items is smaller says nothing, and is left out
 
@@ -91,10 +91,9 @@ def train_head(
     The features are standardised by the items of `pairs` alone.
 
     Raises:
-        BadInput: fewer pairs than have a negative.
+        BadInput: pairs that the loss cannot be trained on. Mismatch: a loss that wants more than vectors.
     """
-    if len(pairs) < FEWEST:
-        raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
+    _check(pairs, new_loss())
     start, cpu = time.perf_counter(), time.process_time()
     own = np.array(sorted({items.position[i] for pair in pairs for i in pair}))
     inputs = [torch.from_numpy(standardised(half, own)) for half in halves]
@@ -117,6 +116,15 @@ def train_head(
         time.perf_counter() - start,
         time.process_time() - cpu,
     )
+
+
+def _check(pairs: Pairs, loss: Loss) -> None:
+    check_pairs(pairs, loss, type(loss).__name__)
+    if more := loss.wants - PairFacts.KNOWN:
+        raise Mismatch(
+            f"loss {type(loss).__name__} wants {', '.join(sorted(more))}, which a head on frozen features cannot give",
+            "the baselines take another: loss.name=notellm2 in the matrix's settings",
+        )
 
 
 def standardised(half: Features, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,259 @@
+"""Baselines: one vector an item, heads that learn from training pairs alone, and features that are computed once."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from n2kit.assemble import loss_of
+from n2kit.bench import frozen as frozen_module
+from n2kit.bench import tfidf as tfidf_module
+from n2kit.bench.baselines import BASELINES, NAMES, BaselineOut, run_baseline
+from n2kit.bench.frozen import Features, Frozen
+from n2kit.bench.heads import HeadSettings, standardised, train_head
+from n2kit.bench.tfidf import tfidf
+from n2kit.data.images import UnreadableImage
+from n2kit.data.items import Item, Items, read_items
+from n2kit.data.pairs import Pairs, read_pairs
+from n2kit.errors import BadInput, Mismatch, Unavailable
+from n2kit.evaluate import evaluate
+from n2kit.parts import Loss
+from n2kit.registry import registry
+
+QUICK = {"head.width": 8, "baseline.max_steps": 6, "baseline.eval_steps": 2, "baseline.lrs": [1e-2]}
+TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Frozen:
+    """One set of features for all tests of this file, as for all baselines of a matrix."""
+    return Frozen()
+
+
+def call(workspace: Path, name: str, **changed: Any) -> BaselineOut:
+    items = changed.pop("items", None) or read_items(workspace / "items.jsonl")
+    data = {
+        "items": items,
+        "pairs": read_pairs(workspace / "train.csv", items),
+        "val_pairs": read_pairs(workspace / "val.csv", items),
+        "images": workspace / "images",
+        "settings": QUICK,
+    }
+    return run_baseline(name, **data | TINY | changed)
+
+
+def info_nce(name: str = "notellm2") -> Loss:
+    return loss_of(registry().resolve("loss", name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_baseline_gives_each_item_a_unit_vector_and_says_what_it_costs(
+    name: str, workspace: Path, shared: Frozen
+) -> None:
+    out = call(workspace, name, frozen=shared)
+    assert out.ids == [item.id for item in read_items(workspace / "items.jsonl")]
+    assert out.vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(out.vectors, axis=1), 1, atol=1e-5)
+    assert set(out.costs) == {"parameters", "trained_parameters", "train_s", "train_cpu_s", "steps", "embed_ms_item"}
+    assert out.costs["embed_ms_item"] > 0
+    assert bool(out.costs["trained_parameters"]) == bool(out.costs["steps"]) == BASELINES[name].trained
+    assert (out.costs["parameters"] > 0) == (name != "tfidf")
+
+
+def test_the_seed_decides_a_head_and_nothing_of_the_features(workspace: Path, shared: Frozen) -> None:
+    first, again, other = (call(workspace, "concat", frozen=shared, seed=seed).vectors for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+    assert np.array_equal(*(call(workspace, "text", frozen=Frozen(), seed=seed).vectors for seed in (0, 1)))
+
+
+# ---------------------------------------------------------------------------------------------------------------------- heads
+
+
+TRAIN, VAL = slice(0, 200), slice(200, 220)  # of the toy's pairs; the rest is for testing
+
+
+def toy(pairs: int = 260, seed: int = 0) -> tuple[Items, list[Features], list[tuple[str, str]]]:
+    """Two items a topic; each half shows a part of the topic in a few features, and noise in many more."""
+    draw = np.random.default_rng(seed)
+    topic = np.repeat(draw.normal(size=(pairs, 6)), 2, axis=0)
+    halves = []
+    for part in (topic[:, :3], topic[:, 3:]):
+        values = np.concatenate([part + 0.1 * draw.normal(size=part.shape), draw.normal(size=(2 * pairs, 10))], axis=1)
+        scale = draw.uniform(0.1, 20, size=values.shape[1])  # as of a backbone, whose features differ in scale
+        halves.append(Features((values * scale).astype(np.float32), np.ones(2 * pairs, bool), 1.0, 0))
+    items = Items([Item(str(n)) for n in range(2 * pairs)])
+    return items, halves, [(str(2 * n), str(2 * n + 1)) for n in range(pairs)]
+
+
+def learned(halves: list[Features], items: Items, pairs: list[tuple[str, str]], **options: Any) -> np.ndarray:
+    settings = HeadSettings(lrs=[1e-2], max_steps=120, batch_size=64)
+    out = train_head(halves, items, Pairs(pairs[TRAIN]), Pairs(pairs[VAL]), info_nce, settings, width=16, **options)
+    return out.vectors
+
+
+def recall(items: Items, vectors: np.ndarray, pairs: list[tuple[str, str]]) -> float:
+    return evaluate([i.id for i in items], vectors, pairs[VAL.stop :], ks=(1,)).recall[1]
+
+
+def test_a_head_finds_in_both_halves_what_pairs_have_in_common() -> None:
+    items, halves, pairs = toy()
+    plain = np.concatenate([standardised(half, np.arange(2 * TRAIN.stop)) for half in halves], axis=1)
+    untrained = recall(items, plain / np.linalg.norm(plain, axis=1, keepdims=True), pairs)
+    both = {alike: recall(items, learned(halves, items, pairs, alike=alike), pairs) for alike in (False, True)}
+    single = max(recall(items, learned([half], items, pairs), pairs) for half in halves)
+    assert min(both.values()) > untrained + 0.3
+    assert min(both.values()) > single
+
+
+def test_a_head_sees_no_item_outside_the_training_and_validation_pairs() -> None:
+    items, halves, pairs = toy()
+    hidden = [Features(half.values.copy(), half.there, 1.0, 0) for half in halves]
+    for half in hidden:
+        half.values[2 * VAL.stop :] = 1000.0  # items of the test pairs
+    seen, blind = learned(halves, items, pairs), learned(hidden, items, pairs)
+    assert np.array_equal(seen[: 2 * VAL.stop], blind[: 2 * VAL.stop])
+
+
+def test_validation_pairs_choose_the_learning_rate_and_the_step() -> None:
+    items, halves, pairs = toy()
+    settings = HeadSettings(lrs=[1e-9, 1e-2], max_steps=60, eval_steps=5, batch_size=32)
+    given = (halves, items, Pairs(pairs[TRAIN]))
+    chosen = train_head(*given, Pairs(pairs[VAL]), info_nce, settings, width=16)
+    assert chosen.lr == 1e-2
+    assert chosen.steps % 5 == 0
+    assert chosen.mrr is not None
+    unchosen = train_head(*given, None, info_nce, settings, width=16)
+    assert (unchosen.lr, unchosen.steps, unchosen.mrr) == (1e-9, 60, None)
+
+
+def test_standardising_goes_by_the_training_items_and_leaves_absent_ones_at_zero() -> None:
+    values = np.array([[1, 5], [3, 5], [100, 5], [7, 7]], np.float32)
+    out = standardised(Features(values, np.array([True, True, True, False]), 1.0, 0), np.array([0, 1, 3]))
+    assert out.tolist() == [[-1, 0], [1, 0], [98, 0], [0, 0]]  # the second feature is the same in all training items
+
+
+def test_a_head_is_trained_by_any_loss_that_needs_vectors_alone() -> None:
+    items, halves, pairs = toy(20)
+    settings = HeadSettings(lrs=[1e-2], max_steps=3, batch_size=8)
+    for name in ("infonce", "sigmoid", "triplet", "cosent"):
+        train_head(halves, items, Pairs(pairs), None, lambda name=name: info_nce(name), settings, width=4)
+    with pytest.raises(Mismatch, match="wants generation"):
+        train_head(halves, items, Pairs(pairs), None, lambda: info_nce("notellm"), settings, width=4)
+
+
+# ------------------------------------------------------------------------------------------------------------------- features
+
+
+def test_what_an_item_lacks_is_a_half_of_zeros(workspace: Path) -> None:
+    items = Items(
+        [
+            *read_items(workspace / "items.jsonl"),
+            Item("text", title="thing 3"),
+            Item("bare"),
+            Item("picture", "noto_1.png"),
+        ]
+    )
+    out = {name: call(workspace, name, items=items) for name in ("text", "vision", "concat", "tfidf")}
+    empty = {name: [i for i, v in zip(o.ids, o.vectors, strict=True) if not v.any()] for name, o in out.items()}
+    assert empty == {
+        "text": ["bare", "picture"],
+        "vision": ["text", "bare"],
+        "concat": ["bare"],
+        "tfidf": ["bare", "picture"],
+    }
+    assert "2 items have nothing that this baseline reads" in out["vision"].notes[0]
+
+
+def test_an_unreadable_picture_is_what_the_policy_says(workspace: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(workspace / "images", tmp_path / "images")
+    (images / "noto_1.png").write_bytes(b"no picture")
+    with pytest.raises(UnreadableImage, match="noto:1"):
+        call(workspace, "vision", images=images)
+    for _ in range(2):  # from the encoder, and from the disk
+        left_out = call(workspace, "concat", images=images, on_bad_image="skip")
+        assert list(left_out.skipped) == ["noto:1"]
+        assert "noto:1" not in left_out.ids
+        assert len(left_out.vectors) == len(left_out.ids) == 23
+    kept = call(workspace, "vision", images=images, on_bad_image="text-only")
+    assert not kept.vectors[kept.ids.index("noto:1")].any()
+    with pytest.raises(UnreadableImage, match="noto:1"):
+        call(workspace, "vision", images=images)
+
+
+def test_features_are_computed_once_and_again_when_their_source_changes(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = shutil.copytree(workspace / "images", tmp_path / "images")
+    computed: list[str] = []
+    for name in ("encode", "_pooled"):
+        own = getattr(frozen_module, name)
+        monkeypatch.setattr(
+            frozen_module, name, lambda *a, own=own, name=name, **k: (computed.append(name), own(*a, **k))[1]
+        )
+    first = call(workspace, "concat", images=images)
+    second = call(workspace, "concat", images=images)  # another process would do the same
+    assert computed == ["encode", "_pooled"]
+    assert np.array_equal(first.vectors, second.vectors)
+    shutil.copy(images / "noto_2.png", images / "noto_1.png")
+    changed = call(workspace, "vision", images=images)
+    assert computed == ["encode", "_pooled", "_pooled"]
+    assert np.array_equal(changed.vectors[2], changed.vectors[4])
+    call(workspace, "text", settings={"prompt.template": "compact"})
+    call(workspace, "text", llm="llama:tiny")
+    assert computed[3:] == ["encode", "encode"]
+
+
+# --------------------------------------------------------------------------------------------------------------------- tf-idf
+
+
+def test_tfidf_matches_words_characters_and_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a red shoe", "red shoes", "garden lamp", "红色的鞋子", "鞋子", "花园里的灯", "a red shoe", ""]
+    vectors = tfidf(Items([Item(str(n), title=text) for n, text in enumerate(texts)]))
+    scores = vectors @ vectors.T
+    assert scores[0, 1] > scores[0, 2] == 0
+    assert scores[3, 4] > scores[3, 5] > scores[3, 2]
+    assert np.array_equal(vectors[0], vectors[6])
+    assert not vectors[7].any()
+    monkeypatch.setattr(tfidf_module, "LARGEST", 100)
+    with pytest.raises(BadInput, match="columns"):
+        tfidf(Items([Item(str(n), title=text) for n, text in enumerate(texts)]))
+
+
+def test_tfidf_reads_title_topics_and_content_alike() -> None:
+    items = Items(
+        [Item("a", title="oak"), Item("b", topics=("oak",)), Item("c", content="oak"), Item("d", content="#oak#")]
+    )
+    assert np.allclose(tfidf(items), tfidf(items)[:1])
+
+
+def test_without_scikit_learn_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)
+    with pytest.raises(Unavailable) as refused:
+        tfidf(Items([Item("a", title="x")]))
+    assert refused.value.hint == 'pip install "n2kit[bench]"'
+
+
+# ------------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("conact", {}, "unknown baseline 'conact'"),
+        ("concat", {"vision": None}, "baseline concat needs a backbone: vision"),
+        ("text", {"settings": {"baseline.stepz": 3}}, "baseline.stepz"),
+        ("vision", {"vision": "qwen:tiny"}, "'qwen' is a llm"),
+        ("vision", {"images": None}, "no images folder is given"),
+        ("text-linear", {"pairs": Pairs([("noto:1", "twemoji:1")])}, "1 pairs: a step needs at least 2"),
+    ],
+)
+def test_what_cannot_be_is_one_line(name: str, changed: dict[str, Any], message: str, workspace: Path) -> None:
+    with pytest.raises(BadInput, match=message) as refused:
+        call(workspace, name, **changed)
+    assert refused.value.hint
