@@ -29,8 +29,8 @@ COPYRIGHT = PurePosixPath("usr/share/doc/tuxpaint-stamps-default/copyright")
 GLYPHS = "symbols"  # letters, digits, notes: black shapes, no photographs
 DRAWN = {"cartoon", "toys", "plastic"}  # last folder of a path; without it, the subject
 SHARES = {"train": 0.5, "val": 0.1, "test": 0.4}  # of the stamps
-NOTICE = """The pictures and descriptions in this folder are stamps of Tux Paint, copyright 2002-2022 by Bill Kendrick and many others, under
-the GNU General Public License, version 2. Source: Debian package tuxpaint-stamps-default, https://tuxpaint.org. The pairs were
+NOTICE = """The pictures and descriptions in this folder are stamps of Tux Paint, copyright 2002-2022 by Bill Kendrick and many others,
+under the GNU General Public License, version 2. Source: Debian package tuxpaint-stamps-default, https://tuxpaint.org. The pairs were
 derived from the package's folders by n2kit's benchmarks/stamps.py. The package's own copyright file follows.
 
 """
@@ -78,9 +78,8 @@ def read_package(source: Path) -> dict[PurePosixPath, bytes]:
 
 def _unpacked(folder: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
     for file in sorted(folder.rglob("*")):
-        if file.suffix in (".png", ".txt") or file.name == COPYRIGHT.name:
-            if file.is_file():
-                yield PurePosixPath(file.relative_to(folder).as_posix()), file.read_bytes()
+        if (file.suffix in (".png", ".txt") or file.name == COPYRIGHT.name) and file.is_file():
+            yield PurePosixPath(file.relative_to(folder).as_posix()), file.read_bytes()
 
 
 def _packed(deb: Path) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -216,7 +216,7 @@ def test_tfidf_matches_words_characters_and_chinese(monkeypatch: pytest.MonkeyPa
     texts = ["a red shoe", "red shoes", "garden lamp", "红色的鞋子", "鞋子", "花园里的灯", "a red shoe", ""]
     vectors = tfidf(Items([Item(str(n), title=text) for n, text in enumerate(texts)]))
     scores = vectors @ vectors.T
-    assert scores[0, 1] > scores[0, 2] == 0
+    assert scores[0, 1] > 4 * scores[0, 2]
     assert scores[3, 4] > scores[3, 5] > scores[3, 2]
     assert np.array_equal(vectors[0], vectors[6])
     assert not vectors[7].any()
