@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from n2kit.bench.baselines import BASELINES, NAMES, BaselineOut, run_baseline
 from n2kit.bench.frozen import Features, Frozen
 from n2kit.bench.heads import HeadSettings, standardised, train_head
 from n2kit.bench.tfidf import tfidf
+from n2kit.data.features import FeatureCache
 from n2kit.data.images import UnreadableImage
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_pairs
+from n2kit.data.states import StateCache
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.evaluate import evaluate
 from n2kit.parts import Loss
@@ -191,22 +194,26 @@ def test_features_are_computed_once_and_again_when_their_source_changes(
 ) -> None:
     images = shutil.copytree(workspace / "images", tmp_path / "images")
     computed: list[str] = []
-    for name in ("encode", "_pooled"):
-        own = getattr(frozen_module, name)
-        monkeypatch.setattr(
-            frozen_module, name, lambda *a, own=own, name=name, **k: (computed.append(name), own(*a, **k))[1]
-        )
+    for cache, method in ((StateCache, "_compute"), (FeatureCache, "_compute")):
+        own = getattr(cache, method)
+
+        def counted(self: Any, rows: Any, *rest: Any, own: Any = own, name: str = cache.__name__) -> Any:
+            computed.extend([name] * len(rows))
+            return own(self, rows, *rest)
+
+        monkeypatch.setattr(cache, method, counted)
+    monkeypatch.setattr(frozen_module, "PROBE", 0)  # whose cost is measured anew each time
     first = call(workspace, "concat", images=images)
-    second = call(workspace, "concat", images=images)  # another process would do the same
-    assert computed == ["encode", "_pooled"]
-    assert np.array_equal(first.vectors, second.vectors)
+    once = Counter(computed)
+    assert once == {"StateCache": 12, "FeatureCache": 24}  # two items of a concept have the same text
+    assert np.array_equal(first.vectors, call(workspace, "concat", images=images).vectors)  # as another process would
+    assert Counter(computed) == once
     shutil.copy(images / "noto_2.png", images / "noto_1.png")
     changed = call(workspace, "vision", images=images)
-    assert computed == ["encode", "_pooled", "_pooled"]
     assert np.array_equal(changed.vectors[2], changed.vectors[4])
     call(workspace, "text", settings={"prompt.template": "compact"})
     call(workspace, "text", llm="llama:tiny")
-    assert computed[3:] == ["encode", "encode"]
+    assert Counter(computed)["StateCache"] == 3 * 12
 
 
 # --------------------------------------------------------------------------------------------------------------------- tf-idf

@@ -166,7 +166,7 @@ def _loss(recipe: Recipe) -> Loss:
 
 def _without(pairs: Pairs, skipped: Mapping[str, str]) -> Pairs:
     kept = [pair for pair in pairs if not skipped.keys() & set(pair)]
-    return Pairs(kept, pairs.dropped, pairs.grades)
+    return Pairs(kept, pairs.dropped, pairs.grades, pairs.negatives)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
@@ -198,5 +198,5 @@ def _notes(halves: list[Features], trained: Trained | None, vectors: np.ndarray,
             f"validation pairs chose learning rate {trained.lr:g} and step {trained.steps} (their MRR: {trained.mrr:.3f})"
         )
     if frozen.problem:
-        notes.append(frozen.problem)
+        notes.append(f"features are not kept on disk: {frozen.problem}")
     return notes

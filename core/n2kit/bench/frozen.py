@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from n2kit.assemble import from_plan, load_backbone
 from n2kit.data.features import FeatureCache, feature_cache, look
 from n2kit.data.images import UnreadableImage, open_image
+from n2kit.data.states import StateCache, state_cache
 from n2kit.device import pick_device, pick_precision
-from n2kit.embed import encode
 from n2kit.errors import BadInput
 from n2kit.plan import make_plan, with_options
+from n2kit.recipe import Recipe
 from n2kit.registry import registry
-from n2kit.train.watch import frozen_fingerprint
-from n2kit.weights import cache_folder
 
 if TYPE_CHECKING:
     from n2kit.data.batch import OnBadImage
     from n2kit.data.items import Item, Items
     from n2kit.parts import VisionEncoder, VisionOut
-    from n2kit.recipe import Recipe
+    from n2kit.prompts import Sequence as TokenRow
 
 TOGETHER = 64  # pictures decoded before they are encoded
-PROBE = 16  # pictures that tell what one costs
+ROWS = 512  # texts read before their states are kept
+PROBE = 16  # items that tell what one costs, for the caches may know all of them
 
 
 @dataclass(frozen=True)
@@ -55,20 +53,13 @@ class Features:
     notes: tuple[str, ...] = ()
 
 
-class Computed(NamedTuple):
-    """What is kept on disk of `Features`."""
-
-    values: np.ndarray
-    there: np.ndarray
-    ms_item: float
-
-
 @dataclass
 class Frozen:
-    """Frozen features, remembered in memory and, where `train.feature_cache_gb` allows it, in the user's cache folder.
+    """Frozen features, remembered for the baselines of one matrix; `problem` says why nothing can be kept on disk, if so.
 
-    An entry on disk is named by all that decides it: the backbone's weights, what it reads of each item (token ids, or the
-    content of the image file and the transform), and the precision. `problem` says why nothing can be written, if so.
+    On disk they are in the caches that trainings use, within `train.feature_cache_gb`: a joined model that was trained before
+    has computed them already. There an entry is named by the weights, what is read (tokens, or an image's content and its
+    transform), and the precision.
     """
 
     known: dict[str, Features] = field(default_factory=dict)
@@ -100,27 +91,20 @@ class Frozen:
         return self.known[key]
 
     def _text(self, recipe: Recipe, items: Items, device: str | None) -> Features:
-        model = from_plan(make_plan(_text_alone(recipe))).to(pick_device(device))
+        model = from_plan(make_plan(_text_alone(recipe))).to(pick_device(device)).eval()
         dtype, _ = pick_precision(recipe.train.precision, model.device)
-        written = [item for item in items if item.has_text]
-        read = [model.prompter(item, image=False).ids for item in written]
-
-        def compute() -> Computed:
-            there = np.array([item.has_text for item in items])
-            values = np.zeros((len(items), model.width), np.float32)
-            start = time.perf_counter()
-            if written:
-                values[there] = encode(model, written, precision=recipe.train.precision).vectors
-            return Computed(values, there, 1000 * (time.perf_counter() - start) / max(1, len(written)))
-
-        made = model.provenance.parts["llm"]
-        weights = _hash(
-            frozen_fingerprint(model.llm), made["component"], made["version"], recipe.llm.options, str(dtype)
-        )
-        folder = cache_folder() / "features" / f"llm-{weights}"
-        asked = [item.has_text for item in items]
-        kept = self._kept(folder / f"{_hash(asked, read)}.safetensors", recipe, compute)
-        return Features(*kept, parameters=sum(p.numel() for p in model.llm.parameters()))
+        if dtype == torch.float32:
+            model.widen()
+        gigabytes = recipe.train.feature_cache_gb
+        cache = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
+        there = np.array([item.has_text for item in items])
+        rows = [model.prompter(item, image=False) for item in items if item.has_text]
+        values = np.zeros((len(items), model.width), np.float32)
+        if rows:
+            values[there] = _states(cache, rows)
+        self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
+        cost = _cost(lambda: _states(StateCache(model.llm, 0, dtype), rows[:PROBE]), len(rows[:PROBE]))
+        return Features(values, there, cost, sum(p.numel() for p in model.llm.parameters()))
 
     def _image(
         self, recipe: Recipe, items: Items, images: Path | None, on_bad_image: OnBadImage, device: str | None
@@ -132,42 +116,33 @@ class Frozen:
         vision = _encoder(recipe).to(pick_device(device))
         dtype, _ = pick_precision(recipe.train.precision, next(vision.parameters()).device)
         cache = feature_cache(vision, recipe.train.feature_cache_gb, folder, dtype, memory=False)
-        store = cache.store.folder() if cache is not None and cache.store is not None else None
         cache = cache or FeatureCache(vision, 0, images=folder, dtype=dtype)
-        assert cache.contents is not None
-        contents = [cache.contents.digest(item.image) if item.image else None for item in items]
-        file = store / f"pooled-{_hash(contents)}.safetensors" if store is not None else None
-        kept = self._kept(file, recipe, lambda: _pooled(cache, items, folder, on_bad_image))
-        absent = [item for item, there in zip(items, kept.there, strict=True) if item.image and not there]
+        values, there = self._pooled(cache, items, folder, on_bad_image)
+        self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
+        readable = [item for item, seen in zip(items, there, strict=True) if seen][:PROBE]
+        absent = [item for item, seen in zip(items, there, strict=True) if item.image and not seen]
         return Features(
-            *kept,
-            parameters=sum(p.numel() for p in vision.parameters()),
-            unreadable=_reasons(absent, folder, on_bad_image),
-            notes=()
-            if vision.card.pooled_width
-            else (f"{recipe.vision.name} has no pooled vector: mean of its tokens",),
+            values,
+            there,
+            _cost(lambda: _look_anew(cache, readable, folder), len(readable)),
+            sum(p.numel() for p in vision.parameters()),
+            _reasons(absent, folder, on_bad_image),
+            () if vision.card.pooled_width else (f"{recipe.vision.name} has no pooled vector: the mean of its tokens",),
         )
 
-    def _kept(self, file: Path | None, recipe: Recipe, compute: Callable[[], Computed]) -> Computed:
-        """What `file` holds, else what `compute` gives, written there if the cache's bound allows it."""
-        most = int(recipe.train.feature_cache_gb * 1e9)
-        if file is None or not most:
-            return compute()
-        try:
-            found = load_file(file)
-            os.utime(file)
-            return Computed(found["values"], found["there"], float(found["ms_item"]))
-        except (OSError, SafetensorError, KeyError):
-            computed = compute()
-        if computed.values.nbytes <= most:
-            aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                save_file({name: np.asarray(value) for name, value in computed._asdict().items()}, aside)
-                aside.replace(file)
-            except (OSError, SafetensorError) as error:
-                self.problem = f"features are not kept on disk: {file.parent}: {error}"
-        return computed
+    def _pooled(
+        self, cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`values` and `there`; on disk as one table, since the tokens of every picture may be more than the bound."""
+        assert cache.contents is not None
+        key = _hash("pooled", [cache.contents.digest(item.image) if item.image else "" for item in items])
+        found = cache.store.read(key) if cache.store is not None else None
+        if found is not None and {"values", "there"} <= found.keys():
+            return found["values"].numpy(), found["there"].numpy()
+        values, there = _look_at_all(cache, items, folder, on_bad_image)
+        if cache.store is not None:
+            cache.store.write(key, {"values": torch.from_numpy(values), "there": torch.from_numpy(there)})
+        return values, there
 
 
 def _text_alone(recipe: Recipe) -> Recipe:
@@ -175,7 +150,8 @@ def _text_alone(recipe: Recipe) -> Recipe:
     llm = recipe.llm.model_copy(update={"tune": "frozen"})
     train = recipe.train.model_copy(update={"seed": 0})
     head = recipe.head.model_copy(update={"width": None})
-    return recipe.model_copy(update={"variant": "text_only", "llm": llm, "train": train, "head": head})
+    fresh = {"variant": "text_only", "llm": llm, "mllm": None, "train": train, "head": head, "loss": Recipe().loss}
+    return recipe.model_copy(update=fresh)
 
 
 def _encoder(recipe: Recipe) -> VisionEncoder:
@@ -185,8 +161,19 @@ def _encoder(recipe: Recipe) -> VisionEncoder:
     return vision.freeze()
 
 
-def _pooled(cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage) -> Computed:
-    """One vector a picture; no tokens of all pictures are ever in memory together."""
+def _states(cache: StateCache, rows: list[TokenRow]) -> np.ndarray:
+    """Unit vectors [n, Dh]; kept on disk some at a time, so that an interruption loses little."""
+    found: list[Tensor] = []
+    for start in range(0, len(rows), ROWS):
+        some = cache.rows(rows[start : start + ROWS])
+        found += [some[n].float() for n in range(len(some))]
+    return F.normalize(torch.stack(found), dim=-1).numpy()
+
+
+def _look_at_all(
+    cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage
+) -> tuple[np.ndarray, np.ndarray]:
+    """One vector a picture; the tokens of all pictures are never in memory together."""
     rows: dict[int, np.ndarray] = {}
     shown = [n for n, item in enumerate(items) if item.image]
     for start in range(0, len(shown), TOGETHER):
@@ -200,8 +187,7 @@ def _pooled(cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBad
     values = np.zeros((len(items), width), np.float32)
     for n, row in rows.items():
         values[n] = row
-    there = np.isin(np.arange(len(items)), list(rows))
-    return Computed(values, there, _cost(cache, [items.items[n] for n in list(rows)[:PROBE]], folder))
+    return values, np.isin(np.arange(len(items)), list(rows))
 
 
 def _pixels(cache: FeatureCache, items: list[Item], folder: Path, on_bad_image: OnBadImage) -> dict[str, Tensor]:
@@ -239,17 +225,21 @@ def _one_vector(out: VisionOut) -> np.ndarray:
     return (tokens if out.mask is None else tokens[out.mask]).mean(0).numpy()
 
 
-def _cost(cache: FeatureCache, items: list[Item], folder: Path) -> float:
-    """Milliseconds to read, transform and encode a picture; measured, because the cache may have known all of them."""
-    if not items:
-        return 0.0
+def _look_anew(cache: FeatureCache, items: list[Item], folder: Path) -> None:
     device = next(cache.vision.parameters()).device
-    start = time.perf_counter()
     pixels = torch.stack([cache.vision.transform(open_image(item, folder)) for item in items]).to(device)
     cast = torch.autocast(device.type, cache.dtype) if cache.dtype not in (None, torch.float32) else nullcontext()
     with torch.no_grad(), cast:
         look(cache.vision, pixels).map(Tensor.cpu)
-    return 1000 * (time.perf_counter() - start) / len(items)
+
+
+def _cost(compute: Callable[[], object], items: int) -> float:
+    """Milliseconds an item."""
+    if not items:
+        return 0.0
+    start = time.perf_counter()
+    compute()
+    return 1000 * (time.perf_counter() - start) / items
 
 
 def _hash(*facts: object) -> str:

@@ -179,10 +179,12 @@ class _Search:
         return best
 
     def _step(self, head: Head, loss: Loss, facts: PairFacts, pairs: list[tuple[str, str]], optimiser: Any) -> None:
-        ids = [a for a, _ in pairs] + [b for _, b in pairs]
+        ends = [a for a, _ in pairs] + [b for _, b in pairs]
+        hard = dict.fromkeys(i for pair in pairs for i in self.pairs.negatives.get(pair, ()))
+        ids = ends + [i for i in hard if i not in set(ends)]
         rows = torch.tensor([self.items.position[i] for i in ids])
-        known = facts(ids)
-        wanted = {name: known[name] for name in loss.wants}
+        known = facts(ids, len(ids) - len(ends))
+        wanted = {name: known[name] for name in loss.wants & known.keys()}
         optimiser.zero_grad()
         loss({"multimodal": head([x[rows] for x in self.inputs])}, {}, known["exclude"], **wanted).loss.backward()
         optimiser.step()

@@ -27,7 +27,7 @@ from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
 from n2kit.train.loggers import loggers
-from n2kit.train.pairs import check_pairs, FEWEST, PairCollator
+from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import validation
