@@ -15,12 +15,13 @@ from n2kit.evaluate import Report
 
 @dataclass
 class Data:
-    """EmojiNotes: all items, the training pairs, the test pairs, and the pool in which test targets must be found."""
+    """EmojiNotes: all items, the training, validation and test pairs, and the pool in which test targets must be found."""
 
     folder: Path
     items: Items
     facts: dict[str, dict[str, Any]]
     train: Pairs
+    val: Pairs
     test: Pairs
     pool: list[str]
 
@@ -50,4 +51,5 @@ def read_data(folder: Path) -> Data:
     facts = {row["id"]: row for row in map(json.loads, lines)}
     test = read_pairs(where / "test.csv", items)
     held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
-    return Data(where, items, facts, read_pairs(where / "train.csv", items), test, held_out)
+    train, val = (read_pairs(where / f"{name}.csv", items) for name in ("train", "val"))
+    return Data(where, items, facts, train, val, test, held_out)

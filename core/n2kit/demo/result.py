@@ -10,9 +10,11 @@ from typing import Any
 from n2kit.data.items import Items
 
 KS = (1, 10, 100)
-# Arm → variant, trained or not, what the table calls it.
+# Arm → variant (or a baseline of `n2kit.bench.baselines`), trained or not, what the table calls it.
+LINEAR = "concat"
 ARMS: dict[str, tuple[str, bool, str]] = {
     "before": ("notellm2", False, "notellm2, before training"),
+    "linear": (LINEAR, True, "a linear layer on both frozen features"),
     "text_only": ("text_only", True, "text_only, trained"),
     "image_only": ("image_only", True, "image_only, trained"),
     "notellm2": ("notellm2", True, "notellm2, trained"),
@@ -27,7 +29,7 @@ class Arm:
     name: str
     recall: dict[str, list[float]]
     ranks: dict[str, int]
-    train_s: float
+    train_s: float = 0.0
     loss: float | None = None
     fingerprint: str = ""  # of the bundle and the index, for the arm that is kept
 

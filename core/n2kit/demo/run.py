@@ -1,4 +1,4 @@
-"""Build, train, embed, index, recommend and evaluate four arms on EmojiNotes, and write the page."""
+"""Build, train, embed, index, recommend and evaluate five arms on EmojiNotes, and write the page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from n2kit.assemble import build
+from n2kit.bench.baselines import run_baseline
 from n2kit.bundle import read_manifest, save
 from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
 from n2kit.demo.data import Data, read_data
 from n2kit.demo.page import write_page
-from n2kit.demo.result import ARMS, KS, MAIN, Arm, DemoResult, Example
+from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, Arm, DemoResult, Example
 from n2kit.demo.sources import find_weights
 from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import Report, evaluate
@@ -69,9 +71,12 @@ def run(
             arms[name] = done
             continue
         say(f"[{number}/{len(ARMS)}] {title}")
-        model = _model(llm, vision, variant, seed, steps)
-        cache = _shared(cache, model)
-        arms[name] = _arm(name, model, data, cache, trained, folder, progress)
+        if variant == LINEAR:
+            arms[name] = _linear(name, llm, vision, data, seed, steps)
+        else:
+            model = _model(llm, vision, variant, seed, steps)
+            cache = _shared(cache, model)
+            arms[name] = _arm(name, model, data, cache, trained, folder, progress)
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text(json.dumps(asdict(arms[name]), indent=1), encoding="utf8")
     examples, report = _examples(folder, data, arms, seed)
@@ -119,6 +124,27 @@ def _shared(cache: FeatureCache | None, model: Model) -> FeatureCache | None:
     return cache
 
 
+def _linear(name: str, llm: str, vision: str, data: Data, seed: int, steps: int) -> Arm:
+    """What anybody would try first: as many pairs as the joined models see, and validation pairs to choose its steps by.
+
+    Its time is that of the training and of all features that the training reads.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(data.train))[: steps * SETTINGS["train.batch_size"]]
+    pairs = [list(data.train)[n] for n in drawn]
+    learnt = {i for pair in [*pairs, *data.val] for i in pair}
+    items = Items([item for item in data.items if item.id in learnt.union(data.needed())])
+    backbones = {k: v for k, v in SETTINGS.items() if not k.startswith("train.") and not k.endswith(".tune")}
+    out = run_baseline(
+        LINEAR, items=items, pairs=Pairs(pairs), val_pairs=data.val, llm=llm, vision=vision, images=data.images,
+        seed=seed, settings={**backbones, "train.feature_cache_gb": 0},
+    )  # fmt: skip
+    kept = dict(zip(out.ids, out.vectors, strict=True))
+    wanted = data.needed()
+    arm = _measured(name, wanted, np.stack([kept[i] for i in wanted]), data)
+    arm.train_s = out.costs["train_s"] + out.costs["embed_ms_item"] * len(learnt) / 1000
+    return arm
+
+
 def _arm(
     name: str,
     model: Model,
@@ -155,10 +181,16 @@ def _arm(
             progress(done, total, f"{name} · embedding")
 
     ids, vectors, fingerprint = _vectors(name, model, data, own, folder, shown)
+    arm = _measured(name, ids, vectors, data)
+    arm.train_s, arm.loss, arm.fingerprint = seconds, loss, fingerprint
+    return arm
+
+
+def _measured(name: str, ids: list[str], vectors: np.ndarray, data: Data) -> Arm:
     report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool)
     recall = {g: [report.at(k, rows) for k in KS] for g, rows in data.groups(report).items()}
     ranks = {a: int(r) for (a, _), r in zip(report.pairs, report.ranks, strict=True)}
-    return Arm(name, recall, ranks, seconds, loss, fingerprint)
+    return Arm(name, recall, ranks)
 
 
 def _vectors(
