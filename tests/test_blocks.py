@@ -91,6 +91,17 @@ def test_a_backbone_without_blocks_is_refused(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
+def test_blocks_whose_batch_norms_would_count_a_batch_twice_are_refused() -> None:
+    model = make(vision="full")
+    assert model.vision is not None
+    model.vision.blocks()[0].add_module("norm", nn.BatchNorm1d(4))
+    with pytest.raises(Mismatch, match=r"batch norms in the vision's would count each batch twice"):
+        prepared(model, Train(checkpointing=True)).__enter__()
+    model.vision.freeze()
+    with prepared(model, Train(checkpointing=True)):
+        pass
+
+
 def test_the_plan_knows_that_checkpointing_keeps_less() -> None:
     flags = {"llm": "qwen:tiny", "vision": "siglip:tiny", "llm.tune": "full"}
     plain, thrifty = (

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from n2kit.depth import trial
 from n2kit.errors import Mismatch, Unavailable
+from n2kit.train.step import NORMS
 
 if TYPE_CHECKING:
     from n2kit.model import Model
@@ -26,7 +27,7 @@ def prepared(model: Model, settings: Train) -> Iterator[None]:
     The LLM's, even where it is frozen: a connector learns through it; and the vision encoder's where it is trained.
 
     Raises:
-        Mismatch: a backbone without blocks. Unavailable: torch.compile does not work here.
+        Mismatch: a backbone without blocks, or blocks that may not run twice. Unavailable: torch.compile does not work here.
     """
     parts = {"llm": model.llm} | ({"vision": model.vision} if model.vision and not model.vision.frozen else {})
     blocks = [block for kind, part in parts.items() for block in _blocks(kind, part, settings)]
@@ -50,7 +51,13 @@ def _blocks(kind: str, part: Part, settings: Train) -> list[nn.Module]:
     if wanted and not len(part.blocks()):
         what = f"train.{wanted[0]} works on blocks, and the {kind} names none of its own"
         raise Mismatch(what, f"--set train.{wanted[0]}=false")
-    return list(part.blocks()) if wanted else []
+    blocks = list(part.blocks()) if wanted else []
+    if settings.checkpointing and any(isinstance(m, NORMS) and m.training for block in blocks for m in block.modules()):
+        what = (
+            f"train.checkpointing runs each block twice, and batch norms in the {kind}'s would count each batch twice"
+        )
+        raise Mismatch(what, f"--set train.checkpointing=false, or --tune {kind}=frozen")
+    return blocks
 
 
 def _forget(block: nn.Module) -> None:
