@@ -439,6 +439,60 @@ def test_killed_again_and_again_it_ends_bit_equal(workspace: Path, tiny_bundle: 
     }
 
 
+def test_a_run_keeps_its_precision_over_a_stop(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried on a busy machine may come out otherwise the second time; the weights must not."""
+    tried = {"train.max_steps": 4, "train.precision": "auto"}
+    monkeypatch.setattr("n2kit.device.bf16_gain", lambda: 0.5)
+    whole = run("whole", **tried)
+    real = checkpoint.write
+
+    def then_die(*args: Any) -> None:
+        real(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("n2kit.train.resume.write", then_die)
+        with pytest.raises(Killed):
+            run("broken", **tried)
+    monkeypatch.setattr("n2kit.device.bf16_gain", lambda: 2.0)
+    again = run("broken", **tried)
+    assert run.events[0]["precision"] == "fp32, as before the stop"
+    assert same(weights(whole.bundle), weights(again.bundle))
+    assert again.recall == whole.recall
+
+
+def test_how_often_to_save_is_said_anew_at_a_resume(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    real = checkpoint.write
+
+    def note(folder: Path, step: int, *args: Any) -> None:
+        real(folder, step, *args)
+        steps.append(step)
+        if len(steps) == 1:
+            raise Killed
+
+    monkeypatch.setattr("n2kit.train.resume.write", note)
+    with pytest.raises(Killed):
+        run(**{"train.max_steps": 6, "train.save_steps": 3, "train.log_steps": 6})
+    run(**{"train.max_steps": 6, "train.save_steps": 1, "train.log_steps": 1})
+    assert steps == [3, 4, 5, 6]
+    assert [e["step"] for e in run.events if e["event"] == "step"] == [4, 5, 6]
+
+
+def test_a_run_that_stops_before_its_first_log_entry_has_a_loss(run: Any, recalls: Any) -> None:
+    recalls([0.5, 0.1])
+    result = run(**{"train.eval_steps": 1, "train.log_steps": 50, "train.max_steps": 60, "train.patience": 1})
+    assert (result.steps, result.stopped_early) == (2, True)
+    assert np.isfinite(result.loss)
+
+
+def test_a_folder_that_was_killed_at_its_birth_can_be_used(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").touch()
+    (tmp_path / "run" / ".run.json.tmp").write_text("{")
+    assert run(**{"train.max_steps": 1}).steps == 1
+
+
 def test_best_is_the_first_of_equals() -> None:
     best = Best("recall@10", patience=2)
     assert [best.see(n, {"recall@10": v}) for n, v in enumerate([0.5, 0.5, 0.6, 0.2])] == [True, False, True, False]

@@ -37,7 +37,7 @@ def train(
     ] = None,
     tune: options.Tuned = None,
     lr: options.Rates = None,
-    seed: Annotated[int | None, typer.Option(help="Of the order of the pairs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the order of the pairs, and of all else that is drawn.")] = None,
     log_to: Annotated[
         str | None,
         typer.Option(help="Loggers, separated by commas: tensorboard (into RUN/tensorboard), wandb, mlflow."),

@@ -18,10 +18,10 @@ from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.data.states import state_cache
-from n2kit.device import keep_freed_memory, pick_device, pick_precision
+from n2kit.device import DTYPES, keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.lora import adapter_of
-from n2kit.train import ranks, shards
+from n2kit.train import checkpoint, ranks, shards
 from n2kit.train.blocks import prepared
 from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
@@ -34,6 +34,7 @@ from n2kit.train.validate import validation
 from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
 
 if TYPE_CHECKING:
+    from n2kit.device import Precision
     from n2kit.model import Model
     from n2kit.recipe import Train
 
@@ -99,7 +100,9 @@ def fit(
     if settings.fsdp and settings.compile:
         raise Mismatch("train.compile does not go with train.fsdp", "--set train.compile=false")
     ranks.once(lambda: ranks.check_divides(settings.batch_size))
-    dtype, why = ranks.once(lambda: pick_precision(settings.precision, where))
+    precision, why = ranks.once(lambda: _precision(settings, where, resume))
+    dtype = DTYPES[precision]
+    settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
     _to_precision(model, dtype)
     rates = groups(model, settings)
@@ -212,6 +215,15 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
         torch.cuda.set_device(device)
         arguments._n_gpu = 1
     return arguments
+
+
+def _precision(settings: Train, device: torch.device, resume: Path | None) -> tuple[Precision, str]:
+    """What to compute in, and why. A run keeps its own: what is tried may come out otherwise the next time, or elsewhere."""
+    before = checkpoint.read(resume).get("precision") if resume else None
+    if before in DTYPES:
+        return before, f"{before}, as before the stop"
+    dtype, why = pick_precision(settings.precision, device)
+    return ("bf16" if dtype == DTYPES["bf16"] else "fp32"), why
 
 
 def _to_precision(model: Model, dtype: torch.dtype) -> None:

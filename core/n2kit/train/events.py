@@ -59,7 +59,8 @@ class Events(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         late = time.perf_counter() - self.logged >= EVERY_SECONDS
         self.stopped, late = ranks.anywhere([self.stopped, late], args.device)
-        control.should_log |= late
+        # Before a validation, too: it may be what ends the training.
+        control.should_log |= late or self.stopped or control.should_evaluate
         if self.stopped:
             control.should_save = control.should_training_stop = True
 

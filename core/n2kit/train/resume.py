@@ -38,7 +38,7 @@ class Carried(Protocol):
 class ResumableTrainer(Trainer):
     """Saves only what is trained, and everything that is needed to go on.
 
-    carried: what else is saved and brought back, by name.
+    carried: what else is saved and brought back, by name. facts: what is saved for whoever goes on, as JSON.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -46,6 +46,7 @@ class ResumableTrainer(Trainer):
         self.step: nn.Module = options["model"]
         self.folder = Path(str(self.args.output_dir))
         self.carried: dict[str, Carried] = {}
+        self.facts: dict[str, Any] = {}
 
     def best_file(self) -> Path | None:
         """The best weights that a checkpoint of now belongs to."""
@@ -62,6 +63,11 @@ class ResumableTrainer(Trainer):
         self.state = TrainerState.load_from_json(str(saved / TRAINER_STATE_NAME))
         self._carry_on(saved)
 
+    def _init_training_state(self, max_steps: int, *rest: Any) -> tuple[int, int]:
+        begun: tuple[int, int] = super()._init_training_state(max_steps, *rest)
+        self.state.compute_steps(self.args, max_steps)  # how often to log and save is said anew, and not what it was
+        return begun
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         weights, randoms = whole_state(trained_state(self.step)), ranks.gathered(random_state(self.args.device))
         moments, groups = optimizer_state(self.optimizer)
@@ -73,7 +79,7 @@ class ResumableTrainer(Trainer):
             "random": randoms,
             "carried": {name: one.state() for name, one in self.carried.items()},
             "best_file": best.name if best else None,
-        }
+        } | self.facts
         ranks.once(
             lambda: write(
                 self.folder,

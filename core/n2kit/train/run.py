@@ -32,6 +32,7 @@ from n2kit.variants import SPECS
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
+FIRST = {LOCK, f".{STATE}.tmp"}  # what a process killed while it made the folder may leave
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 TOLD = ("steps", "best_step", "seconds", "loss", "recall", "barren")  # what a trained bundle says of its training
 # Settings that change no weight: a run may go on with others.
@@ -175,19 +176,22 @@ def _tell(hook: str, report: Report | None, **facts: Any) -> None:
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:
     """Make the folder this run's, or find that it already is, and `held` by this process; sweep what a killed one left."""
     state = folder / STATE
-    if state.is_file():
-        there = read_json(state)
-        begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
-        if there.get("run") != run["run"] and begun:
-            differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
-            raise BadInput(
-                f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
-                "give another -o",
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if (
+        not state.is_file()
+        and folder.exists()
+        and not (folder.is_dir() and {f.name for f in folder.iterdir()} <= FIRST)
+    ):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(locked(folder / LOCK, str(folder)))
+    there = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
+    begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
+    if there.get("run") != run["run"] and begun:
+        differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
+        raise BadInput(
+            f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
+            "give another -o",
+        )
     checkpoint.sweep(folder / CHECKPOINTS)
     write_json(state, run)  # first: it says whose the folder is
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")

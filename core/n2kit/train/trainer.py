@@ -62,6 +62,7 @@ class PairTrainer(ResumableTrainer):
         self.explosion = Explosion(settings.explosion)
         self.tally = Tally(self.collator.reader.bad)
         self.carried = {"best": self.best, "explosion": self.explosion, "tally": self.tally}
+        self.facts = {"precision": settings.precision}
         unwrapped = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.prepare_model = unwrapped
 
