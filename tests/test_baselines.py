@@ -17,6 +17,7 @@ from n2kit.bench import tfidf as tfidf_module
 from n2kit.bench.baselines import BASELINES, NAMES, BaselineOut, run_baseline
 from n2kit.bench.frozen import Features, Frozen
 from n2kit.bench.heads import HeadSettings, standardised, train_head
+from n2kit.bench.spec import read_matrix
 from n2kit.bench.tfidf import tfidf
 from n2kit.data.features import FeatureCache
 from n2kit.data.images import UnreadableImage
@@ -264,3 +265,15 @@ def test_what_cannot_be_is_one_line(name: str, changed: dict[str, Any], message:
     with pytest.raises(BadInput, match=message) as refused:
         call(workspace, name, **changed)
     assert refused.value.hint
+
+
+def test_the_page_on_baselines_runs(at_workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "baselines.md").read_text("utf8")
+    exec(page.partition("```python\n")[2].partition("```")[0], {})
+    assert "(24, 64)" in capsys.readouterr().out
+    assert all(f"`{name}`" in page for name in NAMES)
+
+
+def test_the_example_matrix_is_one() -> None:
+    matrix = read_matrix(Path(__file__).parents[1] / "examples" / "bench" / "matrix.yaml", {})
+    assert matrix.settings["train.max_steps"] == 10
