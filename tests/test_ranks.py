@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from n2kit.recipe import resolve
+from n2kit.train.shards import asked_by_launcher
+from n2kit_cli.main import _interrupted
 from steps import alone, together, weights
 
 
@@ -102,6 +106,21 @@ def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Pa
     done = together(2, [*mixed, "-o", tmp_path / "two"], environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "fsdp: true" in (tmp_path / "two" / "recipe.yaml").read_text()
+
+
+def test_the_command_that_goes_on_asks_for_shares_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is torchrun's, of which accelerate's launcher knows nothing; without shares it would be another run."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("N2KIT_TRAIN__FSDP", "false")
+    assert asked_by_launcher()
+    assert "ACCELERATE_USE_FSDP" not in os.environ
+    _interrupted(["train", "models/mine"])
+    printed = capsys.readouterr().err
+    assert "N2KIT_TRAIN__FSDP=true torchrun --nproc-per-node 2 -m n2kit_cli.main train models/mine" in printed
+    assert resolve().recipe.train.fsdp
 
 
 def test_shares_need_several_processes(mixed: list[str | Path], tmp_path: Path, cli: Any) -> None:

@@ -20,12 +20,18 @@ from n2kit.model import Model
 from n2kit.reading import ALL_AT_ONCE
 from n2kit.train import ranks
 
-LAUNCHER = "ACCELERATE_USE_FSDP"
+LAUNCHER, SETTING = "ACCELERATE_USE_FSDP", "N2KIT_TRAIN__FSDP"
 
 
 def asked_by_launcher() -> bool:
-    """Whether `accelerate launch --use_fsdp` started this process; the variable is taken away, or accelerate would shard too."""
-    return os.environ.pop(LAUNCHER, "").lower() in ("1", "true", "yes")
+    """Whether `accelerate launch --use_fsdp` started this process.
+
+    Its variable is taken away, or accelerate would shard too; our own takes its place, which the command that goes on is printed with.
+    """
+    asked = os.environ.pop(LAUNCHER, "").lower() in ("1", "true", "yes")
+    if asked:
+        os.environ[SETTING] = "true"
+    return asked
 
 
 def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
