@@ -51,3 +51,16 @@ def test_variants_of_the_readme_are_the_variants_there_are() -> None:
     rows = re.findall(r"^\| `(\w+)`[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", README, re.M)
     said = {name: tuple("✓" in cell for cell in cells) for name, *cells in rows}
     assert said == {name: (s.early, s.micl, s.late, s.text) for name, s in SPECS.items()}
+
+
+def test_the_page_on_training_explains_every_setting() -> None:
+    from n2kit.recipe import Train
+
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf8")
+    switches = " ".join(row.split("|")[1] for row in page.splitlines() if row.startswith("| "))
+    flags = {"new_lr": "--lr", "lrs": "--lr", "loggers": "--log-to"}
+    drawn = {"topic_share", "topics_held", "eval_steps", "log_steps"}  # in the text
+    for name in Train.model_fields.keys() - drawn:
+        flag = flags.get(name, f"--{name.replace('_', '-')}")
+        assert f"train.{name}" in switches or f"`{flag} " in switches, name
+    assert all(f"train.{name}" in page for name in drawn)
