@@ -79,6 +79,7 @@ def trained(part: Part) -> set[str]:
         ("last:2", Tune("last", 2)),
         ("lora:8", Tune("lora", 8, 16)),
         ("lora:8:8", Tune("lora", 8, 8)),
+        ("qlora:8", Tune("qlora", 8, 16)),
     ],
 )
 def test_ways_to_tune(text: str, tune: Tune) -> None:
@@ -89,7 +90,7 @@ def test_ways_to_tune(text: str, tune: Tune) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("some", "is no way to tune a part: frozen, last:K, lora:R or full"),
+        ("some", "is no way to tune a part: frozen, last:K, lora:R, qlora:R .the LLM. or full"),
         ("last", "last:2 tunes the last two blocks"),
         ("last:0", "last:2 tunes the last two blocks"),
         ("last:2:3", "last:2 tunes the last two blocks"),
@@ -97,7 +98,7 @@ def test_ways_to_tune(text: str, tune: Tune) -> None:
         ("lora:x", "lora:16 has rank 16"),
         ("lora:-4", "lora:16 has rank 16"),
         ("full:3", "full takes no number"),
-        ("qlora:4", "needs bitsandbytes and a GPU"),
+        ("qlora", "qlora:16 has rank 16"),
     ],
 )
 def test_what_is_no_way_to_tune(text: str, reason: str) -> None:
@@ -126,7 +127,7 @@ def test_every_wrong_value_is_named() -> None:
         resolve({"llm.tune": "lora", "vision.tune": "qlora:4", "connector.tune": "last:1", "train.lrs.llm": -1}, env={})
     for key in (
         "llm.tune: 'lora'",
-        "vision.tune: 'qlora:4'",
+        "vision: tune 'qlora:4' packs a language model alone",
         "connector.tune",
         "train.lrs.llm",
         "4 settings are wrong",
@@ -635,7 +636,8 @@ def test_flags_reach_the_bundle_and_the_run(cli: Any, at_workspace: Path, tmp_pa
     said = cli(*common, tmp_path / "r2")
     assert "frozen weights" in said.err
     for wrong, reason in (
-        ("llm=qlora:4", "needs bitsandbytes and a GPU"),
+        ("llm=qlora:8", "holds an adapter of lora:4, and llm.tune qlora:8 was asked for"),
+        ("vision=qlora:4", "packs a language model alone"),
         ("vision=last:9", "vision.tune last:9 asks for 9 blocks, and the vision has 2"),
         ("llm=last:9", "llm.tune last:9 asks for 9 blocks, and llm qwen:tiny has 2"),
         ("llm=full", "holds an adapter of lora:4"),

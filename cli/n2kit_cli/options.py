@@ -58,7 +58,9 @@ RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="A YAML file o
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.")]
 Tuned = Annotated[
     str | None,
-    typer.Option("--tune", help="How parts are trained: llm=lora:16,vision=last:2 (frozen, last:K, lora:R, full)."),
+    typer.Option(
+        "--tune", help="How parts are trained: llm=lora:16,vision=last:2 (frozen, last:K, lora:R, qlora:R, full)."
+    ),
 ]
 Rates = Annotated[
     str | None, typer.Option("--lr", help="Learning rate: 1e-4 of all that is trained, or llm=1e-5,connector=1e-4.")

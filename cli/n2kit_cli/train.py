@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +76,7 @@ def train(
     asked = {key: value for key, value in flags.items() if value is not None} | tune_flags(tune) | lr_flags(lr)
     resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
     _refuse(resolved.recipe, device)
-    _check_loggers(resolved.recipe.train.loggers)
+    _check_installed(resolved.recipe)
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True, negatives=True)
     options.dropped(pairs, positives.dropped)
@@ -129,12 +128,14 @@ def _refuse(recipe: Recipe, device: str | None) -> None:
     refuse(plan)
 
 
-def _check_loggers(names: Sequence[str]) -> None:
-    """Say at once that one is not installed."""
-    if names:
-        from n2kit.train.loggers import check
+def _check_installed(recipe: Recipe) -> None:
+    """Say at once, and not when it is needed, that a package is not there."""
+    if recipe.train.loggers or recipe.llm.tune.startswith("qlora"):
+        from n2kit.train import fourbit, loggers
 
-        check(names)
+        loggers.check(recipe.train.loggers)
+        if recipe.llm.tune.startswith("qlora"):
+            fourbit.check()
 
 
 def _reporter(bar: Any) -> Any:

@@ -28,6 +28,7 @@ from n2kit.model import Model, Parts, Provenance
 from n2kit.parts import Origin, Part
 from n2kit.recipe import Recipe
 from n2kit.templates import Template
+from n2kit.tuning import ADAPTED
 
 JOINT, PROMPT = "joint.safetensors", "prompt.json"
 
@@ -139,7 +140,7 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
         for kind, owned in owners.items():
             if kind not in parts:
                 parts[kind] = _class(kind, owned).load(folder / kind)
-            if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith("lora"):
+            if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith(ADAPTED):
                 lora.load(parts[kind], folder / kind / lora.FOLDER)
         vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
         if vision is not None and vision.transform_id != transform:

@@ -6,6 +6,7 @@ peft takes seconds to import: it is imported where there is an adapter, and nowh
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from n2kit.errors import Mismatch
 from n2kit.files import read_json
 from n2kit.parts import Part
 from n2kit.tuning import Tune
+
+# Where bitsandbytes is installed, peft and accelerate import it, used or not, and it warns of a kernel that n2kit does without.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda said: "gemm_4bit_forward" not in said.getMessage())
 
 NAME = "default"  # peft's, of a part's one adapter
 FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safetensors"
@@ -70,7 +74,7 @@ def save(part: Part, folder: Path) -> None:
     """Write what peft writes: adapter_config.json and adapter_model.safetensors."""
     folder.mkdir()
     config: Any = part.peft_config
-    facts = config[NAME].to_dict() | {"target_modules": sorted(_layers(part)), "inference_mode": True}
+    facts = config[NAME].to_dict() | {"target_modules": sorted(adapted(part)), "inference_mode": True}
     facts = {k: sorted(v) if isinstance(v, set) else v for k, v in facts.items() if k != "peft_version"}
     (folder / CONFIG).write_text(json.dumps(facts, indent=1, sort_keys=True))
     save_file({PREFIX + k: v.detach().cpu().contiguous() for k, v in _state(part).items()}, folder / WEIGHTS)
@@ -102,7 +106,7 @@ def load(part: Part, folder: Path) -> None:
 @contextmanager
 def aside(part: Part) -> Iterator[None]:
     """The part as it is without its adapter: its own layers back in their places."""
-    layers = _layers(part)
+    layers = adapted(part)
     _replace(part, {name: layer.get_base_layer() for name, layer in layers.items()})
     try:
         yield
@@ -116,7 +120,7 @@ def merge(part: Part) -> None:
     Raises:
         ValueError: the sum is not finite.
     """
-    layers = _layers(part.float())
+    layers = adapted(part.float())
     for layer in layers.values():
         layer.merge(safe_merge=True, adapter_names=[NAME])
     _replace(part, {name: layer.get_base_layer() for name, layer in layers.items()})
@@ -129,7 +133,7 @@ def without_gradient(part: Part) -> tuple[list[str], int]:
     None at all, that is: of a new adapter the first matrix gets one of zeros, because the second one starts at zero; and stochastic
     depth may leave a whole block out of a step, with zeros too.
     """
-    layers = _layers(part)
+    layers = adapted(part)
     weights = {name: [p for p in layer.parameters() if p.requires_grad] for name, layer in layers.items()}
     return [name for name, own in weights.items() if all(p.grad is None for p in own)], len(layers)
 
@@ -144,7 +148,7 @@ def _inject(part: Part, config: Any) -> None:
     for weight in part.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()  # peft takes the type of the layer below, too narrow to be trained in
-    if wrong := wanted ^ set(_layers(part)):
+    if wrong := wanted ^ set(adapted(part)):
         raise ValueError(f"an adapter of other layers: {', '.join(sorted(wrong)[:3])}")
 
 
@@ -155,7 +159,7 @@ def _state(part: Part) -> dict[str, Tensor]:
     return found
 
 
-def _layers(part: Part) -> dict[str, Any]:
+def adapted(part: Part) -> dict[str, Any]:
     """The layers that have an adapter, by name; none where peft was never needed."""
     if adapter_of(part) is None:
         return {}

@@ -20,6 +20,7 @@ FLOAT = 4  # bytes: trained weights, their gradients and AdamW's two moments are
 # section 4.1; attention keeps no score matrix). Measured with saved_tensors_hooks: SmolLM2-135M 78 in fp32 and 53 in bf16,
 # Qwen2.5-0.5B, whose feed-forward layers are twice as wide, 120 and 75.
 KEPT = {"bf16": 64, "fp32": 100}
+PACKED = 4.5 / 8  # 4 bits, and a scale of 32 for each 64 of them
 COPY = {"bf16": 2, "fp32": 0}  # autocast keeps a copy of the weights of a step
 
 
@@ -52,13 +53,21 @@ def estimate(plan: Plan) -> Memory:
     settings = plan.recipe.train
     precision = "fp32" if settings.precision == "fp32" else "bf16"
     return Memory(
-        weights=float(sum(row.parameters * _bytes(row, precision) for row in plan.rows)),
+        weights=float(sum(_weights(plan, row, precision) for row in plan.rows)),
         gradients=float(plan.trainable * FLOAT),
         optimiser=float(plan.trainable * FLOAT * 2),
         activations=float(2 * settings.batch_size * _per_item(plan, precision)),
         batch_size=settings.batch_size,
         precision=precision,
     )
+
+
+def _weights(plan: Plan, row: Row, precision: str) -> float:
+    """Bytes of a part's weights; under `qlora`, those of an LLM's blocks are packed."""
+    if row.part != "llm" or not plan.recipe.llm.tune.startswith("qlora"):
+        return row.parameters * _bytes(row, precision)
+    table = plan.llm.vocab * plan.llm.input_width
+    return (row.parameters - table) * PACKED + table * FLOAT
 
 
 def _bytes(row: Row, precision: str) -> int:

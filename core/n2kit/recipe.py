@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
 from n2kit.errors import BadInput
 from n2kit.tuning import Tune
@@ -51,7 +51,8 @@ class Backbone(Choice):
     tune: Annotated[str, AfterValidator(_a_way_to_tune)] = Field(
         "frozen",
         description="frozen: bit-equal and in eval mode; last:K: the last K blocks and what comes after them; lora:R or "
-        "lora:R:ALPHA: adapters of rank R on the linear layers of its blocks (ALPHA is 2 R); full: all of it",
+        "lora:R:ALPHA: adapters of rank R on the linear layers of its blocks (ALPHA is 2 R); qlora:R: the same, the LLM's weights "
+        "in 4 bits meanwhile; full: all of it",
     )
 
 
@@ -160,6 +161,13 @@ class Recipe(Settings):
     head: Head = Field(Head(), description="what makes the embedding of the LLM's state")
     prompt: Prompt = Field(Prompt(), description="the text that an item becomes")
     train: Train = Field(Train(), description="how it is trained")
+
+    @field_validator("vision")
+    @classmethod
+    def _four_bits(cls, vision: Backbone) -> Backbone:
+        if vision.tune.startswith("qlora"):
+            raise ValueError(f"tune {vision.tune!r} packs a language model alone; lora:R trains the same adapter")
+        return vision
 
     def digest(self, without: Mapping[str, set[str]] | None = None) -> str:
         """A hash of every setting but those in `without` (section → names): what makes two runs the same run."""

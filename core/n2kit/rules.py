@@ -199,7 +199,7 @@ def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
         if left:
             yield f"mllm {recipe.mllm.name} brings its own {', '.join(left)}: what was named is left out"
     for kind, card in (("llm", plan.llm), ("vision", plan.vision)):
-        if card is not None and getattr(recipe, kind).tune.startswith(("last", "lora")):
+        if card is not None and getattr(recipe, kind).tune.startswith(("last", "lora", "qlora")):
             yield f"how many parameters {kind}.tune {getattr(recipe, kind).tune} trains is an estimate here; n2kit build counts them"
     if plan.connector is not None and recipe.connector.tune == "frozen" and recipe.mllm is None:
         yield f"connector {recipe.connector.name} starts at random, and connector.tune frozen keeps it there"

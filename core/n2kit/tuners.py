@@ -20,7 +20,7 @@ def apply(part: Part, what: str, tune: Tune, seed: int) -> None:
         Mismatch: the part has not the blocks that are to be tuned, or it holds another adapter.
     """
     held = lora.adapter_of(part)
-    if held is not None and tune.mode != "frozen" and tune != held:
+    if held is not None and tune.mode != "frozen" and tune.adapter != held:
         raise Mismatch(
             f"the {what} holds an adapter of {held}, and {what}.tune {tune} was asked for",
             f"--tune {what}={held} or {what}=frozen, or n2kit merge the bundle first",
@@ -29,7 +29,7 @@ def apply(part: Part, what: str, tune: Tune, seed: int) -> None:
         part.freeze()
     elif tune.mode == "last":
         _last(part, what, tune)
-    elif tune.mode == "lora":
+    elif tune.adapts:
         if held is None:
             _blocks(part, what, tune)
             lora.add(part, what, tune, seed)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 from n2kit.cards import LLMCard, VisionCard
 from n2kit.errors import BadInput
 
-Mode = Literal["frozen", "last", "lora", "full"]
+Mode = Literal["frozen", "last", "lora", "qlora", "full"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+ADAPTED = ("lora", "qlora")
 TUNED = ("llm", "vision", "connector")  # parts that a recipe can freeze; the others are always trained
 PARTS = (*TUNED, "fusion", "head", "words", "loss")  # parts that can have a learning rate of their own
-FORMS = "frozen, last:K, lora:R or full"
+FORMS = "frozen, last:K, lora:R, qlora:R (the LLM) or full"
 
 
 @dataclass(frozen=True)
 class Tune:
-    """`frozen` · `last:K`, the last K blocks and what comes after them · `lora:R[:ALPHA]` · `full`."""
+    """`frozen` · `last:K`, the last K blocks and what comes after them · `lora:R[:ALPHA]`, and `qlora:…` alike · `full`."""
 
     mode: Mode
     number: int = 0  # K, or R
@@ -28,23 +29,30 @@ class Tune:
         """Raises ValueError, which says what is wrong with the text."""
         name, *numbers = text.split(":")
         mode = next((m for m in MODES if m == name), None)
-        if name == "qlora":
-            raise ValueError(
-                f"{text!r} needs bitsandbytes and a GPU, which n2kit does without; lora:R trains the same adapter"
-            )
         if mode is None:
             raise ValueError(f"{text!r} is no way to tune a part: {FORMS}")
-        most = {"last": 1, "lora": 2}.get(mode, 0)
+        most = {"last": 1, "lora": 2, "qlora": 2}.get(mode, 0)
         if not min(most, 1) <= len(numbers) <= most or not all(n.isdecimal() and int(n) > 0 for n in numbers):
             way = {"last": "last:2 tunes the last two blocks", "lora": "lora:16 has rank 16, lora:16:64 alpha 64 too"}
+            way["qlora"] = way["lora"].replace("lora", "qlora")
             raise ValueError(f"{text!r} is not understood: {way.get(mode, f'{mode} takes no number')}")
         number, alpha = ([int(n) for n in numbers] + [0, 0])[:2]
-        return cls(mode, number, alpha or 2 * number if mode == "lora" else 0)
+        return cls(mode, number, alpha or 2 * number if mode in ADAPTED else 0)
 
     def __str__(self) -> str:
-        if self.mode == "lora":
-            return f"lora:{self.number}" + (f":{self.alpha}" if self.alpha != 2 * self.number else "")
+        if self.adapts:
+            return f"{self.mode}:{self.number}" + (f":{self.alpha}" if self.alpha != 2 * self.number else "")
         return f"{self.mode}:{self.number}" if self.number else self.mode
+
+    @property
+    def adapts(self) -> bool:
+        """Whether an adapter is trained, and nothing else of the part."""
+        return self.mode in ADAPTED
+
+    @property
+    def adapter(self) -> Self:
+        """What is left of it in a model: of `qlora:R`, an adapter like any other."""
+        return replace(self, mode="lora") if self.adapts else self
 
     def trained(self, card: LLMCard | VisionCard) -> int:
         """How many parameters of a backbone are trained: exact for `frozen` and `full`, an estimate from its card otherwise.

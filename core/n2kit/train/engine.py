@@ -21,7 +21,7 @@ from n2kit.data.states import state_cache
 from n2kit.device import DTYPES, keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.lora import adapter_of
-from n2kit.train import checkpoint, ranks, shards
+from n2kit.train import checkpoint, fourbit, ranks, shards
 from n2kit.train.blocks import prepared
 from n2kit.train.draws import Draws, Tasks
 from n2kit.train.events import Events, Report
@@ -32,6 +32,7 @@ from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import validation
 from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
+from n2kit.tuning import Tune
 
 if TYPE_CHECKING:
     from n2kit.device import Precision
@@ -92,18 +93,15 @@ def fit(
             gradient. Mismatch: layer decay, or `train.fsdp`, in a backbone without blocks.
     """
     check_pairs(pairs, model.loss, model.recipe.loss.name)
+    packed = Tune.parse(model.recipe.llm.tune).mode == "qlora"
     where = ranks.begin(pick_device(device))
-    if settings.patience and val_pairs is None:
-        raise BadInput(
-            "train.patience waits for better validations, and there are no validation pairs", "--val-pairs FILE"
-        )
-    if settings.fsdp and settings.compile:
-        raise Mismatch("train.compile does not go with train.fsdp", "--set train.compile=false")
-    ranks.once(lambda: ranks.check_divides(settings.batch_size))
+    ranks.once(lambda: _check(settings, val_pairs, packed))
     precision, why = ranks.once(lambda: _precision(settings, where, resume))
     dtype = DTYPES[precision]
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
+    if packed:
+        fourbit.pack(model.llm, where)
     _to_precision(model, dtype)
     rates = groups(model, settings)
     if settings.fsdp:  # first of all: no device has to hold the whole
@@ -153,6 +151,8 @@ def fit(
             f"frozen weights changed in training: {frozen} before, {after} after",
             "a part changes its own weights: its plug-in is wrong",
         )
+    if packed:
+        fourbit.unpack(model.llm)
     model.eval()
     if barren := trainer.tally.barren:
         events.note(f"{barren} steps had no negatives, all their items being known positives: they taught nothing")
@@ -174,6 +174,19 @@ def fit(
         stopped_early=best.over,
         whole=shards.whole_state(trained_state(model)) if settings.fsdp else None,
     )
+
+
+def _check(settings: Train, val_pairs: Pairs | None, packed: bool) -> None:
+    """Raises BadInput or Mismatch for settings that do not go with each other, with the pairs, or with the processes."""
+    if settings.patience and val_pairs is None:
+        raise BadInput(
+            "train.patience waits for better validations, and there are no validation pairs", "--val-pairs FILE"
+        )
+    if settings.fsdp and settings.compile:
+        raise Mismatch("train.compile does not go with train.fsdp", "--set train.compile=false")
+    if settings.fsdp and packed:
+        raise Mismatch("llm.tune qlora does not go with train.fsdp", "--tune llm=lora:16")
+    ranks.check_divides(settings.batch_size)
 
 
 def steps_of(settings: Train, pairs: int) -> int:
