@@ -27,11 +27,13 @@ class Combination:
 
 
 def combinations(matrix: Matrix) -> Iterator[Combination]:
-    """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal."""
+    """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal.
+
+    Where arms or baselines are named and no variant, they are all that is wanted.
+    """
     for name in matrix.variant:
         _known_variant(name)
-    plain = not matrix.arms and not matrix.baselines
-    if plain or any(getattr(matrix, axis) for axis in ("variant", "connector", "fusion", "loss")):
+    if matrix.variant or not (matrix.arms or matrix.baselines):
         seen = []
         for chosen in _product(matrix):
             flags = _used(chosen) | matrix.settings
