@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+
+from bench_tasks import Broken, Full, Killed, Works
+from n2kit.bench.cells import Cell, expand
+from n2kit.bench.context import Bench
+from n2kit.bench.data import read_data
+from n2kit.bench.local import run_local
+from n2kit.bench.spec import Matrix
+from n2kit.bench.store import Store
+from n2kit.errors import Unavailable
 
 DATA = ("--items", "items.jsonl", "--pairs", "train.csv", "--test-pairs", "test.csv", "--images", "images")
 TINY = ("--llm", "qwen:tiny", "--vision", "siglip:tiny", "--connector", "qformer:tiny", "--max-steps", "1")
+RESULT = ("state", "metrics", "buckets", "saliency", "queries", "pool", "seed", "arm", "axes", "data")
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def alike(one: Path, other: Path) -> None:
+    """The same cells with the same results, to the bit."""
+    a, b = ({row["key"]: row for row in rows(out)} for out in (one, other))
+    assert list(a) == list(b)
+    for key, row in a.items():
+        assert {name: row.get(name) for name in RESULT} == {name: b[key].get(name) for name in RESULT}
+        for name in ("ranks", "vectors"):
+            assert pq.read_table(one / row["files"][name]).equals(pq.read_table(other / b[key]["files"][name]))
+
+
+@pytest.fixture
+def bench(workspace: Path, tmp_path: Path) -> tuple[Bench, list[Cell]]:
+    """A matrix of six cells in tmp_path, and those."""
+    files = {"items": "items.jsonl", "pairs": "train.csv", "test_pairs": "test.csv", "images": "images"}
+    matrix = Matrix.model_validate(
+        {"llm": "qwen:tiny", "variant": "text_only", "seeds": 6} | {k: workspace / v for k, v in files.items()}
+    )
+    data, _ = read_data(matrix)
+    store = Store(tmp_path / "out")
+    store.claim(data.digests)
+    return Bench(matrix, data, store), expand(matrix, data.digests)
 
 
 @pytest.mark.usefixtures("at_workspace")
@@ -32,7 +72,13 @@ def test_cells_are_run_once_and_arms_can_be_added(cli: Any, tmp_path: Path) -> N
         assert set(row["metrics"]["recall@1"]) == {"value", "low", "high", "optimistic"}
         assert all((out / row["files"][name]).is_file() for name in ("ranks", "vectors"))
         assert not list((out / row["files"]["run"]).glob("**/*.safetensors"))  # weights of every cell would fill a disk
+        assert row["costs"]["trained_parameters"] > 0
+        assert row["costs"]["peak_memory_mb"] > 0
     assert "2 cells, 0 to run" in cli("bench", out / "matrix.yaml", "-o", out).err
+    assert {f.name for f in out.iterdir()} >= {"matrix.yaml", "env.json", "report.html", "results.md", "results.csv"}
+    assert [row["arm"] for row in rows(out)] == [text["arm"], joined["arm"]]
+    assert cli("bench", *DATA, *TINY, "--variant", "notellm2", "-o", out).code == 0
+    assert [row["arm"] for row in rows(out)] == [joined["arm"]]  # results are the matrix's that was run last
 
 
 @pytest.mark.usefixtures("at_workspace")
@@ -42,8 +88,10 @@ def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> Non
     assert done.code == 0, done.err
     assert [row["state"] for row in rows(out)] == ["refused", "done"]
     assert "needs a causal LLM" in rows(out)[0]["reason"]
+    assert "refused: bert:tiny+siglip:tiny+qformer:4+micl, seed 0: variant micl needs a causal LLM" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_a_dry_run_lists_and_estimates_and_leaves_nothing(cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -51,5 +99,161 @@ def test_a_dry_run_lists_and_estimates_and_leaves_nothing(cli: Any, tmp_path: Pa
     assert (seen.code, out.exists()) == (0, False), seen.err
     assert "4 cells to run share 4 trainings; features are computed once for siglip:tiny" in seen.err
     assert re.search(r"about \d+ s", seen.err)
+    assert not list(Path(os.environ["N2KIT_CACHE"]).glob("features/*/*/*"))
     listed = json.loads(cli("bench", *DATA, *TINY, "--variant", "notellm2", "-o", out, "--dry-run", "--json").out)
     assert (listed["cells"][0]["state"], listed["seconds"] > 0) == ("open", True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
+def test_a_failing_cell_stops_nothing_and_can_be_tried_again(cli: Any, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "matrix.yaml"
+    file.write_text(
+        "variant: text_only\narms:\n- {name: wild, variant: text_only, settings: {train.lr: 1e+30, train.new_lr: 1e+30}}\n"
+    )
+    wild = ("bench", file, *DATA, *TINY[:2], "--max-steps", "9", "-o", out)
+    done = cli(*wild)
+    assert done.code == 1, done.err
+    good, bad = rows(out)
+    assert (good["state"], bad["state"]) == ("done", "failed")
+    assert re.search(r"is (nan|inf) at step|not finite", bad["reason"]), bad["reason"]
+    assert "(wild), seed 0: " in done.err
+    assert "2 cells, 0 to run" in cli(*wild).err
+    assert "2 cells, 1 to run" in cli(*wild, "--retry-failed").err
+
+
+def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[Bench, list[Cell]]) -> None:
+    shared, (a, b, c, d, e, f) = bench
+    tasks = [Works((a,)), Killed((b, c)), Works((d,)), Broken((e,)), Works((f,))]
+    run_local(shared, tasks, jobs=2, threads=1)
+    found = {cell.seed: row for cell in (a, b, c, d, e, f) if (row := shared.store.read(cell)) is not None}
+    assert {seed: row["state"] for seed, row in found.items()} == {
+        0: "done", 1: "failed", 2: "failed", 3: "done", 4: "failed", 5: "done"
+    }  # fmt: skip
+    assert "killed the process by SIGKILL (out of memory?)" in found[1]["reason"]
+    assert found[4]["reason"] == "RuntimeError: nobody saw that coming"
+
+
+def test_a_full_disk_stops_the_matrix_and_fails_no_cell(bench: tuple[Bench, list[Cell]]) -> None:
+    shared, cells = bench
+    with pytest.raises(Unavailable, match="No space left"):
+        run_local(
+            shared, [Works(tuple(cells[:1])), Full(tuple(cells[1:2])), Works(tuple(cells[2:]))], jobs=1, threads=1
+        )
+    assert [shared.store.read(cell) is not None for cell in cells] == [True, *[False] * 5]
+
+
+# ---- interrupted
+
+
+def started(folder: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "n2kit_cli.main", "bench", *DATA, *arguments, "-o", str(out)]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 600
+    while not true():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    return list(out.glob("runs/*/checkpoints/checkpoint-*/trainer_state.json"))
+
+
+@pytest.mark.slow
+def test_a_matrix_killed_twice_equals_an_unbroken_one(workspace: Path, tmp_path: Path) -> None:
+    """24 cells of 16 trainings; the broken run has two processes, the unbroken one has one."""
+    file = tmp_path / "matrix.yaml"
+    file.write_text(
+        "llm: [qwen:tiny, llama:tiny]\nvision: [siglip:tiny, clip:tiny]\nconnector: qformer:tiny\nvariant: [basic, notellm2]\n"
+        "seeds: 2\nsettings: {train.max_steps: 6, train.save_steps: 2, head.width: 16}\nsaliency: 4\n"
+        "arms: [{name: without image, inference: no-image}]\n"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    two = (str(file), "--jobs", "2", "--threads", "1")
+
+    def over() -> int:
+        return len(rows(broken)) if (broken / "results.jsonl").is_file() else 0
+
+    for many in (4, 13):
+        process = started(workspace, broken, *two)
+        wait_until(lambda many=many: over() >= many and checkpoints(broken), process)  # type: ignore[misc]
+        process.kill()
+        process.communicate()
+        assert 0 < len(list(broken.glob("cells/*/cell.json"))) < 24
+    for out, arguments in ((broken, two), (whole, (str(file), "--threads", "1"))):
+        process = started(workspace, out, *arguments)
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    assert len(rows(whole)) == 24
+    assert len({row["run_key"] for row in rows(whole)}) == 16
+    alike(whole, broken)
+    assert not list(broken.glob("runs/*/checkpoints"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(workspace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = (*TINY[:6], "--max-steps", "60", "--set", "train.save_steps=5", "--variant", "notellm2")
+    process = started(workspace, out, *arguments)
+    wait_until(lambda: checkpoints(out), process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "stopping after this step" in said
+    assert "to go on: " in said
+    assert checkpoints(out)
+    process = started(workspace, out, *arguments)
+    assert process.wait() == 0
+    (result,) = out.glob("runs/*/result.json")
+    assert json.loads(result.read_text())["resumed_from"] >= 5
+    (row,) = rows(out)
+    assert (row["state"], row["costs"]["steps"]) == ("done", 60)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
+def test_ray_gives_the_same_results(cli: Any, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    arguments = ("bench", *DATA, *TINY, "--variant", "text_only,notellm2", "--seeds", "2", "--threads", "1", "-o")
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert cli(*arguments, here).code == 0
+    done = cli(*arguments, there, "--engine", "ray", "--jobs", "2")
+    assert done.code == 0, done.err
+    alike(here, there)
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_without_ray_one_line_says_what_to_install(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = cli("bench", *DATA, *TINY, "-o", tmp_path / "out", "--engine", "ray")
+    assert (done.code, done.err.splitlines()[-2:]) == (
+        3, ["error: --engine ray needs Ray, which is not installed", "hint: pip install 'n2kit[ray]'"]
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
+def test_the_commands_of_a_row_give_its_figures(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a cell that is not the default in anything."""
+    out, file = tmp_path / "out", tmp_path / "matrix.yaml"
+    file.write_text(
+        "arms: [{name: blind, inference: no-image, settings: {train.lr: 1e-3, head.width: 12}}]\nseeds: [3]\n"
+    )
+    assert cli("bench", file, *DATA, *TINY, "--pool", "pool.csv", "-o", out).code == 0
+    (row,) = rows(out)
+    import shlex
+    import shutil
+
+    folder = tmp_path / "again"
+    shutil.copytree(Path.cwd(), folder)
+    monkeypatch.chdir(folder)
+    for command in row["command"].split("; "):
+        program, *arguments = shlex.split(command)
+        assert program == "n2kit"
+        done = cli(*arguments, *(["--json"] if arguments[0] == "eval" else []))
+        assert done.code == 0, (command, done.err)
+    assert json.loads(done.out)["metrics"] == row["metrics"]

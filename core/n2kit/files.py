@@ -50,6 +50,14 @@ def sync_tree(folder: Path) -> None:
     sync(*folder.rglob("*"), folder)
 
 
+def no_room(problem: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is a full disk, as an OSError or as safetensors tells it."""
+    if problem is None:
+        return False
+    told = any(f"(os error {number})" in str(problem) for number in FULL)
+    return told or getattr(problem, "errno", None) in FULL or no_room(problem.__cause__)
+
+
 @contextmanager
 def room_for(what: str, hint: str) -> Iterator[None]:
     """Say in one line that `what` could not be written.
@@ -62,10 +70,9 @@ def room_for(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        code = getattr(error, "errno", None)
-        if code not in FULL and not any(f"(os error {number})" in str(error) for number in FULL):
+        if not no_room(error):
             raise
-        raise Unavailable(f"{what}: {os.strerror(code or errno.ENOSPC)}", hint) from error
+        raise Unavailable(f"{what}: {os.strerror(getattr(error, 'errno', None) or errno.ENOSPC)}", hint) from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from n2kit.bench.context import nobody
 from n2kit.bench.tasks import Task
+from n2kit.errors import Unavailable
 from n2kit.isolation import ending
 
 if TYPE_CHECKING:
@@ -46,11 +47,12 @@ def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> N
 
     Raises:
         KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
+        Unavailable: nothing can go on here, as on a full disk.
     """
     pool = _Pool(bench, list(tasks), jobs, threads)
     try:
         pool.run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unavailable):
         bench.say({"event": "interrupt"})
         pool.stop()
         raise
@@ -100,6 +102,8 @@ class _Pool:
             except (EOFError, OSError):
                 self._ended(self.running.pop(pipe))
                 continue
+            if event["event"] == "crash" and "message" in event:
+                raise Unavailable(event["message"], event["hint"])
             if event["event"] == "crash":
                 one.problem = event["reason"]
             else:
@@ -169,7 +173,10 @@ def _work(
         task.perform(prepare(replace(bench, say=pipe.send), threads, slot))
     except KeyboardInterrupt:
         os._exit(130)
-    except Exception as problem:  # what a task does not see to itself: a full disk, features that cannot be computed
+    except Unavailable as problem:
+        pipe.send({"event": "crash", "message": problem.message, "hint": problem.hint})
+        os._exit(1)
+    except Exception as problem:  # what a task does not see to itself, as features that cannot be computed
         pipe.send({"event": "crash", "reason": f"{type(problem).__name__}: {problem}".splitlines()[0]})
         os._exit(1)
 

@@ -21,10 +21,11 @@ from n2kit.bench.commands import TAKEN, commands
 from n2kit.bench.context import Bench
 from n2kit.device import pick_device
 from n2kit.embed import embed, encode
-from n2kit.errors import Failed, N2kitError
+from n2kit.errors import Failed, N2kitError, Unavailable
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
 from n2kit.evaluate.neglect import Reading, sample_curves
+from n2kit.files import no_room
 from n2kit.plan import make_plan
 from n2kit.train import RunResult, train
 from n2kit.train.run import CHECKPOINTS, RESULT
@@ -49,6 +50,7 @@ def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
 
     Raises:
         KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
+        Unavailable: the disk is full, which is no cell's fault.
     """
     start = bench.store.start_of(cells[0].run_key)
     try:
@@ -69,6 +71,10 @@ def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
 
 def _failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
     """The row of a cell that an error has ended; one that nobody expected leaves its traceback."""
+    if no_room(problem):
+        raise Unavailable(
+            f"{bench.store.root}: no space left", "free some space; the same command goes on"
+        ) from problem
     if isinstance(problem, N2kitError):
         reason, hint = problem.message, problem.hint or ""
     else:

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from n2kit.bench.cells import Cell
 from n2kit.errors import BadInput
-from n2kit.files import read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from n2kit.files import locked, read_json, write_json
 
 FORMAT = 1
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
@@ -50,24 +45,9 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / DATA, data)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """While one bench writes the folder, no other does; a lock ends with its process.
-
-        Raises:
-            BadInput: another bench is at it.
-        """
-        if fcntl is None:
-            yield
-            return
-        with (self.root / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BadInput(
-                    f"another n2kit bench is writing {self.root}", "wait for it, or give another -o"
-                ) from None
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """While one bench writes the folder, no other does. Raises BadInput (when entered): another is at it."""
+        return locked(self.root / ".lock", str(self.root))
 
     def folder_of(self, key: str) -> Path:
         return self.root / "cells" / key

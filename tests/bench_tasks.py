@@ -1,0 +1,44 @@
+"""Tasks that end badly; in a module of their own, for the processes that run them import it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from n2kit.bench.context import Bench
+from n2kit.bench.tasks import Task
+from n2kit.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class Killed(Task):
+    """As by the kernel when memory is short."""
+
+    def perform(self, bench: Bench) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Broken(Task):
+    """Raises what a cell does not see to itself."""
+
+    def perform(self, bench: Bench) -> None:
+        raise RuntimeError("nobody saw that coming")
+
+
+@dataclass(frozen=True)
+class Full(Task):
+    """Finds the disk full."""
+
+    def perform(self, bench: Bench) -> None:
+        raise Unavailable("No space left on device", "free some space; the same command goes on")
+
+
+@dataclass(frozen=True)
+class Works(Task):
+    """Writes rows as a cell does."""
+
+    def perform(self, bench: Bench) -> None:
+        for cell in self.cells:
+            bench.write(bench.store.row(cell) | {"state": "done"})
