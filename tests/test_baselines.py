@@ -14,9 +14,10 @@ import pytest
 from n2kit.assemble import loss_of
 from n2kit.bench import frozen as frozen_module
 from n2kit.bench import tfidf as tfidf_module
-from n2kit.bench.baselines import BASELINES, NAMES, BaselineOut, run_baseline
+from n2kit.bench.baseline_names import BASELINES, NAMES, HeadSettings
+from n2kit.bench.baselines import BaselineOut, run_baseline
 from n2kit.bench.frozen import Features, Frozen
-from n2kit.bench.heads import HeadSettings, standardised, train_head
+from n2kit.bench.heads import standardised, train_head
 from n2kit.bench.spec import read_matrix
 from n2kit.bench.tfidf import tfidf
 from n2kit.data.features import FeatureCache

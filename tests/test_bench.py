@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench_tasks import Broken, Full, Killed, Works
-from n2kit.bench.cells import Cell, expand
+from n2kit.bench.cells import Cell
 from n2kit.bench.context import Bench
 from n2kit.bench.data import read_data
+from n2kit.bench.expand import expand
 from n2kit.bench.local import run_local
 from n2kit.bench.spec import Matrix
 from n2kit.bench.store import Store
@@ -102,6 +103,19 @@ def test_a_dry_run_lists_and_estimates_and_leaves_nothing(cli: Any, tmp_path: Pa
     assert not list(Path(os.environ["N2KIT_CACHE"]).glob("features/*/*/*"))
     listed = json.loads(cli("bench", *DATA, *TINY, "--variant", "notellm2", "-o", out, "--dry-run", "--json").out)
     assert (listed["cells"][0]["state"], listed["seconds"] > 0) == ("open", True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
+def test_the_quick_preset_has_a_few_arms_and_baselines(cli: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = cli("bench", "--preset", "quick", *DATA, *TINY, "-o", out)
+    assert done.code == 0, done.err
+    assert [row["axes"]["variant"] or row["axes"]["baseline"] for row in rows(out)] == [
+        "text_only", "basic", "notellm2", "tfidf", "vision"
+    ]  # fmt: skip
+    assert {row["state"] for row in rows(out)} == {"done"}
+    assert all((out / row["files"]["vectors"]).is_file() for row in rows(out))
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from n2kit.bench import identity
-from n2kit.bench.cells import Cell, expand
+from n2kit.bench.cells import Cell
+from n2kit.bench.expand import expand
 from n2kit.bench.presets import filled
 from n2kit.bench.spec import Matrix, read_matrix
 from n2kit.bench.store import Store
@@ -115,6 +116,31 @@ def test_models_without_chance_or_training_have_one_seed() -> None:
     alone = {"name": "zero", "variant": "text_only", "trained": False, "settings": {"head.width": None}}
     assert [cell.seed for cell in cells(arms=[alone], seeds=3)] == [0]
     assert len(cells(arms=[alone | {"settings": {}}], seeds=3)) == 3  # the head is random
+
+
+def test_baselines_take_the_backbones_that_they_read_and_seeds_if_they_are_trained() -> None:
+    found = cells(
+        llm="qwen:tiny,llama:tiny", vision="siglip:tiny,clip:tiny", baselines="tfidf,text,vision,concat", seeds=3
+    )
+    count = {name: sum(cell.baseline == name for cell in found) for name in ("tfidf", "text", "vision", "concat")}
+    assert count == {"tfidf": 1, "text": 2, "vision": 2, "concat": 4 * 3}
+    assert len(found) == sum(count.values())  # and no variant, for none was named
+    assert arms(found)[:4] == ["tfidf", "text: qwen:tiny", "text: llama:tiny", "vision: siglip:tiny"]
+    assert "concat: qwen:tiny+clip:tiny" in arms(found)
+    work = [task for task in tasks(found) if not task.features]
+    assert sorted(len(task.cells) for task in work) == [3, 7, 7]  # those without an LLM, and those of each
+    head = {"baseline.max_steps": 7}
+    changed = [a.baseline for a, b in zip(found, cells(
+        llm="qwen:tiny,llama:tiny", vision="siglip:tiny,clip:tiny", baselines="tfidf,text,vision,concat", seeds=3, settings=head
+    ), strict=True) if a.key != b.key]  # fmt: skip
+    assert set(changed) == {"concat"}
+    assert cells(variant="basic", settings=head)[0].key == cells(variant="basic")[0].key
+
+
+def test_how_joined_models_are_trained_changes_no_baseline() -> None:
+    same = [cells(baselines="concat", settings=s)[0].key for s in ({}, {"train.max_steps": 9}, {"train.lr": 1e-3})]
+    assert len(set(same)) == 1
+    assert cells(baselines="concat", settings={"head.width": 8})[0].key != same[0]
 
 
 # ---- keys
@@ -291,6 +317,8 @@ def test_flags_count_over_the_file(tmp_path: Path) -> None:
         (("--preset", "papers"), "--preset: preset: Input should be", "docs/bench.md"),
         (("--set", "train.lrr=1"), "train.lrr", "n2kit config show"),
         (("--set", "x"), "expected key=value", "train.lr"),
+        (("--baselines", "tfdif"), "unknown baseline 'tfdif'", "did you mean tfidf"),
+        (("--baselines", "concat", "--set", "baseline.steps=3"), "baseline.steps", "baseline.max_steps"),
         (("--pairs", "none.csv"), "no pairs file none.csv", ""),
         (("--items", "none.jsonl"), "none.jsonl", ""),
         (("--pool", "none.csv"), "none.csv", ""),
@@ -326,7 +354,7 @@ def test_no_torch_where_nothing_is_run(workspace: Path, tmp_path: Path) -> None:
 
     shutil.copytree(workspace, tmp_path / "w")
     code = (
-        "import sys; from n2kit.bench.cells import expand; from n2kit.bench.matrix import run_matrix;"
+        "import sys; from n2kit.bench.expand import expand; from n2kit.bench.matrix import run_matrix;"
         "from n2kit.bench.spec import Matrix; from n2kit.bench.data import read_data\n"
         "m = Matrix(llm=['qwen:tiny'], vision=['siglip:tiny'], items='items.jsonl', pairs='train.csv', test_pairs='test.csv', images='images')\n"
         "print(len(expand(m, read_data(m)[0].digests)), 'torch' in sys.modules)"

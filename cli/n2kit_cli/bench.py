@@ -55,7 +55,11 @@ def run(
     variant: Annotated[str | None, typer.Option(help="Variants: basic,micl,notellm2.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="paper: all the paper's arms; quick: a few arms, few steps."),
+        typer.Option(help="paper: all the paper's arms and the first baselines; quick: a few arms, few steps."),
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(help="What anybody would try first: tfidf,text,vision,text-linear,vision-linear,concat,sum."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1 of every arm.")] = None,
     items: Annotated[Path | None, typer.Option(help="Items: CSV, TSV, JSONL or Parquet.")] = None,
@@ -108,9 +112,9 @@ def run(
       n2kit bench --llm qwen:tiny --vision siglip:tiny --variant basic,micl --max-steps 2 --items items.jsonl --pairs train.csv --test-pairs test.csv --images images -o bench/tiny
       n2kit bench bench/tiny/matrix.yaml -o bench/tiny --only '*+micl' --json
     """  # noqa: E501
-    from n2kit.bench.cells import expand
     from n2kit.bench.context import Bench
     from n2kit.bench.data import read_data
+    from n2kit.bench.expand import expand
     from n2kit.bench.matrix import Engine, run_matrix
     from n2kit.bench.presets import filled
     from n2kit.bench.spec import read_matrix
@@ -121,7 +125,7 @@ def run(
     columns = dict(rename.partition("=")[::2] for rename in renames or [])
     axes = given(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
-        seeds=seeds, saliency=saliency,
+        seeds=seeds, baselines=baselines, saliency=saliency,
     )  # fmt: skip
     files = given(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
     reading = given(
@@ -198,7 +202,9 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
         ]
         document({"cells": listed, "trainings": seen.trainings, "towers": seen.towers, "seconds": hours})
     elif hours is not None:
-        say(f"about {_duration(hours)}" + (f" with --jobs {engine.jobs}" if engine.jobs > 1 else ""))
+        jobs = f" with --jobs {engine.jobs}" if engine.jobs > 1 else ""
+        left_out = ", and the baselines" if any(cell.baseline for cell in cells) else ""
+        say(f"about {_duration(hours)}{jobs}{left_out}")
 
 
 def _duration(seconds: float) -> str:

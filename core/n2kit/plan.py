@@ -166,11 +166,8 @@ def _resolve(recipe: Recipe, given: Collection[str], catalogue: Registry) -> dic
     chosen: dict[str, Component] = {}
     problems: list[BadInput] = []
     for kind in _kinds(recipe):
-        choice = getattr(recipe, kind)
         try:
-            component = catalogue.resolve(kind, choice.name, asked=f"{kind}.name" in given)  # type: ignore[arg-type]
-            require(component.owned.spec, component.owned.distribution)
-            chosen[kind] = with_options(component, choice.options)
+            chosen[kind] = component_of(recipe, kind, catalogue, asked=f"{kind}.name" in given)
         except BadInput as error:
             problems.append(error)
     if len(problems) == 1:
@@ -178,6 +175,18 @@ def _resolve(recipe: Recipe, given: Collection[str], catalogue: Registry) -> dic
     if problems:
         raise BadInput("\n".join(p.message for p in problems), "; ".join(p.hint for p in problems if p.hint))
     return chosen
+
+
+def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *, asked: bool = True) -> Component:
+    """One component of a recipe, with its options.
+
+    Raises:
+        BadInput, Unavailable: a name or an option that cannot be resolved, a plug-in that is not installed.
+    """
+    choice = getattr(recipe, kind)
+    component = (catalogue or registry()).resolve(kind, choice.name, asked=asked)  # type: ignore[arg-type]
+    require(component.owned.spec, component.owned.distribution)
+    return with_options(component, choice.options)
 
 
 def _kinds(recipe: Recipe) -> list[str]:

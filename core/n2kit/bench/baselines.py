@@ -9,51 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from n2kit.assemble import loss_of
+from n2kit.bench.baseline_names import BASELINES, NAMES, settings_of
 from n2kit.bench.frozen import Features, Frozen
-from n2kit.bench.heads import HeadSettings, Trained, train_head
+from n2kit.bench.heads import Trained, train_head
 from n2kit.bench.tfidf import tfidf
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
 from n2kit.manager import nearest
 from n2kit.plan import with_options
-from n2kit.recipe import Recipe, resolve
+from n2kit.recipe import Recipe
 from n2kit.registry import registry
 
 if TYPE_CHECKING:
     from n2kit.data.batch import OnBadImage
     from n2kit.parts import Loss
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What a baseline is: which frozen backbones it takes (`llm`, `vision`), and whether a head is trained on them."""
-
-    summary: str
-    takes: tuple[str, ...] = ()
-    trained: bool = False
-
-
-BASELINES: dict[str, Baseline] = {
-    "tfidf": Baseline("TF-IDF of words and characters"),
-    "text": Baseline("the frozen LLM's compressed word of the text prompt", ("llm",)),
-    "vision": Baseline("the frozen vision encoder's pooled vector", ("vision",)),
-    "text-linear": Baseline("text, standardised, with a trained linear head", ("llm",), trained=True),
-    "vision-linear": Baseline("vision, standardised, with a trained linear head", ("vision",), trained=True),
-    "concat": Baseline(
-        "both, standardised and concatenated, with a trained linear head", ("llm", "vision"), trained=True
-    ),
-    "sum": Baseline(
-        "both, standardised, each with a trained linear head to unit length, summed", ("llm", "vision"), trained=True
-    ),
-}
-NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}
-OWN = "baseline."  # begins the settings of heads: baseline.max_steps
-# What a baseline shares with the joined models of a matrix. How those are trained says nothing about a linear head.
-SHARED = ("llm", "vision", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
 
 
 @dataclass
@@ -103,7 +75,7 @@ def run_baseline(
     baseline, given = BASELINES[name], {"llm": llm, "vision": vision}
     if missing := [kind for kind in baseline.takes if given[kind] is None]:
         raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
-    recipe, own = _settings(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
+    recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
     frozen = Frozen() if frozen is None else frozen
     start, cpu = time.perf_counter(), time.process_time()
     halves = _halves(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
@@ -130,17 +102,6 @@ def run_baseline(
     out.costs = _costs(halves, trained, elapsed[0], len(items))
     out.notes = _notes(halves, trained, vectors, frozen)
     return out
-
-
-def _settings(given: dict[str, Any], backbones: dict[str, str | None]) -> tuple[Recipe, HeadSettings]:
-    flags = {k: v for k, v in given.items() if any(k == s or k.startswith(f"{s}.") for s in SHARED)}
-    recipe = resolve(flags | backbones).recipe
-    own = {k.removeprefix(OWN): v for k, v in given.items() if k.startswith(OWN)}
-    try:
-        return recipe, HeadSettings.model_validate(own)
-    except ValidationError as error:
-        wrong = "; ".join(f"{OWN}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadInput(wrong, f"known: {', '.join(OWN + k for k in HeadSettings.model_fields)}") from None
 
 
 def _halves(

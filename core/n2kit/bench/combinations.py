@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from n2kit.bench.baseline_names import OWN
 from n2kit.bench.spec import Arm, Inference, Matrix
 from n2kit.errors import BadInput
 from n2kit.manager import nearest
@@ -34,9 +35,9 @@ def combinations(matrix: Matrix) -> Iterator[Combination]:
     for name in matrix.variant:
         _known_variant(name)
     if matrix.variant or not (matrix.arms or matrix.baselines):
-        seen = []
+        seen, settings = [], own_settings(matrix)
         for chosen in _product(matrix):
-            flags = _used(chosen) | matrix.settings
+            flags = _used(chosen) | settings
             if flags not in seen:
                 seen.append(flags)
                 yield Combination(flags)
@@ -44,8 +45,13 @@ def combinations(matrix: Matrix) -> Iterator[Combination]:
         yield from _of_arm(arm, matrix)
 
 
+def own_settings(matrix: Matrix) -> dict[str, Any]:
+    """The settings of recipes, without those of baselines."""
+    return {key: value for key, value in matrix.settings.items() if not key.startswith(OWN)}
+
+
 def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
-    for backbones in _backbones(matrix):
+    for backbones in backbones_of(matrix):
         for variant, connector, fusion, loss in itertools.product(
             _or_none(matrix.variant), _or_none(matrix.connector), _or_none(matrix.fusion), _or_none(matrix.loss)
         ):
@@ -53,7 +59,8 @@ def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
             yield backbones | {axis: value for axis, value in rest.items() if value is not None}
 
 
-def _backbones(matrix: Matrix) -> list[dict[str, Any]]:
+def backbones_of(matrix: Matrix) -> list[dict[str, Any]]:
+    """Every llm with every vision, and every multimodal LLM: axis → name, for those that are named."""
     pairs = [
         {axis: value for axis, value in (("llm", llm), ("vision", vision)) if value is not None}
         for llm, vision in itertools.product(_or_none(matrix.llm), _or_none(matrix.vision))
@@ -75,14 +82,14 @@ def _of_arm(arm: Arm, matrix: Matrix) -> Iterator[Combination]:
         for axis in ("connector", "fusion", "loss")
         if (value := getattr(arm, axis) or next(iter(getattr(matrix, axis)), None)) is not None
     }
-    seen = []
-    for backbones in _backbones(matrix):
+    seen, settings = [], own_settings(matrix)
+    for backbones in backbones_of(matrix):
         if "mllm" in own:
             backbones = {}
         elif own:
             backbones = {axis: v for axis, v in backbones.items() if axis != "mllm"}
         chosen = backbones | own | rest | {"variant": arm.variant or "notellm2"}
-        flags = _used(chosen) | matrix.settings | arm.settings
+        flags = _used(chosen) | settings | arm.settings
         if flags not in seen:
             seen.append(flags)
             yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained, arm.optional)

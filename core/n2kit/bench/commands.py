@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Literal
 
 from n2kit.bench.cells import Cell
@@ -14,10 +15,10 @@ from n2kit.recipe import CHOICES, Recipe
 TAKEN: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
 
 
-def commands(cell: Cell, matrix: Matrix) -> str:
-    """build; train; embed; eval: with every setting that is not a default, wherever it came from."""
-    if cell.recipe is None:
-        return ""
+def commands(cell: Cell, matrix: Matrix, root: Path) -> str:
+    """build; train; embed; eval: with every setting that is not a default, wherever it came from. Of a baseline, a bench of it alone."""
+    if cell.baseline is not None or cell.recipe is None:
+        return shlex.join(["n2kit", "bench", str(root / "matrix.yaml"), "--only", cell.key, "-o", f"bench/{cell.key}"])
     start, run, vectors = f"models/{cell.key}", f"runs/{cell.key}", f"{cell.key}.parquet"
     items = ["--items", str(matrix.items)] + (["--images", str(matrix.images)] if matrix.images else [])
     items += ["--format", matrix.format] if matrix.format != "auto" else []

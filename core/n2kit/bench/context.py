@@ -42,4 +42,8 @@ class Bench:
     def lost(self, cell: Cell, reason: str) -> None:
         """A cell whose process is gone."""
         failed = {"state": "failed", "reason": reason, "hint": "--retry-failed runs it again"}
-        self.write(self.store.row(cell) | {"data": self.data.digests, "command": commands(cell, self.matrix)} | failed)
+        self.write(
+            self.store.row(cell)
+            | {"data": self.data.digests, "command": commands(cell, self.matrix, self.store.root)}
+            | failed
+        )

@@ -62,7 +62,7 @@ def estimate(
     threads: int,
     progress: Callable[[int, int], None],
 ) -> Estimate:
-    """What the open `cells` will take.
+    """What the open `cells` will take, baselines left out.
 
     Args:
         done: finished cells with their rows; what is like them is not probed.
@@ -71,7 +71,7 @@ def estimate(
     """
     torch.set_num_threads(threads)
     paces = {cell.kind: pace for cell, row in done if (pace := _seen(bench, cell, row)) is not None}
-    unknown = {cell.kind: cell for cell in cells if cell.recipe is not None and cell.kind not in paces}
+    unknown = {cell.kind: cell for cell in cells if cell.baseline is None and cell.kind not in paces}
     towers: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.tower is not None:
@@ -85,10 +85,10 @@ def estimate(
         paces[kind] = _probe(bench, cell)
         progress(len(towers) + n + 1, total)
     seconds = sum(features.values())
-    trainings = {cell.run_key: cell for cell in cells if cell.recipe is not None}
+    trainings = {cell.run_key: cell for cell in cells if cell.baseline is None}
     seconds += sum(_training(bench, cell, paces[cell.kind]) for cell in trainings.values())
     embedded = len(bench.data.wanted) + TIMED
-    seconds += sum(embedded * paces[cell.kind].item for cell in cells if cell.recipe is not None)
+    seconds += sum(embedded * paces[cell.kind].item for cell in cells if cell.baseline is None)
     return Estimate(seconds, paces, features)
 
 
@@ -105,7 +105,7 @@ def _training(bench: Bench, cell: Cell, pace: Pace) -> float:
 def _seen(bench: Bench, cell: Cell, row: Mapping[str, Any]) -> Pace | None:
     """The pace of a cell that is done."""
     costs = row["costs"]
-    if cell.recipe is None or costs.get("embed_s") is None or (cell.trained and not costs.get("train_s")):
+    if cell.baseline is not None or costs.get("embed_s") is None or (cell.trained and not costs.get("train_s")):
         return None
     step = costs["train_s"] / costs["steps"] if cell.trained else 0.0
     return Pace(step, costs["embed_s"] / len(bench.data.wanted), costs.get("overhead_s") or 0.0)

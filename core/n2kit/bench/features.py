@@ -14,7 +14,7 @@ from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item
 from n2kit.device import pick_device, pick_precision
 from n2kit.parts import Origin, VisionEncoder
-from n2kit.plan import make_plan
+from n2kit.plan import component_of
 from n2kit.train.engine import steps_of
 from n2kit.tuning import Tune
 
@@ -55,12 +55,12 @@ def compute(bench: Bench, cells: Sequence[Cell]) -> None:
 def tower_of(bench: Bench, cell: Cell) -> VisionEncoder:
     """The cell's frozen vision encoder alone, as training computes with it."""
     assert cell.recipe is not None
-    plan, device = make_plan(cell.recipe, given=cell.given), pick_device(bench.device)
-    if "mllm" in plan.components:
-        whole = plan.components["mllm"]
+    device = pick_device(bench.device)
+    if cell.recipe.mllm is not None:
+        whole = component_of(cell.recipe, "mllm")
         vision: VisionEncoder = whole.cls().create(Origin(whole.config(), whole.weights.locate())).vision
     else:
-        vision = load_backbone(plan.components["vision"])
+        vision = load_backbone(component_of(cell.recipe, "vision"))
     tuners.apply(vision, "vision", Tune.parse("frozen"), 0)
     if _dtype(bench, cell) == torch.float32:
         vision.float()  # widened weights have a place of their own in the store
@@ -86,7 +86,9 @@ def needed(bench: Bench, cells: Sequence[Cell]) -> list[Item]:
     for cell in cells:
         assert cell.recipe is not None
         train = cell.recipe.train
-        if cell.trained and steps_of(train, len(data.pairs)) * train.batch_size >= len(data.pairs):
+        if cell.baseline is not None or (
+            cell.trained and steps_of(train, len(data.pairs)) * train.batch_size >= len(data.pairs)
+        ):
             ends += [i for pair in data.pairs for i in pair]
             break
     return [*data.wanted, *(data.items[i] for i in dict.fromkeys(ends))]

@@ -10,33 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from n2kit.bench.baseline_names import HeadSettings
 from n2kit.bench.frozen import Features
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import Mismatch
 from n2kit.evaluate import evaluate
 from n2kit.parts import Loss
-from n2kit.recipe import Settings
 from n2kit.train.pairs import PairFacts, check_pairs
 
 FLAT = 1e-6  # a feature whose deviation over the training items is smaller says nothing, and is left out
-
-
-class HeadSettings(Settings):
-    """How the heads of baselines are trained. Validation pairs choose the learning rate and the step; nothing else does."""
-
-    lrs: list[PositiveFloat] = Field(
-        [1e-3, 3e-4, 3e-3], min_length=1, description="learning rates to try; without validation pairs, the first alone"
-    )
-    max_steps: int = Field(1000, ge=1, description="most steps; without validation pairs, all of them")
-    batch_size: int = Field(256, ge=2, description="pairs a step")
-    eval_steps: int = Field(20, ge=1, description="steps between looks at the validation pairs")
-    patience: int = Field(10, ge=1, description="looks that bring nothing better before a training stops")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
 
 
 class Head(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from n2kit.component import CARD_FILES, Component
 from n2kit.digests import file_digest
 from n2kit.plan import Plan
+from n2kit.recipe import Recipe
 from n2kit.templates import load_template
 from n2kit.weights import Weights, weight_files
 
@@ -29,11 +30,11 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
     parts = {kind: part(component) for kind, component in plan.components.items()}
     facts: dict[str, Any] = {
         "version": CELL_VERSION,
-        "versions": versions(plan),
+        "versions": versions(plan.components.values()),
         "variant": recipe.variant,
         "parts": parts,
         "head": recipe.head.model_dump(),
-        "prompt": recipe.prompt.model_dump(exclude={"template"}, exclude_defaults=True) | _wording(plan),
+        "prompt": _wording(recipe, tasks=plan.generates),
         "trained": trained,
         "precision": recipe.train.precision,
     }
@@ -51,6 +52,28 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
     }
 
 
+def of_baseline(
+    name: str, parts: Mapping[str, Component], recipe: Recipe, head: Mapping[str, Any] | None, data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that decides a baseline's vectors, but for the seed.
+
+    Args:
+        parts: the frozen backbones that it takes, and the loss that its head is trained with.
+        head: the settings of that head; None: there is none to train.
+    """
+    seen = ["items", "on_bad_image"] + ["images"] * ("vision" in parts) + ["pairs", "val_pairs"] * (head is not None)
+    return {
+        "version": CELL_VERSION,
+        "versions": versions(parts.values()),
+        "baseline": name,
+        "parts": {kind: part(component) for kind, component in parts.items()},
+        "precision": recipe.train.precision,
+        "prompt": _wording(recipe, tasks=False) if "llm" in parts else None,
+        "head": None if head is None else [recipe.head.model_dump(), dict(head)],
+        "data": {key: data[key] for key in seen},
+    }
+
+
 def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
     """Of `of_training`'s facts, those that say what a step costs."""
     facts = {name: fact for name, fact in training.items() if name not in ("data", "train", "versions")}
@@ -59,9 +82,9 @@ def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {name: schedule[name] for name in ("batch_size", "grad_cache") if name in schedule}
 
 
-def of_evaluation(plan: Plan, data: Mapping[str, Any], inference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cell's figures depend on beside its model."""
-    seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * (plan.vision is not None)
+def of_evaluation(sees: bool, data: Mapping[str, Any], inference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell's figures depend on beside its model; `sees`: images."""
+    seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * sees
     return {"inference": inference, "data": {name: data[name] for name in seen}} | dict(settings)
 
 
@@ -70,9 +93,9 @@ def digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def versions(plan: Plan) -> dict[str, str]:
+def versions(components: Iterable[Component]) -> dict[str, str]:
     """The packages that a cell's numbers come out of."""
-    names = {"n2kit", "torch", "transformers", *(c.owned.distribution for c in plan.components.values())}
+    names = {"n2kit", "torch", "transformers", *(c.owned.distribution for c in components)}
     return {name: installed(name) for name in sorted(names)}
 
 
@@ -94,10 +117,11 @@ def part(component: Component) -> dict[str, Any]:
     }
 
 
-def _wording(plan: Plan) -> dict[str, Any]:
-    """A template by what it says, without what no loss of the plan asks."""
-    words = asdict(load_template(plan.recipe.prompt.template))
-    return {name: text for name, text in words.items() if plan.generates or name not in TASKS}
+def _wording(recipe: Recipe, *, tasks: bool) -> dict[str, Any]:
+    """A prompt by what it says; `tasks`: with what a loss that generates asks."""
+    words = asdict(load_template(recipe.prompt.template))
+    limits = recipe.prompt.model_dump(exclude={"template"}, exclude_defaults=True)
+    return limits | {name: text for name, text in words.items() if tasks or name not in TASKS}
 
 
 def weights_id(weights: Weights) -> str:

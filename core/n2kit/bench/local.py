@@ -73,10 +73,10 @@ class _Pool:
             self._listen()
 
     def _next(self) -> Task | None:
-        busy = {r.task.tower for r in self.running.values() if r.task.features}
-        busy |= {task.tower for task in self.waiting if task.features}
+        unfinished = [*(r.task for r in self.running.values()), *self.waiting]
+        busy = frozenset(tower for task in unfinished if task.features for tower in task.towers)
         for task in self.waiting:
-            if task.features or task.tower is None or task.tower not in busy:
+            if task.features or not task.towers & busy:
                 self.waiting.remove(task)
                 return task
         return None

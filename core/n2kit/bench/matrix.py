@@ -58,7 +58,7 @@ def run_matrix(
     """Run every cell that is not done, and give the rows of all that have one, in the order of the matrix.
 
     Args:
-        cells: what `n2kit.bench.cells.expand` makes of the bench's matrix.
+        cells: what `n2kit.bench.expand.expand` makes of the bench's matrix.
         only: a pattern of arms or keys; other cells stay as they are.
         retry: run failed cells again.
         engine: who runs them; it changes no result, but for the threads: sums of floats depend on their order.
@@ -131,7 +131,7 @@ def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, ret
         for cell, row in zip(cells, rows, strict=True)
     ]
     towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
-    return Preview(cells, states, len({c.run_key for c in todo if c.trained and c.recipe is not None}), towers)
+    return Preview(cells, states, len({c.run_key for c in todo if c.trained and c.baseline is None}), towers)
 
 
 def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:

@@ -10,6 +10,8 @@ TOKENS = (8, 16, 32, 48)
 WEIGHTS = (1, 3, 9, 19)  # of the multimodal view, to 1 of the visual view
 TAKEN: dict[Inference, str] = {"no-image": "without image", "no-text": "without text"}
 NEGLECTING = ("basic", "late_early_fusion", "notellm2")
+PAPER_BASELINES = ["tfidf", "text", "vision", "text-linear", "vision-linear", "concat", "sum"]
+QUICK_BASELINES = ["tfidf", "vision"]
 QUICK_VARIANTS = ["text_only", "basic", "notellm2"]
 QUICK_STEPS = 20
 
@@ -28,6 +30,7 @@ def filled(matrix: Matrix) -> Matrix:
         update={
             "preset": None,
             "variant": matrix.variant or (VARIANTS if paper else QUICK_VARIANTS),
+            "baselines": matrix.baselines or (PAPER_BASELINES if paper else QUICK_BASELINES),
             "seeds": matrix.seeds if "seeds" in given or not paper else [0, 1, 2],
             "arms": [*(arm for arm in _paper() if paper and arm.name not in own), *matrix.arms],
             "settings": settings,

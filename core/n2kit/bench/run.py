@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 import resource
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2kit import bundle as bundles
 from n2kit.assemble import from_plan
-from n2kit.bench import identity
 from n2kit.bench.cells import Cell
-from n2kit.bench.commands import TAKEN, commands
+from n2kit.bench.commands import TAKEN
 from n2kit.bench.context import Bench
+from n2kit.bench.rows import failed, row_of, scored
 from n2kit.device import pick_device
 from n2kit.embed import embed, encode
-from n2kit.errors import Failed, N2kitError, Unavailable
-from n2kit.evaluate import Report, buckets, evaluate
-from n2kit.evaluate.export import write_ranks
 from n2kit.evaluate.neglect import Reading, sample_curves
-from n2kit.files import no_room
 from n2kit.plan import make_plan
 from n2kit.train import RunResult, train
 from n2kit.train.run import CHECKPOINTS, RESULT
@@ -52,38 +46,26 @@ def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
         KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
         Unavailable: the disk is full, which is no cell's fault.
     """
+    if cells[0].baseline is not None:
+        from n2kit.bench.baseline_run import run_baselines
+
+        run_baselines(bench, cells)
+        return
     start = bench.store.start_of(cells[0].run_key)
     try:
         trained = _trained(bench, cells[0], start)
     except Exception as problem:
         for cell in cells:
-            bench.write(_failed(bench, cell, problem))
+            bench.write(failed(bench, cell, problem))
         return
     for cell in cells:
         try:
             row = _evaluated(bench, cell, trained)
         except Exception as problem:
-            row = _failed(bench, cell, problem)
+            row = failed(bench, cell, problem)
         bench.write(row)
     if not bench.keep_bundles:
         bench.store.drop_weights(cells[0].run_key)
-
-
-def _failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
-    """The row of a cell that an error has ended; one that nobody expected leaves its traceback."""
-    if no_room(problem):
-        raise Unavailable(
-            f"{bench.store.root}: no space left", "free some space; the same command goes on"
-        ) from problem
-    if isinstance(problem, N2kitError):
-        reason, hint = problem.message, problem.hint or ""
-    else:
-        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        file = bench.store.folder_of(cell.key) / "traceback.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(traceback.format_exception(problem)), "utf8")
-        hint = f"{file} shows where"
-    return _row(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
 
 
 def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
@@ -155,7 +137,7 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained) -> dict[str, Any]:
     pace = 1000 * (time.perf_counter() - begun) / len(timed)
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
     found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model)
-    return _row(bench, cell) | found | {"state": "done", "costs": costs}
+    return row_of(bench, cell) | found | {"state": "done", "costs": costs}
 
 
 def _saliency(bench: Bench, cell: Cell, model: Model) -> dict[str, Any]:
@@ -172,50 +154,6 @@ def _saliency(bench: Bench, cell: Cell, model: Model) -> dict[str, Any]:
         return {"saliency": None, "no_saliency": reason}
     bounds = {"low": curves.low.tolist(), "high": curves.high.tolist(), "share": curves.shares.tolist()}
     return {"saliency": {"layers": curves.mean.tolist(), "items": curves.items} | bounds}
-
-
-def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, Any]:
-    """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
-
-    Raises:
-        Failed: no test pair is left of whose items both have a vector.
-    """
-    matrix, data, have = bench.matrix, bench.data, set(ids)
-    kept = [pair for pair in data.test_pairs if have.issuperset(pair)]
-    if not kept:
-        raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
-    pool = None if data.pool is None else have.intersection(data.pool)
-    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool)
-    write_ranks(report, bench.store.folder_of(cell.key) / "ranks.parquet")
-    figures = report.figures(resamples=matrix.bootstrap)
-    return {
-        "metrics": {name: asdict(figure) for name, figure in figures.items()},
-        "buckets": _buckets(report, bench),
-        "queries": report.queries,
-        "pool": report.pool,
-        "pairs_left_out": len(data.test_pairs) - len(kept),
-    }
-
-
-def _buckets(report: Report, bench: Bench) -> list[dict[str, Any]]:
-    found = []
-    for bucket in buckets(report.pairs, bench.data.items, bench.data.pairs):
-        figures = report.figures(bucket.rows, resamples=bench.matrix.bootstrap)
-        counts = {"pairs": len(bucket.rows), "queries": len(set(report.owner[bucket.rows].tolist()))}
-        metrics = {name: asdict(figure) for name, figure in figures.items()}
-        found.append({"name": bucket.name, "rule": bucket.rule} | counts | {"metrics": metrics})
-    return found
-
-
-def _row(bench: Bench, cell: Cell) -> dict[str, Any]:
-    """A row without results."""
-    return bench.store.row(cell) | {
-        "data": bench.data.digests,
-        "versions": {"python": platform.python_version()}
-        | {name: identity.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
-        "device": str(pick_device(bench.device)),
-        "command": commands(cell, bench.matrix),
-    }
 
 
 def _peak() -> float:

@@ -107,6 +107,11 @@ class Matrix(Settings):
             raise ValueError(f"two arms are called {twice!r}")
         return value
 
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What decides figures beside vectors and pairs."""
+        return {"ks": self.ks, "bootstrap": self.bootstrap}
+
     def to_yaml(self) -> str:
         """The matrix as a file that gives it again, its data by absolute paths."""
         content = self.model_dump(mode="json", exclude_defaults=True)

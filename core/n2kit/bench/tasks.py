@@ -16,21 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """The cells that share a training; or, with `features`, what their frozen vision encoder says of all pictures."""
+    """The cells that share a training; the baselines of one language model; or, with `features`, what the cells' frozen
+    vision encoder says of all pictures.
+    """
 
     cells: tuple[Cell, ...]
     features: bool = False
 
     @property
-    def tower(self) -> str | None:
-        """The frozen vision encoder that it uses."""
-        tower = self.cells[0].tower
-        return tower.key if tower is not None else None
+    def towers(self) -> frozenset[str]:
+        """The frozen vision encoders that it uses."""
+        return frozenset(cell.tower.key for cell in self.cells if cell.tower is not None)
 
     @property
     def name(self) -> str:
         first = self.cells[0]
-        return f"features of {first.tower.name}" if self.features and first.tower else f"{first.arm} #{first.seed}"
+        if self.features and first.tower is not None:
+            return f"features of {first.tower.name}"
+        return "baselines" if first.baseline else f"{first.arm} #{first.seed}"
 
     def perform(self, bench: Bench) -> None:
         """Do it in this process; the rows of its cells say what came of it.

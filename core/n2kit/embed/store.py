@@ -108,6 +108,11 @@ def embed(
     return _merge(shards, out, run)
 
 
+def write_vectors(encoded: Encoded, fingerprint: str, out: Path) -> None:
+    """Write vectors that another way than `embed` has made, as `read_vectors` reads them."""
+    _write(encoded, out, False, {"fingerprint": fingerprint})
+
+
 def read_vectors(path: Path) -> Vectors:
     """Raises BadInput if the file is not what `n2kit embed` writes."""
     if not path.is_file():

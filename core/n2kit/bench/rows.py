@@ -1,0 +1,79 @@
+"""The row of a cell: what was asked for, and what came of it."""
+
+from __future__ import annotations
+
+import platform
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+from n2kit.bench import identity
+from n2kit.bench.cells import Cell
+from n2kit.bench.commands import commands
+from n2kit.bench.context import Bench
+from n2kit.device import pick_device
+from n2kit.errors import Failed, N2kitError, Unavailable
+from n2kit.evaluate import Report, buckets, evaluate
+from n2kit.evaluate.export import write_ranks
+from n2kit.files import no_room
+
+
+def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """A row without results."""
+    return bench.store.row(cell) | {
+        "data": bench.data.digests,
+        "versions": {"python": platform.python_version()}
+        | {name: identity.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
+        "device": str(pick_device(bench.device)),
+        "command": commands(cell, bench.matrix, bench.store.root),
+    }
+
+
+def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
+    """The row of a cell that an error has ended; one that nobody expected leaves its traceback."""
+    if no_room(problem):
+        raise Unavailable(
+            f"{bench.store.root}: no space left", "free some space; the same command goes on"
+        ) from problem
+    if isinstance(problem, N2kitError):
+        reason, hint = problem.message, problem.hint or ""
+    else:
+        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        file = bench.store.folder_of(cell.key) / "traceback.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(traceback.format_exception(problem)), "utf8")
+        hint = f"{file} shows where"
+    return row_of(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
+
+
+def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, Any]:
+    """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
+
+    Raises:
+        Failed: no test pair is left of whose items both have a vector.
+    """
+    matrix, data, have = bench.matrix, bench.data, set(ids)
+    kept = [pair for pair in data.test_pairs if have.issuperset(pair)]
+    if not kept:
+        raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
+    pool = None if data.pool is None else have.intersection(data.pool)
+    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool)
+    write_ranks(report, bench.store.folder_of(cell.key) / "ranks.parquet")
+    figures = report.figures(resamples=matrix.bootstrap)
+    return {
+        "metrics": {name: asdict(figure) for name, figure in figures.items()},
+        "buckets": _buckets(report, bench),
+        "queries": report.queries,
+        "pool": report.pool,
+        "pairs_left_out": len(data.test_pairs) - len(kept),
+    }
+
+
+def _buckets(report: Report, bench: Bench) -> list[dict[str, Any]]:
+    found = []
+    for bucket in buckets(report.pairs, bench.data.items, bench.data.pairs):
+        figures = report.figures(bucket.rows, resamples=bench.matrix.bootstrap)
+        counts = {"pairs": len(bucket.rows), "queries": len(set(report.owner[bucket.rows].tolist()))}
+        metrics = {name: asdict(figure) for name, figure in figures.items()}
+        found.append({"name": bucket.name, "rule": bucket.rule} | counts | {"metrics": metrics})
+    return found
