@@ -373,6 +373,29 @@ def test_a_broken_file_is_written_anew_and_the_oldest_go_first(tiny_bundle: Path
     assert sum(f.stat().st_size for f in root.rglob("*.safetensors")) <= 12_000
 
 
+def test_what_others_remove_while_the_cache_is_measured_is_passed_over(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = bundle.load(tiny_bundle).vision
+    assert vision is not None
+    root = tmp_path / "features"
+    gone = root / ".encoder-of-another-process"
+    gone.mkdir(parents=True)
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if not isinstance(path, int) and Path(path) == gone and gone.exists():
+            gone.rmdir()
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    store = FeatureStore(vision, 12_000, root=root)
+    store.add("0" * 64, n2kit.VisionOut(torch.ones(10, 24)))
+    assert not gone.exists()
+    assert store.problem is None
+    assert store.find("0" * 64) is not None
+
+
 def test_a_cache_folder_that_cannot_be_written_stops_no_training(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ def embed(
     states = state_cache(model.llm, model.recipe.train.feature_cache_gb, dtype, memory=False)
     if cache is None:
         cache = feature_cache(model.vision, model.recipe.train.feature_cache_gb, images, dtype, memory=False)
-    shards = _shard_folder(out, run)
+    shards = _shard_folder(out, run | {"computed in": str(dtype)})  # `auto` may choose otherwise the next time
     for number, start in enumerate(range(0, len(items), SHARD)):
         part = items.items[start : start + SHARD]
         shard = shards / f"{number:06d}.parquet"
