@@ -169,3 +169,11 @@ def test_a_bundle_that_generates_nothing(shop: Path, tiny_bundle: Path, cli: Any
     result = cli("generate", tiny_bundle, "--items", "items.jsonl")
     assert (result.code, result.out) == (2, "")
     assert "error: the model was built with loss notellm2, which generates nothing" in result.err
+
+
+def test_a_category_has_no_count(cli: Any, tmp_path: Path) -> None:
+    done = cli("generate", tmp_path, "--items", tmp_path / "items.csv", "--task", "category", "--count", "3")
+    assert (done.code, done.err.splitlines()[0]) == (
+        2,
+        "error: --count counts topics, and --task category was asked for",
+    )

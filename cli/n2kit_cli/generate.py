@@ -26,7 +26,7 @@ def generate(
     item: Annotated[list[str] | None, typer.Option("--id", help="Only this item; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many, the first of the file.")] = None,
     task: Annotated[Asked, typer.Option(help="What to generate.")] = Asked.topics,
-    count: Annotated[int, typer.Option(min=1, help="Topics to ask for.")] = 5,
+    count: Annotated[int | None, typer.Option(min=1, help="Topics to ask for; default 5.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 32,
     beams: Annotated[
         int, typer.Option(min=1, help="Beginnings of an answer that are followed at a time; 1: greedy.")
@@ -53,6 +53,8 @@ def generate(
     from n2kit.manager import nearest
     from n2kit.prompts import Task
 
+    if count is not None and task is Asked.category:
+        raise BadInput("--count counts topics, and --task category was asked for", "leave one of them out")
     manifest = read_manifest(bundle)
     if item and limit is not None:
         raise BadInput("give either --id or --limit", "n2kit generate --help")
@@ -62,6 +64,7 @@ def generate(
     wanted = [catalogue[i] for i in item] if item else catalogue.items[:limit]
     from n2kit.bundle import load
     from n2kit.device import pick_device
+    from n2kit.generate import TOPICS
     from n2kit.generate import generate as run
 
     model = load(bundle).to(pick_device(device))
@@ -69,7 +72,7 @@ def generate(
     answers = []
     with progress("generate") as bar:
         for answer in run(
-            model, wanted, Task(task.value, count if task is Asked.topics else 0), max_new_tokens=max_new_tokens, beams=beams,
+            model, wanted, Task(task.value, count or TOPICS if task is Asked.topics else 0), max_new_tokens=max_new_tokens, beams=beams,
             images=images, on_bad_image=on_bad_image.value, precision=precision.value, skipped=skipped,
         ):  # fmt: skip
             answers.append(answer)
