@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from n2kit.errors import BadInput
 from n2kit.recipe import resolve
+from n2kit.train import ranks
 from n2kit.train.shards import asked_by_launcher
 from n2kit_cli.main import _interrupted
 from steps import alone, together, weights
@@ -128,3 +130,12 @@ def test_shares_need_several_processes(mixed: list[str | Path], tmp_path: Path, 
     assert done.code == 2
     assert "train.fsdp spreads the LLM over several processes, and there is one" in done.err
     assert "hint: torchrun" in done.err
+
+
+def test_pairs_are_divided_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "count", lambda: 4)
+    ranks.check_divides(8, 4)
+    with pytest.raises(BadInput, match="train.batch_size 6 cannot be divided among 4 processes"):
+        ranks.check_divides(6, 100)
+    with pytest.raises(BadInput, match="3 pairs cannot be divided among 4 processes"):
+        ranks.check_divides(8, 3)

@@ -95,7 +95,7 @@ def fit(
     check_pairs(pairs, model.loss, model.recipe.loss.name)
     packed = Tune.parse(model.recipe.llm.tune).mode == "qlora"
     where = ranks.begin(pick_device(device))
-    ranks.once(lambda: _check(settings, val_pairs, packed))
+    ranks.once(lambda: _check(settings, len(pairs), val_pairs, packed))
     precision, why = ranks.once(lambda: _precision(settings, where, resume))
     dtype = DTYPES[precision]
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
@@ -176,7 +176,7 @@ def fit(
     )
 
 
-def _check(settings: Train, val_pairs: Pairs | None, packed: bool) -> None:
+def _check(settings: Train, pairs: int, val_pairs: Pairs | None, packed: bool) -> None:
     """Raises BadInput or Mismatch for settings that do not go with each other, with the pairs, or with the processes."""
     if settings.patience and val_pairs is None:
         raise BadInput(
@@ -186,7 +186,7 @@ def _check(settings: Train, val_pairs: Pairs | None, packed: bool) -> None:
         raise Mismatch("train.compile does not go with train.fsdp", "--set train.compile=false")
     if settings.fsdp and packed:
         raise Mismatch("llm.tune qlora does not go with train.fsdp", "--tune llm=lora:16")
-    ranks.check_divides(settings.batch_size)
+    ranks.check_divides(settings.batch_size, pairs)
 
 
 def steps_of(settings: Train, pairs: int) -> int:

@@ -42,11 +42,13 @@ def number() -> int:
     return dist.get_rank() if count() > 1 else 0
 
 
-def check_divides(pairs: int) -> None:
-    """Raises BadInput if the pairs of a step cannot be divided evenly among the processes."""
-    if left := pairs % count():
-        way = f"--batch-size {pairs + count() - left}"
-        raise BadInput(f"train.batch_size {pairs} cannot be divided among {count()} processes", way)
+def check_divides(step: int, pairs: int) -> None:
+    """Raises BadInput if the pairs of a step cannot be divided evenly among the processes, or are too few for them."""
+    if left := step % count():
+        way = f"--batch-size {step + count() - left}"
+        raise BadInput(f"train.batch_size {step} cannot be divided among {count()} processes", way)
+    if pairs < count():
+        raise BadInput(f"{pairs} pairs cannot be divided among {count()} processes", "fewer processes, or more pairs")
 
 
 def first() -> bool:
