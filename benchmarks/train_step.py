@@ -32,14 +32,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from n2kit.data.batch import Batch, Reader
+from n2kit.data.batch import Reader
 from n2kit.data.features import feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.data.states import state_cache
 from n2kit.device import keep_freed_memory, pick_precision
 from n2kit.model import Model
-from n2kit.prompts import PAD
 from n2kit.reading import ALL_AT_ONCE
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
@@ -112,8 +111,6 @@ class Bench:
             ids = [a for a, _ in pairs] + [b for _, b in pairs]
             batch, _ = reader([self.items[i] for i in ids])
             inputs = {"batch": batch, "exclude": collator.facts.exclude(ids)}
-        if not arm.trimmed:
-            inputs["batch"] = widened(inputs["batch"], self.longest)
         return {name: inputs[name] for name in ("batch", "places", "exclude") if name in inputs}
 
     @contextmanager
@@ -121,6 +118,8 @@ class Bench:
         """The step with what the arm leaves out put back."""
         ways, hooks, kept = self.model.ways, [], []
         self.model.ways = replace(ways, start=arm.start, tokens=ways.tokens if arm.sorted else ALL_AT_ONCE.tokens)
+        if not arm.trimmed:
+            hooks.append(self.model.llm.register_forward_pre_hook(lambda _, given: (widened(given[0], self.longest),)))
         if arm.logits:
             ids = torch.arange(self.model.llm.card.vocab)[None]
             table = self.model.llm.embed(ids)[0].detach()
@@ -161,9 +160,9 @@ class Bench:
         return {"wall": spent[0] / len(batches), "cpu": spent[1] / len(batches)}
 
 
-def widened(batch: Batch, width: int) -> Batch:
-    """Padded to `width` tokens."""
-    return replace(batch, ids=F.pad(batch.ids, (0, width - batch.ids.shape[1]), value=PAD))
+def widened(x: Tensor, width: int) -> Tensor:
+    """x [B, T, De] padded to `width` tokens; the model itself would pass no padding on to the LLM."""
+    return F.pad(x, (0, 0, 0, width - x.shape[1]))
 
 
 def longest_row(model: Model) -> int:

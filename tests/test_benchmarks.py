@@ -64,8 +64,9 @@ def test_every_arm_of_the_step_has_the_naive_loss_and_gradients(
     import argparse
 
     step = script("train_step")
+    monkeypatch.setattr(sys.modules["synthetic"], "LARGEST", 8)  # words: far from the longest that a prompt may be
     options = argparse.Namespace(
-        llm="qwen:tiny", vision="siglip:tiny", connector="mlp:4", variant="notellm2", tune="frozen", template="compact",
+        llm="qwen:tiny", vision="siglip:tiny", connector="mlp:4", variant="notellm2", tune="frozen", template="en",
         items=None, pairs=None, images=None, batch_size=4, steps=1, parts=2, compare=4, brief=False, bf16=False, threads=1,
     )  # fmt: skip
     result = step.measure(options, tmp_path)
@@ -73,4 +74,8 @@ def test_every_arm_of_the_step_has_the_naive_loss_and_gradients(
     assert exact[0]["arm"] == "naive"
     assert len(exact) == 8
     assert all(row["loss_off"] < 1e-5 and row["gradient_off"] < 1e-5 for row in exact)
+    work = {row["arm"]: row["gflop_a_pair"] for row in exact}
+    assert list(work.values()) == sorted(work.values(), reverse=True)  # no trick takes more than the arm before it
+    assert work["+ padding trimmed"] < 0.8 * work["+ features cached"]
+    assert work["+ start shared"] < work["+ sorted, by token budget"]
     assert "times naive" in step.table(result)
