@@ -159,9 +159,7 @@ def test_keys_go_by_content_and_not_by_path(tmp_path: Path) -> None:
     assert cells(llm=f"qwen@file:{tmp_path / 'there'}", variant="text_only")[0].key != keys[0]
 
 
-@pytest.mark.parametrize(
-    "setting", ["train.log_steps=3", "train.save_steps=7", "train.eval_steps=9", "train.feature_cache_gb=1.5"]
-)
+@pytest.mark.parametrize("setting", ["train.log_steps=3", "train.save_steps=7", "train.feature_cache_gb=1.5"])
 def test_settings_that_change_no_result_change_no_key(setting: str) -> None:
     key, value = setting.split("=")
     assert cells(settings={key: float(value) if "." in value else int(value)})[0].key == cells()[0].key
@@ -172,6 +170,12 @@ def test_settings_that_change_no_result_change_no_key(setting: str) -> None:
 )
 def test_settings_that_change_the_result_change_the_key(setting: dict[str, Any]) -> None:
     assert cells(settings=setting)[0].key != cells()[0].key
+
+
+def test_settings_that_count_are_those_that_make_another_run() -> None:
+    from n2kit.train.run import FREE
+
+    assert FREE["train"] | {"seed"} == identity.UNSEEN
 
 
 def test_epochs_count_only_without_max_steps() -> None:

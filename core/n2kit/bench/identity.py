@@ -19,8 +19,8 @@ from n2kit.weights import Weights, weight_files
 # To be raised by whoever changes what a cell computes, a default among it: what is left at its default is not hashed, so that
 # a setting that comes later leaves the keys of cells that were run before.
 CELL_VERSION = 1
-# Settings of a training that change no result of a cell.
-UNSEEN = {"seed", "log_steps", "save_steps", "eval_steps", "feature_cache_gb"}
+# Settings of a training that change no result of a cell, as n2kit.train.run knows them; and the seed, which is hashed on its own.
+UNSEEN = {"seed", "log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}
 TASKS = {"category_task", "topics_task", "answer"}  # of a template: what a loss that generates asks
 
 
