@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,40 @@ def test_two_processes_validate_resume_and_end_as_one(
     assert events(again.stdout)[-1]["resumed_from"] == 2
     resumed = weights(tmp_path / "two" / "bundle")
     assert all(torch.equal(two[k], resumed[k]) for k in two)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint(mixed: list[str | Path], tmp_path: Path) -> None:
+    """SIGTERM to torchrun, as a scheduler sends it: the processes save together, and the command that goes on has the launcher."""
+    folder, environment = tmp_path / "two", alone(tmp_path)
+    endless = ["1000" if word == "3" else word for word in mixed]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "n2kit_cli.main",
+    ]
+    with subprocess.Popen(
+        [*launcher, *map(str, endless), "-o", str(folder)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        while not any((folder / "checkpoints").glob("checkpoint-*")):
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.terminate()
+        said = running.communicate(timeout=120)[1]
+    assert "a checkpoint is saved" in said
+    assert f"torchrun --nproc-per-node 2 -m n2kit_cli.main train {mixed[1]} " in said
+    steps = [e["step"] for e in events((folder / "events.jsonl").read_text()) if e["event"] == "step"]
+    assert (folder / "checkpoints" / f"checkpoint-{steps[-1]}" / "state.json").is_file()
+    assert not list((folder / "checkpoints").glob(".*"))
 
 
 @pytest.mark.slow
