@@ -18,7 +18,7 @@ from n2kit.bench.expand import expand
 from n2kit.bench.presets import filled
 from n2kit.bench.spec import Matrix, read_matrix
 from n2kit.bench.store import Store
-from n2kit.bench.tasks import open_cells, tasks
+from n2kit.bench.tasks import crowded, open_cells, tasks
 from n2kit.errors import BadInput
 from n2kit.recipe import Recipe
 from n2kit.templates import load_template
@@ -279,6 +279,16 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_features_that_have_no_room_are_said() -> None:
+    found = cells(vision="siglip:tiny,clip:tiny", variant="basic,text_only", settings={"train.feature_cache_gb": 1})
+    values = {cell.tower.name: cell.tower.values for cell in found if cell.tower is not None}
+    assert crowded(found, 1000) is None
+    many = int(1.5e9 / 4 / sum(values.values()))
+    said = crowded(found, many) or ""
+    assert f"features of {many} images by siglip:tiny and clip:tiny take up to 1.5 GB" in said
+    assert "--set train.feature_cache_gb=2" in said
+
+
 # ---- bad input
 
 
@@ -365,3 +375,25 @@ def test_no_torch_where_nothing_is_run(workspace: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "w", check=True)
     assert done.stdout.split() == ["1", "False"]
+
+
+# ---- docs/bench.md
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "bench.md").read_text("utf8")
+
+
+def test_every_flag_has_its_line(cli: Any) -> None:
+    flags = set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", cli("bench", "--help").out, re.M)) - {"--help"}
+    lines = re.findall(r"^\| (`.*?) \|", PAGE.split("## Each flag")[1].split("## How")[0], re.M)
+    assert flags == set(re.findall(r"`(--[\w-]+)", " ".join(lines)))
+
+
+def test_the_file_of_the_page_is_a_matrix(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    file = tmp_path / "matrix.yaml"
+    file.write_text(text)
+    matrix = read_matrix(file, {})
+    assert matrix.settings == {"train.max_steps": 300, "train.new_lr": 2e-3}
+    named = set(re.findall(r"`(\w+)`", PAGE.split("Other keys: ")[1].split("as the flags")[0]))
+    assert named | matrix.model_fields_set == set(Matrix.model_fields)

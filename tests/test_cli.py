@@ -29,6 +29,8 @@ COMMANDS = [
     "generate",
     "eval",
     "neglect",
+    "bench run",
+    "bench compare",
     "ls",
     "plugins list",
     "plugins info",
@@ -69,7 +71,7 @@ def test_every_example_works_in_the_order_of_a_newcomer(
         for arguments in examples(cli, command):
             result = cli(*arguments)
             assert result.code == 0, (arguments, result.err)
-            if "--json" in arguments and command == "train":
+            if "--json" in arguments and command in ("train", "bench run"):
                 assert json.loads(result.out.splitlines()[-1])["event"] == "result"
             elif "--json" in arguments:
                 json.loads(result.out)

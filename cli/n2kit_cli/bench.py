@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from n2kit_cli import options
 from n2kit_cli.bench_progress import watching
+from n2kit_cli.evaluate import Protocol, cutoffs
 from n2kit_cli.output import document, event, progress, say, table
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ def run(
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder of the results; the same again goes on.")] = Path(
         "bench"
     ),
-    llm: Annotated[str | None, typer.Option(help="Language models: a,b.")] = None,
-    vision: Annotated[str | None, typer.Option(help="Vision encoders: a,b.")] = None,
-    mllm: Annotated[str | None, typer.Option(help="Multimodal LLMs.")] = None,
-    connector: Annotated[str | None, typer.Option(help="Connectors.")] = None,
-    fusion: Annotated[str | None, typer.Option(help="Late fusions.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Losses.")] = None,
+    llm: Annotated[str | None, typer.Option(help="Language models: a,b; n2kit ls llm.")] = None,
+    vision: Annotated[str | None, typer.Option(help="Vision encoders: a,b; n2kit ls vision.")] = None,
+    mllm: Annotated[
+        str | None, typer.Option(help="Multimodal LLMs, each in place of llm, vision and connector.")
+    ] = None,
+    connector: Annotated[str | None, typer.Option(help="Connectors: qformer:16,mlp.")] = None,
+    fusion: Annotated[str | None, typer.Option(help="Late fusions: gate,concat.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Losses; n2kit ls loss.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variants: basic,micl,notellm2.")] = None,
     preset: Annotated[
         str | None,
@@ -64,10 +67,20 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1 of every arm.")] = None,
     items: Annotated[Path | None, typer.Option(help="Items: CSV, TSV, JSONL or Parquet.")] = None,
     pairs: Annotated[Path | None, typer.Option(help="Training pairs.")] = None,
-    val_pairs: Annotated[Path | None, typer.Option(help="Pairs for the recall that is watched while training.")] = None,
+    val_pairs: Annotated[
+        Path | None, typer.Option(help="Pairs that are watched while training, and choose its best step.")
+    ] = None,
     test_pairs: Annotated[Path | None, typer.Option(help="Pairs that are ranked at the end.")] = None,
     pool: Annotated[Path | None, typer.Option(help="Ids that may be found; without it, all items.")] = None,
     images: options.Images = None,
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(help="notellm2: pairs one to one, queries in no pool; standard: every pair counts."),
+    ] = None,
+    k: Annotated[str | None, typer.Option("--k", help="Cut-offs, separated by commas; default 1,10,100.")] = None,
+    bootstrap: Annotated[
+        int | None, typer.Option(min=0, help="Samples of the queries for the 95 % intervals; default 1000, 0 for none.")
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(help="Steps of every training.")] = None,
     tune: options.Tuned = None,
     lr: options.Rates = None,
@@ -125,7 +138,8 @@ def run(
     columns = dict(rename.partition("=")[::2] for rename in renames or [])
     axes = given(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
-        seeds=seeds, baselines=baselines, saliency=saliency,
+        seeds=seeds, baselines=baselines, saliency=saliency, protocol=protocol and protocol.value,
+        ks=None if k is None else cutoffs(k), bootstrap=bootstrap,
     )  # fmt: skip
     files = given(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
     reading = given(
@@ -191,6 +205,8 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
             say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")
         shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
         say(shared + (f"; features are computed once for {', '.join(seen.towers)}" if seen.towers else ""))
+        if seen.note is not None:
+            say(f"note: {seen.note}")
     with progress("probe") as bar:
         seen = timed(bench, seen, engine.each, bar)
     hours = None if seen.estimate is None else seen.estimate.seconds / engine.jobs

@@ -34,7 +34,7 @@ def remark(event: Mapping[str, Any], name: str) -> str | None:
     if kind == "interrupt":
         return "stopping after this step (again to stop at once)"
     if kind == "note":
-        return f"{name}: {event['text']}"
+        return f"{name}: {event['text']}" if name else f"note: {event['text']}"
     if kind == "warning":
         return f"{name}: plug-in {event['plugin']}: {event['error']}"
     return None
@@ -106,7 +106,9 @@ def _bars() -> Iterator[Report]:
                 names[worker] = event["name"]
                 if worker not in workers:
                     workers[worker] = bars.add_task("", total=None, note="")
-                bars.reset(workers[worker], total=None, description=event["name"], note="")
+                bars.reset(workers[worker], total=None, description=event["name"], note="", visible=True)
+            elif kind == "task_end" and worker in workers:
+                bars.update(workers[worker], visible=False)
             elif (at := where(event)) is not None:
                 bars.update(workers[worker], completed=at[0], total=at[1], note=at[2])
 

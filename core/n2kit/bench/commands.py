@@ -34,6 +34,7 @@ def commands(cell: Cell, matrix: Matrix, root: Path) -> str:
     precision = ["--precision", cell.recipe.train.precision]
     lines.append(["n2kit", "embed", bundle, *items, *without, *lenient, *bad, *precision, "-o", vectors])
     pool = ["--pool", str(matrix.pool)] if matrix.pool else []
+    pool += ["--protocol", matrix.protocol] if matrix.protocol != "notellm2" else []
     ks = ["--k", ",".join(map(str, matrix.ks))]
     lines.append(
         ["n2kit", "eval", "--vectors", vectors, "--pairs", str(matrix.test_pairs), *pool, *ks, *lenient,

@@ -35,6 +35,11 @@ class Data:
         named = {*self.pool, *(i for pair in self.test_pairs for i in pair)}
         return Items([item for item in self.items if item.id in named])
 
+    @property
+    def pictures(self) -> int:
+        """How many image files the items name."""
+        return len({item.image for item in self.items if item.image})
+
     @cached_property
     def digests(self) -> dict[str, str | None]:
         """What makes this data this data; no path is in it."""

@@ -13,7 +13,7 @@ from n2kit.bench.cells import Cell
 from n2kit.bench.context import Bench
 from n2kit.bench.local import cpus, run_local
 from n2kit.bench.store import MATRIX
-from n2kit.bench.tasks import Task, open_cells, tasks
+from n2kit.bench.tasks import Task, crowded, open_cells, tasks
 from n2kit.files import write_json
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def run_matrix(
                 store.forget(cell)
         states = [cell.refusal is not None for cell in cells]
         bench.say({"event": "matrix", "cells": len(cells), "open": len(todo), "refused": sum(states)})
+        if (text := crowded(todo, bench.data.pictures)) is not None:
+            bench.say({"event": "note", "text": text})
         store.collect(cells)
 
         def say(event: dict[str, Any]) -> None:
@@ -99,14 +101,15 @@ def run_matrix(
 class Preview:
     """What a run would do: the state of each cell, and how long the open ones take.
 
-    states: done, failed, refused or open, of each of `cells`. trainings, towers: how many the open cells share. `estimate` is None
-    where nothing is open.
+    states: done, failed, refused or open, of each of `cells`. trainings, towers: what the open cells share. `estimate` is None where
+    nothing is open.
     """
 
     cells: Sequence[Cell]
     states: list[str]
     trainings: int
     towers: list[str]
+    note: str | None = None
     estimate: Estimate | None = None
 
 
@@ -131,7 +134,8 @@ def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, ret
         for cell, row in zip(cells, rows, strict=True)
     ]
     towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
-    return Preview(cells, states, len({c.run_key for c in todo if c.trained and c.baseline is None}), towers)
+    trainings = len({c.run_key for c in todo if c.trained and c.baseline is None})
+    return Preview(cells, states, trainings, towers, crowded(todo, bench.data.pictures))
 
 
 def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:

@@ -57,7 +57,7 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, 
     if not kept:
         raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
     pool = None if data.pool is None else have.intersection(data.pool)
-    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool)
+    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool, protocol=matrix.protocol)
     write_ranks(report, bench.store.folder_of(cell.key) / "ranks.parquet")
     figures = report.figures(resamples=matrix.bootstrap)
     return {

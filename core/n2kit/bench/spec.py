@@ -14,6 +14,7 @@ from n2kit.manager import nearest
 from n2kit.recipe import Settings, scalar
 
 Inference = Literal["both", "no-image", "no-text"]
+Protocol = Literal["notellm2", "standard"]
 Preset = Literal["paper", "quick"]
 AXES = ("llm", "vision", "mllm", "connector", "fusion", "loss", "variant")
 Place = tuple[str | int, ...]  # of a value in the file: ("arms", 0, "name")
@@ -90,6 +91,7 @@ class Matrix(Settings):
     format: Literal["auto", "notellm"] = "auto"
     map: Dotted = Field({}, description="field → the items file's own column")
     lenient: bool = Field(False, description="drop unusable rows instead of refusing the file")
+    protocol: Protocol = Field("notellm2", description="how pairs are ranked, as n2kit eval has it")
     ks: list[Annotated[int, Field(ge=1)]] = Field([1, 10, 100], min_length=1, description="cut-offs")
     bootstrap: int = Field(1000, ge=0, description="samples for the 95 % intervals; 0 for none")
     saliency: int = Field(0, ge=0, description="items whose saliency is measured in each arm that has one")
@@ -110,7 +112,8 @@ class Matrix(Settings):
     @property
     def evaluation(self) -> dict[str, Any]:
         """What decides figures beside vectors and pairs."""
-        return {"ks": self.ks, "bootstrap": self.bootstrap}
+        other = {"protocol": self.protocol} if self.protocol != "notellm2" else {}
+        return {"ks": self.ks, "bootstrap": self.bootstrap} | other
 
     def to_yaml(self) -> str:
         """The matrix as a file that gives it again, its data by absolute paths."""

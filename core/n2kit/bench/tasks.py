@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from n2kit.bench.cells import Cell
 if TYPE_CHECKING:
     from n2kit.bench.context import Bench
     from n2kit.bench.store import Store
+
+ROOM = 0.9  # of the cache, that is certain to be filled
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,21 @@ def tasks(cells: Sequence[Cell]) -> list[Task]:
         if cell.tower is not None:
             towers.setdefault(cell.tower.key, []).append(cell)
     return [Task(tuple(c), features=True) for c in towers.values()] + [Task(tuple(c)) for c in groups.values()]
+
+
+def crowded(cells: Sequence[Cell], images: int) -> str | None:
+    """A remark where the features of all towers have no room in the cache, so that cells compute them anew; else None."""
+    towers = {cell.tower.key: cell for cell in cells if cell.tower is not None}
+    bytes_, most = 0.0, 0.0
+    for cell in towers.values():
+        assert cell.tower is not None
+        assert cell.recipe is not None
+        bytes_ += images * cell.tower.values * (2 if cell.recipe.train.precision == "bf16" else 4)
+        most = max(most, cell.recipe.train.feature_cache_gb * 1e9)
+    if bytes_ <= most * ROOM:
+        return None
+    names = " and ".join(cell.tower.name for cell in towers.values() if cell.tower is not None)
+    return (
+        f"features of {images} images by {names} take up to {bytes_ / 1e9:.1f} GB, and train.feature_cache_gb is {most / 1e9:g}: "
+        f"some are computed anew in every cell; --set train.feature_cache_gb={math.ceil(bytes_ / ROOM / 1e9)} keeps them all"
+    )
