@@ -90,6 +90,9 @@ def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> Non
     assert [row["state"] for row in rows(out)] == ["refused", "done"]
     assert "needs a causal LLM" in rows(out)[0]["reason"]
     assert "refused: bert:tiny+siglip:tiny+qformer:4+micl, seed 0: variant micl needs a causal LLM" in done.err
+    assert (
+        cli("bench", *DATA, *TINY, "--variant", "micl", "--llm", "bert:tiny", "-o", out).code == 2
+    )  # nothing can be run
 
 
 @pytest.mark.slow
@@ -250,6 +253,25 @@ def test_ray_gives_the_same_results(cli: Any, tmp_path: Path) -> None:
     done = cli(*arguments, there, "--engine", "ray", "--jobs", "2")
     assert done.code == 0, done.err
     alike(here, there)
+
+
+@pytest.mark.slow
+def test_ray_tasks_that_die_end_their_own_cells_alone(
+    bench: tuple[Bench, list[Cell]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    from n2kit.bench.cluster import run_ray
+
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for what the tasks are
+    shared, (a, b, c, d, _, _) = bench
+    run_ray(shared, [Works((a,)), Killed((b,)), Broken((c,)), Works((d,))], jobs=2, threads=1)
+    found = {cell.seed: row for cell in (a, b, c, d) if (row := shared.store.read(cell)) is not None}
+    assert {seed: row["state"] for seed, row in found.items()} == {0: "done", 1: "failed", 2: "failed", 3: "done"}
+    assert found[1]["reason"].startswith("its process was lost: WorkerCrashedError")
+    assert found[2]["reason"] == "RuntimeError: nobody saw that coming"
+    with pytest.raises(Unavailable, match="No space left"):
+        run_ray(shared, [Full((b,))], jobs=1, threads=1)
 
 
 @pytest.mark.usefixtures("at_workspace")

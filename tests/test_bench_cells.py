@@ -259,6 +259,8 @@ def test_only_and_retry(tmp_path: Path) -> None:
     assert open_cells(store, [text, full]) == [text, full]
     assert open_cells(store, [text, full], only="*+text_only") == [text]
     assert open_cells(store, [text, full], only=full.key) == [full]
+    with pytest.raises(BadInput, match="fits no arm and no key"):
+        open_cells(store, [text, full], only="text")
     store.write(store.row(text) | {"state": "done"})
     store.write(store.row(full) | {"state": "failed"})
     assert open_cells(store, [text, full]) == []

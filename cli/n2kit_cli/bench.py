@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -160,10 +160,14 @@ def run(
         return
     with watching(event if json else None) as report:
         shared = Bench(wanted, data, Store(out), device, keep_bundles, report)
-        rows = run_matrix(shared, cells, only=only, retry=retry_failed, engine=runs)
+        try:
+            rows = run_matrix(shared, cells, only=only, retry=retry_failed, engine=runs)
+        except KeyboardInterrupt:
+            _report(shared, cells)  # on what there is
+            raise
     states = [row["state"] for row in rows]
     counts = {state: states.count(state) for state in ("done", "failed", "refused")} | {"open": len(cells) - len(rows)}
-    written = _report(shared, len(cells), counts)
+    written = _report(shared, cells)
     if json:
         event({"event": "result", "out": str(out)} | counts | {"files": [str(file) for file in written]})
     else:
@@ -173,18 +177,20 @@ def run(
     )
     if "failed" in states:
         raise typer.Exit(1)
+    if counts["refused"] == len(cells):
+        raise typer.Exit(2)
 
 
-def _report(bench: Bench, planned: int, counts: Mapping[str, int]) -> list[Path]:
+def _report(bench: Bench, cells: Sequence[Cell]) -> list[Path]:
     """The pages and tables on the cells that there are; a matrix is not lost for a page that cannot be written."""
     from n2kit.bench.report import write
     from n2kit.errors import N2kitError
 
     data = bench.data
-    if not counts["done"]:
+    if not any(row is not None and row["state"] == "done" for row in map(bench.store.read, cells)):
         return []
     try:
-        return write(bench.store.root, data.items, data.images, pool=data.pool, planned=planned)
+        return write(bench.store.root, data.items, data.images, pool=data.pool, planned=len(cells))
     except N2kitError as problem:
         say(f"no report: {problem.message}")
         return []

@@ -151,8 +151,15 @@ def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureC
             if len(ends) == STEPS:
                 raise _EnoughError  # before a checkpoint is written
 
+    # Without what is kept of a frozen LLM: the first time, every text is new.
     settings = cell.recipe.train.model_copy(
-        update={"max_steps": STEPS + 1, "log_steps": 1, "save_steps": STEPS + 1, "batch_size": max(2, len(pairs))}
+        update={
+            "feature_cache_gb": 0.0,
+            "max_steps": STEPS + 1,
+            "log_steps": 1,
+            "save_steps": STEPS + 1,
+            "batch_size": max(2, len(pairs)),
+        }
     )
     data = bench.data
     with tempfile.TemporaryDirectory(prefix="n2kit-probe-") as folder, suppress(_EnoughError):

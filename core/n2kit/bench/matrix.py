@@ -64,18 +64,19 @@ def run_matrix(
         engine: who runs them; it changes no result, but for the threads: sums of floats depend on their order.
 
     Raises:
-        BadInput: the folder is another's, holds cells of other data, or another bench is writing it.
+        BadInput: the folder is another's, holds cells of other data, or another bench is writing it; no cell fits `only`.
+        Unavailable: the disk is full, or the engine is not there.
         KeyboardInterrupt: Ctrl-C; the same call goes on.
     """
     store = bench.store
     store.claim(bench.data.digests)
     with store.locked():
+        todo = open_cells(store, cells, only=only, retry=retry)
         (store.root / MATRIX).write_text(bench.matrix.to_yaml(), "utf8")
         write_json(store.root / "env.json", _environment(engine))
         for cell in cells:
             if cell.refusal is not None:
                 store.write(store.row(cell) | {"data": bench.data.digests})
-        todo = open_cells(store, cells, only=only, retry=retry)
         if retry:
             for cell in todo:
                 store.forget(cell)

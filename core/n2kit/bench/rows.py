@@ -7,6 +7,8 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from n2kit.bench import identity
 from n2kit.bench.cells import Cell
 from n2kit.bench.commands import commands
@@ -24,6 +26,7 @@ def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
         "data": bench.data.digests,
         "versions": {"python": platform.python_version()}
         | {name: identity.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
+        "threads": torch.get_num_threads(),
         "device": str(pick_device(bench.device)),
         "command": commands(cell, bench.matrix, bench.store.root),
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from n2kit.bench.cells import Cell
+from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
     from n2kit.bench.context import Bench
@@ -53,18 +54,23 @@ class Task:
             run_together(bench, self.cells)
 
 
-def open_cells(store: Store, cells: Iterable[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
+def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
     """The cells that are still to be run: neither refused nor done, and failed ones with `retry` alone.
 
     Args:
         only: a pattern of the shell (`*+micl`) that the arm or the key of a cell must fit.
+
+    Raises:
+        BadInput: no cell fits `only`.
     """
+    wanted = [cell for cell in cells if only is None or any(fnmatchcase(n, only) for n in (cell.arm, cell.key))]
+    if not wanted:
+        raise BadInput(f"--only {only!r} fits no arm and no key", "--dry-run lists them; * stands for anything")
     found = []
-    for cell in cells:
+    for cell in wanted:
         row = store.read(cell)
-        state = "refused" if cell.refusal is not None else "open" if row is None else row["state"]
-        wanted = only is None or any(fnmatch.fnmatchcase(name, only) for name in (cell.arm, cell.key))
-        if wanted and (state in ("open", "refused" if cell.refusal is None else "") or (state == "failed" and retry)):
+        again = row is None or row["state"] == "refused" or (row["state"] == "failed" and retry)
+        if cell.refusal is None and again:
             found.append(cell)
     return found
 
