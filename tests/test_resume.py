@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from n2kit import bundle, read_items, read_pairs
 from n2kit.errors import BadInput, Failed, Unavailable
@@ -320,7 +321,7 @@ def test_an_explosion_stops_the_run_before_its_checkpoint(
     def norms(self: Any, model: Any) -> torch.Tensor:
         return torch.tensor(1.0 if self.state.global_step < 25 else 1e4)
 
-    monkeypatch.setattr("transformers.Trainer._clip_grad_norm", norms)
+    monkeypatch.setattr(Trainer, "_clip_grad_norm", norms)
     with pytest.raises(
         Failed,
         match=r"was 5 steps in a row more than 100 times its median at step 30; items of the batch: (noto|twemoji)",
@@ -328,6 +329,24 @@ def test_an_explosion_stops_the_run_before_its_checkpoint(
         run(**{"train.max_steps": 60, "train.save_steps": 1})
     assert "checkpoint-25 is kept" in str(caught.value.hint)
     assert run("off", **{"train.max_steps": 32, "train.explosion": None}).steps == 32
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Trainer._clip_grad_norm
+
+    def norms(self: Any, model: Any) -> torch.Tensor:
+        return torch.tensor(float("nan")) if self.state.global_step == 4 else real(self, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_clip_grad_norm", norms)
+        with pytest.raises(
+            Failed, match=r"the gradient is nan at step 5; items of the batch: (noto|twemoji)"
+        ) as caught:
+            run()
+    assert "checkpoint-4 is kept" in str(caught.value.hint)
+    assert run().resumed_from == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
