@@ -6,9 +6,8 @@ import os
 import signal
 from dataclasses import dataclass
 
-from n2kit.bench.context import Bench
+from n2kit.bench.context import Bench, StopError
 from n2kit.bench.tasks import Task
-from n2kit.errors import Unavailable
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Full(Task):
     """Finds the disk full."""
 
     def perform(self, bench: Bench) -> None:
-        raise Unavailable("No space left on device", "free some space; the same command goes on")
+        raise StopError("No space left on device", "free some space; the same command goes on")
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,15 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
             | ({"reason": c.refusal[0], "hint": c.refusal[1]} if c.refusal else {})
             for c, state in zip(cells, seen.states, strict=True)
         ]
-        document({"cells": listed, "trainings": seen.trainings, "towers": seen.towers, "seconds": hours})
+        document(
+            {
+                "cells": listed,
+                "trainings": seen.trainings,
+                "towers": seen.towers,
+                "seconds": hours,
+                "notes": [seen.note] if seen.note else [],
+            }
+        )
     elif hours is not None:
         jobs = f" with --jobs {engine.jobs}" if engine.jobs > 1 else ""
         left_out = ", and the baselines" if any(cell.baseline for cell in cells) else ""

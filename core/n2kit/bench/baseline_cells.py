@@ -26,8 +26,7 @@ def baseline_cells(matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[C
                 f"unknown baseline {name!r}", nearest(name, BASELINES) or f"baselines: {', '.join(BASELINES)}"
             )
     for name, backbones in itertools.product(matrix.baselines, backbones_of(matrix)):
-        if "mllm" not in backbones:
-            yield from _baseline(name, backbones, matrix, data)
+        yield from _baseline(name, backbones, matrix, data)
 
 
 def _baseline(
@@ -44,12 +43,17 @@ def _baseline(
     )
     common: dict[str, Any] = {"axes": axes, "baseline": name, "trained": baseline.trained}
     try:
+        if baseline.takes and "mllm" in backbones:
+            raise Mismatch(
+                f"baseline {name} takes no multimodal LLM apart",
+                f"name its {' and '.join(baseline.takes)} on their own",
+            )
         parts = {kind: component_of(recipe, kind) for kind in wanted}
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
         facts = identity.of_baseline(name, parts, recipe, trained, data)
     except (Mismatch, Unavailable) as problem:
-        arm = ": ".join([name, "+".join(short(str(n)) for n in taken.values())])
-        key = identity.digest(identity.CELL_VERSION, name, taken)
+        arm = ": ".join([name, "+".join(short(n) for n in backbones.values() if n)])
+        key = identity.digest(identity.CELL_VERSION, name, dict(backbones))
         yield Cell(
             arm, key=key, run_key=key, seed=matrix.seeds[0], refusal=(problem.message, problem.hint or ""), **common
         )

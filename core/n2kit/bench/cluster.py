@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.context import nobody
+from n2kit.bench.context import StopError, nobody, said
 from n2kit.bench.tasks import Task
-from n2kit.errors import N2kitError, Unavailable
+from n2kit.errors import Unavailable
 
 if TYPE_CHECKING:
     from n2kit.bench.context import Bench
@@ -28,7 +29,7 @@ def run_ray(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int, addres
         address: of a running cluster, `auto` for the one that this machine belongs to; None starts Ray here for as long as it takes.
 
     Raises:
-        Unavailable: no Ray, no such cluster, or nodes that do not see the output folder.
+        Unavailable: no Ray, or no such cluster. StopError: a full disk, or nodes that do not see the output folder.
         KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
     """
     with _connected(address, jobs * threads) as ray:
@@ -63,9 +64,9 @@ def _over(ray: Any, bench: Bench, reference: Any, task: Task) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, N2kitError):
+        if isinstance(error.cause, StopError):
             raise error.cause from None
-        reason = f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]
+        reason = said(error.cause)
     except ray.exceptions.RayError as error:
         reason = f"its process was lost: {type(error).__name__}: {error}".splitlines()[0]
     if reason and task.features:
@@ -102,13 +103,11 @@ def _work(bench: Bench, task: Task, folder: str, environment: dict[str, str], th
     """A task on some node.
 
     Raises:
-        Unavailable: the node does not see what the bench sees.
+        StopError: the node does not see what the bench sees.
     """
     if not Path(folder).is_dir() or not (bench.store.root / "data.json").is_file():
         where = folder if not Path(folder).is_dir() else bench.store.root
-        raise Unavailable(
-            f"node {os.uname().nodename} does not see {where}", "a cluster needs a folder that all nodes share"
-        )
+        raise StopError(f"node {platform.node()} does not see {where}", "a cluster needs a folder that all nodes share")
     os.chdir(folder)
     os.environ.update(environment)
     from n2kit.bench.machine import prepare

@@ -11,12 +11,24 @@ from n2kit.bench.commands import commands
 from n2kit.bench.data import Data
 from n2kit.bench.spec import Matrix
 from n2kit.bench.store import Store
+from n2kit.errors import N2kitError, Unavailable
+
+
+class StopError(Unavailable):
+    """Nothing can go on here, and no cell is to blame: a full disk, a node that does not see the folder."""
+
 
 Say = Callable[[dict[str, Any]], None]
 
 
 def nobody(event: dict[str, Any]) -> None:
     """Takes what is said to no one."""
+
+
+def said(problem: BaseException) -> str:
+    """An error in one line."""
+    message = problem.message if isinstance(problem, N2kitError) else f"{type(problem).__name__}: {problem}"
+    return message.splitlines()[0]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.context import nobody
+from n2kit.bench.context import StopError, nobody, said
 from n2kit.bench.tasks import Task
-from n2kit.errors import Unavailable
 from n2kit.isolation import ending
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Running:
 
     task: Task
     process: BaseProcess
-    pipe: connection.Connection
+    pipe: Any
     slot: int
     problem: str = ""
 
@@ -47,12 +46,12 @@ def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> N
 
     Raises:
         KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
-        Unavailable: nothing can go on here, as on a full disk.
+        StopError: nothing can go on here, as on a full disk.
     """
     pool = _Pool(bench, list(tasks), jobs, threads)
     try:
         pool.run()
-    except (KeyboardInterrupt, Unavailable):
+    except (KeyboardInterrupt, StopError):
         bench.say({"event": "interrupt"})
         pool.stop()
         raise
@@ -61,7 +60,7 @@ def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> N
 class _Pool:
     def __init__(self, bench: Bench, tasks: list[Task], jobs: int, threads: int) -> None:
         self.bench, self.waiting, self.jobs, self.threads = bench, tasks, jobs, threads
-        self.running: dict[connection.Connection, Running] = {}
+        self.running: dict[Any, Running] = {}
         self.context: BaseContext = multiprocessing.get_context(METHOD)
         if METHOD == "forkserver":
             self.context.set_forkserver_preload(["n2kit.bench.run", "n2kit.bench.features"])
@@ -94,8 +93,7 @@ class _Pool:
         self.bench.say({"event": "task", "worker": slot, "name": task.name})
 
     def _listen(self) -> None:
-        for pipe in connection.wait(list(self.running)):
-            assert isinstance(pipe, connection.Connection)
+        for pipe in _ready(self.running):
             one = self.running[pipe]
             try:
                 event = pipe.recv()
@@ -103,7 +101,7 @@ class _Pool:
                 self._ended(self.running.pop(pipe))
                 continue
             if event["event"] == "crash" and "message" in event:
-                raise Unavailable(event["message"], event["hint"])
+                raise StopError(event["message"], event["hint"])
             if event["event"] == "crash":
                 one.problem = event["reason"]
             else:
@@ -130,8 +128,7 @@ class _Pool:
             for one in self.running.values():
                 self._tell(one, signal.SIGINT)
             while self.running:
-                for pipe in connection.wait(list(self.running)):
-                    assert isinstance(pipe, connection.Connection)
+                for pipe in _ready(self.running):
                     with suppress(EOFError, OSError):
                         pipe.recv()
                         continue
@@ -147,6 +144,11 @@ class _Pool:
                 os.kill(one.process.pid, number)
 
 
+def _ready(running: dict[Any, Running]) -> list[Any]:
+    """The pipes that have something to say, or have ended; waits for one."""
+    return list(connection.wait(list(running)))
+
+
 def cpus() -> int:
     """Threads to divide: as many as the user allows, or the machine has for this process."""
     given = os.environ.get("OMP_NUM_THREADS", "")
@@ -155,9 +157,7 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _work(
-    bench: Bench, task: Task, pipe: connection.Connection, environment: dict[str, str], threads: int, slot: int
-) -> None:
+def _work(bench: Bench, task: Task, pipe: Any, environment: dict[str, str], threads: int, slot: int) -> None:
     """A task in a process of its own. Ctrl-C comes from the parent alone: a terminal would send it a second time."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
@@ -173,11 +173,11 @@ def _work(
         task.perform(prepare(replace(bench, say=pipe.send), threads, slot))
     except KeyboardInterrupt:
         os._exit(130)
-    except Unavailable as problem:
+    except StopError as problem:
         pipe.send({"event": "crash", "message": problem.message, "hint": problem.hint})
         os._exit(1)
     except Exception as problem:  # what a task does not see to itself, as features that cannot be computed
-        pipe.send({"event": "crash", "reason": f"{type(problem).__name__}: {problem}".splitlines()[0]})
+        pipe.send({"event": "crash", "reason": said(problem)})
         os._exit(1)
 
 

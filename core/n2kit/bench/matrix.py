@@ -102,8 +102,8 @@ def run_matrix(
 class Preview:
     """What a run would do: the state of each cell, and how long the open ones take.
 
-    states: done, failed, refused or open, of each of `cells`. trainings, towers: what the open cells share. `estimate` is None where
-    nothing is open.
+    states: of each of `cells`: done, failed, refused, open or left out. trainings, towers: what the open cells share. note: what to
+    know before. `estimate` is None where nothing is open.
     """
 
     cells: Sequence[Cell]
@@ -124,19 +124,16 @@ def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, ret
         bench.store.check(bench.data.digests)
     todo = open_cells(bench.store, cells, only=only, retry=retry)
     rows = [bench.store.read(cell) for cell in cells]
-    states = [
-        "refused"
-        if cell.refusal is not None
-        else "open"
-        if cell in todo
-        else "left out"
-        if row is None
-        else row["state"]
-        for cell, row in zip(cells, rows, strict=True)
-    ]
+    states = [_state(cell, row, cell in todo) for cell, row in zip(cells, rows, strict=True)]
     towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
     trainings = len({c.run_key for c in todo if c.trained and c.baseline is None})
     return Preview(cells, states, trainings, towers, crowded(todo, bench.data.pictures))
+
+
+def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool) -> str:
+    if cell.refusal is not None:
+        return "refused"
+    return "open" if wanted else "left out" if row is None else str(row["state"])
 
 
 def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:

@@ -12,9 +12,9 @@ import torch
 from n2kit.bench import identity
 from n2kit.bench.cells import Cell
 from n2kit.bench.commands import commands
-from n2kit.bench.context import Bench
+from n2kit.bench.context import Bench, StopError
 from n2kit.device import pick_device
-from n2kit.errors import Failed, N2kitError, Unavailable
+from n2kit.errors import Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
 from n2kit.files import no_room
@@ -33,11 +33,13 @@ def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 
 def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
-    """The row of a cell that an error has ended; one that nobody expected leaves its traceback."""
+    """The row of a cell that an error has ended; one that nobody expected leaves its traceback.
+
+    Raises:
+        StopError: the disk is full, which is no cell's fault.
+    """
     if no_room(problem):
-        raise Unavailable(
-            f"{bench.store.root}: no space left", "free some space; the same command goes on"
-        ) from problem
+        raise StopError(f"{bench.store.root}: no space left", "free some space; the same command goes on") from problem
     if isinstance(problem, N2kitError):
         reason, hint = problem.message, problem.hint or ""
     else:

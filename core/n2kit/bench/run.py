@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import sys
 import time
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from n2kit import bundle as bundles
 from n2kit.assemble import from_plan
@@ -44,7 +45,7 @@ def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
 
     Raises:
         KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
-        Unavailable: the disk is full, which is no cell's fault.
+        StopError: the disk is full.
     """
     if cells[0].baseline is not None:
         from n2kit.bench.baseline_run import run_baselines
@@ -100,13 +101,21 @@ def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
 
 
 def _training(result: RunResult, whole: float, cpu: float) -> dict[str, Any]:
-    """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps."""
+    """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps.
+
+    Args:
+        whole: seconds with building, saving and loading. cpu: of the training alone.
+    """
     here = result.steps - (result.resumed_from or 0)
     scale = result.steps / here if here else None
-    took = {"train_s": result.seconds, "train_cpu_s": cpu}
-    costs = {name: None if scale is None else round(value * scale, 2) for name, value in took.items()}
-    overhead = round(whole - result.seconds, 2)  # building, saving and loading
-    return costs | {"steps": result.steps, "overhead_s": overhead, "peak_memory_mb": _peak()}
+    costs: dict[str, Any] = {
+        "train_s": None if scale is None else round(result.seconds * scale, 2),
+        "steps": result.steps,
+    }
+    if result.done_before:  # by a process that was killed before it had written what it cost
+        return costs
+    cpu_s = None if scale is None else round(cpu * scale, 2)
+    return costs | {"train_cpu_s": cpu_s, "overhead_s": round(whole - result.seconds, 2), "peak_memory_mb": _peak()}
 
 
 def _size(model: Model) -> dict[str, Any]:
@@ -156,11 +165,13 @@ def _saliency(bench: Bench, cell: Cell, model: Model) -> dict[str, Any]:
     return {"saliency": {"layers": curves.mean.tolist(), "items": curves.items} | bounds}
 
 
-def _peak() -> float:
-    """The most memory that this process has had, in MB."""
-    import torch
-
+def _peak() -> float | None:
+    """The most memory that this process has had, in MB; of the GPU where there is one. None where nobody counts it."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

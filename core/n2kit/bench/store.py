@@ -127,8 +127,13 @@ class Store:
 
     def collect(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
         """The rows of all cells that have one, written to results.jsonl in the order of the matrix."""
-        rows = [row for cell in cells if (row := self.read(cell)) is not None]
+        rows = [row for cell in cells if (row := self.read(cell)) is not None and _holds(row, cell)]
         aside = self.root / f".{RESULTS}.tmp"
         aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf8")
         aside.replace(self.root / RESULTS)
         return rows
+
+
+def _holds(row: dict[str, Any], cell: Cell) -> bool:
+    """Whether a row says what is so now: what was refused once may be allowed today."""
+    return bool(row["state"] != "refused" or cell.refusal is not None)
