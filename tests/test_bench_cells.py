@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from n2kit.bench import identity
+from n2kit.bench import baseline_cells, identity
 from n2kit.bench.cells import Cell
+from n2kit.bench.commands import commands
 from n2kit.bench.expand import expand
 from n2kit.bench.presets import filled
 from n2kit.bench.spec import Matrix, read_matrix
@@ -135,6 +136,22 @@ def test_baselines_take_the_backbones_that_they_read_and_seeds_if_they_are_train
     ), strict=True) if a.key != b.key]  # fmt: skip
     assert set(changed) == {"concat"}
     assert cells(variant="basic", settings=head)[0].key == cells(variant="basic")[0].key
+
+
+def test_baselines_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baseline_cells, "find_spec", lambda name: None)
+    (words,) = cells(baselines="tfidf")
+    assert words.refusal == ("the baseline tfidf needs sklearn, which is not installed", 'pip install "n2kit[bench]"')
+    (text,) = expand(Matrix(mllm=["llava:tiny"], baselines=["text"]), DATA)
+    assert (text.arm, (text.refusal or ("",))[0]) == ("text: llava:tiny", "baseline text takes no multimodal LLM apart")
+
+
+def test_commands_say_how_the_parts_of_a_multimodal_llm_are_tuned() -> None:
+    (cell,) = expand(Matrix(mllm=["llava:tiny"], settings={"llm.tune": "lora:4", "train.max_steps": 3}), DATA)
+    build = commands(cell, Matrix(), Path("out")).partition(";")[0]
+    assert "--mllm llava:tiny" in build
+    assert """--set 'llm.tune="lora:4"'""" in build
+    assert "--llm" not in build
 
 
 def test_how_joined_models_are_trained_changes_no_baseline() -> None:

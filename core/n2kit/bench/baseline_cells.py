@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from n2kit.bench import identity
@@ -43,6 +44,10 @@ def _baseline(
     )
     common: dict[str, Any] = {"axes": axes, "baseline": name, "trained": baseline.trained}
     try:
+        if baseline.needs is not None and find_spec(baseline.needs) is None:
+            raise Unavailable(
+                f"the baseline {name} needs {baseline.needs}, which is not installed", 'pip install "n2kit[bench]"'
+            )
         if baseline.takes and "mllm" in backbones:
             raise Mismatch(
                 f"baseline {name} takes no multimodal LLM apart",

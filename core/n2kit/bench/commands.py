@@ -51,8 +51,11 @@ def _chosen(cell: Cell) -> Iterator[str]:
         if axes.get(axis):
             yield from (f"--{axis}", axes[axis])
     for section, values in recipe.items():
-        if section == "variant" or (section in CHOICES and not axes.get(section)):
+        if section == "variant":
             continue
+        if section in CHOICES and not axes.get(section):
+            # Of a multimodal LLM's parts, how they are tuned; of one that is not used, nothing.
+            values = {"tune": values["tune"]} if axes.get("mllm") and values and "tune" in values else {}
         if not isinstance(values, Mapping):
             if values != default[section]:
                 yield from ("--set", f"{section}={json.dumps(values)}")
