@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # A fork of a process that has imported torch and done nothing with it: a cell starts in no time, with a heap of its own. Where
 # the platform's own libraries do not bear a fork, a new interpreter.
 METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
+UNKNOWN = 255  # what multiprocessing says of a process whose fork server was killed
 PATIENCE = 60.0  # seconds that a process gets to end after it was told to a second time
 
 
@@ -111,8 +112,7 @@ class _Pool:
         one.process.join()
         one.pipe.close()
         code = one.process.exitcode or 0
-        killed = f"{ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
-        reason = one.problem or f"its process was lost: something {killed}"
+        reason = one.problem or f"its process was lost: {_how(code)}"
         if code and one.task.features:
             self.bench.say({"event": "note", "text": reason, "worker": one.slot})
         elif code:
@@ -142,6 +142,13 @@ class _Pool:
         with suppress(ProcessLookupError):
             if one.process.pid is not None:
                 os.kill(one.process.pid, number)
+
+
+def _how(code: int) -> str:
+    """How a process ended that had not finished its task."""
+    if METHOD == "forkserver" and code == UNKNOWN:
+        return "nobody saw how"  # whoever started it is gone too
+    return f"something {ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
 
 
 def _ready(running: dict[Any, Running]) -> list[Any]:
