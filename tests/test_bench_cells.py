@@ -244,8 +244,8 @@ def test_the_paper_is_complete_for_a_connector_that_chooses_its_tokens() -> None
         assert re.search(rf"\+{variant}$", text, re.M), variant
     for name in ("zero-shot", "8 tokens", "32 tokens", "48 tokens", "weights 1:1", "weights 3:1", "weights 19:1"):
         assert f"({name})" in text
-    for name in ("basic without image", "notellm2 without image", "notellm2 without text"):
-        assert f"({name})" in text
+    for name in ("+basic (without image)", "+notellm2 (without image)", "+notellm2 (without text)"):
+        assert name in text
     assert {cell.seed for cell in found} == {0, 1, 2}
     trained = {cell.run_key for cell in found if cell.trained}
     assert len(trained) < len([cell for cell in found if cell.trained])
@@ -320,7 +320,7 @@ def test_features_that_have_no_room_are_said() -> None:
         ("llm: qwen\nseeds: -1", ":2: seeds"),
         ("seeds: [0, x]", ":1: seeds.1"),
         ("preset: papers", ":1: preset: Input should be 'paper' or 'quick'"),
-        ("arms:\n- name: a\n- name: a", "two arms are called 'a'"),
+        ("arms:\n- name: a\n- name: a", "two arms of one variant are called 'a'"),
         ("arms:\n- name: a\n  infrence: no-image", ":3: arms.0.infrence: there is no such key; did you mean inference"),
         ("bootstrap: many\nks: [0]", "2 entries are wrong"),
     ],

@@ -25,14 +25,14 @@ def filled(matrix: Matrix) -> Matrix:
     settings = matrix.settings
     if not paper and not any(f"train.{key}" in settings for key in ("max_steps", "epochs")):
         settings = settings | {"train.max_steps": QUICK_STEPS}
-    own = {arm.name for arm in matrix.arms}
+    own = {(arm.name, arm.variant) for arm in matrix.arms}
     return matrix.model_copy(
         update={
             "preset": None,
             "variant": matrix.variant or (VARIANTS if paper else QUICK_VARIANTS),
             "baselines": matrix.baselines or (PAPER_BASELINES if paper else QUICK_BASELINES),
             "seeds": matrix.seeds if "seeds" in given or not paper else [0, 1, 2],
-            "arms": [*(arm for arm in _paper() if paper and arm.name not in own), *matrix.arms],
+            "arms": [*(arm for arm in _paper() if paper and (arm.name, arm.variant) not in own), *matrix.arms],
             "settings": settings,
         }
     )
@@ -54,5 +54,4 @@ def _paper() -> list[Arm]:
         for inference, words in TAKEN.items()
         for variant in NEGLECTING
     ]
-    named = [arm.model_copy(update={"name": f"{arm.variant} {arm.name}"}) for arm in taken]
-    return [arm.model_copy(update={"optional": True}) for arm in (*untrained, *before, *tokens, *weights, *named)]
+    return [arm.model_copy(update={"optional": True}) for arm in (*untrained, *before, *tokens, *weights, *taken)]

@@ -104,9 +104,9 @@ class Matrix(Settings):
     @field_validator("arms")
     @classmethod
     def _by_name(cls, value: list[Arm]) -> list[Arm]:
-        names = [arm.name for arm in value]
+        names = [(arm.name, arm.variant or "notellm2") for arm in value]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two arms are called {twice!r}")
+            raise ValueError(f"two arms of one variant are called {twice[0]!r}")
         return value
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from n2kit.bench.report.aggregate import Arm, Estimate
 from n2kit.bench.report.read import Axes
+from n2kit.recipe import Recipe
 
 PARTS = ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")
 TITLES = {
@@ -52,7 +53,8 @@ def _short(label: str, axes: Axes, same: set[str]) -> str:
     if axes.baseline is not None or backbone is None or component(backbone) not in label:
         return label
     _, bracket, name = label.removesuffix(")").partition(" (")
-    joined = [component(v) for part in PARTS[:-1] if part not in same and (v := getattr(axes, part)) is not None]
+    parts = [part for part in PARTS[:-1] if part not in same and (part != "loss" or axes.loss != Recipe().loss.name)]
+    joined = [component(v) for part in parts if (v := getattr(axes, part)) is not None]
     tail = [axes.variant] if axes.variant and "variant" not in same else []
     if bracket:  # an arm that has a name says by it what is its own
         tail.append(name)
