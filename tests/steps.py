@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,3 +52,17 @@ def together(
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [*launcher, "-m", "n2kit_cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def by_one_and_by_two(
+    cli: Any, arguments: list[str | Path], tmp_path: Path
+) -> tuple[list[dict[str, Tensor]], list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """A training by one process and by two: both bundles' weights, and both logs' steps side by side."""
+    single = cli(*arguments, "-o", tmp_path / "one", "--json")
+    assert single.code == 0, single.err
+    done = together(2, [*arguments, "-o", tmp_path / "two", "--json"], alone(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = ([json.loads(line) for line in out.splitlines()] for out in (single.out, done.stdout))
+    steps = [(a, b) for a, b in zip(one, two, strict=True) if a["event"] == "step"]
+    assert steps
+    return [weights(tmp_path / name / "bundle") for name in ("one", "two")], steps

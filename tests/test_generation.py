@@ -26,7 +26,7 @@ from n2kit.train.draws import Draws, Tasks
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
 from n2kit.variants import SPECS
-from steps import alone, assert_same, gradients, together, weights
+from steps import assert_same, by_one_and_by_two, gradients, weights
 
 CHAIR = Item("1", title="oak chair", topics=("wood", "seat", "home"), content="solid #oak#", category="furniture")
 END = 3  # the end of text of the tokenizer below
@@ -305,16 +305,10 @@ def test_two_processes_ask_what_one_asks(built: Path, catalogue: Items, tmp_path
         "--batch-size", "2", "--lr", "1e-3", "--device", "cpu", "--set", "train.precision=fp32", "--set", "train.warmup=0",
         "--set", "train.log_steps=1",
     ]  # fmt: skip
-    single = cli(*arguments, "-o", tmp_path / "one", "--json")
-    assert single.code == 0, single.err
-    done = together(2, [*arguments, "-o", tmp_path / "two", "--json"], alone(tmp_path))
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = weights(tmp_path / "one/bundle"), weights(tmp_path / "two/bundle")
+    (one, two), steps = by_one_and_by_two(cli, arguments, tmp_path)
     assert max((one[k].float() - two[k].float()).abs().max() for k in one) < 1e-5
-    told = [[json.loads(line) for line in out.splitlines()] for out in (single.out, done.stdout)]
-    for a, b in zip(*told, strict=True):
-        if a["event"] == "step":
-            assert a["generation"] == pytest.approx(b["generation"], abs=1e-5)
+    for a, b in steps:
+        assert a["generation"] == pytest.approx(b["generation"], abs=1e-5)
 
 
 def test_a_bundle_keeps_the_head(built: Path, catalogue: Items) -> None:

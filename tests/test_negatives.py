@@ -23,7 +23,7 @@ from n2kit.train.draws import Draws
 from n2kit.train.pairs import PairCollator, barren
 from n2kit.train.ranks import lefts_first
 from n2kit.train.step import TrainStep
-from steps import alone, assert_same, gradients, together, weights
+from steps import assert_same, by_one_and_by_two, gradients, weights
 
 KNOWN = {"a", "b", "c", "d", "e f", "g|h", "1"}
 
@@ -286,13 +286,7 @@ def test_two_processes_are_one(
         "--images", workspace / "images", "--max-steps", "2", "--batch-size", "4", "--lr", "1e-3", "--device", "cpu",
         "--set", "train.precision=fp32", "--set", "train.log_steps=1", "--set", "train.warmup=0", "--set", f"train.grad_cache={chunk}",
     ]  # fmt: skip
-    single = cli(*arguments, "-o", tmp_path / "one", "--json")
-    assert single.code == 0, single.err
-    done = together(2, [*arguments, "-o", tmp_path / "two", "--json"], alone(tmp_path))
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = weights(tmp_path / "one/bundle"), weights(tmp_path / "two/bundle")
+    (one, two), steps = by_one_and_by_two(cli, arguments, tmp_path)
     assert max((one[k].float() - two[k].float()).abs().max() for k in one) < 1e-5
-    told = [[json.loads(line) for line in out.splitlines()] for out in (single.out, done.stdout)]
-    for a, b in zip(*told, strict=True):
-        if a["event"] == "step":
-            assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+    for a, b in steps:
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from n2kit_cli.output import EVERY_SECONDS, fancy, say
+from n2kit_cli.output import EVERY_SECONDS, bars_on_stderr, fancy, say
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -78,17 +78,7 @@ class _Lines:
 
 @contextmanager
 def _bars() -> Iterator[Report]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with bars_on_stderr() as bars:
         whole = bars.add_task("cells", total=None, note="")
         workers: dict[int, Any] = {}
         names: dict[int, str] = {}

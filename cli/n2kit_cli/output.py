@@ -9,7 +9,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no terminal
 
@@ -59,21 +62,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
         print("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in row) + " |")
 
 
+def bars_on_stderr() -> Progress:
+    """Bars for a terminal, to be entered as a context; every task has a field `note`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(*columns, console=Console(stderr=True))
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Any]:
     """A function (done, total, note="") that shows how far it is: a bar on a terminal, a line now and then elsewhere."""
     if fancy(sys.stderr):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with Progress(*columns, console=Console(stderr=True)) as bars:
+        with bars_on_stderr() as bars:
             task = bars.add_task(what, total=None, note="")
             yield lambda done, total, note="": bars.update(task, completed=done, total=total, note=note)
         return
