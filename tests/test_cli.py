@@ -189,8 +189,15 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(weights, "HUB_PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: threading.Event().wait(5))
+    given_up = threading.Event()
+
+    def silent(*_: Any, **__: Any) -> None:
+        given_up.wait(5)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", silent)
     assert "no answer" in (weights.hub_problem() or "")
+    given_up.set()
 
 
 def test_piped_tables_are_markdown(cli: Any) -> None:

@@ -6,6 +6,7 @@ here is the identity.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -29,7 +30,14 @@ def begin(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_leave)
     return device
+
+
+def _leave() -> None:
+    """Before the interpreter ends: a thread of the group that still wants it then would abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def count() -> int:
