@@ -101,6 +101,13 @@ def test_random_weights_are_copied(tmp_path: Path) -> None:
     assert not bundle.save(model, tmp_path / "b", by_reference=True).sources
 
 
+def test_weights_that_could_not_be_known_again_are_copied(
+    make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2kit.sources.weight_files", lambda place: {})
+    assert not bundle.save(make(), tmp_path / "b", by_reference=True).sources
+
+
 @pytest.mark.parametrize("tune", ["frozen", "lora:2"])
 def test_training_keeps_references_and_gives_the_model_that_a_copy_gives(
     tune: str, make: Made, workspace: Path, tmp_path: Path

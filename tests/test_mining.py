@@ -72,6 +72,12 @@ def test_equal_scores_stand_in_the_order_of_the_index(tmp_path: Path) -> None:
     assert found == mined(stored, Pairs([("i0", "i7")]), first=1, last=50, count=4)
 
 
+def test_further_positives_are_never_mined(stored: StoredIndex) -> None:
+    pairs, window = Pairs([("i0", "i4")]), Window(1, 5, -2.0, 9)
+    later = Pairs([("i2", "i0"), ("i0", "i3"), ("i0", "i1")], grades={("i0", "i1"): 0.0})
+    assert mine(stored, pairs, window, known=[later]).negatives == {("i0", "i4"): ("i1", "i5", "i6", "i7", "i8")}
+
+
 def test_many_queries_at_a_time_change_nothing(stored: StoredIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = Pairs([(f"i{n}", f"i{(n + 1) % COUNT}") for n in range(COUNT)])
     seen: list[tuple[int, int]] = []
@@ -116,6 +122,9 @@ def test_index_and_vectors_give_the_same_file(shop: Path, cli: Any) -> None:
     two = cli(*arguments, "--vectors", "vectors.parquet", "-o", "two.csv", "--json")
     facts = json.loads(two.out)
     assert (facts["pairs"], facts["negatives"], facts["without"], facts["queries_without"]) == (3, 4, 1, 1)
+    (shop / "val.csv").write_text("i28,i0\n")
+    assert cli(*arguments, "--known", "val.csv", "--index", "an.index", "-o", "three.csv").code == 0
+    assert (shop / "three.csv").read_text().splitlines()[1] == "i0,i20,i29,i30"
     assert (shop / "one.csv").read_bytes() == (shop / "two.csv").read_bytes()
     assert (shop / "one.csv").read_text().splitlines()[:2] == ["query,target,negative_1,negative_2", "i0,i20,i28,i29"]
 
@@ -132,6 +141,7 @@ def test_index_and_vectors_give_the_same_file(shop: Path, cli: Any) -> None:
         (["-o", "pairs.csv"], "pairs.csv exists"),
         (["--index", "nowhere"], "nowhere is no index"),
         (["--pairs", "strange.csv"], "strange.csv:2: unknown id 'x'"),
+        (["--known", "strange.csv"], "strange.csv:2: unknown id 'x'"),
         (["--ranks", "59:60"], "no pair has an item of ranks 59 to 60"),
     ],
 )

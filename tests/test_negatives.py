@@ -65,6 +65,19 @@ def test_lists_and_columns_of_jsonl(tmp_path: Path) -> None:
     assert pairs.grades == {("d", "1"): 0.5}
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.csv", "query,lang,target,hard_neg,negative\na,de,b,x,c\n"),
+        ("p.jsonl", '{"lang": "de", "query": "a", "target": "b", "hard_neg": "x", "negative": "c"}\n'),
+    ],
+)
+def test_columns_that_mean_nothing_are_named(name: str, text: str, tmp_path: Path) -> None:
+    pairs = read_pairs(written(tmp_path, text, name), KNOWN, negatives=True)
+    assert (pairs.pairs, pairs.negatives) == ([("a", "b")], {("a", "b"): ("c",)})
+    assert pairs.unread == ("lang", "hard_neg")
+
+
 def test_lists_of_parquet(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

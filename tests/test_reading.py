@@ -103,6 +103,18 @@ def test_a_start_read_once_changes_neither_loss_nor_gradient(
     assert frozen_fingerprint(model) == before
 
 
+def test_with_dropout_no_row_shares_the_draws_of_another(workspace: Path) -> None:
+    model = make(**{"llm.tune": "full"})
+    inputs = batch_of(model, workspace / "images")
+    calls = Calls(model)
+    model.llm.blocks()[0].self_attn.attention_dropout = 0.1  # type: ignore[union-attr]
+    gradients(model, inputs, EVERY_WAY)
+    assert not calls.starts
+    model.eval()
+    gradients(model, inputs, EVERY_WAY)
+    assert calls.starts
+
+
 def test_nothing_is_differentiated_before_the_first_trained_thing(workspace: Path) -> None:
     """The instruction stands before the picture and the words: with a frozen LLM, its start has no graph."""
     model = make(**{"llm.tune": "frozen"})

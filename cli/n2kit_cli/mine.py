@@ -16,6 +16,10 @@ def mine_negatives(
     out: Annotated[Path, typer.Option("-o", "--out", help="The pairs file to write: .csv, .tsv or .jsonl.")],
     index: Annotated[Path | None, typer.Option(help="An index that n2kit index wrote.")] = None,
     vectors: Annotated[Path | None, typer.Option(help="Or a file that n2kit embed wrote: searched exactly.")] = None,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(help="Further positive pairs, which are no negatives either: of validation, of test. Repeatable."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Negatives of a pair, the nearest in the window.")] = 3,
     ranks: Annotated[
         str, typer.Option(help="Where to look, without known positives; the nearest may belong together unseen.")
@@ -29,7 +33,7 @@ def mine_negatives(
 
     \b
     Examples:
-      n2kit mine-negatives --index catalogue.index --pairs train.csv -o hard.csv --ranks 2:20 --margin 0
+      n2kit mine-negatives --index catalogue.index --pairs train.csv --known val.csv -o hard.csv --ranks 2:20 --margin 0
       n2kit mine-negatives --vectors vectors.parquet --pairs train.csv -o hard.jsonl --ranks 2:20 --margin 0 --count 5 --json
     """
     from n2kit.data.pairs import check_writable, read_pairs, write_pairs
@@ -47,8 +51,11 @@ def mine_negatives(
     stored = load_index(index) if index is not None else index_of(vectors)  # type: ignore[arg-type]
     positives = read_pairs(pairs, stored.position, lenient=lenient, graded=True)
     options.dropped(pairs, positives.dropped)
+    others = [read_pairs(file, stored.position, lenient=lenient, graded=True) for file in known or ()]
+    for file, other in zip(known or (), others, strict=True):
+        options.dropped(file, other.dropped)
     with progress("mine") as bar:
-        mined = mine(stored, positives, window, bar)
+        mined = mine(stored, positives, window, bar, known=others)
     write_pairs(mined, out)
     distinct = dict.fromkeys(positives)
     without = [pair for pair in distinct if pair not in mined.negatives]

@@ -80,6 +80,8 @@ def train(
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True, negatives=True)
     options.dropped(pairs, positives.dropped)
+    if positives.unread:
+        say(f"note: {pairs}: not read: {', '.join(positives.unread)} (hard negatives stand in columns called negative)")
     validation = read_pairs(val_pairs, catalogue, lenient=lenient) if val_pairs else None
     if val_pairs and validation:
         options.dropped(val_pairs, validation.dropped)

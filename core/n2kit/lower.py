@@ -71,9 +71,18 @@ def frozen_depth(llm: LLM) -> int:
         depth += 1
     inside = {id(p) for block in llm.blocks()[depth:] for p in block.parameters()}
     inside |= {id(m) for block in llm.blocks()[depth:] for m in block.modules()}
-    random = any(isinstance(m, nn.Dropout) and m.p and m.training and id(m) not in inside for m in llm.modules())
+    random = any(draws(m) for m in llm.modules() if id(m) not in inside)
     table = llm.embed(torch.zeros(1, 1, dtype=torch.long, device=next(llm.parameters()).device)).requires_grad
     return depth if depth and not (random or table or llm.wants) and _cuts(llm, depth) else 0
+
+
+def draws(module: nn.Module) -> bool:
+    """Whether a module by itself draws numbers as it is now: dropout, or attention that is told its rate (transformers' way)."""
+    if not module.training:
+        return False
+    if isinstance(module, nn.Dropout):
+        return module.p > 0
+    return any(isinstance(rate, float) and rate > 0 for name, rate in vars(module).items() if "dropout" in name)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from n2kit.lower import Upper
+from n2kit.lower import Upper, draws
 from n2kit.parts import LLM
 from n2kit.prompts import IMG
 
@@ -72,7 +72,7 @@ def states_at(
     Args:
         ids: [B, T], of which x was made; negative ones are our own words.
     """
-    shared = common_start(ids, places) if ways.start and _pays(ids, places) and llm.shares_start else 0
+    shared = common_start(ids, places) if ways.start and _may_share(llm) and _pays(ids, places) else 0
     after: dict[str, Any] = {}
     if shared and isinstance(llm, LLM):
         after["after"] = llm.start(_start_of(llm, x, ids, shared))
@@ -102,6 +102,11 @@ def common_start(ids: Tensor, places: Tensor) -> int:
     """How many first tokens are the same in all rows of ids [B, T], pictures being different, and none of them asked for."""
     same = (ids == ids[:1]).all(0) & (ids[0] != IMG)
     return min(int(same.long().cumprod(0).sum()), int(places.min()))
+
+
+def _may_share(llm: LLM | Upper) -> bool:
+    """With dropout each row has draws of its own."""
+    return isinstance(llm, LLM) and llm.shares_start and not any(map(draws, llm.modules()))
 
 
 def _pays(ids: Tensor, places: Tensor) -> bool:

@@ -22,9 +22,12 @@ PLACES = "N2KIT_WEIGHTS"  # llm=file:FOLDER,vision=…: where weights are now th
 
 
 def of_component(component: Component, part: nn.Module, *, head: bool = False) -> Source | None:
-    """The source of a part that was just created from it; None for random weights: others draw others."""
+    """The source of a part that was just created from it.
+
+    None for random weights, since others draw others, and for weights in no file by which they could be known again.
+    """
     path = component.weights.locate()
-    if path is None:
+    if path is None or not weight_files(path):
         return None
     options = component.config().model_dump(mode="json")
     return Source(weights=str(component.weights.pinned(path)), options=options, head=head, tensors=checksum(part))

@@ -9,7 +9,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ class Row(NamedTuple):
     ids: list[str]
     grade: str | None = None
     negatives: tuple[Any, ...] = ()  # the columns' cells: texts of one or several ids, or lists of them
+    unread: tuple[str, ...] = ()  # names of the other columns
 
 
 @dataclass
@@ -40,12 +41,14 @@ class Pairs:
     """Pairs in file order, with what was dropped from them when reading leniently.
 
     `grades` of those that have one; `negatives`, hard ones: items that are near a pair's first item, and do not belong to it.
+    `unread`: columns of the file that mean nothing here.
     """
 
     pairs: list[Pair]
     dropped: list[str] = field(default_factory=list)
     grades: dict[Pair, float] = field(default_factory=dict)
     negatives: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -89,7 +92,9 @@ def read_pairs(
     grades: dict[Pair, float] = {}
     problems: list[str] = []
     rows: list[tuple[Row, Pair]] = []
+    unread: dict[str, None] = {}
     for row in _rows(path, known, problems):
+        unread |= dict.fromkeys(row.unread)
         if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
             problems.append(f"{path}:{row.line}: {problem}")
             continue
@@ -100,7 +105,7 @@ def read_pairs(
         rows.append((row, pair))
         if row.grade is not None:
             grades[pair] = float(row.grade)
-    pairs = Pairs([pair for _, pair in rows], problems, grades)
+    pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread))
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
     settle(problems, lenient)
@@ -155,7 +160,7 @@ def _with_negatives(pairs: Pairs, rows: list[tuple[Row, Pair]], path: Path, know
             continue
         kept.append(pair)
         found[pair] |= dict.fromkeys(ids)
-    return Pairs(kept, pairs.dropped, pairs.grades, {pair: tuple(ids) for pair, ids in found.items() if ids})
+    return replace(pairs, pairs=kept, negatives={pair: tuple(ids) for pair, ids in found.items() if ids})
 
 
 def _ids(cell: Any, known: Container[str]) -> list[str]:
@@ -240,7 +245,9 @@ def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[Ro
         texts = {k: "" if v is None else str(v).strip() for k, v in row.items() if k not in against}
         grade = next((k for k in texts if k.lower() in _GRADES), None)
         names = next((n for n in _NAMES if set(n) <= set(texts)), [k for k in texts if k != grade])
-        yield Row(number, [texts[k] for k in names], None if grade is None else texts[grade], tuple(against.values()))
+        unread = tuple(k for k in texts if k != grade and k not in names[:2])
+        graded = None if grade is None else texts[grade]
+        yield Row(number, [texts[k] for k in names], graded, tuple(against.values()), unread)
 
 
 def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
@@ -250,6 +257,7 @@ def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
         order: tuple[int, ...] = ()
         grade: int | None = None
         against: list[int] = []
+        unread: tuple[str, ...] = ()
         for count, raw in enumerate(reader):
             cells = [c.strip() for c in raw]
             if count == 0:
@@ -258,7 +266,9 @@ def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
                 if _is_header([cells[i] for i in named] or cells, known):
                     order, grade = named, next((i for i, name in enumerate(lower) if name in _GRADES), None)
                     against = [i for i, name in enumerate(lower) if _NEGATIVES.fullmatch(name)]
+                    read = {*(order or (0, 1)), grade, *against}
+                    unread = tuple(name for i, name in enumerate(cells) if i not in read)
                     continue
             ids = [cells[i] for i in order] if order and len(cells) > max(order) else cells
             graded = None if grade is None else "".join(cells[grade : grade + 1])
-            yield Row(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)))
+            yield Row(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,9 @@ class Window:
             raise BadInput(f"margin {self.margin} is no difference of two cosines", "for example 0.05")
 
 
-def mine(stored: StoredIndex, pairs: Pairs, window: Window, progress: Progress | None = None) -> Pairs:
+def mine(
+    stored: StoredIndex, pairs: Pairs, window: Window, progress: Progress | None = None, *, known: Sequence[Pairs] = ()
+) -> Pairs:
     """The pairs with hard negatives for the first item of each, in place of any that they had.
 
     The same index and pairs give the same negatives: equal scores stand in the order of the index. Pairs graded 0 or less get none.
@@ -45,11 +47,12 @@ def mine(stored: StoredIndex, pairs: Pairs, window: Window, progress: Progress |
     Args:
         pairs: of items that are in the index.
         progress: called with (queries done, queries).
+        known: further positives, of validation and test for instance, none of which may become a negative.
 
     Raises:
         BadInput: no pair has anything in the window.
     """
-    graph = pairs.graph()
+    graph = Pairs([pair for some in (pairs, *known) for pair in some if some.grade(pair) > 0]).graph()
     wanted: dict[str, list[Pair]] = {}
     for pair in dict.fromkeys(pairs):
         if pairs.grade(pair) > 0:

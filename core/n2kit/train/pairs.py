@@ -67,10 +67,15 @@ class PairFacts:
         rows: dict[str, list[int]] = defaultdict(list)
         for n, i in enumerate(ids):
             rows[i].append(n)
+        near = [
+            (n, m)
+            for i, own in rows.items()
+            for j in (i, *(self.graph.get(i, set()) & rows.keys()))
+            for n in own
+            for m in rows[j]
+        ]
         out = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-        for i, own in rows.items():
-            near = [m for j in self.graph.get(i, set()) & rows.keys() for m in rows[j]]
-            out[torch.tensor(own)[:, None], torch.tensor(own + near)] = True
+        out[tuple(torch.tensor(near).T)] = True
         return out
 
 
