@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,11 +31,12 @@ from n2kit.train.loggers import loggers
 from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
-from n2kit.train.validate import validation
+from n2kit.train.validate import Validation, validation
 from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
 from n2kit.tuning import Tune
 
 if TYPE_CHECKING:
+    from n2kit.data.tensor_store import TensorStore
     from n2kit.device import Precision
     from n2kit.model import Model
     from n2kit.recipe import Train
@@ -97,55 +99,22 @@ def fit(
     where = ranks.begin(pick_device(device))
     ranks.once(lambda: _check(settings, len(pairs), val_pairs, packed))
     precision, why = ranks.once(lambda: _precision(settings, where, resume))
-    dtype = DTYPES[precision]
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
-    if packed:
-        fourbit.pack(model.llm, where)
-    _to_precision(model, dtype)
-    rates = groups(model, settings)
-    if settings.fsdp:  # first of all: no device has to hold the whole
-        rates = shards.shard(model, where, rates)
-    model.to(where).train()
+    rates = _placed(model, settings, where, packed)
+    dtype = DTYPES[precision]
     if cache is None:
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
     states = None if settings.fsdp else state_cache(model.llm, settings.feature_cache_gb, dtype)
     reader = Reader(
         model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
     )
-    step = TrainStep(model, dtype, settings.grad_cache, in_step=settings.fsdp)
-    draws = Draws(settings.seed)
-    tasks = Tasks.of(model.prompter, draws, settings) if "generation" in model.loss.wants else None
     events = Events(report, why, settings.grad_cache)
-    trainer = PairTrainer(
-        settings,
-        events,
-        validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None,
-        model=step,
-        args=_arguments(settings, folder, where, len(pairs), val_pairs is not None),
-        train_dataset=list(pairs),
-        eval_dataset=[0] if val_pairs else None,
-        data_collator=PairCollator(
-            items, pairs, reader, 1 if ranks.count() > 1 else FEWEST, tasks, settings.hard_negatives, draws
-        ),
-        optimizers=(torch.optim.AdamW(rates, eps=1e-8), None),
-    )
-    trainer.remove_callback(PrinterCallback)
-    for callback in [events, *loggers(settings.loggers, folder.parent / "tensorboard", events.note)]:
-        trainer.add_callback(callback)
-    trainer.add_callback(AdapterWatch(model))
-    trainer.add_callback(draws)
+    validate = validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None
+    trainer = _trainer(model, rates, items, pairs, reader, settings, folder, where, events, validate)
     frozen = frozen_fingerprint(model)
     start = time.perf_counter()
-    if resume and trainer.has_ended(resume):
-        trainer.restore(resume)
-    else:
-        with prepared(model, settings), events.stop_on_signal():
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    best, state = trainer.best, trainer.state
-    interrupted = state.global_step < state.max_steps and not best.over
-    if (file := trainer.best_file()) and not interrupted and best.step != state.global_step:
-        trainer.put(file)
+    interrupted = _run(trainer, model, settings, resume)
     if (after := frozen_fingerprint(model)) != frozen:
         raise Failed(
             f"frozen weights changed in training: {frozen} before, {after} after",
@@ -154,26 +123,84 @@ def fit(
     if packed:
         fourbit.unpack(model.llm)
     model.eval()
-    if barren := trainer.tally.barren:
-        events.note(f"{barren} steps had no negatives, all their items being known positives: they taught nothing")
-    stores = [kept.store for kept in (cache, states) if kept is not None and kept.store is not None]
-    for problem in dict.fromkeys(store.problem for store in stores if store.problem):
-        events.note(f"features are not kept on disk: {problem}")
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    _note(events, trainer, [kept.store for kept in (cache, states) if kept is not None])
+    best = trainer.best
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     values = best.values if settings.keep_best else best.last
     return Fitted(
-        steps=state.global_step,
+        steps=trainer.state.global_step,
         seconds=time.perf_counter() - start,
         loss=losses[-1] if losses else float("nan"),
         recall={int(name[7:]): value for name, value in values.items() if name.startswith("recall@")},
         interrupted=interrupted,
         skipped=ranks.merged(reader.bad),
         frozen=frozen,
-        barren=barren,
+        barren=trainer.tally.barren,
         best_step=best.step,
         stopped_early=best.over,
         whole=shards.whole_state(trained_state(model)) if settings.fsdp else None,
     )
+
+
+def _placed(model: Model, settings: Train, where: torch.device, packed: bool) -> list[dict[str, Any]]:
+    """Bring the model to its device, in the types that it is trained in; the parameters with their rates."""
+    if packed:
+        fourbit.pack(model.llm, where)
+    _to_precision(model, DTYPES[settings.precision])
+    rates = groups(model, settings)
+    if settings.fsdp:  # first of all: no device has to hold the whole
+        rates = shards.shard(model, where, rates)
+    model.to(where).train()
+    return rates
+
+
+def _trainer(
+    model: Model, rates: list[dict[str, Any]], items: Items, pairs: Pairs, reader: Reader, settings: Train, folder: Path,
+    where: torch.device, events: Events, validate: Validation | None,
+) -> PairTrainer:  # fmt: skip
+    """The loop, ready to run."""
+    draws = Draws(settings.seed)
+    tasks = Tasks.of(model.prompter, draws, settings) if "generation" in model.loss.wants else None
+    fewest = 1 if ranks.count() > 1 else FEWEST
+    trainer = PairTrainer(
+        settings,
+        events,
+        validate,
+        model=TrainStep(model, DTYPES[settings.precision], settings.grad_cache, in_step=settings.fsdp),
+        args=_arguments(settings, folder, where, len(pairs), validate is not None),
+        train_dataset=list(pairs),
+        eval_dataset=[0] if validate else None,
+        data_collator=PairCollator(items, pairs, reader, fewest, tasks, settings.hard_negatives, draws),
+        optimizers=(torch.optim.AdamW(rates, eps=1e-8), None),
+    )
+    trainer.remove_callback(PrinterCallback)
+    for callback in [events, *loggers(settings.loggers, folder.parent / "tensorboard", events.note)]:
+        trainer.add_callback(callback)
+    trainer.add_callback(AdapterWatch(model))
+    trainer.add_callback(draws)
+    return trainer
+
+
+def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | None) -> bool:
+    """Train to the end, and go back to the best weights; whether a signal stopped it before."""
+    if resume and trainer.has_ended(resume):
+        trainer.restore(resume)
+    else:
+        with prepared(model, settings), trainer.events.stop_on_signal():
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    best, state = trainer.best, trainer.state
+    interrupted = state.global_step < state.max_steps and not best.over
+    if (file := trainer.best_file()) and not interrupted and best.step != state.global_step:
+        trainer.put(file)
+    return interrupted
+
+
+def _note(events: Events, trainer: PairTrainer, stores: Sequence[TensorStore | None]) -> None:
+    """Say what went less well than it looks."""
+    if barren := trainer.tally.barren:
+        events.note(f"{barren} steps had no negatives, all their items being known positives: they taught nothing")
+    for problem in dict.fromkeys(store.problem for store in stores if store is not None and store.problem):
+        events.note(f"features are not kept on disk: {problem}")
 
 
 def _check(settings: Train, pairs: int, val_pairs: Pairs | None, packed: bool) -> None:
