@@ -41,6 +41,12 @@ def weights(folder: str | Path) -> dict[str, Tensor]:
     }
 
 
+def first_gradient(run: Path) -> dict[str, Tensor]:
+    """A run's gradient at its first step, as AdamW's first moments have it: times 1 − β₁, and clipped."""
+    moments = load_file(run / "checkpoints" / "checkpoint-1" / "optimizer.safetensors")
+    return {name: moment for name, moment in moments.items() if name.endswith("exp_avg")}
+
+
 def alone(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "N2KIT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

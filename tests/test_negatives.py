@@ -302,4 +302,4 @@ def test_two_processes_are_one(
     (one, two), steps = by_one_and_by_two(cli, arguments, tmp_path)
     assert max((one[k].float() - two[k].float()).abs().max() for k in one) < 1e-5
     for a, b in steps:
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
