@@ -125,6 +125,14 @@ def test_a_head_sees_no_item_outside_the_training_and_validation_pairs() -> None
     assert np.array_equal(seen[: 2 * VAL.stop], blind[: 2 * VAL.stop])
 
 
+def test_the_last_step_is_always_looked_at() -> None:
+    items, halves, pairs = toy()
+    settings = HeadSettings(lrs=[1e-9, 1e-2], max_steps=12, eval_steps=20, batch_size=32)
+    out = train_head(halves, items, Pairs(pairs[TRAIN]), Pairs(pairs[VAL]), info_nce, settings, width=16)
+    assert (out.lr, out.steps) == (1e-2, 12)
+    assert out.mrr is not None
+
+
 def test_validation_pairs_choose_the_learning_rate_and_the_step() -> None:
     items, halves, pairs = toy()
     settings = HeadSettings(lrs=[1e-9, 1e-2], max_steps=60, eval_steps=5, batch_size=32)

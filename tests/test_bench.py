@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,39 @@ def test_cells_are_run_once_and_arms_can_be_added(cli: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("at_workspace")
+def test_a_training_that_is_kept_serves_cells_without_a_row(cli: Any, tmp_path: Path) -> None:
+    """One that a kill came before, and an arm that is added later."""
+    out, file = tmp_path / "out", tmp_path / "matrix.yaml"
+    file.write_text("variant: notellm2\n")
+    command = ("bench", file, *DATA, *TINY, "-o", out, "--keep-bundles")
+    assert cli(*command).code == 0
+    (before,) = rows(out)
+    (out / "cells" / before["key"] / "cell.json").unlink()
+    file.write_text("variant: notellm2\narms: [{name: blind, inference: no-image}]\n")
+    done = cli(*command)
+    assert done.code == 0, done.err
+    again, blind = rows(out)
+    assert (again["metrics"], again["costs"]["train_s"]) == (before["metrics"], before["costs"]["train_s"])
+    assert (blind["state"], blind["files"]["run"]) == ("done", before["files"]["run"])
+    assert not list((out / "runs").glob(".start-*"))
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_saliency_leaves_out_what_cannot_be_read(cli: Any, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree("images", images)
+    (images / "noto_11.png").write_text("no picture")  # of a test pair
+    done = cli(
+        "bench", *DATA[:-2], "--images", images, *TINY, "--variant", "basic", "--set", "llm.attention=eager", "--saliency", "2",
+        "--on-bad-image", "text-only", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (row,) = rows(tmp_path / "out")
+    assert row["saliency"] is None
+    assert "two pairs that share no item" in row["no_saliency"]
+
+
+@pytest.mark.usefixtures("at_workspace")
 def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = cli("bench", *DATA, *TINY, "--variant", "micl,basic", "--llm", "bert:tiny", "-o", out)
@@ -106,6 +140,21 @@ def test_a_dry_run_lists_and_estimates_and_leaves_nothing(cli: Any, tmp_path: Pa
     assert not list(Path(os.environ["N2KIT_CACHE"]).glob("features/*/*/*"))
     listed = json.loads(cli("bench", *DATA, *TINY, "--variant", "notellm2", "-o", out, "--dry-run", "--json").out)
     assert (listed["cells"][0]["state"], listed["seconds"] > 0) == ("open", True)
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_a_dry_run_goes_on_where_a_probe_fails(cli: Any, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree("images", images)
+    for file in images.glob("*.png"):
+        file.write_text("no picture")
+    command = ("bench", *DATA[:-2], "--images", images, *TINY, "--variant", "text_only,basic", "--dry-run", "--json")
+    seen = cli(*command, "-o", tmp_path / "out")
+    assert seen.code == 0, seen.err
+    listed = json.loads(seen.out)
+    assert [cell["state"] for cell in listed["cells"]] == ["open", "open"]
+    assert listed["seconds"] > 0  # of the text alone
+    assert ["basic could not be probed" in note and "not an image" in note for note in listed["notes"]] == [True]
 
 
 @pytest.mark.slow
@@ -294,7 +343,6 @@ def test_the_commands_of_a_row_give_its_figures(cli: Any, tmp_path: Path, monkey
     assert cli("bench", file, *DATA, *TINY, "--pool", "pool.csv", "-o", out).code == 0
     (row,) = rows(out)
     import shlex
-    import shutil
 
     folder = tmp_path / "again"
     shutil.copytree(Path.cwd(), folder)

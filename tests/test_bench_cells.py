@@ -79,6 +79,8 @@ def test_labels_are_short_and_can_be_told_apart(tmp_path: Path) -> None:
     assert arms(cells(llm=one, variant="text_only")) == ["my-llm+text_only"]
     both = arms(cells(llm=f"{one},qwen@file:{folders[1]}", variant="text_only"))
     assert both == [f"qwen:0.6b@file:{folder}+text_only" for folder in folders]
+    alone = arms(cells(llm=f"{one},qwen@file:{folders[1]}", baselines="text,text-linear", seeds=2))
+    assert alone == [f"{name}: qwen:0.6b@file:{folder}" for name in ("text", "text-linear") for folder in folders]
     assert arms(cells(loss="infonce")) == ["qwen:tiny+siglip:tiny+qformer:4+gate+infonce+notellm2"]
 
 
@@ -292,6 +294,21 @@ def test_a_folder_of_other_data_is_refused(tmp_path: Path) -> None:
         store.claim(DATA | {"test_pairs": "x", "pool": None})
 
 
+def test_a_bench_that_was_killed_while_it_made_the_folder_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".data.json.tmp").write_text("{")
+    Store(tmp_path).claim(DATA)
+    assert (tmp_path / "data.json").is_file()
+
+
+def test_commands_pass_over_pairs_of_items_that_were_skipped() -> None:
+    (cell,) = cells(variant="basic")
+    files = {name: Path(name) for name in ("items", "pairs", "test_pairs", "images")}
+    for policy, lenient in (("skip", True), ("text-only", False)):
+        said = commands(cell, Matrix.model_validate(TINY | files | {"on_bad_image": policy}), Path("out"))
+        assert ("--lenient" in said.rpartition("n2kit eval")[2]) == lenient
+        assert "--lenient" not in said.rpartition("n2kit eval")[0]
+
+
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).claim(DATA)
     with Store(tmp_path).locked(), pytest.raises(BadInput, match="in use by another process"), Store(tmp_path).locked():
@@ -323,6 +340,7 @@ def test_features_that_have_no_room_are_said() -> None:
         ("arms:\n- name: a\n- name: a", "two arms of one variant are called 'a'"),
         ("arms:\n- name: a\n  infrence: no-image", ":3: arms.0.infrence: there is no such key; did you mean inference"),
         ("bootstrap: many\nks: [0]", "2 entries are wrong"),
+        ("llm: qwen\nsettings: foo", ":2: settings"),
     ],
 )
 def test_a_wrong_matrix_file_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
@@ -360,6 +378,9 @@ def test_flags_count_over_the_file(tmp_path: Path) -> None:
         (("-o", "images"), "n2kit bench did not make it", "another -o"),
         (("--seeds", "0"), "--seeds", ""),
         (("--jobs", "0"), "--jobs", ""),
+        (("--max-steps", "0"), "--max-steps", ""),
+        (("--map", "title"), "--map 'title': expected field=column", "--map title=name"),
+        (("--map", "title=0"), "no column", ""),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(

@@ -145,6 +145,8 @@ def test_states_are_counted(tmp_path: Path) -> None:
     board = board_of(tmp_path, planned=8)
     assert board.results.counts == {"done": 1, "failed": 1, "refused": 1, "unfinished": 2}
     assert "Of 8 cells: 1 done, 1 failed, 1 refused, 2 unfinished, 3 to come." in summary(board)
+    rows.collect(tmp_path)  # from then on it says which cells there are, and a folder may be another matrix's
+    assert board_of(tmp_path, planned=8).results.counts["unfinished"] == 1
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,21 @@ def test_eval_in_json_is_complete(cli: Any) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_eval_replaces_nothing_unasked(cli: Any) -> None:
+    before = Path("a.parquet").read_bytes()
+    for arguments, complaint in (
+        (("--per-query", "a.parquet", "--force"), "a.parquet is read here"),
+        (("--per-query", "b.parquet"), "b.parquet exists"),
+        (("--mteb", "."), ". is a folder"),
+    ):
+        refused = cli(*EVAL, *arguments)
+        assert (refused.code, complaint in refused.err) == (2, True), refused.err
+    assert Path("a.parquet").read_bytes() == before
+    assert cli(*EVAL, "--per-query", "new/q.parquet").code == 0
+    assert cli(*EVAL, "--per-query", "new/q.parquet", "--force").code == 0
+
+
+@pytest.mark.usefixtures("files")
 def test_eval_for_people(cli: Any) -> None:
     done = cli(*EVAL, "--items", "items.jsonl", "--k", "1")
     assert done.out.startswith("| metric | value | 95 % |\n")

@@ -81,7 +81,7 @@ def run(
     bootstrap: Annotated[
         int | None, typer.Option(min=0, help="Samples of the queries for the 95 % intervals; default 1000, 0 for none.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Steps of every training.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps of every training.")] = None,
     tune: options.Tuned = None,
     lr: options.Rates = None,
     sets: options.Sets = None,
@@ -135,7 +135,6 @@ def run(
     from n2kit.recipe import given, parse_sets
     from n2kit.tuning import lr_flags, tune_flags
 
-    columns = dict(rename.partition("=")[::2] for rename in renames or [])
     axes = given(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
         seeds=seeds, baselines=baselines, saliency=saliency, protocol=protocol and protocol.value,
@@ -144,7 +143,7 @@ def run(
     files = given(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
     reading = given(
         lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
-        map=columns or None,
+        map=options.columns(renames) or None,
     )  # fmt: skip
     flags = axes | files | reading
     steps = {"train.max_steps": max_steps} if max_steps else {}
@@ -215,7 +214,9 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
             say(f"note: {seen.note}")
     with progress("probe") as bar:
         seen = timed(bench, seen, engine.each, bar)
-    hours = None if seen.estimate is None else seen.estimate.seconds / engine.jobs
+    found = seen.estimate
+    notes = [*([seen.note] if seen.note else []), *(found.notes if found else [])]
+    hours = None if found is None or (found.notes and not found.paces) else found.seconds / engine.jobs
     if json:
         listed = [
             {"arm": c.arm, "seed": c.seed, "key": c.key, "run_key": c.run_key, "state": state}
@@ -228,10 +229,13 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
                 "trainings": seen.trainings,
                 "towers": seen.towers,
                 "seconds": hours,
-                "notes": [seen.note] if seen.note else [],
+                "notes": notes,
             }
         )
-    elif hours is not None:
+        return
+    for note in found.notes if found else []:
+        say(f"note: {note}")
+    if hours is not None:
         jobs = f" with --jobs {engine.jobs}" if engine.jobs > 1 else ""
         left_out = ", and the baselines" if any(cell.baseline for cell in cells) else ""
         say(f"about {_duration(hours)}{jobs}{left_out}")

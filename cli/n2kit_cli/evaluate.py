@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -58,6 +58,7 @@ def evaluate(
     item_format: options.Format = options.ItemFormat.auto,
     renames: options.Map = None,
     lenient: options.Lenient = False,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Recall@k, MRR, NDCG@k and mean rank of vectors on test pairs, with 95 % intervals; or the difference of two models.
@@ -71,7 +72,9 @@ def evaluate(
     """
     extras = {"--items": items, "--train-pairs": train_pairs, "--per-query": per_query, "--mteb": mteb}
     _check(vectors, compare, bootstrap, extras)
-    read = _Reading(pairs, cutoffs(k), pool, protocol, lenient)
+    ks = cutoffs(k)
+    _check_targets(per_query, mteb, ks, force, given=(pairs, vectors, pool, items, train_pairs))
+    read = _Reading(pairs, ks, pool, protocol, lenient)
     if compare is not None:
         _compare(read, compare, bootstrap, seed, json)
         return
@@ -136,6 +139,25 @@ def _check(
         raise BadInput("--compare needs a bootstrap for its p-value", "--bootstrap 1000")
     if extras["--train-pairs"] is not None and extras["--items"] is None:
         raise BadInput("--train-pairs is for the figures that --items asks for", "give --items too")
+
+
+def _check_targets(
+    per_query: Path | None, mteb: Path | None, ks: list[int], force: bool, given: Iterable[Path | None]
+) -> None:
+    """Say before the work, and not after it, what cannot be written. Raises BadInput."""
+    from n2kit.errors import BadInput
+    from n2kit.evaluate.export import check_mteb
+
+    if mteb is not None:
+        check_mteb(ks)
+    read = {file.resolve() for file in given if file is not None}
+    for file in filter(None, (per_query, mteb)):
+        if file.is_dir():
+            raise BadInput(f"{file} is a folder", "give a file")
+        if file.resolve() in read:
+            raise BadInput(f"{file} is read here, and not to be written", "give another file")
+        if file.exists() and not force:
+            raise BadInput(f"{file} exists", "give another file, or --force to replace it")
 
 
 class _Reading:

@@ -92,18 +92,24 @@ Compute = Annotated[
 ]
 
 
-def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool) -> Items:
-    """Read the items that the shared options name, and say what was dropped."""
-    from n2kit.data.items import read_items
+def columns(renames: list[str] | None) -> dict[str, str]:
+    """Field → column, of what --map says. Raises BadInput."""
     from n2kit.errors import BadInput
 
-    columns = {}
+    found = {}
     for rename in renames or []:
         name, equals, column = rename.partition("=")
         if not equals:
             raise BadInput(f"--map {rename!r}: expected field=column", "for example --map title=name")
-        columns[name] = column
-    read = read_items(items, columns=columns, notellm=item_format is ItemFormat.notellm, lenient=lenient)
+        found[name] = column
+    return found
+
+
+def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool) -> Items:
+    """Read the items that the shared options name, and say what was dropped."""
+    from n2kit.data.items import read_items
+
+    read = read_items(items, columns=columns(renames), notellm=item_format is ItemFormat.notellm, lenient=lenient)
     dropped(items, read.dropped)
     for note in read.notes[:3]:
         say(f"note: {note}")

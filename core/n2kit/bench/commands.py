@@ -36,8 +36,9 @@ def commands(cell: Cell, matrix: Matrix, root: Path) -> str:
     pool = ["--pool", str(matrix.pool)] if matrix.pool else []
     pool += ["--protocol", matrix.protocol] if matrix.protocol != "notellm2" else []
     ks = ["--k", ",".join(map(str, matrix.ks))]
+    absent = ["--lenient"] if matrix.lenient or matrix.on_bad_image == "skip" else []  # pairs of items without a vector
     lines.append(
-        ["n2kit", "eval", "--vectors", vectors, "--pairs", str(matrix.test_pairs), *pool, *ks, *lenient,
+        ["n2kit", "eval", "--vectors", vectors, "--pairs", str(matrix.test_pairs), *pool, *ks, *absent,
          "--bootstrap", str(matrix.bootstrap)]
     )  # fmt: skip
     return "; ".join(map(shlex.join, lines))

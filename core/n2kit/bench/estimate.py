@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.pairs import Pairs
 from n2kit.device import pick_device, pick_precision
 from n2kit.embed import encode
+from n2kit.errors import N2kitError
 from n2kit.plan import make_plan
 from n2kit.train import fit
 from n2kit.train.engine import steps_of
@@ -48,11 +49,15 @@ class Pace:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of all that is open, one task after the other; `paces` and `towers` say what they were made of."""
+    """Seconds of all that is open, one task after the other; `paces` and `towers` say what they were made of.
+
+    `notes`: what could not be probed, and is not in the sum.
+    """
 
     seconds: float
     paces: Mapping[str, Pace]  # by Cell.kind
     towers: Mapping[str, float]  # key → seconds of features that are still to be computed
+    notes: Sequence[str] = ()
 
 
 def estimate(
@@ -77,19 +82,32 @@ def estimate(
         if cell.tower is not None:
             towers.setdefault(cell.tower.key, []).append(cell)
     total = len(unknown) + len(towers)
-    features = {}
+    features: dict[str, float] = {}
+    notes: list[str] = []
     for n, (key, own) in enumerate(towers.items()):
-        features[key] = _probe_tower(bench, own)
+        with _noted(notes, own[0].arm):
+            features[key] = _probe_tower(bench, own)
         progress(n + 1, total)
     for n, (kind, cell) in enumerate(unknown.items()):
-        paces[kind] = _probe(bench, cell)
+        with _noted(notes, cell.arm):
+            paces[kind] = _probe(bench, cell)
         progress(len(towers) + n + 1, total)
     seconds = sum(features.values())
-    trainings = {cell.run_key: cell for cell in cells if cell.baseline is None}
+    known = [cell for cell in cells if cell.baseline is None and cell.kind in paces]
+    trainings = {cell.run_key: cell for cell in known}
     seconds += sum(_training(bench, cell, paces[cell.kind]) for cell in trainings.values())
     embedded = len(bench.data.wanted) + TIMED
-    seconds += sum(embedded * paces[cell.kind].item for cell in cells if cell.baseline is None)
-    return Estimate(seconds, paces, features)
+    seconds += sum(embedded * paces[cell.kind].item for cell in known)
+    return Estimate(seconds, paces, features, list(dict.fromkeys(notes)))
+
+
+@contextmanager
+def _noted(notes: list[str], arm: str) -> Iterator[None]:
+    """What fails in a probe would fail its own cells alone."""
+    try:
+        yield
+    except N2kitError as problem:
+        notes.append(f"{arm} could not be probed, and is not in the estimate: {problem.message}")
 
 
 def _training(bench: Bench, cell: Cell, pace: Pace) -> float:
@@ -192,15 +210,15 @@ def _probe_tower(bench: Bench, cells: Sequence[Cell]) -> float:
     if not open_:
         return 0.0
     pixels = []
-    begun = 0.0
-    for n, item in enumerate(sample[: FEW_ITEMS + 1]):
+    begun = None
+    for item in sample[: FEW_ITEMS + 1]:
         try:
             pixels.append(vision.transform(open_image(item, images)))
         except UnreadableImage:
             continue
         with torch.no_grad():
             look(vision, pixels[-1][None].to(next(vision.parameters()).device))
-        if n == 0:
-            begun = time.perf_counter()
-    each = (time.perf_counter() - begun) / max(1, len(pixels) - 1)
-    return each * open_ * len(shown)
+        begun = begun or time.perf_counter()  # the first one warms up
+    if begun is None or len(pixels) < 2:
+        return 0.0
+    return (time.perf_counter() - begun) / (len(pixels) - 1) * open_ * len(shown)

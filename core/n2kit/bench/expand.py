@@ -131,4 +131,5 @@ def _distinct(cells: Sequence[Cell]) -> list[Cell]:
 def _in_full(cell: Cell) -> str:
     _, bracket, name = cell.arm.partition(" (")
     pieces = [cell.axes[axis] for axis in AXES if axis != "loss" or cell.axes[axis] != Recipe().loss.name]
-    return "+".join(filter(None, pieces)) + bracket + name
+    full = "+".join(filter(None, pieces)) + bracket + name
+    return f"{cell.baseline}: {full}" if cell.baseline else full

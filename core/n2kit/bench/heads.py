@@ -155,7 +155,7 @@ class _Search:
         batches = _batches(list(self.pairs), settings.batch_size, seed)
         for step in range(1, settings.max_steps + 1):
             self._step(head, loss, facts, next(batches), optimiser)
-            if not self.val_pairs or step % settings.eval_steps:
+            if not self.val_pairs or (step % settings.eval_steps and step < settings.max_steps):
                 continue
             mrr = self._mrr(head)
             if best.mrr is None or mrr > best.mrr:

@@ -42,6 +42,8 @@ def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
         raise StopError(f"{bench.store.root}: no space left", "free some space; the same command goes on") from problem
     if isinstance(problem, N2kitError):
         reason, hint = problem.message, problem.hint or ""
+        if "--on-bad-image" in hint:
+            hint += ", with another -o: the results are then about other data"
     else:
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
         file = bench.store.folder_of(cell.key) / "traceback.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
     if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
         shutil.rmtree(folder)  # its weights were not kept
     begun = time.perf_counter()
-    if not (start / bundles.MANIFEST).is_file() and not (folder / RESULT).is_file():
+    if not (start / bundles.MANIFEST).is_file():  # of a training that is finished too: by it the run is known
         bench.say({"event": "phase", "phase": "build"})
         bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True, by_reference=True)
     building = time.perf_counter() - begun
@@ -145,17 +145,17 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained) -> dict[str, Any]:
     encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     pace = 1000 * (time.perf_counter() - begun) / len(timed)
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
-    found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model)
+    found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model, stored.skipped)
     return row_of(bench, cell) | found | {"state": "done", "costs": costs}
 
 
-def _saliency(bench: Bench, cell: Cell, model: Model) -> dict[str, Any]:
+def _saliency(bench: Bench, cell: Cell, model: Model, unreadable: Container[str]) -> dict[str, Any]:
     """S_v, S_t and S_o by layer over pairs of items that have both modalities, or why there are none; nothing if not asked for."""
     data, sample = bench.data, bench.matrix.saliency
     if not sample or cell.inference != "both":
         return {}
     bench.say({"event": "phase", "phase": "saliency"})
-    whole = {item.id for item in data.items if item.image and item.has_text}
+    whole = {item.id for item in data.items if item.image and item.has_text and item.id not in unreadable}
     kept = [pair for pair in data.test_pairs if whole.issuperset(pair)]
     reading = Reading(data.images, on_bad_image=data.on_bad_image)
     curves, reason = sample_curves(model, data.items, kept, data.test_pairs, reading, sample, bench.matrix.bootstrap, 0)

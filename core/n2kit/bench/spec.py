@@ -89,7 +89,7 @@ class Matrix(Settings):
     images: Path | None = Field(None, description="the folder that image paths are relative to")
     on_bad_image: Literal["error", "skip", "text-only"] = "error"
     format: Literal["auto", "notellm"] = "auto"
-    map: Dotted = Field({}, description="field → the items file's own column")
+    map: dict[str, str] = Field({}, description="field → the items file's own column")
     lenient: bool = Field(False, description="drop unusable rows instead of refusing the file")
     protocol: Protocol = Field("notellm2", description="how pairs are ranked, as n2kit eval has it")
     ks: list[Annotated[int, Field(ge=1)]] = Field([1, 10, 100], min_length=1, description="cut-offs")
@@ -132,8 +132,11 @@ def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> Matrix:
     lines: dict[Place, str] = {}
     if file is not None:
         content, lines = _read(file)
-    settings = {**(_flat(content.get("settings") or {})), **flags.get("settings", {})}
-    merged = content | dict(flags) | ({"settings": settings} if settings else {})
+    merged = content | dict(flags)
+    if isinstance(own := content.get("settings") or {}, Mapping):
+        merged["settings"] = _flat(own) | flags.get("settings", {})
+    else:
+        merged["settings"] = own  # for pydantic to refuse, with its line
     try:
         return Matrix.model_validate(merged)
     except ValidationError as error:

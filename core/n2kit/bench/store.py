@@ -21,6 +21,7 @@ from n2kit.files import locked, read_json, write_json
 
 FORMAT = 1
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
+FIRST = {f".{DATA}.tmp"}  # what a bench that was killed while it made the folder may leave
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Store:
         """Raises BadInput if the folder is another program's, or holds cells of other data: one report must not mix them."""
         mark = self.root / DATA
         if not mark.is_file():
-            if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            if self.root.exists() and not (self.root.is_dir() and {f.name for f in self.root.iterdir()} <= FIRST):
                 raise BadInput(f"{self.root} exists, and n2kit bench did not make it", "give another -o")
         elif (there := read_json(mark)) != data:
             differs = ", ".join(k for k in data if there.get(k) != data[k])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,16 @@ def write_ranks(report: Report, out: Path) -> None:
         "rank_optimistic": report.optimistic,
     }
     table = pa.table(columns).replace_schema_metadata({"protocol": report.protocol, "pool": str(report.pool)})
+    out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.tmp")
     pq.write_table(table, aside)
     aside.replace(out)
+
+
+def check_mteb(ks: Sequence[int]) -> None:
+    """Raises BadInput for cut-offs without MTEB's main score of retrieval."""
+    if MTEB_MAIN.rpartition("_")[2] not in map(str, ks):
+        raise BadInput(f"MTEB ranks retrieval by {MTEB_MAIN}, and --k has no 10", "--k 1,10,100")
 
 
 def write_mteb(
@@ -35,11 +43,10 @@ def write_mteb(
     """Write scores as MTEB's `TaskResult` has them; a consumer decides whether the task is one of its own.
 
     Raises:
-        BadInput: no ndcg@10, which is MTEB's main score of retrieval.
+        BadInput: as `check_mteb`.
     """
+    check_mteb(report.ks)
     scores = {name.replace("@", "_at_"): figure.value for name, figure in figures.items()}
-    if MTEB_MAIN not in scores:
-        raise BadInput(f"MTEB ranks retrieval by {MTEB_MAIN}, and --k has no 10", "--k 1,10,100")
     entry = {"main_score": scores[MTEB_MAIN], "hf_subset": "default", "languages": ["und-Zyyy"]}
     content = {
         "task_name": task,
@@ -49,4 +56,5 @@ def write_mteb(
         "evaluation_time": round(seconds, 3),
         "kg_co2_emissions": None,
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, content)

@@ -102,7 +102,8 @@ class Ranks(NamedTuple):
 class Results:
     """The rows of one matrix on one data set.
 
-    unfinished: cells that have a folder but no row yet. notes: what was left out of `rows`, and why.
+    unfinished: cells that have a folder but no row yet, where no results.jsonl says which cells there are.
+    notes: what was left out of `rows`, and why.
     """
 
     folder: Path
@@ -143,8 +144,9 @@ def read_results(folder: Path) -> Results:
     files = [file for entry in folders if (file := entry / CELL).is_file()]
     listed = folder / "results.jsonl"
     rows = _listed(listed) if listed.is_file() else _found(files)
+    unfinished = 0 if listed.is_file() else len(folders) - len(files)
     env = folder / "env.json"
-    results = Results(folder, [], len(folders) - len(files), env=read_json(env) if env.is_file() else {})
+    results = Results(folder, [], unfinished, env=read_json(env) if env.is_file() else {})
     if rows:
         _choose(results, rows)
     return results
