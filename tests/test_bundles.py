@@ -322,6 +322,37 @@ def put_nan(name: str) -> Callable[[Path], None]:
     return spoil
 
 
+def test_what_hubs_and_desktops_leave_is_no_damage(tiny_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    (tmp_path / "b" / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    assert bundle.load(tmp_path / "b").width == 16
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("embed", "{b}", "--items", "items.jsonl", "--images", "images", "-o", "{b}/v.parquet"),
+        ("train", "{b}", "--items", "items.jsonl", "--images", "images", "--pairs", "train.csv", "-o", "{b}/run"),
+        ("pack", "{b}", "-o", "{b}/packed"),
+        ("build", "--llm", "qwen:tiny", "--variant", "text_only", "-o", "{b}/llm/more"),
+    ],
+)
+def test_nothing_is_written_into_a_bundle(
+    command: tuple[str, ...], tiny_bundle: Path, at_workspace: Path, tmp_path: Path, cli: Any
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    before = sorted(tmp_path.rglob("*"))
+    refused = cli(*(word.format(b=tmp_path / "b") for word in command))
+    assert refused.code == 2
+    assert f"lies inside the bundle {tmp_path / 'b'}" in refused.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_bundle_that_is_read_and_written_again_is_the_same_model(tiny_bundle: Path, tmp_path: Path) -> None:
+    again = bundle.save(bundle.load(tiny_bundle), tmp_path / "again")
+    assert again.fingerprint == bundle.read_manifest(tiny_bundle).fingerprint
+
+
 SPOILED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "cut": (truncate, "llm/model.safetensors has changed", "is damaged|not a checkpoint"),
     "a file missing": (

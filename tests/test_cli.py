@@ -412,6 +412,27 @@ def test_vectors_that_cannot_be_indexed(cli: Any, tmp_path: Path, rows: list[dic
     assert complaint in result.err
 
 
+def test_a_new_item_that_cannot_be_read_gets_hints_of_its_own(
+    cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    vectors, index = tmp_path / "v.parquet", tmp_path / "i"
+    assert cli("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", vectors).code == 0
+    assert cli("index", vectors, "-o", index).code == 0
+    command = ("recommend", "--index", index, "--bundle", tiny_bundle)
+    empty = cli(*command, "--title", " ")
+    assert (empty.code, "the new item: neither a picture nor a text" in empty.err, "--on-bad-image" in empty.err) == (
+        2,
+        True,
+        False,
+    )
+    broken = cli(*command, "--image", "items.csv")
+    assert (broken.code, "image 'items.csv': not an image" in broken.err, "--on-bad-image" in broken.err) == (
+        2,
+        True,
+        False,
+    )
+
+
 def test_damaged_indexes(cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     assert (
         cli("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet").code

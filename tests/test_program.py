@@ -28,6 +28,32 @@ def test_a_reader_that_goes_is_no_fault(command: list[str]) -> None:
     assert (process.wait(), said) == (0, b"")
 
 
+def test_a_reader_that_goes_stops_no_training(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    files = ["--items", "items.jsonl", "--pairs", "train.csv", "--images", "images"]
+    steps = ["--max-steps", "3", "--batch-size", "4", "--set", "train.log_steps=1"]
+    program = [
+        sys.executable,
+        "-m",
+        "n2kit_cli.main",
+        "train",
+        tiny_bundle,
+        *files,
+        *steps,
+        "-o",
+        tmp_path / "run",
+        "--json",
+    ]
+    process = subprocess.Popen(program, cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 0, said
+    assert "Traceback" not in said
+    assert (tmp_path / "run" / "bundle" / "manifest.json").is_file()
+
+
 def test_nor_in_the_middle_of_a_table(monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
     def gone(*_: Any, **__: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")

@@ -210,6 +210,49 @@ def test_an_optimiser_and_the_generators_come_back_bit_equal() -> None:
     assert drawn() == first
 
 
+def damaged(file: Path) -> None:
+    """Of the same length, and no safetensors any more."""
+    file.write_bytes(b"\xff" * 16 + file.read_bytes()[16:])
+
+
+@pytest.mark.parametrize("victim", ["model.safetensors", "optimizer.safetensors", "best-2.safetensors"])
+def test_weights_that_cannot_be_read_are_passed_over(victim: str, run: Any, tmp_path: Path, recalls: Any) -> None:
+    recalls([0.5, 0.1])
+    whole = run(**{"train.max_steps": 4})
+    folder = tmp_path / "run"
+    (folder / "result.json").unlink()
+    best = victim.startswith("best")  # which both checkpoints name
+    damaged(folder / "checkpoints" / victim if best else folder / "checkpoints" / "checkpoint-4" / victim)
+    recalls([0.5, 0.1] if best else [0.1])
+    again = run(**{"train.max_steps": 4})
+    assert again.resumed_from == (None if best else 2)
+    assert same(weights(whole.bundle), weights(again.bundle))
+
+
+def test_best_weights_do_not_pile_up(run: Any, recalls: Any, tmp_path: Path) -> None:
+    recalls([0.1, 0.2, 0.3, 0.4])
+    run(**{"train.eval_steps": 1, "train.save_steps": 9, "train.max_steps": 4})
+    assert [f.name for f in (tmp_path / "run" / "checkpoints").glob("best-*")] == ["best-4.safetensors"]
+
+
+def test_a_finished_run_whose_bundle_is_damaged_says_how_to_finish_it_again(run: Any, tmp_path: Path) -> None:
+    whole = weights(run().bundle)
+    (tmp_path / "run" / "bundle" / "joint.safetensors").unlink()
+    with pytest.raises(BadInput, match="is damaged: joint.safetensors is missing") as caught:
+        run()
+    assert "result.json, and the same command finishes the run" in str(caught.value.hint)
+    (tmp_path / "run" / "result.json").unlink()
+    assert same(whole, weights(run().bundle))
+
+
+def test_seconds_are_those_of_all_sittings(run: Any, tmp_path: Path) -> None:
+    first = run()
+    (tmp_path / "run" / "result.json").unlink()
+    second = run()
+    assert (first.earlier_s, second.resumed_from) == (0, 8)
+    assert second.earlier_s == pytest.approx(first.seconds, abs=max(2.0, first.seconds / 2))
+
+
 @pytest.mark.parametrize("victim", ["optimizer.safetensors", "state.json", "best"])
 def test_a_damaged_checkpoint_is_passed_over(victim: str, run: Any, tmp_path: Path) -> None:
     whole = run(**{"train.max_steps": 4})
@@ -311,6 +354,8 @@ def test_an_exploding_gradient_is_told_from_a_large_one() -> None:
     other.restore(json.loads(json.dumps(watch.state())))
     assert [other.see(100.0) for _ in range(ROW)] == [False] * (ROW - 1) + [True]
     assert not any(Explosion(None).see(10.0**n) for n in range(40))
+    satisfied = Explosion(100.0)  # a hinge that has no more to teach, most of the time
+    assert not any(satisfied.see(norm) for norm in [0.5] * 30 + [0.0] * 155 + [0.01] * 5)
     slow = Explosion(10.0)
     assert not any(slow.see(1.03**n) for n in range(400))  # what grows slowly is followed
 
@@ -510,6 +555,16 @@ def test_a_folder_that_was_killed_at_its_birth_can_be_used(run: Any, tmp_path: P
     (tmp_path / "run" / "run.lock").touch()
     (tmp_path / "run" / ".run.json.tmp").write_text("{")
     assert run(**{"train.max_steps": 1}).steps == 1
+
+
+def test_a_metric_that_cannot_fall_short_is_said(run: Any) -> None:
+    def remarks(**settings: Any) -> list[str]:
+        run("-".join(settings.values()) or "default", **{"train.max_steps": 1} | settings)
+        return [e["text"] for e in run.events if e["event"] == "note"]
+
+    (said,) = remarks()
+    assert said.startswith("recall@10 among the 2 targets of the validation pairs is always 1, and chooses no step")
+    assert not remarks(**{"train.best_metric": "mrr"})
 
 
 def test_best_is_the_first_of_equals() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 import n2kit
 from n2kit import Item, bundle, read_items, read_pairs
-from n2kit.data.batch import Reader
+from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
@@ -258,6 +260,70 @@ def test_cached_features_change_nothing(workspace: Path, tiny_bundle: Path) -> N
     small = FeatureCache(model.vision, 1)
     assert abs(plain - model.encode(items, cache=small, **options)).max() < 1e-6
     assert not small.kept
+
+
+def test_pictures_are_looked_for_before_the_first_step(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Those of training, of validation, and of hard negatives."""
+    images = tmp_path / "images"
+    shutil.copytree(workspace / "images", images)
+    items = read_items(workspace / "items.jsonl")
+    pairs, val = read_pairs(workspace / "train.csv", items), read_pairs(workspace / "val.csv", items)
+    own = bundle.read_recipe(tiny_bundle)
+    recipe = resolve({"train.batch_size": 2, "train.max_steps": 2, "train.eval_steps": 2}, base=own, env={}).recipe
+    events: list[dict[str, Any]] = []
+
+    def go(pairs: Pairs = pairs, val: Pairs | None = val, policy: OnBadImage = "error") -> RunResult:
+        return train(
+            tiny_bundle, items, pairs, recipe, tmp_path / "run", images=images, val_pairs=val, on_bad_image=policy,
+            report=events.append,
+        )  # fmt: skip
+
+    for name in ("noto_8.png", "noto_9.png"):  # one of each validation pair
+        (images / name).write_text("no picture")
+    with pytest.raises(BadInput, match=r"image 'noto_8.png': not an image"):
+        go()
+    with pytest.raises(BadInput, match="no validation pair whose two items can be read"):
+        go(policy="skip")
+    with pytest.raises(BadInput, match=r"image 'noto_8.png': not an image"):
+        go(replace(pairs, negatives={next(iter(pairs)): ("noto:8",)}), None)
+    assert not [e for e in events if e["event"] == "step"]
+    assert go(policy="text-only").steps == 2
+
+
+def test_a_picture_that_only_decoding_finds_broken_costs_no_step(
+    workspace: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(workspace / "images", images)
+    items = read_items(workspace / "items.jsonl")
+    pairs = read_pairs(workspace / "train.csv", items)
+    recipe = resolve(
+        {"train.batch_size": 2, "train.max_steps": 4, "train.log_steps": 1},
+        base=bundle.read_recipe(tiny_bundle),
+        env={},
+    ).recipe
+    events: list[dict[str, Any]] = []
+
+    def go(policy: OnBadImage = "error") -> RunResult:
+        return train(
+            tiny_bundle,
+            items,
+            pairs,
+            recipe,
+            tmp_path / "run",
+            images=images,
+            on_bad_image=policy,
+            report=events.append,
+        )
+
+    file = images / "noto_5.png"
+    file.write_bytes(file.read_bytes()[:60])  # the header is whole
+    with pytest.raises(BadInput, match=r"image 'noto_5.png'"):
+        go()
+    done = max(e["step"] for e in events if e["event"] == "step")
+    assert 1 <= done < 4
+    finished = go("text-only")
+    assert (finished.resumed_from, finished.steps) == (done, 4)
 
 
 def test_bad_images_in_training(workspace: Path, run: Any, tmp_path: Path, tiny_bundle: Path) -> None:

@@ -37,7 +37,7 @@ from n2kit_cli import (
     recommend,
     train,
 )
-from n2kit_cli.output import error, only_first_process, say
+from n2kit_cli.output import error, only_first_process, print_nowhere, say
 
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
 
@@ -139,9 +139,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _reader_gone() -> int:
-    """`n2kit ls | head`: nothing is wrong, and what is left to print goes nowhere."""
-    if sys.__stdout__ is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    """`n2kit ls | head`: nothing is wrong."""
+    print_nowhere()
     return 0
 
 

@@ -33,9 +33,18 @@ def document(value: Any) -> None:
 
 
 def event(value: Mapping[str, Any]) -> None:
-    """One line of an NDJSON stream."""
+    """One line of an NDJSON stream. A reader that has gone stops no work: its results are files."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
-    print(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
+    try:
+        print(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
+    except BrokenPipeError:
+        print_nowhere()
+
+
+def print_nowhere() -> None:
+    """What is left to print on stdout goes to no one."""
+    if sys.__stdout__ is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:

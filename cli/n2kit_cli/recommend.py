@@ -44,6 +44,7 @@ def recommend(
         if bundle is None:
             raise BadInput("a new item needs --bundle, the model that made the index", "n2kit recommend --help")
         from n2kit.bundle import load, read_manifest
+        from n2kit.data.images import UnreadableImage
 
         stored.check_model(read_manifest(bundle).fingerprint, bundle)
         if image is not None and not image.is_file():
@@ -56,7 +57,14 @@ def recommend(
             "content": content,
             "image": image.name if image else "",
         }
-        vector = load(bundle).encode([fields], images=image.parent if image else None)[0]
+        model = load(bundle)
+        try:
+            vector = model.encode([fields], images=image.parent if image else None)[0]
+        except UnreadableImage as problem:
+            raise BadInput(problem.message.removeprefix("item 'query': "), "give another --image") from None
+        except BadInput as problem:
+            way = "--title, --topics, --content or --image"
+            raise BadInput(problem.message.replace("item 'query'", "the new item"), way) from None
         found = stored.near_vector(vector, k)
     if json:
         document({"query": item or "new item", "neighbours": [n._asdict() for n in found]})

@@ -106,7 +106,9 @@ def train(
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
         recall += f" (step {result.best_step} was best)" if result.best_step is not None else ""
         frozen = f" · frozen weights {result.frozen} unchanged" if result.frozen else ""
-        say(f"{result.steps} steps in {result.seconds:.0f} s, last loss {result.loss:.3f}{recall}{frozen}")
+        say(
+            f"{result.steps} steps in {result.seconds + result.earlier_s:.0f} s, last loss {result.loss:.3f}{recall}{frozen}"
+        )
     if not json:
         print(result.bundle)
 

@@ -23,6 +23,7 @@ except ImportError:  # Windows: what a killed process left stays
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCK, OLD = ".in-use", "old"
+BUNDLE_FILES = ("manifest.json", "recipe.yaml")  # which only a bundle has both of
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -110,12 +111,20 @@ def check_free(folder: Path, marker: str, *, force: bool) -> None:
     Raises:
         BadInput: something is in the way.
     """
+    check_outside_bundles(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / marker).is_file():
         raise BadInput(f"{folder} exists, and n2kit did not make it", "give another -o")
     if not force:
         raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
+
+
+def check_outside_bundles(path: Path) -> None:
+    """Raises BadInput for a path inside a bundle, whose files are all that it may hold."""
+    for parent in path.absolute().parents:
+        if all((parent / name).is_file() for name in BUNDLE_FILES):
+            raise BadInput(f"{path} lies inside the bundle {parent}", "give another -o")
 
 
 @contextmanager

@@ -102,11 +102,12 @@ def verify(folder: Path, manifest: Manifest, recipe: Recipe) -> None:
     there = contents(folder)
     if manifest.format > 1:
         wrong = [f"{name} is missing" for name in manifest.files if name not in there]
-        wrong += [f"{name} is none of its files" for name in there if name not in manifest.files]
+        more = [f"{name} is none of its files" for name in there if name not in manifest.files]
         wrong += [f"{name} has changed" for name in there if manifest.files.get(name, there[name]) != there[name]]
-        if wrong:
-            more = f" ({len(wrong)} such differences)" if len(wrong) > 1 else ""
-            raise BadInput(f"{folder} is damaged: {wrong[0]}{more}", "build, train or copy the bundle again")
+        if wrong or more:
+            count = f" ({len(wrong) + len(more)} such differences)" if len(wrong) + len(more) > 1 else ""
+            way = "build, train or copy the bundle again" if wrong else "remove what is too much"
+            raise BadInput(f"{folder} is damaged: {[*wrong, *more][0]}{count}", way)
     if (found := fingerprint(recipe, there, manifest.sources)) != manifest.fingerprint:
         raise BadInput(
             f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
@@ -134,5 +135,5 @@ def fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mapping[str,
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Path → sha256 of all files of a bundle but those that are not hashed."""
-    return {name: found for name, found in folder_digests(folder).items() if name not in APART}
+    """Path → sha256 of all files of a bundle but those that are not hashed, and what hubs and desktops leave (`.gitattributes`)."""
+    return {name: found for name, found in folder_digests(folder).items() if name not in APART and name[0] != "."}

@@ -331,7 +331,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        where = origin.get(key) or next((w for k, w in origin.items() if k.startswith(key)), "default")
+        near = (w for k, w in origin.items() if k.startswith(f"{key}.") or key.startswith(f"{k}."))
+        where = origin.get(key) or next(near, "default")
         lines.append(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines) if len(lines) == 1 else f"{len(lines)} settings are wrong\n" + "\n".join(lines)
 

@@ -206,6 +206,8 @@ class TransformersLLM(LLM):
     def save(self, folder: Path) -> None:
         with quietly():
             (*self._whole, self.model)[0].save_pretrained(folder)
+            for note in ("is_local", "local_files_only"):  # where it was read from, which would make it another model
+                self.tokenizer.init_kwargs.pop(note, None)
             self.tokenizer.save_pretrained(folder)
         attention = self.model.config._attn_implementation if self.card.attention else None
         facts = {"attention": attention} | ({"head": True} if self._whole else {})

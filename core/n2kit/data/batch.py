@@ -200,10 +200,6 @@ class Reader:
         assert self.vision is not None
         if item.image not in self.unreadable:
             try:
-                if self.images is None:
-                    raise UnreadableImage(
-                        f"item {item.id!r} has an image, but no images folder is given", "--images DIR"
-                    )
                 pixels[item.image] = self.vision.transform(open_image(item, self.images))
                 return
             except UnreadableImage as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -78,12 +80,27 @@ def _less_long(image: Image.Image, most: int = 8) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
-def open_image(item: Item, folder: Path) -> Image.Image:
+def open_image(item: Item, folder: Path | None) -> Image.Image:
     """An item's picture as RGB: upright, transparency laid on white.
 
     Raises:
         UnreadableImage: with the item's id and the reason.
     """
+    with _opened(item, folder) as image:
+        return to_rgb(image)
+
+
+def check_image(item: Item, folder: Path | None) -> None:
+    """Raises UnreadableImage where `open_image` would, but for what only decoding tells."""
+    with _opened(item, folder):
+        pass
+
+
+@contextmanager
+def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
+    """An item's picture, not decoded yet; what goes wrong with it is told as UnreadableImage."""
+    if folder is None:
+        raise UnreadableImage(f"item {item.id!r} has an image, but no images folder is given", "--images DIR")
     way = "--on-bad-image skip|text-only goes on without it"
     try:
         root = folder.resolve()
@@ -96,7 +113,8 @@ def open_image(item: Item, folder: Path) -> Image.Image:
         )
     try:
         with Image.open(path) as image:
-            return to_rgb(image)
+            yield image
+        return
     except FileNotFoundError:
         reason = "no such file"
     except UnidentifiedImageError:

@@ -269,6 +269,7 @@ def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
                     read = {*(order or (0, 1)), grade, *against}
                     unread = tuple(name for i, name in enumerate(cells) if i not in read)
                     continue
+                unread = tuple(f"column {n}, which no header names" for n in range(3, len(cells) + 1))
             ids = [cells[i] for i in order] if order and len(cells) > max(order) else cells
             graded = None if grade is None else "".join(cells[grade : grade + 1])
             yield Row(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread)

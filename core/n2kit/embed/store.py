@@ -22,6 +22,7 @@ from n2kit.data.states import state_cache
 from n2kit.device import Precision, pick_precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
+from n2kit.files import check_outside_bundles
 
 if TYPE_CHECKING:
     from n2kit.data.features import FeatureCache
@@ -82,6 +83,7 @@ def embed(
     }
     if out.is_dir() or not out.name:
         raise BadInput(f"{out} is a folder", "give a file name, VECTORS.parquet")
+    check_outside_bundles(out)
     if out.exists() and not force:
         if _stored_run(out) == run:
             return replace(read_vectors(out), done_before=True)

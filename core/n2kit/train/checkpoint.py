@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from n2kit.errors import BadInput
 from n2kit.files import read_json, room_for, sync, sync_tree
 
-WEIGHTS, STATE = "model.safetensors", "state.json"
+WEIGHTS, STATE, WEIGHTS_SUFFIX = "model.safetensors", "state.json", ".safetensors"
 KEPT = 2
 HINT = "free some space; the same command goes on from the last checkpoint"
 
@@ -56,7 +57,7 @@ def write(
 
 
 def write_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
-    """Write the best weights so far to `best_file(folder, step)`.
+    """Write the best weights so far to `best_file(folder, step)`, and remove others that no checkpoint names.
 
     Raises:
         Unavailable: the disk is full; what was there before still is.
@@ -67,6 +68,7 @@ def write_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
         sync(staged / final.name)
         (staged / final.name).replace(final)
         sync(folder)
+    _forget_best(folder, [c for c in _newest_first(folder) if _whole(c)], final)
 
 
 def best_file(folder: Path, step: int) -> Path:
@@ -97,9 +99,19 @@ def _whole(checkpoint: Path) -> bool:
     try:
         state = read(checkpoint)
         files = [(checkpoint / name, size) for name, size in state["files"].items()]
-        best = state.get("best_file")
-        return all(f.stat().st_size == size for f, size in files) and (not best or (checkpoint.parent / best).is_file())
+        best = [checkpoint.parent / state["best_file"]] if state.get("best_file") else []
+        tensors = [file for file, _ in files if file.suffix == WEIGHTS_SUFFIX]
+        return all(f.stat().st_size == size for f, size in files) and all(map(_readable, [*tensors, *best]))
     except (OSError, BadInput, KeyError):
+        return False
+
+
+def _readable(file: Path) -> bool:
+    """Whether a file begins as safetensors do, and is as long as it says there."""
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except SafetensorError:
         return False
 
 
@@ -110,9 +122,13 @@ def _forget(folder: Path) -> None:
     for checkpoint in there:
         if checkpoint not in kept:
             _remove(checkpoint)
-    named = {read(checkpoint).get("best_file") for checkpoint in kept}
-    for file in folder.glob("best-*.safetensors"):
-        if file.name not in named:
+    _forget_best(folder, kept)
+
+
+def _forget_best(folder: Path, checkpoints: list[Path], newest: Path | None = None) -> None:
+    named = {read(checkpoint).get("best_file") for checkpoint in checkpoints}
+    for file in folder.glob(f"best-*{WEIGHTS_SUFFIX}"):
+        if file.name not in named and file != newest:
             file.unlink()
 
 

@@ -29,9 +29,10 @@ from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
 from n2kit.train.loggers import loggers
 from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
+from n2kit.train.pictures import check_pictures
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
-from n2kit.train.validate import Validation, validation
+from n2kit.train.validate import Validation, saturated, validation
 from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
 from n2kit.tuning import Tune
 
@@ -46,16 +47,18 @@ if TYPE_CHECKING:
 class Fitted:
     """How a training went.
 
-    `loss` is the last one logged; `recall` is that of the weights it ended with; `interrupted`: stopped by a signal after saving
-    a checkpoint; `frozen`: a fingerprint of all that was not trained, the same before and after, empty where all was; `barren`:
-    steps without a single negative, all of whose items are known positives of each other; `best_step`: the one with the best
-    validation; `stopped_early`: for want of a better one; `whole`: under `train.fsdp`, which leaves the model in shares, all that
-    was trained (in the first process).
+    `earlier`: the seconds before it was stopped and gone on with, as far as they were saved; `loss` is the last one logged;
+    `recall` is that of the weights it ended with; `interrupted`: stopped by a signal after saving a checkpoint; `frozen`: a
+    fingerprint of all that was not trained, the same before and after, empty where all was; `barren`: steps without a single
+    negative, all of whose items are known positives of each other; `best_step`: the one with the best validation;
+    `stopped_early`: for want of a better one; `whole`: under `train.fsdp`, which leaves the model in shares, all that was trained
+    (in the first process).
     """
 
     steps: int
     seconds: float
     loss: float
+    earlier: float = 0.0
     recall: dict[int, float] = field(default_factory=dict)
     interrupted: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
@@ -98,6 +101,8 @@ def fit(
     packed = Tune.parse(model.recipe.llm.tune).mode == "qlora"
     where = ranks.begin(pick_device(device))
     ranks.once(lambda: _check(settings, len(pairs), val_pairs, packed))
+    if model.prompter.variant.image:
+        ranks.once(lambda: check_pictures(items, pairs, val_pairs, images, on_bad_image))
     precision, why = ranks.once(lambda: _precision(settings, where, resume))
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
@@ -109,7 +114,7 @@ def fit(
     reader = Reader(
         model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
     )
-    events = Events(report, why, settings.grad_cache)
+    events = Events(report, why, settings.grad_cache, saturated(val_pairs, settings) if val_pairs else None)
     validate = validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None
     trainer = _trainer(model, rates, items, pairs, reader, settings, folder, where, events, validate)
     frozen = frozen_fingerprint(model)
@@ -130,6 +135,7 @@ def fit(
     return Fitted(
         steps=trainer.state.global_step,
         seconds=time.perf_counter() - start,
+        earlier=trainer.tally.earlier,
         loss=losses[-1] if losses else float("nan"),
         recall={int(name[7:]): value for name, value in values.items() if name.startswith("recall@")},
         interrupted=interrupted,
@@ -186,7 +192,7 @@ def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | Non
     if resume and trainer.has_ended(resume):
         trainer.restore(resume)
     else:
-        with prepared(model, settings), trainer.events.stop_on_signal():
+        with prepared(model, settings), trainer.events.stop_on_signal(), trainer.saving_what_is_done():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     best, state = trainer.best, trainer.state
     interrupted = state.global_step < state.max_steps and not best.over

@@ -23,10 +23,15 @@ class Events(TrainerCallback):
     """Reports every log entry with the step and the speed; stops after the current step on Ctrl-C or SIGTERM.
 
     Of several processes only the first reports, and all stop when one is told to.
+
+    Args:
+        remark: what is to be known of this training from its start.
     """
 
-    def __init__(self, report: Report | None, precision: str, grad_cache: int | None = None) -> None:
-        self.report, self.precision, self.stopped = report, precision, False
+    def __init__(
+        self, report: Report | None, precision: str, grad_cache: int | None = None, remark: str | None = None
+    ) -> None:
+        self.report, self.precision, self.remark, self.stopped = report, precision, remark, False
         self.how = {"grad_cache": grad_cache} if grad_cache else {}
         self.begun, self.logged = (0.0, 0), 0.0
 
@@ -36,6 +41,8 @@ class Events(TrainerCallback):
         how = self.how | ({"processes": ranks.count()} if ranks.count() > 1 else {})
         about = {"step": state.global_step, "steps": state.max_steps, "precision": self.precision}
         self._send({"event": "start"} | about | how)
+        if self.remark is not None:
+            self.note(self.remark)
 
     def pace(self, state: Any, items: int) -> dict[str, float]:
         """`eta_s`, `items_per_s` where a step takes so many `items`, and `memory_gb`: the device's, or on a CPU this process's."""

@@ -28,7 +28,9 @@ class Explosion:
         if self.limit is not None and len(self.norms) >= FEWEST and norm > self.limit * median(self.norms):
             self.row += 1
         else:
-            self.norms, self.row = [*self.norms, norm][-WINDOW:], 0
+            self.row = 0
+            if norm > 0:  # a loss that is satisfied gives none, and says nothing of what is usual
+                self.norms = [*self.norms, norm][-WINDOW:]
         return self.row >= ROW
 
     def state(self) -> dict[str, object]:

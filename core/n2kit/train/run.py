@@ -20,8 +20,9 @@ from n2kit.data.items import Items, images_digest
 from n2kit.data.pairs import Pairs
 from n2kit.device import pick_device
 from n2kit.errors import BadInput
-from n2kit.files import locked, read_json, room_for, sync_tree, write_json
+from n2kit.files import check_outside_bundles, locked, read_json, room_for, sync_tree, write_json
 from n2kit.manager import manager
+from n2kit.manifest import verify
 from n2kit.model import Model
 from n2kit.recipe import Choice, Recipe
 from n2kit.train import checkpoint, ranks
@@ -53,6 +54,7 @@ class RunResult:
     done_before: bool
     interrupted: bool
     skipped: dict[str, str]
+    earlier_s: float = 0.0  # seconds of a resumed run before its last stop, as far as they were saved
     frozen: str = ""  # a fingerprint of all that was not trained
     barren: int = 0  # steps without a single negative
     best_step: int | None = None  # of the best validation, whose weights the bundle has unless train.keep_best is false
@@ -139,6 +141,7 @@ def _recorded(folder: Path, report: Report | None) -> Iterator[Report]:
 def _save(model: Model, folder: Path, run: dict[str, Any], counts: dict[str, int], result: RunResult) -> str:
     """Write the bundle, and then the result, which says that it is there; the bundle's fingerprint."""
     facts = {name: fact for name, fact in asdict(result).items() if name in TOLD} | {"run": run, "data": counts}
+    facts["seconds"] = round(result.seconds + result.earlier_s, 1)
     with room_for(f"{folder / BUNDLE} cannot be written", checkpoint.HINT):
         saved = bundles.save(model.cpu(), folder / BUNDLE, trained=facts, force=True)
         sync_tree(folder / BUNDLE)
@@ -152,7 +155,10 @@ def _finished(folder: Path) -> RunResult:
         result = RunResult(**read_json(folder / RESULT) | {"done_before": True, "bundle": str(folder / BUNDLE)})
     except TypeError as error:
         raise BadInput(f"{folder / RESULT}: {error}", "remove it, and the same command finishes the run") from None
-    bundles.read_manifest(folder / BUNDLE)
+    try:
+        verify(folder / BUNDLE, bundles.read_manifest(folder / BUNDLE), bundles.read_recipe(folder / BUNDLE))
+    except BadInput as problem:
+        raise BadInput(problem.message, f"remove {folder / RESULT}, and the same command finishes the run") from None
     return result
 
 
@@ -182,12 +188,15 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
         and not (folder.is_dir() and {f.name for f in folder.iterdir()} <= FIRST)
     ):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
+    check_outside_bundles(folder)
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(locked(folder / LOCK, str(folder)))
     there = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
+    if there.get("on_bad_image") == "error":  # so far no step had to do without a picture
+        there |= {"on_bad_image": run["on_bad_image"]}
     begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
-    if there.get("run") != run["run"] and begun:
-        differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
+    differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
+    if differs and begun:
         raise BadInput(
             f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
             "give another -o",
@@ -206,6 +215,7 @@ def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
         fingerprint="",
         steps=fitted.steps,
         seconds=round(fitted.seconds, 1),
+        earlier_s=round(fitted.earlier, 1),
         loss=fitted.loss,
         recall={str(k): v for k, v in fitted.recall.items()},
         resumed_from=checkpoint.step_of(last) if last else None,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from n2kit.errors import Failed
+from n2kit.errors import BadInput, Failed
 from n2kit.train import ranks
 from n2kit.train.best import Best
 from n2kit.train.checkpoint import best_file, last, read, write_best
@@ -31,13 +34,15 @@ class Tally:
 
     def __init__(self, bad: dict[str, str]) -> None:
         self.bad, self.barren = bad, 0
+        self.earlier, self.begun = 0.0, time.perf_counter()  # seconds before the last stop; when this sitting began
 
     def state(self) -> dict[str, Any]:
-        return {"bad": ranks.merged(self.bad), "barren": self.barren}
+        seconds = self.earlier + time.perf_counter() - self.begun
+        return {"bad": ranks.merged(self.bad), "barren": self.barren, "seconds": seconds}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.bad.update(state["bad"])
-        self.barren = state["barren"]
+        self.barren, self.earlier = state["barren"], state.get("seconds", 0.0)
 
 
 class PairTrainer(ResumableTrainer):
@@ -132,6 +137,16 @@ class PairTrainer(ResumableTrainer):
         """Save, but not what may be an explosion's beginning, unless this is the last chance."""
         if self.control.should_training_stop or not self.explosion.row:
             super()._save_checkpoint(model, trial)
+
+    @contextlib.contextmanager
+    def saving_what_is_done(self) -> Iterator[None]:
+        """An item that cannot be read ends a training, and costs none of its steps (with one process: others wait for each other)."""
+        try:
+            yield
+        except BadInput:
+            if self.state.global_step and ranks.count() == 1:
+                self._save_checkpoint(self.step, None)
+            raise
 
     def _failed(self, what: str) -> Failed:
         shown = ", ".join(self.ids[:6])

@@ -24,6 +24,18 @@ SHOWN = (1, 10)  # recalls that are always computed
 Validation = Callable[[], dict[str, float]]
 
 
+def saturated(pairs: Pairs, settings: Train) -> str | None:
+    """A remark where the metric that chooses the best step cannot fall short: there are too few items to be ranked among."""
+    metric, _, cutoff = settings.best_metric.partition("@")
+    targets = len({target for _, target in pairs})
+    if metric != "recall" or not settings.keep_best or int(cutoff) < targets:
+        return None
+    return (
+        f"{settings.best_metric} among the {targets} targets of the validation pairs is always 1, and chooses no step: "
+        "--set train.best_metric=mrr, or more validation pairs"
+    )
+
+
 def validation(
     model: Model, items: Items, pairs: Pairs, images: Path | None, on_bad_image: OnBadImage, settings: Train,
     cache: FeatureCache | None,
