@@ -72,7 +72,7 @@ def states_at(
     Args:
         ids: [B, T], of which x was made; negative ones are our own words.
     """
-    shared = common_start(ids, places) if ways.start and _may_share(llm) and _pays(ids, places) else 0
+    shared = common_start(ids, places) if ways.start and _pays(ids, places) and _may_share(llm) else 0
     after: dict[str, Any] = {}
     if shared and isinstance(llm, LLM):
         after["after"] = llm.start(_start_of(llm, x, ids, shared))
