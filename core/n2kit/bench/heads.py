@@ -1,4 +1,4 @@
-"""A linear head on frozen features, trained on pairs: seconds of work, and what a joined model has to beat."""
+"""A linear head on frozen features, trained on pairs: a minute of work, and what a joined model has to beat."""
 
 from __future__ import annotations
 
