@@ -96,6 +96,7 @@ def test_there_are_thirteen() -> None:
     assert len(LISTED) + len(CHECKED) + len(NAMESAKES) == 13
 
 
+@pytest.mark.slow
 def test_each_is_listed_with_its_distribution_and_reason(n2kit: Run) -> None:
     done = n2kit("plugins", "list", "--json")
     assert done.returncode == 0
@@ -124,6 +125,7 @@ def test_check_names_each_and_fails(n2kit: Run) -> None:
     assert n2kit("plugins", "check", "nobody").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_others_keep_working(n2kit: Run) -> None:
     plan = ["plan", "--llm", "qwen:tiny", "--vision", "clip:tiny", "--connector", "mlp:4", "--json"]
     done = n2kit(*plan)
@@ -137,6 +139,7 @@ def test_the_others_keep_working(n2kit: Run) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -154,12 +157,14 @@ def test_asking_for_a_bad_one(n2kit: Run, arguments: list[str], code: int, messa
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_a_target_that_does_not_exist_is_found_at_use(n2kit: Run) -> None:
     done = n2kit("build", "--llm", "qwen:tiny", "--vision", "no_target:tiny", "-o", "c")
     assert done.returncode == 3
     assert "no-target-dist: cannot import bad_nowhere:Part" in done.stderr
 
 
+@pytest.mark.slow
 def test_plugins_can_be_left_out(n2kit: Run) -> None:
     done = n2kit(
         "--disable-plugin",
@@ -186,6 +191,7 @@ def test_plugins_can_be_left_out(n2kit: Run) -> None:
     assert "'nobody'" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_first_look_is_taken_once(n2kit: Run, tmp_path: Path) -> None:
     """What its files decide is remembered; a plug-in that could not be imported is looked at again each time."""
     n2kit("plugins", "list", N2KIT_CACHE=str(tmp_path))

@@ -59,6 +59,7 @@ def bench(workspace: Path, tmp_path: Path) -> tuple[Bench, list[Cell]]:
     return Bench(matrix, data, store), expand(matrix, data.digests)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_cells_are_run_once_and_arms_can_be_added(cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -83,6 +84,7 @@ def test_cells_are_run_once_and_arms_can_be_added(cli: Any, tmp_path: Path) -> N
     assert [row["arm"] for row in rows(out)] == [joined["arm"]]  # results are the matrix's that was run last
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_a_training_that_is_kept_serves_cells_without_a_row(cli: Any, tmp_path: Path) -> None:
     """One that a kill came before, and an arm that is added later."""
@@ -101,6 +103,7 @@ def test_a_training_that_is_kept_serves_cells_without_a_row(cli: Any, tmp_path: 
     assert not list((out / "runs").glob(".start-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_saliency_leaves_out_what_cannot_be_read(cli: Any, tmp_path: Path) -> None:
     images = tmp_path / "images"
@@ -116,6 +119,7 @@ def test_saliency_leaves_out_what_cannot_be_read(cli: Any, tmp_path: Path) -> No
     assert "two pairs that share no item" in row["no_saliency"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -188,6 +192,7 @@ def test_a_failing_cell_stops_nothing_and_can_be_tried_again(cli: Any, tmp_path:
     assert "2 cells, 1 to run" in cli(*wild, "--retry-failed").err
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[Bench, list[Cell]]) -> None:
     shared, (a, b, c, d, e, f) = bench
     tasks = [Works((a,)), Killed((b, c)), Works((d,)), Broken((e,)), Works((f,))]
@@ -200,6 +205,7 @@ def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[Bench, list[C
     assert found[4]["reason"] == "RuntimeError: nobody saw that coming"
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_matrix_and_fails_no_cell(bench: tuple[Bench, list[Cell]]) -> None:
     shared, cells = bench
     with pytest.raises(Unavailable, match="No space left"):

@@ -73,6 +73,7 @@ def test_layers_of_another_kind_are_refused(tiny_bundle: Path) -> None:
         fourbit.pack(model.llm, CPU)
 
 
+@pytest.mark.slow
 def test_a_qlora_training_saves_an_ordinary_bundle(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """It learns, frozen weights stay, it resumes bit-equal, and the bundle loads without bitsandbytes to what was validated."""
     items = read_items(workspace / "items.jsonl")

@@ -28,6 +28,7 @@ def test_a_reader_that_goes_is_no_fault(command: list[str]) -> None:
     assert (process.wait(), said) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_stops_no_training(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     files = ["--items", "items.jsonl", "--pairs", "train.csv", "--images", "images"]
     steps = ["--max-steps", "3", "--batch-size", "4", "--set", "train.log_steps=1"]

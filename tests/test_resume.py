@@ -122,6 +122,7 @@ def test_a_run_killed_after_it_stopped_early_does_not_train_on(
     assert same(weights(whole.bundle), weights(again.bundle))
 
 
+@pytest.mark.slow
 def test_patience_and_the_best_step_are_carried_over_a_stop(
     run: Any, recalls: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def damaged(file: Path) -> None:
     file.write_bytes(b"\xff" * 16 + file.read_bytes()[16:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["model.safetensors", "optimizer.safetensors", "best-2.safetensors"])
 def test_weights_that_cannot_be_read_are_passed_over(victim: str, run: Any, tmp_path: Path, recalls: Any) -> None:
     recalls([0.5, 0.1])
@@ -253,6 +255,7 @@ def test_seconds_are_those_of_all_sittings(run: Any, tmp_path: Path) -> None:
     assert second.earlier_s == pytest.approx(first.seconds, abs=max(2.0, first.seconds / 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["optimizer.safetensors", "state.json", "best"])
 def test_a_damaged_checkpoint_is_passed_over(victim: str, run: Any, tmp_path: Path) -> None:
     whole = run(**{"train.max_steps": 4})
@@ -270,6 +273,7 @@ def test_a_damaged_checkpoint_is_passed_over(victim: str, run: Any, tmp_path: Pa
     assert not list((folder / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["model.safetensors", "optimizer.safetensors", "best-4.safetensors"])
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     what: str, run: Any, tmp_path: Path, recalls: Any, monkeypatch: pytest.MonkeyPatch
@@ -303,6 +307,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     assert same(weights(whole.bundle), weights(again.bundle))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_disk_that_is_really_full(
     workspace: Path, tiny_bundle: Path, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
@@ -360,6 +365,7 @@ def test_an_exploding_gradient_is_told_from_a_large_one() -> None:
     assert not any(slow.see(1.03**n) for n in range(400))  # what grows slowly is followed
 
 
+@pytest.mark.slow
 def test_an_explosion_stops_the_run_before_its_checkpoint(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +400,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(
     assert run().resumed_from == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_prints_how_to_go_on(
     number: signal.Signals,

@@ -82,33 +82,33 @@ def test_passes_plugins_check(elsewhere: Run, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SCAFFOLDS)
-def test_its_own_tests_pass(elsewhere: Run, kind: str, tmp_path: Path) -> None:
-    write_package(f"my-{kind}", kind, tmp_path)
-    assert "passed" in elsewhere("-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path / "tests", cwd=tmp_path)
+def test_their_own_tests_pass(elsewhere: Run, tmp_path: Path) -> None:
+    for kind in SCAFFOLDS:
+        write_package(f"my-{kind}", kind, tmp_path / kind)
+    done = elsewhere("-m", "pytest", "-v", "--import-mode=importlib", "-p", "no:cacheprovider", tmp_path, cwd=tmp_path)
+    assert all(f"{kind}/tests/" in done for kind in SCAFFOLDS)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*SCAFFOLDS, "all", "hello"])
-def test_builds_trains_and_embeds(elsewhere: Run, kind: str, workspace: Path, tmp_path: Path) -> None:
-    chosen = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp:4", "fusion": "gate", "loss": "notellm2"}
-    for each in SCAFFOLDS if kind == "all" else [kind] if kind in chosen else []:
-        chosen[each] = f"my-{each}"
-    if kind == "hello":
-        chosen["vision"] = "hello"
-    flags = [word for k, name in chosen.items() for word in (f"--{k}", name)]
+def test_they_build_train_and_embed(elsewhere: Run, workspace: Path, tmp_path: Path) -> None:
+    """One by one, beside parts of n2kit, and all together; in one interpreter, since torch takes seconds."""
+    usual = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp:4", "fusion": "gate", "loss": "notellm2"}
+    strangers = {kind: f"my-{kind}" for kind in SCAFFOLDS}
+    choices = {name: usual | {kind: name} for kind, name in strangers.items()}
+    choices |= {"all": strangers, "hello": usual | {"vision": "hello"}}
     data = ["--items", workspace / "items.jsonl", "--images", workspace / "images", "--device", "cpu"]
     pairs = ["--pairs", workspace / "train.csv", "--max-steps", "1", "--batch-size", "4"]
-    commands = [
-        ["build", *flags, "--set", "prompt.body_tokens=400", "-o", "bundle"],
-        ["train", "bundle", *data, *pairs, "-o", "run"],
-        ["embed", "run/bundle", *data, "-o", "v.parquet"],
-    ]
-    lines = [f"assert run({[str(word) for word in command]}) == 0" for command in commands]
-    elsewhere(
-        "-c", "\n".join(["from n2kit_cli.main import run", *lines]), cwd=tmp_path
-    )  # one interpreter: torch takes seconds
-    assert (tmp_path / "v.parquet").is_file()
+    lines = ["from n2kit_cli.main import run"]
+    for name, chosen in choices.items():
+        flags = [word for kind, reference in chosen.items() for word in (f"--{kind}", reference)]
+        for command in (
+            ["build", *flags, "--set", "prompt.body_tokens=400", "-o", f"{name}/bundle"],
+            ["train", f"{name}/bundle", *data, *pairs, "-o", f"{name}/run"],
+            ["embed", f"{name}/run/bundle", *data, "-o", f"{name}/v.parquet"],
+        ):
+            lines.append(f"assert run({[str(word) for word in command]}) == 0")
+    elsewhere("-c", "\n".join(lines), cwd=tmp_path)
+    assert all((tmp_path / name / "v.parquet").is_file() for name in choices)
 
 
 def test_the_example_is_small() -> None:

@@ -38,6 +38,7 @@ TIMM = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", TIMM)
 @torch.no_grad()
 def test_timm_families(arch: str) -> None:

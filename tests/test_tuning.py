@@ -532,6 +532,7 @@ def weights(result: RunResult) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tune", [{"llm.tune": "lora:4"}, {"llm.tune": "last:1", "vision.tune": "lora:2"}], ids=str)
 def test_stopped_and_resumed_equals_unbroken(tune: dict[str, str], run: Any, tmp_path: Path) -> None:
     """sentence-transformers #3701: an adapter must go on where it was, not start anew."""
@@ -602,6 +603,7 @@ def test_adapters_that_no_picture_reaches_are_an_error(workspace: Path, tmp_path
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_flags_reach_the_bundle_and_the_run(cli: Any, at_workspace: Path, tmp_path: Path) -> None:
     built = cli(
         "build", "--llm", "qwen:tiny", "--vision", "siglip:tiny", "--connector", "mlp:4", "--tune", "llm=lora:4",
