@@ -126,20 +126,18 @@ def utilisation(
     }  # fmt: skip
 
 
-def processes(counts: list[int], steps: int, pairs: int) -> list[dict[str, Any]]:
-    """Wall and CPU seconds of the same training by so many processes, and its last loss."""
-    rows = []
+def processes(counts: list[int], steps: int, pairs: int, llm: str, vision: str, tune: str) -> list[dict[str, Any]]:
+    """Wall and CPU seconds of the same training by so many processes, and its last loss. CPU seconds hold the start of each."""
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         images = folder / "images"
         images.mkdir()
-        items = make_catalogue(images, 64)
+        items = make_catalogue(images, 16 * pairs)  # an item in both shares of a step is read twice
         keep = ("id", "image", "title", "content")
         (folder / "items.jsonl").write_text("".join(json.dumps({k: getattr(i, k) for k in keep}) + "\n" for i in items))
         (folder / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in make_pairs(items, pairs * 4)))
-        n2kit.build("qwen:tiny", "siglip:tiny", connector="mlp:4", settings={"llm.tune": "full"}).save(
-            folder / "bundle"
-        )
+        n2kit.build(llm, vision, connector="mlp:4", settings={"llm.tune": tune}).save(folder / "bundle")
         for count in counts:
             command = [
                 sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "n2kit_cli.main",
@@ -148,14 +146,17 @@ def processes(counts: list[int], steps: int, pairs: int) -> list[dict[str, Any]]
                 "--json", "-o", folder / f"run{count}",
             ]  # fmt: skip
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            own = {**os.environ, "OMP_NUM_THREADS": "1"}
+            empty = str(folder / f"cache{count}")  # each computes the features of its pictures
+            own = {**os.environ, "OMP_NUM_THREADS": "1", "N2KIT_CACHE": empty}
             done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, env=own)
             if done.returncode:
                 sys.exit(done.stderr)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             result = json.loads((folder / f"run{count}" / "result.json").read_text())
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            rows.append({"processes": count, "wall_s": result["seconds"], "cpu_s": cpu, "loss": result["loss"]})
+            wall = result["seconds"]
+            times = (rows[0]["wall_s"] if rows else wall) / wall
+            rows.append({"processes": count, "wall_s": wall, "times": times, "cpu_s": cpu, "loss": result["loss"]})
     return rows
 
 
@@ -164,6 +165,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=16, help="pairs a step")
+    parser.add_argument("--llm", default="qwen:tiny", help="of the training by processes")
+    parser.add_argument("--vision", default="siglip:tiny", help="of the training by processes")
     parser.add_argument("--shape", choices=list(SHAPES), help="this shape alone, on whatever device there is")
     parser.add_argument("--tune", default="lora:16")
     parser.add_argument("--json", action="store_true")
@@ -173,7 +176,9 @@ def main() -> None:
     side = 8192 if device.type == "cuda" else 512
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     result: dict[str, Any] = {"device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}
-    result["processes"] = processes(options.processes, options.steps, options.pairs)
+    result["processes"] = processes(
+        options.processes, options.steps, options.pairs, options.llm, options.vision, options.tune
+    )
     result["utilisation"] = [utilisation(s, t, options.pairs, device, dtype, side) for s, t in runs]
     if options.json:
         print(json.dumps(result, indent=1))

@@ -247,6 +247,11 @@ def checkpoints(out: Path) -> list[Path]:
     return list(out.glob("runs/*/checkpoints/checkpoint-*/trainer_state.json"))
 
 
+def steps(out: Path) -> list[int]:
+    """Those of which there is a checkpoint."""
+    return [int(file.parent.name.rpartition("-")[2]) for file in checkpoints(out)]
+
+
 @pytest.mark.slow
 def test_a_matrix_killed_twice_equals_an_unbroken_one(workspace: Path, tmp_path: Path) -> None:
     """24 cells of 16 trainings; the broken run has two processes, the unbroken one has one."""
@@ -279,21 +284,24 @@ def test_a_matrix_killed_twice_equals_an_unbroken_one(workspace: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(workspace: Path, tmp_path: Path) -> None:
+def test_ctrl_c_and_sigterm_save_and_the_same_command_goes_on(workspace: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = (*TINY[:6], "--max-steps", "100", "--set", "train.save_steps=25", "--variant", "notellm2")
-    process = started(workspace, out, *arguments)
-    wait_until(lambda: checkpoints(out), process)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate()[1]
-    assert process.returncode == 130
-    assert "stopping after this step" in said
-    assert "to go on: " in said
-    assert checkpoints(out)
+    last = 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = started(workspace, out, *arguments)
+        wait_until(lambda last=last: max(steps(out), default=0) > last, process)  # type: ignore[misc]
+        process.send_signal(number)
+        said = process.communicate()[1]
+        assert process.returncode == 130
+        assert "stopping after this step" in said
+        assert "to go on: " in said
+        last = max(steps(out))
+        assert last % 25  # not one that was due
     process = started(workspace, out, *arguments)
     assert process.wait() == 0
     (result,) = out.glob("runs/*/result.json")
-    assert json.loads(result.read_text())["resumed_from"] >= 25
+    assert json.loads(result.read_text())["resumed_from"] == last
     (row,) = rows(out)
     assert (row["state"], row["costs"]["steps"]) == ("done", 100)
 

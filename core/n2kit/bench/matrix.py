@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +68,7 @@ def run_matrix(
     Raises:
         BadInput: the folder is another's, holds cells of other data, or another bench is writing it; no cell fits `only`.
         Unavailable: the disk is full, or the engine is not there.
-        KeyboardInterrupt: Ctrl-C; the same call goes on.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call goes on.
     """
     store = bench.store
     store.claim(bench.data.digests)
@@ -92,10 +94,25 @@ def run_matrix(
             bench.say(event)
 
         try:
-            engine.run(replace(bench, say=say), tasks(todo))
+            with _heeding_sigterm():
+                engine.run(replace(bench, say=say), tasks(todo))
         finally:
             rows = store.collect(cells)
     return rows
+
+
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """What a scheduler sends is heard as Ctrl-C is: running trainings save a checkpoint before everything ends."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)
