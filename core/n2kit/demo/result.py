@@ -14,9 +14,9 @@ KS = (1, 10, 100)
 LINEAR = "concat"
 ARMS: dict[str, tuple[str, bool, str]] = {
     "before": ("notellm2", False, "notellm2, before training"),
-    "linear": (LINEAR, True, "a linear layer on both frozen features"),
     "text_only": ("text_only", True, "text_only, trained"),
     "image_only": ("image_only", True, "image_only, trained"),
+    "linear": (LINEAR, True, "a linear layer on both frozen features"),
     "notellm2": ("notellm2", True, "notellm2, trained"),
 }
 MAIN = "notellm2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import numpy as np
 from n2kit.assemble import build
 from n2kit.bench.baselines import run_baseline
 from n2kit.bundle import read_manifest, save
-from n2kit.data.features import FeatureCache
+from n2kit.data.features import feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.data.states import state_cache
 from n2kit.demo.data import Data, read_data
 from n2kit.demo.page import write_page
 from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, Arm, DemoResult, Example
 from n2kit.demo.sources import find_weights
+from n2kit.device import pick_precision
 from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import Report, evaluate
 from n2kit.index import build_index, load_index
@@ -28,7 +30,6 @@ from n2kit.model import Model
 from n2kit.train import fit
 
 STEPS = 24
-CACHE_BYTES = 3 * 10**9
 SHOWN = 12  # queries on the page, drawn by the seed
 NEIGHBOURS = 6
 SETTINGS: dict[str, Any] = {
@@ -61,10 +62,10 @@ def run(
     """
     start = time.perf_counter()
     llm, vision = find_weights(offline, say)
-    data = read_data(folder)
     steps = steps or STEPS
+    data = read_data(folder)
+    data = replace(data, train=_drawn(data.train, seed, steps * SETTINGS["train.batch_size"]))
     arms: dict[str, Arm] = {}
-    cache: FeatureCache | None = None
     for number, (name, (variant, trained, title)) in enumerate(ARMS.items(), 1):
         state = folder / "arms" / f"{name}-seed{seed}-steps{steps}.json"
         if (done := _done(state, folder)) is not None:
@@ -72,11 +73,10 @@ def run(
             continue
         say(f"[{number}/{len(ARMS)}] {title}")
         if variant == LINEAR:
-            arms[name] = _linear(name, llm, vision, data, seed, steps)
+            arms[name] = _linear(name, llm, vision, data, seed)
         else:
             model = _model(llm, vision, variant, seed, steps)
-            cache = _shared(cache, model)
-            arms[name] = _arm(name, model, data, cache, trained, folder, progress)
+            arms[name] = _arm(name, model, data, trained, folder, progress)
         state.parent.mkdir(parents=True, exist_ok=True)
         state.write_text(json.dumps(asdict(arms[name]), indent=1), encoding="utf8")
     examples, report = _examples(folder, data, arms, seed)
@@ -117,26 +117,23 @@ def _model(llm: str, vision: str, variant: str, seed: int, steps: int) -> Model:
     return build(llm, vision, connector=connector, variant=variant, settings=settings)
 
 
-def _shared(cache: FeatureCache | None, model: Model) -> FeatureCache | None:
-    """One cache for all arms: the frozen vision encoder is the same in each."""
-    if cache is None and model.vision is not None:
-        return FeatureCache(model.vision, CACHE_BYTES)
-    return cache
+def _drawn(pairs: Pairs, seed: int, count: int) -> Pairs:
+    """The pairs that every arm is trained on: as many as the steps take, so that none sees more than another."""
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
+    return Pairs([pairs.pairs[n] for n in chosen])
 
 
-def _linear(name: str, llm: str, vision: str, data: Data, seed: int, steps: int) -> Arm:
-    """What anybody would try first: as many pairs as the joined models see, and validation pairs to choose its steps by.
+def _linear(name: str, llm: str, vision: str, data: Data, seed: int) -> Arm:
+    """What anybody would try first, on the same pairs, with validation pairs to choose its steps by.
 
-    Its time is that of the training and of all features that the training reads.
+    Its time is that of the training and of all features that the training reads, though arms before it have computed most of them.
     """
-    drawn = np.random.default_rng(seed).permutation(len(data.train))[: steps * SETTINGS["train.batch_size"]]
-    pairs = [list(data.train)[n] for n in drawn]
-    learnt = {i for pair in [*pairs, *data.val] for i in pair}
+    learnt = {i for pair in [*data.train, *data.val] for i in pair}
     items = Items([item for item in data.items if item.id in learnt.union(data.needed())])
     backbones = {k: v for k, v in SETTINGS.items() if not k.startswith("train.") and not k.endswith(".tune")}
     out = run_baseline(
-        LINEAR, items=items, pairs=Pairs(pairs), val_pairs=data.val, llm=llm, vision=vision, images=data.images,
-        seed=seed, settings={**backbones, "train.feature_cache_gb": 0},
+        LINEAR, items=items, pairs=data.train, val_pairs=data.val, llm=llm, vision=vision, images=data.images,
+        seed=seed, settings=backbones,
     )  # fmt: skip
     kept = dict(zip(out.ids, out.vectors, strict=True))
     wanted = data.needed()
@@ -149,12 +146,10 @@ def _arm(
     name: str,
     model: Model,
     data: Data,
-    cache: FeatureCache | None,
     trained: bool,
     folder: Path,
     progress: Progress | None,
 ) -> Arm:
-    own = cache if model.vision is not None else None
     seconds, loss = 0.0, None
     if trained:
 
@@ -169,7 +164,6 @@ def _arm(
             model.recipe.train,
             folder / "checkpoints" / name,
             images=data.images,
-            cache=own,
             report=show,
         )
         if fitted.interrupted:
@@ -180,7 +174,7 @@ def _arm(
         if progress:
             progress(done, total, f"{name} · embedding")
 
-    ids, vectors, fingerprint = _vectors(name, model, data, own, folder, shown)
+    ids, vectors, fingerprint = _vectors(name, model, data, folder, shown)
     arm = _measured(name, ids, vectors, data)
     arm.train_s, arm.loss, arm.fingerprint = seconds, loss, fingerprint
     return arm
@@ -194,18 +188,22 @@ def _measured(name: str, ids: list[str], vectors: np.ndarray, data: Data) -> Arm
 
 
 def _vectors(
-    name: str, model: Model, data: Data, cache: FeatureCache | None, folder: Path, progress: Callable[[int, int], None]
+    name: str, model: Model, data: Data, folder: Path, progress: Callable[[int, int], None]
 ) -> tuple[list[str], np.ndarray, str]:
     """The catalogue's vectors. The main arm is kept as a user would keep it: a bundle, a vectors file, an index."""
     catalogue = Items([data.items[i] for i in data.needed()])
     if name != MAIN:
-        encoded = encode(model, catalogue.items, images=data.images, cache=cache, progress=progress)
+        dtype, _ = pick_precision("auto", model.device)
+        most = model.recipe.train.feature_cache_gb
+        encoded = encode(
+            model, catalogue.items, images=data.images, progress=progress,
+            cache=feature_cache(model.vision, most, data.images, dtype, memory=False),
+            states=state_cache(model.llm, most, dtype, memory=False),
+        )  # fmt: skip
         return encoded.ids, encoded.vectors, ""
     manifest = save(model, folder / "bundle", force=True)
     out = folder / "vectors.parquet"
-    stored = embed(
-        model, manifest.fingerprint, catalogue, out, images=data.images, cache=cache, force=True, progress=progress
-    )
+    stored = embed(model, manifest.fingerprint, catalogue, out, images=data.images, force=True, progress=progress)
     build_index(out, folder / "index", force=True)
     return stored.ids, stored.vectors, manifest.fingerprint
 
