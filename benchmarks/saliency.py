@@ -25,7 +25,7 @@ def read(folder: Path) -> Curves:
         row = json.loads(line)
         if row["state"] == "done" and row.get("saliency"):
             layers = np.asarray(row["saliency"]["layers"])
-            vision = row["axes"]["vision"].rstrip("/").rpartition("/")[2]
+            vision = (row["axes"]["vision"] or row["axes"]["mllm"]).rstrip("/").rpartition("/")[2]
             found[vision][row["axes"]["variant"]].append(layers[:, 0] / layers.sum(1).clip(1e-30))
     return found
 

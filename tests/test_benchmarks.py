@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -79,3 +80,19 @@ def test_every_arm_of_the_step_has_the_naive_loss_and_gradients(
     assert work["+ padding trimmed"] < 0.8 * work["+ features cached"]
     assert work["+ start shared"] < work["+ sorted, by token budget"]
     assert "times naive" in step.table(result)
+
+
+def test_saliency_is_drawn_by_encoder_and_variant(script: Any, tmp_path: Path) -> None:
+    saliency = script("saliency")
+    layers = [[[1.0, 2.0, 1.0], [3.0, 1.0, 0.0]], [[2.0, 1.0, 1.0], [1.0, 3.0, 0.0]]]
+    rows: list[dict[str, Any]] = [
+        {"state": "done", "axes": {"vision": "clip@file:/x/clip", "variant": "basic"}, "saliency": {"layers": each}}
+        for each in layers
+    ]
+    rows.append({"state": "failed", "axes": {"vision": "clip", "variant": "micl"}})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = saliency.read(tmp_path)
+    assert {vision: list(variants) for vision, variants in found.items()} == {"clip": ["basic"]}
+    assert [share.tolist() for share in found["clip"]["basic"]] == [[0.25, 0.75], [0.5, 0.25]]
+    saliency.draw(found, tmp_path / "s.png")
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from n2kit.bench.context import StopError, nobody, said
 from n2kit.bench.tasks import Task
 from n2kit.errors import Unavailable
+from n2kit.signals import handled
 
 if TYPE_CHECKING:
     from n2kit.bench.context import Bench
@@ -30,7 +32,7 @@ def run_ray(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int, addres
 
     Raises:
         Unavailable: no Ray, or no such cluster. StopError: a full disk, or nodes that do not see the output folder.
-        KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; running trainings have saved a checkpoint.
     """
     with _connected(address, jobs * threads) as ray:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
@@ -42,7 +44,8 @@ def run_ray(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int, addres
         for features in (True, False):
             wanted = [task for task in tasks if task.features is features]
             running = {remote.remote(sent, task, str(Path.cwd()), told, threads): task for task in wanted}
-            _wait(ray, bench, running)
+            with handled(signal.default_int_handler, signal.SIGTERM):  # for which Ray has a handler of its own
+                _wait(ray, bench, running)
 
 
 def _wait(ray: Any, bench: Bench, running: dict[Any, Task]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from n2kit.bench.context import StopError, nobody, said
 from n2kit.bench.tasks import Task
 from n2kit.isolation import ending
+from n2kit.signals import handled
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -46,16 +47,17 @@ def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> N
     """Do tasks, at most `jobs` at a time with `threads` each; those that read a tower's features wait for them.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; running trainings have saved a checkpoint.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; running trainings have saved a checkpoint.
         StopError: nothing can go on here, as on a full disk.
     """
     pool = _Pool(bench, list(tasks), jobs, threads)
-    try:
-        pool.run()
-    except (KeyboardInterrupt, StopError):
-        bench.say({"event": "interrupt"})
-        pool.stop()
-        raise
+    with handled(signal.default_int_handler, signal.SIGTERM):  # as a scheduler sends it
+        try:
+            pool.run()
+        except (KeyboardInterrupt, StopError):
+            bench.say({"event": "interrupt"})
+            pool.stop()
+            raise
 
 
 class _Pool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,25 +92,10 @@ def run_matrix(
             bench.say(event)
 
         try:
-            with _heeding_sigterm():
-                engine.run(replace(bench, say=say), tasks(todo))
+            engine.run(replace(bench, say=say), tasks(todo))
         finally:
             rows = store.collect(cells)
     return rows
-
-
-@contextlib.contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """What a scheduler sends is heard as Ctrl-C is: running trainings save a checkpoint before everything ends."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)

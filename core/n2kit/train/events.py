@@ -12,6 +12,7 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
+from n2kit.signals import handled
 from n2kit.train import ranks
 
 Report = Callable[[dict[str, Any]], None]
@@ -91,13 +92,5 @@ class Events(TrainerCallback):
             self.stopped = True
             self._send({"event": "interrupt"})
 
-        try:
-            before = {number: signal.signal(number, stop) for number in SIGNALS}
-        except ValueError:  # not in the main thread
+        with handled(stop, *SIGNALS):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
