@@ -105,6 +105,44 @@ def test_a_training_that_is_kept_serves_cells_without_a_row(cli: Any, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
+def test_other_measures_are_taken_of_the_vectors_that_are_kept(cli: Any, tmp_path: Path) -> None:
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    command = (
+        "bench",
+        *DATA,
+        "--llm",
+        "qwen:tiny",
+        "--variant",
+        "text_only",
+        "--baselines",
+        "tfidf",
+        "--max-steps",
+        "1",
+    )
+    assert cli(*command, "-o", out).code == 0
+    trained = rows(out)[0]
+    events = (out / trained["files"]["run"] / "events.jsonl").read_bytes()
+    other = (*command, "--k", "2,5", "--bootstrap", "50", "--protocol", "standard")
+    planned = json.loads(cli(*other, "-o", out, "--dry-run", "--json").out)
+    assert ([cell["state"] for cell in planned["cells"]], planned["trainings"]) == (["kept", "kept"], 0)
+    done = cli(*other, "-o", out)
+    assert done.code == 0, done.err
+    assert cli(*other, "-o", fresh).code == 0
+    alike(out, fresh)
+    again = rows(out)[0]
+    assert "recall@5" in again["metrics"]
+    assert again["key"] != trained["key"]
+    assert again["costs"] == trained["costs"]
+    assert (out / again["files"]["run"] / "events.jsonl").read_bytes() == events
+    for row in (trained, again):
+        (out / row["files"]["vectors"]).write_text("no vectors")
+    last = cli(*command, "--k", "3", "-o", out)
+    assert "is run again" in last.err
+    assert rows(out)[0]["state"] == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
 def test_saliency_leaves_out_what_cannot_be_read(cli: Any, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree("images", images)

@@ -204,7 +204,8 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
     for cell, state in zip(cells, seen.states, strict=True):
         arms.setdefault((cell.arm, state), []).append(cell.seed)
     if not json:
-        rows = [(arm, ", ".join(map(str, seeds)), "to run" if s == "open" else s) for (arm, s), seeds in arms.items()]
+        said = {"open": "to run", "kept": "to measure (its vectors are kept)"}
+        rows = [(arm, ", ".join(map(str, seeds)), said.get(state, state)) for (arm, state), seeds in arms.items()]
         table(("arm", "seeds", "state"), rows)
         for arm, refusal in {cell.arm: cell.refusal for cell in cells if cell.refusal is not None}.items():
             say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")

@@ -67,9 +67,13 @@ def _baseline(
     common["axes"] = axes | names
     arm = ": ".join([name, *(["+".join(short(names[kind]) for kind in baseline.takes)] if taken else [])])
     run_key = identity.digest("baselines", facts["parts"].get("llm"), dict(data))
-    figures = identity.of_evaluation("vision" in parts, data, "both", matrix.evaluation)
+    seen = identity.of_vectors("vision" in parts, data, "both")
+    figures = seen | matrix.evaluation
     card = parts["vision"].card() if "vision" in parts else None
     tower = tower_of(parts["vision"], card, recipe) if isinstance(card, VisionCard) else None
     for seed in matrix.seeds if baseline.trained else matrix.seeds[:1]:
         key = identity.digest(facts, seed, figures)
-        yield Cell(arm, seed=seed, key=key, run_key=run_key, recipe=recipe, tower=tower, **common)
+        vectors_key = identity.digest(facts, seed, seen)
+        yield Cell(
+            arm, seed=seed, key=key, run_key=run_key, vectors_key=vectors_key, recipe=recipe, tower=tower, **common
+        )

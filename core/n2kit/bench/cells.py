@@ -28,6 +28,7 @@ class Cell:
     """One model, trained with one seed, evaluated in one way; or one baseline.
 
     arm: what it is called without its seed. key: of its result. run_key: of its training, which inference arms share.
+    vectors_key: of its vectors, which cells share that are measured differently; empty for a cell that cannot be.
     kind: the same for cells that cost the same: all but the seed, the number of steps and how fast is learned.
     given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be. tower: what its cells have features of.
     """
@@ -37,6 +38,7 @@ class Cell:
     seed: int
     key: str
     run_key: str
+    vectors_key: str = ""
     kind: str = ""
     recipe: Recipe | None = None
     given: frozenset[str] = frozenset()

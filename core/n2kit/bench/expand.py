@@ -48,8 +48,9 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
             raise
         yield from _refused(combination, matrix, problem)
         return
-    evaluated = matrix.evaluation | {"saliency": matrix.saliency}
-    figures = identity.of_evaluation(plan.vision is not None, data, combination.inference, evaluated)
+    seen = identity.of_vectors(plan.vision is not None, data, combination.inference)
+    figures = seen | matrix.evaluation | {"saliency": matrix.saliency}
+    followed = [matrix.saliency, matrix.bootstrap] if matrix.saliency else None  # needs the model, as vectors do
     refusal = None
     if plan.refusals:
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
@@ -65,8 +66,9 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         run_key = identity.digest(training, seed)
         key = identity.digest(run_key, figures)
         yield Cell(
-            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, kind=kind, recipe=recipe, given=given,
-            inference=combination.inference, trained=combination.trained, refusal=refusal, tower=tower,
+            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_key=identity.digest(run_key, seen, followed),
+            kind=kind, recipe=recipe, given=given, inference=combination.inference, trained=combination.trained, refusal=refusal,
+            tower=tower,
         )  # fmt: skip
 
 

@@ -82,10 +82,10 @@ def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {name: schedule[name] for name in ("batch_size", "grad_cache") if name in schedule}
 
 
-def of_evaluation(sees: bool, data: Mapping[str, Any], inference: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cell's figures depend on beside its model; `sees`: images."""
+def of_vectors(sees: bool, data: Mapping[str, Any], inference: str) -> dict[str, Any]:
+    """What a cell's vectors depend on beside its model; `sees`: images."""
     seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * sees
-    return {"inference": inference, "data": {name: data[name] for name in seen}} | dict(settings)
+    return {"inference": inference, "data": {name: data[name] for name in seen}}
 
 
 def digest(*facts: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -92,18 +92,28 @@ def run_matrix(
             bench.say(event)
 
         try:
-            engine.run(replace(bench, say=say), tasks(todo))
+            engine.run(replace(bench, say=say), tasks(_unmeasured(replace(bench, say=say), todo)))
         finally:
             rows = store.collect(cells)
     return rows
+
+
+def _unmeasured(bench: Bench, todo: Sequence[Cell]) -> Sequence[Cell]:
+    """Measure the cells whose vectors are kept; the others."""
+    kept = bench.store.vectors()
+    if not any(cell.vectors_key in kept for cell in todo):
+        return todo
+    from n2kit.bench.remeasure import remeasure
+
+    return remeasure(bench, todo, kept)
 
 
 @dataclass(frozen=True)
 class Preview:
     """What a run would do: the state of each cell, and how long the open ones take.
 
-    states: of each of `cells`: done, failed, refused, open or left out. trainings, towers: what the open cells share. note: what to
-    know before. `estimate` is None where nothing is open.
+    states: of each of `cells`: done, failed, refused, open, kept (open, but only to be measured) or left out. trainings, towers:
+    what the open cells share. note: what to know before. `estimate` is None where nothing is open.
     """
 
     cells: Sequence[Cell]
@@ -123,17 +133,21 @@ def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, ret
     if bench.store.root.exists():
         bench.store.check(bench.data.digests)
     todo = open_cells(bench.store, cells, only=only, retry=retry)
+    kept = bench.store.vectors()
     rows = [bench.store.read(cell) for cell in cells]
-    states = [_state(cell, row, cell in todo) for cell, row in zip(cells, rows, strict=True)]
+    states = [_state(cell, row, cell in todo, kept) for cell, row in zip(cells, rows, strict=True)]
+    todo = [cell for cell in todo if cell.vectors_key not in kept]
     towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
     trainings = len({c.run_key for c in todo if c.trained and c.baseline is None})
     return Preview(cells, states, trainings, towers, crowded(todo, bench.data.pictures))
 
 
-def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool) -> str:
+def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Container[str]) -> str:
     if cell.refusal is not None:
         return "refused"
-    return "open" if wanted else "left out" if row is None else str(row["state"])
+    if wanted:
+        return "kept" if cell.vectors_key in kept else "open"
+    return "left out" if row is None else str(row["state"])
 
 
 def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:

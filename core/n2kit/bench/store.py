@@ -81,9 +81,18 @@ class Store:
         file = self.folder_of(cell.key) / ROW
         if not file.is_file():
             return None
-        row = read_json(file)
+        row = self.row_of(cell.key)
         # What an arm is called may change without its result: the row goes by the matrix that is run now.
         return row | {"arm": cell.arm, "axes": dict(cell.axes)} if row.get("format") == FORMAT else None
+
+    def row_of(self, key: str) -> dict[str, Any]:
+        """The row of a cell that is over, as it was written. Raises BadInput if the file is damaged."""
+        return read_json(self.folder_of(key) / ROW)
+
+    def vectors(self) -> dict[str, str]:
+        """Which vectors are kept: vectors_key → the key of a done cell that has them. Cells of other matrices count too."""
+        rows = [read_json(file) for file in sorted(self.root.glob(f"cells/*/{ROW}"))]
+        return {row["vectors_key"]: row["key"] for row in rows if row["state"] == "done" and row.get("vectors_key")}
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a cell's row; it is then over."""
@@ -98,7 +107,7 @@ class Store:
     def add(self, key: str) -> None:
         """Add the row of a cell that is over to the results, for whoever watches; `collect` puts them in order."""
         with (self.root / RESULTS).open("a", encoding="utf8") as file:
-            file.write(json.dumps(read_json(self.folder_of(key) / ROW), ensure_ascii=False) + "\n")
+            file.write(json.dumps(self.row_of(key), ensure_ascii=False) + "\n")
 
     def row(self, cell: Cell) -> dict[str, Any]:
         """What is known of a cell before it is run."""
@@ -109,6 +118,7 @@ class Store:
             "format": FORMAT,
             "key": cell.key,
             "run_key": cell.run_key,
+            "vectors_key": cell.vectors_key,
             "arm": cell.arm,
             "seed": cell.seed,
             "axes": dict(cell.axes),
