@@ -21,8 +21,7 @@ Curves = dict[str, dict[str, list[np.ndarray]]]  # vision encoder â†’ variant â†
 def read(folder: Path) -> Curves:
     """The curves of all cells that are done and have some."""
     found: Curves = defaultdict(lambda: defaultdict(list))
-    for line in (folder / "results.jsonl").read_text("utf8").splitlines():
-        row = json.loads(line)
+    for row in map(json.loads, (folder / "results.jsonl").read_text("utf8").rstrip("\n").split("\n")):
         if row["state"] == "done" and row.get("saliency"):
             layers = np.asarray(row["saliency"]["layers"])
             vision = (row["axes"]["vision"] or row["axes"]["mllm"]).rstrip("/").rpartition("/")[2]

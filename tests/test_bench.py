@@ -143,6 +143,16 @@ def test_other_measures_are_taken_of_the_vectors_that_are_kept(cli: Any, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
+def test_a_dry_run_of_a_training_that_watches_leaves_nothing(cli: Any, tmp_path: Path) -> None:
+    """What ends a training by its validation, and what tells others of it, is no matter of a probe."""
+    watched = ("--val-pairs", "test.csv", "--set", "train.patience=2", "--set", "train.loggers=[tensorboard]")
+    command = ("bench", *DATA, "--llm", "qwen:tiny", "--variant", "text_only", *watched, "--dry-run", "--json")
+    planned = json.loads(cli(*command, "-o", tmp_path / "out").out)
+    assert (planned["notes"], planned["seconds"] > 0) == ([], True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
 def test_saliency_leaves_out_what_cannot_be_read(cli: Any, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree("images", images)
@@ -169,6 +179,9 @@ def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> Non
     assert (
         cli("bench", *DATA, *TINY, "--variant", "micl", "--llm", "bert:tiny", "-o", out).code == 2
     )  # nothing can be run
+    page = (out / "report.html").read_text()  # and the page is about that, not about what was run before
+    assert "needs a causal LLM" in page
+    assert "No cell is finished yet" in page
 
 
 @pytest.mark.slow

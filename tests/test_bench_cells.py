@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from n2kit.bench import baseline_cells, identity
+from n2kit.bench import identity
 from n2kit.bench.cells import Cell
 from n2kit.bench.commands import commands
 from n2kit.bench.expand import expand
@@ -23,6 +25,7 @@ from n2kit.bench.tasks import crowded, open_cells, tasks
 from n2kit.errors import BadInput
 from n2kit.recipe import Recipe
 from n2kit.templates import load_template
+from n2kit.weights import Weights
 
 NAMES = ("items", "images", "pairs", "val_pairs", "test_pairs", "pool", "on_bad_image")
 DATA: dict[str, str | None] = dict.fromkeys(NAMES, "same")
@@ -140,10 +143,29 @@ def test_baselines_take_the_backbones_that_they_read_and_seeds_if_they_are_train
     assert cells(variant="basic", settings=head)[0].key == cells(variant="basic")[0].key
 
 
+def test_learning_rates_of_parts_that_there_are_not_change_nothing() -> None:
+    rate = {"train.lrs.connector": 1e-3}
+    assert cells(variant="text_only", settings=rate)[0].key == cells(variant="text_only")[0].key
+    assert cells(variant="basic", settings=rate)[0].key != cells(variant="basic")[0].key
+
+
+def test_weights_of_a_hub_go_by_their_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(Weights, "locate", lambda self, patterns=None: Path("hub/snapshots") / commit)
+    for revision in (None, "main", commit):
+        assert identity.weights_id(Weights("hf", "org/name", revision)) == f"hf:org/name@{commit}"
+
+
 def test_baselines_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baseline_cells, "find_spec", lambda name: None)
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(identity, "version", version)
     (words,) = cells(baselines="tfidf")
-    assert words.refusal == ("the baseline tfidf needs sklearn, which is not installed", 'pip install "n2kit[bench]"')
+    assert words.refusal == (
+        "the baseline tfidf needs scikit-learn, which is not installed",
+        'pip install "n2kit[bench]"',
+    )
     (text,) = expand(Matrix(mllm=["llava:tiny"], baselines=["text"]), DATA)
     assert (text.arm, (text.refusal or ("",))[0]) == ("text: llava:tiny", "baseline text takes no multimodal LLM apart")
 
@@ -269,7 +291,65 @@ def test_a_preset_fills_in_what_is_not_said() -> None:
     assert again == quick
 
 
+def test_the_paper_follows_attention_unless_it_is_told_not_to() -> None:
+    assert filled(Matrix.model_validate(TINY | {"preset": "paper"})).saliency > 0
+    assert filled(Matrix.model_validate(TINY | {"preset": "paper", "saliency": 0})).saliency == 0
+
+
+def test_arms_that_come_to_the_same_are_named(tmp_path: Path) -> None:
+    found = cells(preset="paper", connector="qformer:16", seeds=1)
+    (full,) = [cell for cell in found if cell.arm.endswith("+notellm2")]
+    assert full.also == ("16 tokens", "weights 9:1")
+    assert open_cells(Store(tmp_path), found, only="weights 9:1") == [full]
+    assert Store(tmp_path).row(full)["also"] == full.also
+
+
+def test_a_seed_among_the_settings_is_refused() -> None:
+    for wrong in ({"settings": {"train.seed": 7}}, {"arms": [{"name": "x", "settings": {"train.seed": 7}}]}):
+        with pytest.raises(BadInput, match=r"train\.seed is no setting of a matrix"):
+            cells(**wrong)
+
+
 # ---- which are to be run
+
+
+def test_a_refusal_of_today_leaves_what_was_done(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (cell,) = cells(variant="basic")
+    store.write(store.row(cell) | {"state": "done", "metrics": {"mrr": {"value": 1.0}}})
+    now = replace(cell, refusal=("it cannot be", ""))
+    assert [row["state"] for row in store.collect([now])] == ["refused"]
+    assert open_cells(store, [now]) == []
+    assert [row["metrics"] for row in store.collect([cell])] == [{"mrr": {"value": 1.0}}]
+
+
+def test_vectors_serve_cells_that_are_measured_differently(tmp_path: Path) -> None:
+    """And those that want no saliency, where the model was followed; not those that want another one."""
+    store = Store(tmp_path)
+    kinds = {
+        "plain": {}, "ks": {"ks": [5]}, "followed": {"saliency": 4}, "otherwise": {"saliency": 4, "bootstrap": 9},
+        "seed": {"seeds": [1]},
+    }  # fmt: skip
+    found = {name: cells(variant="basic", **more)[0] for name, more in kinds.items()}
+    assert len({cell.key for cell in found.values()}) == 5
+    store.write(store.row(found["followed"]) | {"state": "done"})
+    assert store.vectors() == {}  # there is a row, and no vectors
+    home = store.folder_of(found["followed"].key)
+    (home / "vectors.parquet").touch()
+    (tmp_path / "cells" / "damaged").mkdir()
+    for name in ("vectors.parquet", "cell.json"):
+        (tmp_path / "cells" / "damaged" / name).write_text("{")
+    served = {name: cell.source(store.vectors()) for name, cell in found.items()}
+    key = found["followed"].key
+    assert served == {"plain": key, "ks": key, "followed": key, "otherwise": None, "seed": None}
+
+
+def test_saliency_is_no_matter_of_cells_that_have_none() -> None:
+    def keys(**more: Any) -> list[str]:
+        arms = [{"name": "blind", "variant": "basic", "inference": "no-image"}]
+        return [cell.key for cell in cells(variant="text_only,only_late_fusion", arms=arms, **more)]
+
+    assert keys(saliency=8) == keys()
 
 
 def test_only_and_retry(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bench_rows as rows
-from n2kit.bench.report import aggregate, compare, read_results, summary, table, write
+from n2kit.bench.report import aggregate, compare, read_results, sections, summary, table, write
 from n2kit.bench.report.aggregate import Board, holm
 from n2kit.bench.report.labels import component
 from n2kit.bench.report.tables import tex_escaped
@@ -62,6 +62,13 @@ def test_costs_are_means_of_what_was_measured(tmp_path: Path) -> None:
     rows.ranked(tmp_path, "x", 0, [1, 2], costs={"train_s": 10.0, "embed_ms_item": None})
     rows.ranked(tmp_path, "x", 1, [1, 2], costs={"train_s": 20.0, "embed_ms_item": 3.0})
     assert board_of(tmp_path).arms[0].costs == {"train_s": 15.0, "embed_ms_item": 3.0}
+
+
+def test_a_plot_names_the_arms_whose_price_is_not_known(tmp_path: Path) -> None:
+    for arm, costs in (("x", {"peak_memory_mb": 9.0}), ("y", {"peak_memory_mb": 8.0}), ("z", {})):
+        rows.ranked(tmp_path, arm, 0, hits(10), costs=costs)
+    (plot,) = sections.prices(board_of(tmp_path), {})
+    assert plot["unmeasured"] == ["z"]
 
 
 def test_holm_by_hand() -> None:
@@ -182,6 +189,13 @@ def test_rows_go_by_the_matrix_that_was_run_last(tmp_path: Path) -> None:
         read_results(tmp_path)
 
 
+def test_a_category_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        rows.ranked(tmp_path, "x", seed, hits(10), buckets=[{"name": "query category Food\u2028Drink\x85"}])
+    rows.collect(tmp_path)
+    assert [len(arm.rows) for arm in board_of(tmp_path).arms] == [2]
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
     [
@@ -239,6 +253,9 @@ def test_markdown_csv_and_latex(matrix: Path) -> None:
     assert float(first["recall@10"]) == best.figures["recall@10"].value
     assert float(found[1]["p_holm"]) == board.arms[1].gap.corrected  # type: ignore[union-attr]
     columns, cells = table(board)
+    deviation = best.figures["recall@10"].deviation
+    assert deviation is not None
+    assert cells[0][columns.index("recall@10: sd of seeds")] == f"{100 * deviation:.1f}"
     assert f"| {' | '.join(columns)} |" in written["results.md"]
     assert (
         written["results.md"].count("\n| ") == len(cells) + 1 + 1 + 3
@@ -257,6 +274,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     body = [line for line in written["results.tex"].splitlines() if line.endswith("\\\\")]
     assert len(body) == 3
     assert not any("\\end{tabular}" in line for line in body)
+    assert tex_escaped("[1ex]") == "{[}1ex]"  # behind the end of a row it would be a distance
     assert tex_escaped("50% & a_b\\c") == r"50\% \& a\_b\textbackslash{}c"
     with (tmp_path / "results.csv").open(newline="") as file:
         assert {row["arm"] for row in csv.DictReader(file)} == {HOSTILE, "x\ny"}

@@ -273,10 +273,29 @@ def test_buckets_by_hand() -> None:
 def test_figures_of_a_bucket_are_those_of_its_pairs() -> None:
     ids = [str(n) for n in range(40)]
     report = evaluate(ids, lattice(40), random_pairs(40, 60), ks=(5,), protocol="standard")
-    rows = np.array([0, 1, 7, 9])
+    rows = np.flatnonzero(report.owner < 4)  # all targets of each
     want = [[r for p, r in zip(rows, report.ranks[rows], strict=True) if report.pairs[p][0] == q]
             for q in {report.pairs[p][0] for p in rows}]  # fmt: skip
     assert report.figures(rows)["mean_rank"].value == pytest.approx(np.mean([np.mean(own) for own in want]))
+
+
+def test_a_bucket_ranks_without_the_targets_that_it_leaves_out() -> None:
+    """They are right answers: a ranking is no worse for having them on top. As if each query's had been out of the pool."""
+    ids = [str(n) for n in range(30)]
+    vectors = lattice(30)
+    report = evaluate(ids, vectors, random_pairs(12, 90), ks=(3,), protocol="standard")
+    rows = np.arange(0, len(report.pairs), 3)
+    inside = [report.pairs[n] for n in rows]
+    alone = []
+    for query in sorted({a for a, _ in inside}):
+        gone = {b for a, b in report.pairs if a == query} - {b for a, b in inside if a == query}
+        own = [pair for pair in inside if pair[0] == query]
+        alone.append(evaluate(ids, vectors, own, ks=(3,), pool=set(ids) - gone, protocol="standard").figures())
+    found = report.figures(rows)
+    assert any(len([p for p in report.pairs if p[0] == a]) > len([p for p in inside if p[0] == a]) for a, _ in inside)
+    for name, figure in found.items():
+        assert figure.value == pytest.approx(np.mean([one[name].value for one in alone])), name
+        assert figure.optimistic == pytest.approx(np.mean([one[name].optimistic for one in alone])), name
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,11 +162,11 @@ def run(
         try:
             rows = run_matrix(shared, cells, only=only, retry=retry_failed, engine=runs)
         except KeyboardInterrupt:
-            _report(shared, cells)  # on what there is
+            _report(shared, len(cells))  # on what there is
             raise
     states = [row["state"] for row in rows]
     counts = {state: states.count(state) for state in ("done", "failed", "refused")} | {"open": len(cells) - len(rows)}
-    written = _report(shared, cells)
+    written = _report(shared, len(cells))
     if json:
         event({"event": "result", "out": str(out)} | counts | {"files": [str(file) for file in written]})
     else:
@@ -180,16 +180,14 @@ def run(
         raise typer.Exit(2)
 
 
-def _report(bench: Bench, cells: Sequence[Cell]) -> list[Path]:
+def _report(bench: Bench, planned: int) -> list[Path]:
     """The pages and tables on the cells that there are; a matrix is not lost for a page that cannot be written."""
     from n2kit.bench.report import write
     from n2kit.errors import N2kitError
 
     data = bench.data
-    if not any(row is not None and row["state"] == "done" for row in map(bench.store.read, cells)):
-        return []
     try:
-        return write(bench.store.root, data.items, data.images, pool=data.pool, planned=len(cells))
+        return write(bench.store.root, data.items, data.images, pool=data.pool, planned=planned)
     except N2kitError as problem:
         say(f"no report: {problem.message}")
         return []
@@ -202,7 +200,8 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
     seen = preview(bench, cells, only=only, retry=retry)
     arms: dict[tuple[str, str], list[int]] = {}
     for cell, state in zip(cells, seen.states, strict=True):
-        arms.setdefault((cell.arm, state), []).append(cell.seed)
+        same = f" (= {', '.join(cell.also)})" if cell.also else ""
+        arms.setdefault((cell.arm + same, state), []).append(cell.seed)
     if not json:
         said = {"open": "to run", "kept": "to measure (its vectors are kept)"}
         rows = [(arm, ", ".join(map(str, seeds)), said.get(state, state)) for (arm, state), seeds in arms.items()]

@@ -74,18 +74,15 @@ def check(
       n2kit plugins check fusion faiss --json
     """
     from n2kit.manager import manager
-    from n2kit.testing.probe import probe
+    from n2kit.testing.probe import probe_all
 
     chosen = (
         {p.qualified: p for name in names for p in _find(name)}
         if names
         else {p.qualified: p for p in manager().plugins}
     )
-    results = []
     with progress("check") as bar:
-        for number, plugin in enumerate(chosen.values(), 1):
-            results.append(probe(plugin))
-            bar(number, len(chosen), plugin.name)
+        results = probe_all(list(chosen.values()), bar)
     if json:
         document([vars(r) for r in results])
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from n2kit.bench import identity
@@ -44,7 +43,7 @@ def _baseline(
     )
     common: dict[str, Any] = {"axes": axes, "baseline": name, "trained": baseline.trained}
     try:
-        if baseline.needs is not None and find_spec(baseline.needs) is None:
+        if baseline.needs is not None and identity.installed(baseline.needs) == identity.UNKNOWN:
             raise Unavailable(
                 f"the baseline {name} needs {baseline.needs}, which is not installed", 'pip install "n2kit[bench]"'
             )
@@ -55,7 +54,7 @@ def _baseline(
             )
         parts = {kind: component_of(recipe, kind) for kind in wanted}
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
-        facts = identity.of_baseline(name, parts, recipe, trained, data)
+        facts = identity.of_baseline(name, parts, recipe, trained, data, baseline.needs)
     except (Mismatch, Unavailable) as problem:
         arm = ": ".join([name, "+".join(short(n) for n in backbones.values() if n)])
         key = identity.digest(identity.CELL_VERSION, name, dict(backbones))
@@ -73,7 +72,5 @@ def _baseline(
     tower = tower_of(parts["vision"], card, recipe) if isinstance(card, VisionCard) else None
     for seed in matrix.seeds if baseline.trained else matrix.seeds[:1]:
         key = identity.digest(facts, seed, figures)
-        vectors_key = identity.digest(facts, seed, seen)
-        yield Cell(
-            arm, seed=seed, key=key, run_key=run_key, vectors_key=vectors_key, recipe=recipe, tower=tower, **common
-        )
+        vectors = (identity.digest(facts, seed, seen),)
+        yield Cell(arm, seed=seed, key=key, run_key=run_key, vectors_keys=vectors, recipe=recipe, tower=tower, **common)

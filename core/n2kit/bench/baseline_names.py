@@ -14,8 +14,8 @@ from n2kit.recipe import Recipe, Settings, resolve
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline is: which frozen backbones it takes (`llm`, `vision`), whether a head is trained on them, and which module
-    it needs that not every installation has.
+    """What a baseline is: which frozen backbones it takes (`llm`, `vision`), whether a head is trained on them, and which
+    distribution it needs that not every installation has.
     """
 
     summary: str
@@ -25,7 +25,7 @@ class Baseline:
 
 
 BASELINES: dict[str, Baseline] = {
-    "tfidf": Baseline("TF-IDF of words and characters", needs="sklearn"),
+    "tfidf": Baseline("TF-IDF of words and characters", needs="scikit-learn"),
     "text": Baseline("the frozen LLM's compressed word of the text prompt", ("llm",)),
     "vision": Baseline("the frozen vision encoder's pooled vector", ("vision",)),
     "text-linear": Baseline("text, standardised, with a trained linear head", ("llm",), trained=True),

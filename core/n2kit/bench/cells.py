@@ -27,8 +27,9 @@ class Tower:
 class Cell:
     """One model, trained with one seed, evaluated in one way; or one baseline.
 
-    arm: what it is called without its seed. key: of its result. run_key: of its training, which inference arms share.
-    vectors_key: of its vectors, which cells share that are measured differently; empty for a cell that cannot be.
+    arm: what it is called without its seed. also: names of arms that come to the same. key: of its result. run_key: of its
+    training, which inference arms share.
+    vectors_keys: what its vectors are known by, that cells share which are measured differently; the first says what it needs.
     kind: the same for cells that cost the same: all but the seed, the number of steps and how fast is learned.
     given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be. tower: what its cells have features of.
     """
@@ -38,7 +39,7 @@ class Cell:
     seed: int
     key: str
     run_key: str
-    vectors_key: str = ""
+    vectors_keys: tuple[str, ...] = ()
     kind: str = ""
     recipe: Recipe | None = None
     given: frozenset[str] = frozenset()
@@ -47,6 +48,11 @@ class Cell:
     baseline: str | None = None
     refusal: tuple[str, str] | None = None
     tower: Tower | None = None
+    also: tuple[str, ...] = ()
+
+    def source(self, kept: Mapping[str, str]) -> str | None:
+        """The key of a cell, of those whose vectors are kept, that leaves nothing but measuring; None if there is none."""
+        return kept.get(self.vectors_keys[0]) if self.vectors_keys else None
 
 
 def tower_of(component: Component, card: VisionCard, recipe: Recipe) -> Tower | None:

@@ -53,7 +53,7 @@ def _wait(ray: Any, bench: Bench, running: dict[Any, Task]) -> None:
         while running:
             for reference in ray.wait(list(running))[0]:
                 _over(ray, bench, reference, running.pop(reference))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StopError):
         bench.say({"event": "interrupt"})
         for reference in running:
             ray.cancel(reference)

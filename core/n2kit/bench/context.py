@@ -12,6 +12,7 @@ from n2kit.bench.data import Data
 from n2kit.bench.spec import Matrix
 from n2kit.bench.store import Store
 from n2kit.errors import N2kitError, Unavailable
+from n2kit.files import no_room
 
 
 class StopError(Unavailable):
@@ -19,6 +20,11 @@ class StopError(Unavailable):
 
 
 Say = Callable[[dict[str, Any]], None]
+
+
+def full(store: Store) -> StopError:
+    """The disk is."""
+    return StopError(f"{store.root}: no space left", "free some space; the same command goes on")
 
 
 def nobody(event: dict[str, Any]) -> None:
@@ -43,8 +49,13 @@ class Bench:
     say: Say = nobody
 
     def write(self, row: dict[str, Any]) -> None:
-        """Write a cell's row, and tell."""
-        self.store.write(row)
+        """Write a cell's row, and tell. Raises StopError if the disk is full."""
+        try:
+            self.store.write(row)
+        except OSError as problem:
+            if no_room(problem):
+                raise full(self.store) from problem
+            raise
         self.told(row)
 
     def told(self, row: dict[str, Any]) -> None:

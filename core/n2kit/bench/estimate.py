@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from n2kit.assemble import from_plan
+from n2kit.bench.context import said
 from n2kit.bench.features import needed, store_of, tower_of
 from n2kit.data.features import FeatureCache, look
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.pairs import Pairs
 from n2kit.device import pick_device, pick_precision
 from n2kit.embed import encode
-from n2kit.errors import N2kitError
 from n2kit.plan import make_plan
 from n2kit.train import fit
 from n2kit.train.engine import steps_of
@@ -106,8 +106,8 @@ def _noted(notes: list[str], arm: str) -> Iterator[None]:
     """What fails in a probe would fail its own cells alone."""
     try:
         yield
-    except N2kitError as problem:
-        notes.append(f"{arm} could not be probed, and is not in the estimate: {problem.message}")
+    except Exception as problem:
+        notes.append(f"{arm} could not be probed, and is not in the estimate: {said(problem)}")
 
 
 def _training(bench: Bench, cell: Cell, pace: Pace) -> float:
@@ -176,6 +176,8 @@ def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureC
             "max_steps": STEPS + 1,
             "log_steps": 1,
             "save_steps": STEPS + 1,
+            "loggers": [],
+            "patience": None,
             "batch_size": max(2, len(pairs)),
         }
     )

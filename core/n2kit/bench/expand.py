@@ -25,10 +25,15 @@ def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
     Raises:
         BadInput: a name, an option or a setting that there is not; nothing to run.
     """
+    for settings in (matrix.settings, *(arm.settings for arm in matrix.arms)):
+        if "train.seed" in settings:
+            raise BadInput("train.seed is no setting of a matrix", "--seeds 3, or seeds: [7] in the file")
     cells: dict[str, Cell] = {}
     for combination in combinations(matrix):
         for cell in _cells(combination, matrix, data):
-            cells.setdefault(cell.key, cell)
+            there = cells.setdefault(cell.key, cell)
+            if combination.name and there is not cell:
+                cells[cell.key] = replace(there, also=(*there.also, combination.name))
     for cell in baseline_cells(matrix, data):
         cells.setdefault(cell.key, cell)
     if not cells:
@@ -49,8 +54,8 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         yield from _refused(combination, matrix, problem)
         return
     seen = identity.of_vectors(plan.vision is not None, data, combination.inference)
-    figures = seen | matrix.evaluation | {"saliency": matrix.saliency}
-    followed = [matrix.saliency, matrix.bootstrap] if matrix.saliency else None  # needs the model, as vectors do
+    followed = matrix.saliency if _followed(combination, plan) else 0
+    figures = seen | matrix.evaluation | {"saliency": followed}
     refusal = None
     if plan.refusals:
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
@@ -65,8 +70,11 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
         run_key = identity.digest(training, seed)
         key = identity.digest(run_key, figures)
+        curves = (
+            [identity.digest(run_key, seen, followed, matrix.bootstrap)] if followed else []
+        )  # they need the model too
         yield Cell(
-            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_key=identity.digest(run_key, seen, followed),
+            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_keys=(*curves, identity.digest(run_key, seen)),
             kind=kind, recipe=recipe, given=given, inference=combination.inference, trained=combination.trained, refusal=refusal,
             tower=tower,
         )  # fmt: skip
@@ -76,6 +84,11 @@ def _tower(plan: Plan) -> Tower | None:
     if plan.vision is None or plan.recipe.vision.tune != "frozen":
         return None
     return tower_of(plan.components["mllm" if "mllm" in plan.components else "vision"], plan.vision, plan.recipe)
+
+
+def _followed(combination: Combination, plan: Plan) -> bool:
+    """Whether there is saliency to be had, as far as a plan tells."""
+    return combination.inference == "both" and plan.variant.early and bool(plan.llm.attention) and plan.llm.causal
 
 
 def _pointless(combination: Combination, plan: Plan) -> str | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from n2kit.component import CARD_FILES, Component
 from n2kit.digests import file_digest
@@ -21,6 +24,8 @@ from n2kit.weights import Weights, weight_files
 CELL_VERSION = 1
 # Settings of a training that change no result of a cell, as n2kit.train.run knows them; and the seed, which is hashed on its own.
 UNSEEN = {"seed", "log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}
+COMMIT = re.compile("[0-9a-f]{40}")
+UNKNOWN = "unknown"  # the version of what is not installed
 TASKS = {"category_task", "topics_task", "answer"}  # of a template: what a loss that generates asks
 
 
@@ -44,6 +49,9 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
     schedule = recipe.train.model_dump(mode="json", exclude=UNSEEN, exclude_defaults=True)
     if recipe.train.max_steps is not None:
         schedule.pop("epochs", None)
+    rates = {part: rate for part, rate in schedule.pop("lrs", {}).items() if part in _learning(plan)}
+    if rates:  # of parts that there are
+        schedule["lrs"] = rates
     seen = ["items", "pairs", "val_pairs", "on_bad_image"] + ["images"] * (plan.vision is not None)
     return facts | {
         "tune": {kind: getattr(recipe, kind).tune for kind, there in used.items() if there},
@@ -52,19 +60,32 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
     }
 
 
+def _learning(plan: Plan) -> set[str]:
+    """What may have a learning rate of its own in this plan."""
+    return {*plan.components, "head", "words"} | (
+        {"llm", "vision", "connector"} if "mllm" in plan.components else set()
+    )
+
+
 def of_baseline(
-    name: str, parts: Mapping[str, Component], recipe: Recipe, head: Mapping[str, Any] | None, data: Mapping[str, Any]
+    name: str,
+    parts: Mapping[str, Component],
+    recipe: Recipe,
+    head: Mapping[str, Any] | None,
+    data: Mapping[str, Any],
+    library: str | None = None,
 ) -> dict[str, Any]:
     """All that decides a baseline's vectors, but for the seed.
 
     Args:
         parts: the frozen backbones that it takes, and the loss that its head is trained with.
         head: the settings of that head; None: there is none to train.
+        library: a distribution that computes it.
     """
     seen = ["items", "on_bad_image"] + ["images"] * ("vision" in parts) + ["pairs", "val_pairs"] * (head is not None)
     return {
         "version": CELL_VERSION,
-        "versions": versions(parts.values()),
+        "versions": versions(parts.values()) | ({library: installed(library)} if library else {}),
         "baseline": name,
         "parts": {kind: part(component) for kind, component in parts.items()},
         "precision": recipe.train.precision,
@@ -95,7 +116,9 @@ def digest(*facts: Any) -> str:
 
 def versions(components: Iterable[Component]) -> dict[str, str]:
     """The packages that a cell's numbers come out of."""
-    names = {"n2kit", "torch", "transformers", *(c.owned.distribution for c in components)}
+    found = list(components)
+    needed = {Requirement(line).name for c in found for line in c.owned.spec.requires}
+    names = {"n2kit", "torch", "transformers", *needed, *(c.owned.distribution for c in found)}
     return {name: installed(name) for name in sorted(names)}
 
 
@@ -103,7 +126,7 @@ def installed(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return "unknown"
+        return UNKNOWN
 
 
 def part(component: Component) -> dict[str, Any]:
@@ -133,7 +156,7 @@ def weights_id(weights: Weights) -> str:
     if weights.scheme == "pkg":
         name, _, inner = weights.location.partition("/")
         return f"pkg:{name}=={installed(name)}/{inner}"
-    if weights.scheme == "hf" and weights.revision is None:
+    if weights.scheme == "hf" and not COMMIT.fullmatch(weights.revision or ""):
         where = weights.locate(CARD_FILES)
         assert where is not None
         return str(weights.pinned(where))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Container, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from n2kit.bench.local import cpus, run_local
 from n2kit.bench.store import MATRIX
 from n2kit.bench.tasks import Task, crowded, open_cells, tasks
 from n2kit.files import write_json
+from n2kit.signals import handled
 
 if TYPE_CHECKING:
     from n2kit.bench.estimate import Estimate
@@ -74,9 +76,6 @@ def run_matrix(
         todo = open_cells(store, cells, only=only, retry=retry)
         (store.root / MATRIX).write_text(bench.matrix.to_yaml(), "utf8")
         write_json(store.root / "env.json", _environment(engine))
-        for cell in cells:
-            if cell.refusal is not None:
-                store.write(store.row(cell) | {"data": bench.data.digests})
         if retry:
             for cell in todo:
                 store.forget(cell)
@@ -101,11 +100,12 @@ def run_matrix(
 def _unmeasured(bench: Bench, todo: Sequence[Cell]) -> Sequence[Cell]:
     """Measure the cells whose vectors are kept; the others."""
     kept = bench.store.vectors()
-    if not any(cell.vectors_key in kept for cell in todo):
+    if not any(cell.source(kept) for cell in todo):
         return todo
     from n2kit.bench.remeasure import remeasure
 
-    return remeasure(bench, todo, kept)
+    with handled(signal.default_int_handler, signal.SIGTERM):
+        return remeasure(bench, todo, kept)
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,17 @@ def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, ret
     kept = bench.store.vectors()
     rows = [bench.store.read(cell) for cell in cells]
     states = [_state(cell, row, cell in todo, kept) for cell, row in zip(cells, rows, strict=True)]
-    todo = [cell for cell in todo if cell.vectors_key not in kept]
+    todo = [cell for cell in todo if cell.source(kept) is None]
     towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
     trainings = len({c.run_key for c in todo if c.trained and c.baseline is None})
     return Preview(cells, states, trainings, towers, crowded(todo, bench.data.pictures))
 
 
-def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Container[str]) -> str:
+def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Mapping[str, str]) -> str:
     if cell.refusal is not None:
         return "refused"
     if wanted:
-        return "kept" if cell.vectors_key in kept else "open"
+        return "kept" if cell.source(kept) else "open"
     return "left out" if row is None else str(row["state"])
 
 

@@ -11,6 +11,7 @@ WEIGHTS = (1, 3, 9, 19)  # of the multimodal view, to 1 of the visual view
 TAKEN: dict[Inference, str] = {"no-image": "without image", "no-text": "without text"}
 NEGLECTING = ("basic", "late_early_fusion", "notellm2")
 PAPER_BASELINES = ["tfidf", "text", "vision", "text-linear", "vision-linear", "concat", "sum"]
+FOLLOWED = 32  # items, for the saliency of every arm that has it
 QUICK_BASELINES = ["tfidf", "vision"]
 QUICK_VARIANTS = ["text_only", "basic", "notellm2"]
 QUICK_STEPS = 20
@@ -34,6 +35,7 @@ def filled(matrix: Matrix) -> Matrix:
             "seeds": matrix.seeds if "seeds" in given or not paper else [0, 1, 2],
             "arms": [*(arm for arm in _paper() if paper and (arm.name, arm.variant) not in own), *matrix.arms],
             "settings": settings,
+            "saliency": matrix.saliency if "saliency" in given or not paper else FOLLOWED,
         }
     )
 

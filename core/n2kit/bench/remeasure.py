@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.rows import row_of, scored
+from n2kit.bench.rows import failed, row_of, scored
 from n2kit.embed.store import read_vectors
 from n2kit.errors import BadInput
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from n2kit.bench.cells import Cell
     from n2kit.bench.context import Bench
 
-KEPT = ("costs", "saliency", "no_saliency", "notes", "device", "threads", "versions")  # what measuring does not change
+KEPT = ("costs", "notes", "device", "threads", "versions")  # what measuring does not change
+CURVES = ("saliency", "no_saliency")
 
 
 def remeasure(bench: Bench, cells: Sequence[Cell], kept: Mapping[str, str]) -> list[Cell]:
@@ -22,17 +23,24 @@ def remeasure(bench: Bench, cells: Sequence[Cell], kept: Mapping[str, str]) -> l
 
     Args:
         kept: `Store.vectors()`. Vectors that cannot be read are made again, and that is said.
+
+    Raises:
+        StopError: the disk is full.
     """
     left = []
     for cell in cells:
-        if cell.vectors_key not in kept:
+        if (source := cell.source(kept)) is None:
             left.append(cell)
             continue
         try:
-            bench.write(_measured(bench, cell, kept[cell.vectors_key]))
+            row = _measured(bench, cell, source)
         except BadInput as problem:
             bench.say({"event": "note", "text": f"{problem.message}; {cell.arm} is run again"})
             left.append(cell)
+            continue
+        except Exception as problem:
+            row = failed(bench, cell, problem)
+        bench.write(row)
     return left
 
 
@@ -44,4 +52,5 @@ def _measured(bench: Bench, cell: Cell, source: str) -> dict[str, Any]:
     shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
     old = bench.store.row_of(source)
     found = scored(bench, cell, vectors.ids, vectors.vectors)
-    return row_of(bench, cell) | found | {name: old[name] for name in KEPT if name in old} | {"state": "done"}
+    names = KEPT + CURVES * bool(bench.matrix.saliency)
+    return row_of(bench, cell) | found | {name: old[name] for name in names if name in old} | {"state": "done"}

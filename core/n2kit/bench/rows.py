@@ -12,7 +12,7 @@ import torch
 from n2kit.bench import identity
 from n2kit.bench.cells import Cell
 from n2kit.bench.commands import commands
-from n2kit.bench.context import Bench, StopError
+from n2kit.bench.context import Bench, full
 from n2kit.device import pick_device
 from n2kit.errors import Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
@@ -39,7 +39,7 @@ def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
         StopError: the disk is full, which is no cell's fault.
     """
     if no_room(problem):
-        raise StopError(f"{bench.store.root}: no space left", "free some space; the same command goes on") from problem
+        raise full(bench.store) from problem
     if isinstance(problem, N2kitError):
         reason, hint = problem.message, problem.hint or ""
         if "--on-bad-image" in hint:

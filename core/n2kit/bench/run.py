@@ -94,17 +94,18 @@ def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
     cpu = time.process_time() - before
     model = bundles.load(folder / "bundle").to(pick_device(bench.device))
     whole = building + time.perf_counter() - begun
-    costs = bench.store.training_costs(cell.run_key, lambda: _training(result, whole, cpu))
+    peak = _peak(pick_device(bench.device))
+    costs = bench.store.training_costs(cell.run_key, lambda: _training(result, whole, cpu, peak))
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     bench.store.drop(start)
     return Trained(model, result.fingerprint, costs | _size(model))
 
 
-def _training(result: RunResult, whole: float, cpu: float) -> dict[str, Any]:
+def _training(result: RunResult, whole: float, cpu: float, peak: float | None) -> dict[str, Any]:
     """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps.
 
     Args:
-        whole: seconds with building, saving and loading. cpu: of the training alone.
+        whole: seconds with building, saving and loading. cpu: of the training alone. peak: MB.
     """
     here = result.steps - (result.resumed_from or 0)
     scale = result.steps / here if here else None
@@ -115,7 +116,7 @@ def _training(result: RunResult, whole: float, cpu: float) -> dict[str, Any]:
     if result.done_before:  # by a process that was killed before it had written what it cost
         return costs
     cpu_s = None if scale is None else round(cpu * scale, 2)
-    return costs | {"train_cpu_s": cpu_s, "overhead_s": round(whole - result.seconds, 2), "peak_memory_mb": _peak()}
+    return costs | {"train_cpu_s": cpu_s, "overhead_s": round(whole - result.seconds, 2), "peak_memory_mb": peak}
 
 
 def _size(model: Model) -> dict[str, Any]:
@@ -165,10 +166,10 @@ def _saliency(bench: Bench, cell: Cell, model: Model, unreadable: Container[str]
     return {"saliency": {"layers": curves.mean.tolist(), "items": curves.items} | bounds}
 
 
-def _peak() -> float | None:
-    """The most memory that this process has had, in MB; of the GPU where there is one. None where nobody counts it."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+def _peak(device: torch.device) -> float | None:
+    """The most memory that this process has had, in MB; of the GPU where it used one. None where nobody counts it."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     try:
         import resource
     except ImportError:  # Windows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Store:
         self.check(data)
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / DATA, data)
+        self.folder_of("").mkdir(exist_ok=True)
 
     def locked(self) -> AbstractContextManager[None]:
         """While one bench writes the folder, no other does. Raises BadInput (when entered): another is at it."""
@@ -83,16 +84,24 @@ class Store:
             return None
         row = self.row_of(cell.key)
         # What an arm is called may change without its result: the row goes by the matrix that is run now.
-        return row | {"arm": cell.arm, "axes": dict(cell.axes)} if row.get("format") == FORMAT else None
+        now = {"arm": cell.arm, "also": cell.also, "axes": dict(cell.axes)}
+        return row | now if row.get("format") == FORMAT else None
 
     def row_of(self, key: str) -> dict[str, Any]:
         """The row of a cell that is over, as it was written. Raises BadInput if the file is damaged."""
         return read_json(self.folder_of(key) / ROW)
 
     def vectors(self) -> dict[str, str]:
-        """Which vectors are kept: vectors_key → the key of a done cell that has them. Cells of other matrices count too."""
-        rows = [read_json(file) for file in sorted(self.root.glob(f"cells/*/{ROW}"))]
-        return {row["vectors_key"]: row["key"] for row in rows if row["state"] == "done" and row.get("vectors_key")}
+        """Which vectors are kept: what they are known by → the key of a done cell that has them. Cells of other matrices
+        count too, where they can be read.
+        """
+        found: dict[str, str] = {}
+        for file in sorted(self.root.glob("cells/*/vectors.parquet")):
+            with suppress(BadInput, OSError):
+                row = self.row_of(file.parent.name)
+                if row["state"] == "done":
+                    found |= dict.fromkeys(row.get("vectors_keys", []), row["key"])
+        return found
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a cell's row; it is then over."""
@@ -118,8 +127,9 @@ class Store:
             "format": FORMAT,
             "key": cell.key,
             "run_key": cell.run_key,
-            "vectors_key": cell.vectors_key,
+            "vectors_keys": cell.vectors_keys,
             "arm": cell.arm,
+            "also": cell.also,
             "seed": cell.seed,
             "axes": dict(cell.axes),
             "state": "open",
@@ -137,14 +147,13 @@ class Store:
         } | refused
 
     def collect(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
-        """The rows of all cells that have one, written to results.jsonl in the order of the matrix."""
-        rows = [row for cell in cells if (row := self.read(cell)) is not None and _holds(row, cell)]
+        """The rows of all cells that have one, written to results.jsonl in the order of the matrix.
+
+        That a cell is refused is so today, and is written there alone: a row that it got before stays what it is.
+        """
+        known = [self.row(cell) if cell.refusal is not None else self.read(cell) for cell in cells]
+        rows = [row for row in known if row is not None]
         aside = self.root / f".{RESULTS}.tmp"
         aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf8")
         aside.replace(self.root / RESULTS)
         return rows
-
-
-def _holds(row: dict[str, Any], cell: Cell) -> bool:
-    """Whether a row says what is so now: what was refused once may be allowed today."""
-    return bool(row["state"] != "refused" or cell.refusal is not None)

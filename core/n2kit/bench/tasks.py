@@ -63,14 +63,15 @@ def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, 
     Raises:
         BadInput: no cell fits `only`.
     """
-    wanted = [cell for cell in cells if only is None or any(fnmatchcase(n, only) for n in (cell.arm, cell.key))]
+    wanted = [
+        cell for cell in cells if only is None or any(fnmatchcase(n, only) for n in (cell.arm, cell.key, *cell.also))
+    ]
     if not wanted:
         raise BadInput(f"--only {only!r} fits no arm and no key", "--dry-run lists them; * stands for anything")
     found = []
     for cell in wanted:
         row = store.read(cell)
-        again = row is None or row["state"] == "refused" or (row["state"] == "failed" and retry)
-        if cell.refusal is None and again:
+        if cell.refusal is None and (row is None or (row["state"] == "failed" and retry)):
             found.append(cell)
     return found
 

@@ -12,6 +12,23 @@ def names(ks: Sequence[int]) -> list[str]:
     return [*(f"recall@{k}" for k in ks), "mrr", *(f"ndcg@{k}" for k in ks), "mean_rank"]
 
 
+def without(ranks: np.ndarray, owner: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Ranks [P] as they are when the targets `left_out` [P] are taken out of their queries' rankings.
+
+    Args:
+        ranks: [P] 1-based, no two of a query equal. owner: [P] each rank's query.
+    """
+    if not left_out.any():
+        return ranks
+    order = np.lexsort((ranks, owner))
+    gone = np.cumsum(left_out[order])
+    starts = np.flatnonzero(np.r_[True, np.diff(owner[order]) != 0])
+    before = np.repeat(np.r_[0, gone][starts], np.diff(np.r_[starts, len(order)]))  # of other queries
+    closer = ranks.copy()
+    closer[order] -= gone - before
+    return closer
+
+
 def per_query(ranks: np.ndarray, owner: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
     """Values [Q] of every metric for Q queries.
 

@@ -62,11 +62,16 @@ class Report:
         return float(self.values(rows, ks=(k,))[0].mean(0)[0]) if len(rows) else float("nan")
 
     def values(self, rows: np.ndarray | None = None, ks: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Values [Q, M] of `metrics.names` over the pairs at `rows`: under the tie policy, and if ties were won."""
+        """Values [Q, M] of `metrics.names` over the pairs at `rows`: under the tie policy, and if ties were won.
+
+        A query's other targets are right too: where `rows` leave them out, they are left out of the ranking.
+        """
         rows = np.arange(len(self.pairs)) if rows is None else rows
         owner = np.unique(self.owner[rows], return_inverse=True)[1]
-        wanted = tuple(ks or self.ks)
-        both = [metrics.per_query(ranks[rows], owner, wanted) for ranks in (self.ranks, self.optimistic)]
+        wanted, left_out = tuple(ks or self.ks), np.ones(len(self.pairs), bool)
+        left_out[rows] = False
+        among = [metrics.without(ranks, self.owner, left_out)[rows] for ranks in (self.ranks, self.optimistic)]
+        both = [metrics.per_query(ranks, owner, wanted) for ranks in among]
         pessimistic, optimistic = (np.stack([v[name] for name in metrics.names(wanted)], 1) for v in both)
         return pessimistic, optimistic
 

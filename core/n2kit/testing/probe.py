@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 
 from n2kit.cards import ComponentSpec
@@ -19,6 +20,7 @@ from n2kit.testing.finding import Finding
 from n2kit.testing.references import references_of
 
 SECONDS = 900
+TOGETHER = 4  # interpreters at a time, of some hundreds of MB each
 END = '{"end": true}'  # the child's last line
 WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
 
@@ -58,6 +60,23 @@ def probe(plugin: Plugin) -> Probed:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         result.problems.append(f"{at}: {ending(done.returncode)}: {reason}")
     return result
+
+
+def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], None]) -> list[Probed]:
+    """Probe plug-ins, some at a time: most of a probe is the start of its interpreter.
+
+    Args:
+        progress: called with (probed, of how many, the name of the one that is).
+    """
+    with ThreadPoolExecutor(min(TOGETHER, os.cpu_count() or 1)) as pool:
+        running = {pool.submit(probe, plugin): plugin for plugin in plugins}
+        try:
+            for number, done in enumerate(as_completed(running), 1):
+                progress(number, len(plugins), running[done].name)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [done.result() for done in running]
 
 
 def _read(lines: str, result: Probed) -> str:

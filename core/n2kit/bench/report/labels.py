@@ -94,6 +94,11 @@ def with_interval(estimate: Estimate, metric: str) -> str:
     return f"{number(estimate.value, metric)} ± {number((estimate.high - estimate.low) / 2, metric)}"
 
 
+def spread(estimate: Estimate, metric: str) -> str:
+    """The standard deviation over seeds; an en dash where there is one alone."""
+    return "–" if estimate.deviation is None else number(estimate.deviation, metric)
+
+
 def signed(value: float, metric: str) -> str:
     return f"{100 * value if share(metric) else value:+.1f}".replace("-", "−")
 

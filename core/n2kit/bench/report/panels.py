@@ -118,12 +118,12 @@ def _one_thing(board: Board, arms: Sequence[Arm], what: tuple[str, ...]) -> Iter
         values = [everything.pop(key, DEFAULT) for key in what]
         if None not in values:
             rest = repr(sorted(everything.items(), key=str))
-            text = DEFAULT if set(values) == {DEFAULT} else " : ".join(map(_named, values))
+            text = _default(arm) if set(values) == {DEFAULT} else " : ".join(map(_named, values))
             groups.setdefault(rest, []).append((text, arm))
     for members in groups.values():
         if len({value for value, _ in members}) < 2:
             continue
-        members.sort(key=lambda m: (m[0] not in ("both", DEFAULT), labels.natural(m[0])))
+        members.sort(key=lambda m: (m[0] not in ("both", _default(m[1])), labels.natural(m[0])))
         axes = members[0][1].axes
         shared = [(p, getattr(axes, p)) for p in labels.PARTS if p not in what]
         panel = Panel(TITLES.get(what[0], ", ".join(what)), _rest(board, shared), [Bar(v, arm) for v, arm in members])
@@ -132,6 +132,11 @@ def _one_thing(board: Board, arms: Sequence[Arm], what: tuple[str, ...]) -> Iter
         )
         _judge(panel, board)
         yield panel
+
+
+def _default(arm: Arm) -> str:
+    """What an arm without a setting of its own is called; where others come to the same, with their names."""
+    return f"{DEFAULT} ({', '.join(arm.rows[0].also)})" if arm.rows[0].also else DEFAULT
 
 
 def _named(value: Any) -> str:

@@ -65,6 +65,7 @@ class Row(_Lenient):
     format: int
     key: str
     arm: str
+    also: list[str] = []
     seed: int
     state: str
     axes: Axes = Axes()
@@ -180,16 +181,17 @@ def read_ranks(row: Row) -> Ranks:
 def _listed(file: Path) -> list[Row]:
     """The rows of results.jsonl, whose arms are called as in the matrix that was run last; a line half written is not there."""
     rows = []
-    for number, line in enumerate(file.read_text("utf8").splitlines(keepends=True), 1):
-        try:
-            raw = json.loads(line)
-        except ValueError:
-            if not line.endswith("\n"):
-                break
-            raw = None
-        if not isinstance(raw, dict):
-            raise BadInput(f"{file}:{number}: not a JSON object", "the same n2kit bench command writes it anew")
-        rows.append(_row(raw, f"{file}:{number}", file.parent / "cells" / str(raw.get("key")) / CELL))
+    with file.open(encoding="utf8") as lines:  # a text may hold what `splitlines` takes for the end of a line
+        for number, line in enumerate(lines, 1):
+            try:
+                raw = json.loads(line)
+            except ValueError:
+                if not line.endswith("\n"):
+                    break
+                raw = None
+            if not isinstance(raw, dict):
+                raise BadInput(f"{file}:{number}: not a JSON object", "the same n2kit bench command writes it anew")
+            rows.append(_row(raw, f"{file}:{number}", file.parent / "cells" / str(raw.get("key")) / CELL))
     return rows
 
 

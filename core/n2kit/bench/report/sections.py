@@ -138,7 +138,8 @@ def prices(board: Board, colours: Mapping[str, int]) -> list[dict[str, Any]]:
                 | {"cost": labels.cost(price, s.cost), "value": labels.number(s.value, m)}
                 for s in sorted(plot.front, key=lambda s: s.cost)
             ]
-            plots.append({"title": PRICE_TITLES[price], "plot": plot, "front": front})
+            rest = [names[arm.label] for arm in board.comparable if price not in arm.costs]
+            plots.append({"title": PRICE_TITLES[price], "plot": plot, "front": front, "unmeasured": rest})
     return plots[:PLOTS]
 
 

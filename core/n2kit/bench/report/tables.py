@@ -45,12 +45,14 @@ def table(board: Board) -> Table:
     """Columns and rows of text, best first."""
     metrics, names = shown_metrics(board), short_names(board)
     costs = measured(board, COSTS)
-    columns = ["arm", "seeds", *metrics, "against the best", *(labels.TITLES[c] for c in costs)]
+    spread = [f"{board.metric}: sd of seeds"] if board.most_seeds > 1 else []
+    columns = ["arm", "seeds", *metrics, *spread, "against the best", *(labels.TITLES[c] for c in costs)]
     rows = [
         [
             names[arm.label],
             labels.seeds_of(arm, board.most_seeds),
             *(labels.with_interval(arm.figures[m], m) for m in metrics),
+            *(labels.spread(arm.figures[board.metric], board.metric) for _ in spread),
             against(arm, board.metric),
             *(labels.cost(c, arm.costs.get(c)) for c in costs),
         ]
@@ -154,7 +156,7 @@ def _record(board: Board, arm: Arm) -> dict[str, Any]:
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "[": "{[}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "−": r"$-$", "≈": r"$\approx$", "·": r"$\cdot$", "–": "--", "“": "``", "”": "''", "≥": r"$\geq$",
 }  # fmt: skip
 
