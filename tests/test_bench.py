@@ -134,8 +134,14 @@ def test_other_measures_are_taken_of_the_vectors_that_are_kept(cli: Any, tmp_pat
     assert again["key"] != trained["key"]
     assert again["costs"] == trained["costs"]
     assert (out / again["files"]["run"] / "events.jsonl").read_bytes() == events
+    (out / again["files"]["ranks"]).unlink()  # lost: measured once more
+    assert cli(*other, "-o", out).code == 0
+    alike(out, fresh)
+    assert (out / again["files"]["run"] / "events.jsonl").read_bytes() == events
     for row in (trained, again):
         (out / row["files"]["vectors"]).write_text("no vectors")
+    (out / "cells" / "other").mkdir()
+    (out / "cells" / "other" / "cell.json").write_text("{}")
     last = cli(*command, "--k", "3", "-o", out)
     assert "is run again" in last.err
     assert rows(out)[0]["state"] == "done"

@@ -361,6 +361,8 @@ def test_only_and_retry(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="fits no arm and no key"):
         open_cells(store, [text, full], only="text")
     store.write(store.row(text) | {"state": "done"})
+    assert open_cells(store, [text, full]) == [text, full]  # its ranks are lost
+    (store.folder_of(text.key) / "ranks.parquet").touch()
     store.write(store.row(full) | {"state": "failed"})
     assert open_cells(store, [text, full]) == []
     assert open_cells(store, [text, full], retry=True) == [full]

@@ -49,7 +49,8 @@ def _measured(bench: Bench, cell: Cell, source: str) -> dict[str, Any]:
     before, folder = bench.store.folder_of(source), bench.store.folder_of(cell.key)
     vectors = read_vectors(before / "vectors.parquet")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
+    if source != cell.key:  # else its ranks were lost
+        shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
     old = bench.store.row_of(source)
     found = scored(bench, cell, vectors.ids, vectors.vectors)
     names = KEPT + CURVES * bool(bench.matrix.saliency)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from n2kit.files import locked, read_json, write_json
 
 FORMAT = 1
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
+AGAIN = "remove the cell's folder: the same n2kit bench command makes it again"
 FIRST = {f".{DATA}.tmp"}  # what a bench that was killed while it made the folder may leave
 
 
@@ -89,7 +90,10 @@ class Store:
 
     def row_of(self, key: str) -> dict[str, Any]:
         """The row of a cell that is over, as it was written. Raises BadInput if the file is damaged."""
-        return read_json(self.folder_of(key) / ROW)
+        try:
+            return read_json(self.folder_of(key) / ROW)
+        except BadInput as problem:
+            raise BadInput(problem.message, AGAIN) from None
 
     def vectors(self) -> dict[str, str]:
         """Which vectors are kept: what they are known by → the key of a done cell that has them. Cells of other matrices
@@ -99,9 +103,13 @@ class Store:
         for file in sorted(self.root.glob("cells/*/vectors.parquet")):
             with suppress(BadInput, OSError):
                 row = self.row_of(file.parent.name)
-                if row["state"] == "done":
-                    found |= dict.fromkeys(row.get("vectors_keys", []), row["key"])
+                if row.get("state") == "done":
+                    found |= dict.fromkeys(row.get("vectors_keys", []), file.parent.name)
         return found
+
+    def whole(self, row: Mapping[str, Any]) -> bool:
+        """Whether what a row's figures came out of is there too, as reports want it."""
+        return row["state"] != "done" or (self.folder_of(row["key"]) / "ranks.parquet").is_file()
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a cell's row; it is then over."""

@@ -71,7 +71,8 @@ def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, 
     found = []
     for cell in wanted:
         row = store.read(cell)
-        if cell.refusal is None and (row is None or (row["state"] == "failed" and retry)):
+        again = row is None or not store.whole(row) or (row["state"] == "failed" and retry)
+        if cell.refusal is None and again:
             found.append(cell)
     return found
 

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from n2kit.bench.report.aggregate import Arm, Board
-from n2kit.bench.report.read import AGAIN, Ranks, Row, read_ranks
+from n2kit.bench.report.read import Ranks, Row, read_ranks
+from n2kit.bench.store import AGAIN
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 

@@ -14,13 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from n2kit.bench.store import AGAIN, FORMAT
 from n2kit.errors import BadInput
 from n2kit.files import read_json
 
-FORMAT = 1
 DONE, FAILED, REFUSED = "done", "failed", "refused"
 CELL = "cell.json"
-AGAIN = "remove the cell's folder: the same n2kit bench command makes it again"
 
 
 class _Lenient(BaseModel):
