@@ -422,6 +422,7 @@ def test_features_that_have_no_room_are_said() -> None:
         ("arms:\n- name: a\n- name: a", "two arms of one variant are called 'a'"),
         ("arms:\n- name: a\n  infrence: no-image", ":3: arms.0.infrence: there is no such key; did you mean inference"),
         ("bootstrap: many\nks: [0]", "2 entries are wrong"),
+        ("bootstrap: 100000000\nks: [9999999999999]", "2 entries are wrong"),
         ("llm: qwen\nsettings: foo", ":2: settings"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from n2kit.limits import MOST_RESAMPLES
 from n2kit_cli import options
 from n2kit_cli.bench_progress import watching
 from n2kit_cli.evaluate import Protocol, cutoffs
@@ -79,7 +80,12 @@ def run(
     ] = None,
     k: Annotated[str | None, typer.Option("--k", help="Cut-offs, separated by commas; default 1,10,100.")] = None,
     bootstrap: Annotated[
-        int | None, typer.Option(min=0, help="Samples of the queries for the 95 % intervals; default 1000, 0 for none.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=MOST_RESAMPLES,
+            help="Samples of the queries for the 95 % intervals; default 1000, 0 for none.",
+        ),
     ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Steps of every training.")] = None,
     tune: options.Tuned = None,

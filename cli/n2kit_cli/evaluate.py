@@ -110,13 +110,14 @@ def evaluate(
 def cutoffs(text: str) -> list[int]:
     """`1,10,100` → [1, 10, 100]. Raises BadInput for anything but positive whole numbers."""
     from n2kit.errors import BadInput
+    from n2kit.limits import MOST_K
 
     try:
         ks = sorted({int(part) for part in text.split(",")})
     except ValueError:
         ks = []
-    if not ks or ks[0] < 1:
-        raise BadInput(f"--k {text!r}: expected positive whole numbers", "for example --k 1,10,100")
+    if not ks or ks[0] < 1 or ks[-1] > MOST_K:
+        raise BadInput(f"--k {text!r}: expected positive whole numbers, at most {MOST_K:,}", "for example --k 1,10,100")
     return ks
 
 

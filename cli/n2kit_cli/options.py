@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2kit.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
 if TYPE_CHECKING:
@@ -84,7 +85,13 @@ VariantName = Annotated[
 Combination = Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Items at a time.")]
 Bootstrap = Annotated[
-    int, typer.Option("--bootstrap", min=0, help="Samples of the queries, drawn for the 95 % intervals; 0 for none.")
+    int,
+    typer.Option(
+        "--bootstrap",
+        min=0,
+        max=MOST_RESAMPLES,
+        help="Samples of the queries, drawn for the 95 % intervals; 0 for none.",
+    ),
 ]
 BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of whatever is drawn.")]
 Compute = Annotated[

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from n2kit.errors import BadInput
+from n2kit.limits import MOST_K, MOST_RESAMPLES
 from n2kit.manager import nearest
 from n2kit.recipe import Settings, scalar
 
@@ -92,8 +93,8 @@ class Matrix(Settings):
     map: dict[str, str] = Field({}, description="field → the items file's own column")
     lenient: bool = Field(False, description="drop unusable rows instead of refusing the file")
     protocol: Protocol = Field("notellm2", description="how pairs are ranked, as n2kit eval has it")
-    ks: list[Annotated[int, Field(ge=1)]] = Field([1, 10, 100], min_length=1, description="cut-offs")
-    bootstrap: int = Field(1000, ge=0, description="samples for the 95 % intervals; 0 for none")
+    ks: list[Annotated[int, Field(ge=1, le=MOST_K)]] = Field([1, 10, 100], min_length=1, description="cut-offs")
+    bootstrap: int = Field(1000, ge=0, le=MOST_RESAMPLES, description="samples for the 95 % intervals; 0 for none")
     saliency: int = Field(0, ge=0, description="items whose saliency is measured in each arm that has one")
 
     @field_validator("seeds", "ks")
