@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from n2kit.data.images import ImageTransform, UnreadableImage, open_image, to_rgb
-from n2kit.data.items import Item, read_items
+from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.errors import BadInput
 
@@ -258,3 +258,15 @@ def test_bad_grades_are_all_named(tmp_path: Path) -> None:
     read = read_pairs(path, {"a", "b", "c"}, lenient=True)
     assert list(read) == [("b", "c"), ("b", "c")]
     assert len(read.dropped) == 4
+
+
+def test_a_quote_that_is_never_closed_swallows_no_pairs(tmp_path: Path) -> None:
+    items = Items([Item(i, title=i) for i in ("a", "b", 'c"', "d")])
+    broken = tmp_path / "pairs.csv"
+    broken.write_text('query,target\na,b\na,"d\nb,d\nd,a\n')
+    for lenient in (False, True):
+        with pytest.raises(BadInput, match="not readable as CSV"):
+            read_pairs(broken, items, lenient=lenient)
+    plain = tmp_path / "pairs.tsv"
+    plain.write_text('query\ttarget\na\tc"\n')
+    assert read_pairs(plain, items).pairs == [("a", 'c"')]

@@ -140,7 +140,9 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained) -> dict[str, Any]:
         progress=lambda done, total: bench.say({"event": "progress", "phase": "embed", "done": done, "total": total}),
     )  # fmt: skip
     embedded = time.perf_counter() - begun
-    timed = [item for item in items if item.id not in stored.skipped][:TIMED]
+    there = set(stored.ids)
+    read = [item for item in items if item.id in there]
+    timed = ([item for item in read if item.id not in stored.skipped] or read)[:TIMED]
     encode(model, timed[:2], images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     begun = time.perf_counter()
     encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)

@@ -86,7 +86,7 @@ class Store:
         row = self.row_of(cell.key)
         # What an arm is called may change without its result: the row goes by the matrix that is run now.
         now = {"arm": cell.arm, "also": cell.also, "axes": dict(cell.axes)}
-        return row | now if row.get("format") == FORMAT else None
+        return row | now if row.get("format") == FORMAT and "state" in row else None
 
     def row_of(self, key: str) -> dict[str, Any]:
         """The row of a cell that is over, as it was written. Raises BadInput if the file is damaged."""

@@ -180,11 +180,16 @@ def _renamed(rows: Iterable[Row], columns: Mapping[str, str], path: Path) -> Ite
         raise BadInput(f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN")
 
 
+def cells_of(file: TextIO, path: Path) -> Any:
+    """A `csv.reader`. A TSV has no quotes; in a CSV a quote that is never closed must not swallow the rest."""
+    if path.suffix.lower() == ".tsv":
+        return csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.reader(file, strict=True)
+
+
 def _delimited(path: Path, problems: list[str]) -> Iterator[Row]:
-    tab = path.suffix.lower() == ".tsv"
     with opened(path) as file:
-        # A TSV has no quotes; in a CSV a quote that is never closed must not swallow the rest.
-        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if tab else csv.reader(file, strict=True)
+        reader = cells_of(file, path)
         header = [name.strip() for name in next(reader, [])]
         if repeated := next((n for n in header if header.count(n) > 1), None):
             raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")

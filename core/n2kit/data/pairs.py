@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n2kit.data.items import jsonl_rows, opened, parquet_rows, settle
+from n2kit.data.items import cells_of, jsonl_rows, opened, parquet_rows, settle
 from n2kit.errors import BadInput
 
 # A first row of such words, none of them an item's id, is a header.
@@ -139,7 +139,8 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
         else:
             most = max((len(ids) for ids in pairs.negatives.values()), default=0)
             names = ["query", "target", *["grade"] * bool(pairs.grades), *(f"negative_{n + 1}" for n in range(most))]
-            writer = csv.writer(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+            tab: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}  # as they are read
+            writer = csv.writer(file, lineterminator="\n", **(tab if path.suffix.lower() == ".tsv" else {}))
             writer.writerow(names)
             for pair in pairs:
                 grade = [pairs.grade(pair)] if pairs.grades else []
@@ -253,7 +254,7 @@ def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[Ro
 def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
     """A header may name the columns in another order, one that grades, and some that hold negatives."""
     with opened(path) as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        reader = cells_of(file, path)
         order: tuple[int, ...] = ()
         grade: int | None = None
         against: list[int] = []

@@ -49,7 +49,9 @@ def probe(plugin: Plugin) -> Probed:
     command = [sys.executable, "-P", "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
     alone = {**os.environ, SELECT: f"{OWN},{plugin.qualified}"}  # beside n2kit's own, whose parts it is joined with
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=alone)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, env=alone
+        )
     except subprocess.TimeoutExpired:
         result.problems.append(f"took more than {SECONDS} s")
         return result
