@@ -45,7 +45,7 @@ def _good(before: str = "", **changes: str) -> str:
 LISTED = {
     "import-error": (_good("import nothing_like_this\n"), "No module named 'nothing_like_this'"),
     "system-exit": (_good("import sys\nsys.exit(3)\n"), "SystemExit: 3"),
-    "abort": (_good("import os\nos.abort()\n"), "killed the process by SIGABRT"),
+    "abort": (_good("import os\nos.write(2, b'\\xff')\nos.abort()\n"), "killed the process by SIGABRT"),
     "no-version": (_good().replace("N2KIT_PLUGIN_API = (1, 0)", ""), "states no N2KIT_PLUGIN_API"),
     "newer": (_good(api="(2, 0)"), "written for plug-in API 2.0"),
     "wrong-hook": (_good(hook="n2kit_register_component"), "there is no hook n2kit_register_component; did you mean"),

@@ -175,6 +175,19 @@ def test_saliency_leaves_out_what_cannot_be_read(cli: Any, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
+def test_a_cell_without_one_readable_picture_is_measured_by_its_texts(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    done = cli(
+        "bench", *DATA[:-2], "--images", tmp_path / "images", "--preset", "quick", "--llm", "qwen:tiny", "--vision", "siglip:tiny",
+        "--connector", "qformer:tiny", "--max-steps", "1", "--variant", "text_only,basic", "--on-bad-image", "text-only",
+        "-o", tmp_path / "out",
+    )  # fmt: skip
+    found = {row["axes"]["variant"] or row["axes"]["baseline"]: row["state"] for row in rows(tmp_path / "out")}
+    assert (found["text_only"], found["basic"]) == ("done", "done"), done.err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_workspace")
 def test_refused_cells_say_why_and_stop_nothing(cli: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = cli("bench", *DATA, *TINY, "--variant", "micl,basic", "--llm", "bert:tiny", "-o", out)

@@ -323,6 +323,18 @@ def test_a_refusal_of_today_leaves_what_was_done(tmp_path: Path) -> None:
     assert [row["metrics"] for row in store.collect([cell])] == [{"mrr": {"value": 1.0}}]
 
 
+def test_a_row_without_a_state_is_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (cell,) = cells(variant="basic")
+    store.write(store.row(cell) | {"state": "failed"})
+    file = store.folder_of(cell.key) / "cell.json"
+    row = json.loads(file.read_text())
+    del row["state"]
+    file.write_text(json.dumps(row))
+    assert store.read(cell) is None
+    assert open_cells(store, [cell]) == [cell]
+
+
 def test_vectors_serve_cells_that_are_measured_differently(tmp_path: Path) -> None:
     """And those that want no saliency, where the model was followed; not those that want another one."""
     store = Store(tmp_path)
@@ -335,10 +347,12 @@ def test_vectors_serve_cells_that_are_measured_differently(tmp_path: Path) -> No
     store.write(store.row(found["followed"]) | {"state": "done"})
     assert store.vectors() == {}  # there is a row, and no vectors
     home = store.folder_of(found["followed"].key)
-    (home / "vectors.parquet").touch()
+    (home / "vectors.parquet").write_bytes(b"cut shor")
+    assert store.vectors() == {}
+    (home / "vectors.parquet").write_bytes(b"whole PAR1")
     (tmp_path / "cells" / "damaged").mkdir()
     for name in ("vectors.parquet", "cell.json"):
-        (tmp_path / "cells" / "damaged" / name).write_text("{")
+        (tmp_path / "cells" / "damaged" / name).write_bytes(b"{PAR1")
     served = {name: cell.source(store.vectors()) for name, cell in found.items()}
     key = found["followed"].key
     assert served == {"plain": key, "ks": key, "followed": key, "otherwise": None, "seed": None}
@@ -362,7 +376,7 @@ def test_only_and_retry(tmp_path: Path) -> None:
         open_cells(store, [text, full], only="text")
     store.write(store.row(text) | {"state": "done"})
     assert open_cells(store, [text, full]) == [text, full]  # its ranks are lost
-    (store.folder_of(text.key) / "ranks.parquet").touch()
+    (store.folder_of(text.key) / "ranks.parquet").write_bytes(b"PAR1")
     store.write(store.row(full) | {"state": "failed"})
     assert open_cells(store, [text, full]) == []
     assert open_cells(store, [text, full], retry=True) == [full]
@@ -424,6 +438,10 @@ def test_features_that_have_no_room_are_said() -> None:
         ("bootstrap: many\nks: [0]", "2 entries are wrong"),
         ("bootstrap: 100000000\nks: [9999999999999]", "2 entries are wrong"),
         ("llm: qwen\nsettings: foo", ":2: settings"),
+        ("seeds: 5\nllm: qwen\nseeds: 1", ":3: not valid YAML: the key 'seeds' is there twice"),
+        ("seeds: 100000000000000000000", ":1: seeds: at most 1000 seeds"),
+        ("llm: &x [*x]", "not valid YAML"),
+        ("llm: ','", ":1: llm: names nothing"),
     ],
 )
 def test_a_wrong_matrix_file_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:

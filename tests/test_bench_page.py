@@ -202,6 +202,17 @@ def test_which_arms_are_shown(matrix: Path) -> None:
     assert not any(arm.axes.inference == "no-image" for arm in shown)
 
 
+def test_an_arm_whose_vectors_were_cut_short_is_not_shown(tmp_path: Path, catalogue: tuple[Items, Path]) -> None:
+    rows.fill(tmp_path, rows.World(PAIRS), seeds=1, items=catalogue[0])
+    board = aggregate(read_results(tmp_path))
+    assert board.best
+    vectors = board.best.rows[0].vectors_file
+    vectors.write_bytes(vectors.read_bytes()[:-20])
+    assert board.best not in neighbours.shown_arms(board)
+    write(tmp_path, *catalogue)
+    assert "#neighbours" in {a["href"] for a in Page(tmp_path / "report.html").of("a")}
+
+
 def test_pictures_are_small_and_each_is_there_once(page: Page) -> None:
     pictures = re.findall(r"url\(data:image/webp;base64,([^)]*)\)", page.source)
     bound = (neighbours.DISAGREE + neighbours.DRAWN) * (2 + neighbours.ARMS * neighbours.NEIGHBOURS)

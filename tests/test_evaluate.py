@@ -391,6 +391,7 @@ def test_compare_two_files(cli: Any) -> None:
         ((*EVAL, "--k", "0"), "positive whole numbers"),
         ((*EVAL, "--k", "1,99999999999999999999"), "at most 1,000,000,000"),
         ((*EVAL, "--bootstrap", "1000000000000"), "'--bootstrap'"),
+        ((*EVAL, "--per-query", "p.out", "--mteb", "p.out"), "give two files"),
         ((*EVAL, "--train-pairs", "pairs.csv"), "give --items too"),
         ((*EVAL, "--k", "1", "--mteb", "m.json"), "--k has no 10"),
         (("eval", "--compare", "a.parquet", "b.parquet", "--pairs", "pairs.csv", "--bootstrap", "0"), "needs a bootstrap"),

@@ -102,6 +102,13 @@ def test_what_is_written_can_be_read(name: str, grades: dict[tuple[str, str], fl
     assert (again.pairs, again.grades, again.negatives) == (pairs.pairs, grades, pairs.negatives)
 
 
+@pytest.mark.parametrize("strange", ["a\tb", "a\nb"])
+def test_an_id_that_a_tsv_cannot_hold_is_refused(strange: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"out\.tsv: an id holds a tab or ends a line"):
+        write_pairs(Pairs([("i0", strange)]), tmp_path / "out.tsv")
+    assert not list(tmp_path.iterdir())
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 

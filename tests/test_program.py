@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
@@ -26,6 +27,45 @@ def test_a_reader_that_goes_is_no_fault(command: list[str]) -> None:
     said = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), said) == (0, b"")
+
+
+def test_a_reader_that_goes_excuses_no_fault(tmp_path: Path) -> None:
+    """A plug-in's command that prints and fails, to a pipe that nobody reads."""
+    (tmp_path / "n2kit_loud-1.dist-info").mkdir()
+    (tmp_path / "n2kit_loud-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: n2kit-loud\nVersion: 1\n"
+    )
+    (tmp_path / "n2kit_loud-1.dist-info" / "entry_points.txt").write_text("[n2kit.commands]\nloud = loud:app\n")
+    (tmp_path / "loud.py").write_text(
+        "import typer\nfrom n2kit.errors import BadInput\napp = typer.Typer()\n\n\n"
+        "@app.command()\ndef refuse() -> None:\n    print('said')\n    raise BadInput('no', 'never')\n\n\n"
+        "@app.command()\ndef fail() -> None:\n    print('said')\n    raise typer.Exit(1)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    for how, code, complaint in (("refuse", 2, "error: no\nhint: never\n"), ("fail", 1, "")):
+        program = [sys.executable, "-m", "n2kit_cli.main", "loud", how]
+        process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        assert process.stdout
+        process.stdout.close()
+        assert process.stderr
+        said = process.stderr.read().decode()
+        process.stderr.close()
+        assert (process.wait(), said) == (code, complaint)
+
+
+def test_a_closed_stdout_is_nowhere() -> None:
+    program = [sys.executable, "-m", "n2kit_cli.main", "ls"]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *program], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_behind_stdout_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        program = [sys.executable, "-m", "n2kit_cli.main", "ls"]
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "No space left" in done.stderr
 
 
 @pytest.mark.slow

@@ -151,6 +151,8 @@ def _check_targets(
 
     if mteb is not None:
         check_mteb(ks)
+    if per_query is not None and mteb is not None and per_query.resolve() == mteb.resolve():
+        raise BadInput(f"{mteb} is for --per-query and for --mteb", "give two files")
     read = {file.resolve() for file in given if file is not None}
     for file in filter(None, (per_query, mteb)):
         if file.is_dir():

@@ -103,10 +103,12 @@ app.add_typer(config.app, name="config")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    if sys.stdout is None:  # closed by whoever started this: what is printed goes to no one
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(_flushed(run(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
@@ -114,8 +116,6 @@ def run(arguments: list[str]) -> int:
     try:
         with only_first_process():
             code = _program(arguments).main(arguments, prog_name="n2kit", standalone_mode=False)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a reader that has gone is no fault
         if code == INTERRUPTED:
             return _interrupted(arguments)
         return code if isinstance(code, int) else 0
@@ -136,6 +136,18 @@ def run(arguments: list[str]) -> int:
         return _system(problem)
     except Exception as problem:
         return _bug(problem)
+
+
+def _flushed(code: int) -> int:
+    """Print what is still to be printed. A reader that has gone is no fault, and no excuse for one."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        print_nowhere()
+    except OSError as problem:
+        print_nowhere()
+        return code or _system(problem)
+    return code
 
 
 def _reader_gone() -> int:

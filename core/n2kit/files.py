@@ -21,6 +21,7 @@ try:
 except ImportError:  # Windows: what a killed process left stays
     fcntl = None  # type: ignore[assignment]
 
+PARQUET = b"PAR1"  # the last bytes of such a file
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LOCK, OLD = ".in-use", "old"
 BUNDLE_FILES = ("manifest.json", "recipe.yaml")  # which only a bundle has both of
@@ -103,6 +104,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInput(f"{path}: not a JSON object", "the file is damaged: make it again")
     return content
+
+
+def whole_parquet(path: Path) -> bool:
+    """Whether a file is there and ends as Parquet does; one that was cut short does not."""
+    if not path.is_file() or path.stat().st_size < len(PARQUET):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(PARQUET), os.SEEK_END)
+        return file.read() == PARQUET
 
 
 def check_free(folder: Path, marker: str, *, force: bool) -> None:

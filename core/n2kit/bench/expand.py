@@ -70,9 +70,8 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
         run_key = identity.digest(training, seed)
         key = identity.digest(run_key, figures)
-        curves = (
-            [identity.digest(run_key, seen, followed, matrix.bootstrap)] if followed else []
-        )  # they need the model too
+        # Curves need the model, as vectors do.
+        curves = [identity.digest(run_key, seen, followed, matrix.bootstrap)] if followed else []
         yield Cell(
             arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_keys=(*curves, identity.digest(run_key, seen)),
             kind=kind, recipe=recipe, given=given, inference=combination.inference, trained=combination.trained, refusal=refusal,

@@ -18,17 +18,27 @@ Inference = Literal["both", "no-image", "no-text"]
 Protocol = Literal["notellm2", "standard"]
 Preset = Literal["paper", "quick"]
 AXES = ("llm", "vision", "mllm", "connector", "fusion", "loss", "variant")
+MOST_SEEDS = 1000
 Place = tuple[str | int, ...]  # of a value in the file: ("arms", 0, "name")
 
 
 def _listed(value: Any) -> Any:
     """`a,b` as a list, as a flag takes it."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    names = [part.strip() for part in value.split(",") if part.strip()]
+    if not names:  # as of a variable of the shell that is not set; the default would be another model than was meant
+        raise ValueError("names nothing")
+    return names
 
 
 def _counted(value: Any) -> Any:
     """N as the seeds 0 … N − 1."""
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > MOST_SEEDS:
+        raise ValueError(f"at most {MOST_SEEDS} seeds")
+    return list(range(value))
 
 
 def _flat(value: Any) -> Any:
@@ -150,7 +160,8 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
         raise BadInput(f"no matrix file {file}", "give a YAML file, or the axes as flags: n2kit bench --help")
     try:
         text = file.read_text("utf8")
-        root, content = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -158,12 +169,16 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
         raise BadInput(f"{file}{line}: not valid YAML: {what}", "correct the file") from None
     if not isinstance(content, dict):
         raise BadInput(f"{file}:1: expected the matrix by its keys", "for example llm: [qwen, llama]")
-    return content, {place: f"{file}:{line}" for place, line in _lines(root, ())}
+    return content, {place: f"{file}:{line}" for place, line in lines.items()}
 
 
 def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
+    """The line of every value. Raises MarkedYAMLError for a key that is there twice: YAML would take the last."""
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        names = [key.value for key, _ in node.value]
+        for n, (key, value) in enumerate(node.value):
+            if key.value in names[:n]:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             yield (*place, key.value), key.start_mark.line + 1
             yield from _lines(value, (*place, key.value))
     elif isinstance(node, yaml.SequenceNode):

@@ -17,7 +17,7 @@ from typing import Any
 
 from n2kit.bench.cells import Cell
 from n2kit.errors import BadInput
-from n2kit.files import locked, read_json, write_json
+from n2kit.files import locked, read_json, whole_parquet, write_json
 
 FORMAT = 1
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
@@ -36,7 +36,9 @@ class Store:
         mark = self.root / DATA
         if not mark.is_file():
             if self.root.exists() and not (self.root.is_dir() and {f.name for f in self.root.iterdir()} <= FIRST):
-                raise BadInput(f"{self.root} exists, and n2kit bench did not make it", "give another -o")
+                raise BadInput(
+                    f"{self.root} exists, and n2kit bench did not make it, or its {DATA} is lost", "give another -o"
+                )
         elif (there := read_json(mark)) != data:
             differs = ", ".join(k for k in data if there.get(k) != data[k])
             raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
@@ -100,7 +102,7 @@ class Store:
         count too, where they can be read.
         """
         found: dict[str, str] = {}
-        for file in sorted(self.root.glob("cells/*/vectors.parquet")):
+        for file in filter(whole_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
             with suppress(BadInput, OSError):
                 row = self.row_of(file.parent.name)
                 if row.get("state") == "done":
@@ -109,7 +111,7 @@ class Store:
 
     def whole(self, row: Mapping[str, Any]) -> bool:
         """Whether what a row's figures came out of is there too, as reports want it."""
-        return row["state"] != "done" or (self.folder_of(row["key"]) / "ranks.parquet").is_file()
+        return row["state"] != "done" or whole_parquet(self.folder_of(row["key"]) / "ranks.parquet")
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a cell's row; it is then over."""

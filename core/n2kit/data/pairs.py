@@ -126,7 +126,11 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def write_pairs(pairs: Pairs, path: Path) -> None:
-    """Write a file that `read_pairs` reads, aside and then into place: query, target, and grade and negatives where there are some."""
+    """Write a file that `read_pairs` reads, aside and then into place: query, target, and grade and negatives where there are some.
+
+    Raises:
+        BadInput: an id that a TSV cannot hold.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
     with aside.open("w", encoding="utf8", newline="") as file:
@@ -141,11 +145,15 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
             names = ["query", "target", *["grade"] * bool(pairs.grades), *(f"negative_{n + 1}" for n in range(most))]
             tab: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}  # as they are read
             writer = csv.writer(file, lineterminator="\n", **(tab if path.suffix.lower() == ".tsv" else {}))
-            writer.writerow(names)
-            for pair in pairs:
-                grade = [pairs.grade(pair)] if pairs.grades else []
-                ids = pairs.negatives.get(pair, ())
-                writer.writerow([*pair, *grade, *ids, *[""] * (most - len(ids))])
+            rows = (
+                [*pair, *([pairs.grade(pair)] if pairs.grades else []), *pairs.negatives.get(pair, ())]
+                for pair in pairs
+            )
+            try:
+                writer.writerows([names, *([*row, *[""] * (len(names) - len(row))] for row in rows)])
+            except csv.Error as error:
+                aside.unlink()
+                raise BadInput(f"{path}: an id holds a tab or ends a line: {error}", "-o FILE.csv or .jsonl") from None
     aside.replace(path)
 
 

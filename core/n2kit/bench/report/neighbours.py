@@ -19,6 +19,7 @@ from n2kit.bench.report.read import Ranks, Row, read_ranks
 from n2kit.bench.store import AGAIN
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
+from n2kit.files import whole_parquet
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -116,7 +117,9 @@ def examples(board: Board, pool: Collection[str] | None = None, seed: int = 0) -
 def shown_arms(board: Board) -> list[Arm]:
     """The arms of RULE that left vectors, in the board's order."""
     there = [
-        arm for arm in board.comparable if arm.rows[0].vectors_file.is_file() and arm.axes.inference in (None, "both")
+        arm
+        for arm in board.comparable
+        if whole_parquet(arm.rows[0].vectors_file) and arm.axes.inference in (None, "both")
     ]
     wanted = there[:1] + [arm for arm in there if arm.baseline][:1]
     for variant in SHOWN_FIRST:
