@@ -371,6 +371,19 @@ def test_eval_for_people(cli: Any) -> None:
 
 
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(("protocol", "why"), [("notellm2", "takes an item once"), ("standard", "there twice")])
+def test_pairs_that_a_protocol_leaves_out_are_counted(cli: Any, protocol: str, why: str) -> None:
+    Path("more.csv").write_text("query,target\ni0,i6\ni0,i6\n")
+    command = ("eval", "--vectors", "a.parquet", "--pairs", "more.csv", "--protocol", protocol)
+    done = cli(*command)
+    assert "1 more pairs are left out" in done.err
+    assert why in done.err
+    assert json.loads(cli(*command, "--json").out)["pairs_left_out"] == 1
+    Path("more.csv").write_text("query,target\ni0,i6\n")
+    assert "left out" not in cli(*command).err
+
+
+@pytest.mark.usefixtures("files")
 def test_compare_two_files(cli: Any) -> None:
     command = ("eval", "--compare", "a.parquet", "b.parquet", "--pairs", "pairs.csv")
     shown = json.loads(cli(*command, "--json").out)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from n2kit.evaluate import Figure, Report
 
 CATEGORIES = 10  # shown in the table; --json has all
+WHY_LEFT_OUT = {
+    "notellm2": "one of their items is in a pair before them, and this protocol takes an item once",
+    "standard": "they are there twice, or of an item and itself",
+}
 
 
 class Protocol(StrEnum):
@@ -231,6 +235,8 @@ def _tables(report: Report, figures: dict[str, Figure], groups: list[dict[str, A
     say(
         f"{report.queries} queries, {len(report.pairs)} pairs, pool of {report.pool}, protocol {report.protocol}; ties count as lost"
     )
+    if report.left_out:
+        say(f"{report.left_out} more pairs are left out: {WHY_LEFT_OUT[report.protocol]}")
 
 
 def _cell(figure: dict[str, Any]) -> str:

@@ -47,5 +47,5 @@ def _run(bench: Bench, cell: Cell, frozen: Frozen) -> dict[str, Any]:
     folder = bench.store.folder_of(cell.key)
     folder.mkdir(parents=True, exist_ok=True)
     write_vectors(Encoded(ids, vectors, None, made.skipped), f"baseline-{cell.key}", folder / "vectors.parquet")
-    found = scored(bench, cell, ids, vectors)
+    found = scored(bench, cell, ids, vectors, made.skipped)
     return row_of(bench, cell) | found | {"state": "done", "costs": made.costs, "notes": made.notes}

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class BaselineOut:
     """Unit vectors [n, d] float32 of `ids`; an item that has nothing which the baseline reads has zeros, and ties with all.
 
-    `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`: item id → reason, under policy `skip`.
+    `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`: item id → why
+    its picture was not read.
     """
 
     ids: list[str]
@@ -79,7 +80,8 @@ def run_baseline(
     frozen = Frozen() if frozen is None else frozen
     start, cpu = time.perf_counter(), time.process_time()
     halves = _halves(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
-    skipped = {i: why for half in halves for i, why in half.unreadable.items()} if on_bad_image == "skip" else {}
+    unreadable = {i: why for half in halves for i, why in half.unreadable.items()}
+    skipped = unreadable if on_bad_image == "skip" else {}
     trained: Trained | None = None
     if baseline.trained:
         trained = train_head(
@@ -98,7 +100,7 @@ def run_baseline(
         vectors = _unit(halves[0].values) if halves else tfidf(items)
     elapsed = time.perf_counter() - start, time.process_time() - cpu
     kept = [n for n, item in enumerate(items) if item.id not in skipped]
-    out = BaselineOut([items.items[n].id for n in kept], vectors[kept], {}, skipped=skipped)
+    out = BaselineOut([items.items[n].id for n in kept], vectors[kept], {}, skipped=unreadable)
     out.costs = _costs(halves, trained, elapsed[0], len(items))
     out.notes = _notes(halves, trained, vectors, frozen)
     return out

@@ -52,6 +52,6 @@ def _measured(bench: Bench, cell: Cell, source: str) -> dict[str, Any]:
     if source != cell.key:  # else its ranks were lost
         shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
     old = bench.store.row_of(source)
-    found = scored(bench, cell, vectors.ids, vectors.vectors)
+    found = scored(bench, cell, vectors.ids, vectors.vectors, vectors.skipped)
     names = KEPT + CURVES * bool(bench.matrix.saliency)
     return row_of(bench, cell) | found | {name: old[name] for name in names if name in old} | {"state": "done"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,8 @@ from n2kit.errors import Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
 from n2kit.files import no_room
+
+REASONS = 3  # of items that could not be read, in a row; all are in vectors.parquet
 
 
 def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
@@ -53,8 +56,11 @@ def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
     return row_of(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
 
 
-def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, Any]:
+def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapping[str, str]) -> dict[str, Any]:
     """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
+
+    Args:
+        skipped: item id → why its picture was not read.
 
     Raises:
         Failed: no test pair is left of whose items both have a vector.
@@ -73,6 +79,8 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any) -> dict[str, 
         "queries": report.queries,
         "pool": report.pool,
         "pairs_left_out": len(data.test_pairs) - len(kept),
+        "items_skipped": len(skipped),
+        "skipped": list(skipped.values())[:REASONS],
     }
 
 

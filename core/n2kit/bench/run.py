@@ -148,7 +148,8 @@ def _evaluated(bench: Bench, cell: Cell, trained: Trained) -> dict[str, Any]:
     encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     pace = 1000 * (time.perf_counter() - begun) / len(timed)
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
-    found = scored(bench, cell, stored.ids, stored.vectors) | _saliency(bench, cell, model, stored.skipped)
+    found = scored(bench, cell, stored.ids, stored.vectors, stored.skipped)
+    found |= _saliency(bench, cell, model, stored.skipped)
     return row_of(bench, cell) | found | {"state": "done", "costs": costs}
 
 

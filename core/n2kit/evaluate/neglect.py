@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from n2kit.embed.encode import Encoded
     from n2kit.model import Model
 
+REASONS = 3  # why items could not be read, in a note
 PAIRS_TOGETHER = 4  # of the saliency sample: all attention probabilities of a batch are held, with their gradients
 BOTH, NO_IMAGE, NO_TEXT, SWAPPED = "both", "without image", "without text", "swapped image"
 Alter = Callable[[Item], Item]
@@ -141,6 +142,11 @@ def neglect(
     notes = [f"{alike} items got an image equal to their own: most share one"] if alike else []
     if others := len(plain.ids) - len(whole):
         notes.append(f"{others} items lack an image or a text: they stay in the pool as they are")
+    if plain.skipped:
+        reasons = "; ".join(list(plain.skipped.values())[:REASONS]) + "; …" * (len(plain.skipped) > REASONS)
+        notes.append(f"of {len(plain.skipped)} items the picture could not be read: {reasons}")
+    if lost := len(pairs) - len(kept):
+        notes.append(f"{lost} of {len(pairs)} pairs are left out: one of their items lacks an image or a text")
     reports = {BOTH: evaluate(plain.ids, plain.vectors, kept, ks=ks)}
     for way, alter in _ways(shuffled).items():
         altered = reading.encode(model, [alter(item) for item in whole], way)

@@ -34,7 +34,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """Ranks of the targets of `pairs` among `pool` items; `ranks` are pessimistic, `optimistic` the others, both 1-based."""
+    """Ranks of the targets of `pairs` among `pool` items; `ranks` are pessimistic, `optimistic` the others, both 1-based.
+
+    left_out: how many of the pairs that were given the protocol has no place for.
+    """
 
     protocol: Protocol
     ks: tuple[int, ...]
@@ -42,6 +45,7 @@ class Report:
     pool: int
     ranks: np.ndarray
     optimistic: np.ndarray
+    left_out: int = 0
 
     @cached_property
     def owner(self) -> np.ndarray:
@@ -90,6 +94,7 @@ class Report:
             "protocol": self.protocol,
             "queries": self.queries,
             "pairs": len(self.pairs),
+            "pairs_left_out": self.left_out,
             "pool": self.pool,
             "ties": TIES,
         }
@@ -130,7 +135,8 @@ def evaluate(
         BadInput: a pair whose item has no vector, no pairs, or a vector that is not finite.
     """
     position = {item_id: i for i, item_id in enumerate(ids)}
-    kept = greedy_pairs(pairs) if protocol == "notellm2" else all_pairs(pairs)
+    given = list(pairs)
+    kept = greedy_pairs(given) if protocol == "notellm2" else all_pairs(given)
     if missing := [i for pair in kept for i in pair if i not in position]:
         raise BadInput(
             f"{len(missing)} ids of the pairs have no vector, the first is {missing[0]!r}",
@@ -147,4 +153,6 @@ def evaluate(
     pool_rows = np.array([i for i, item_id in enumerate(ids) if item_id in allowed])
     left, right = (np.array([position[pair[side]] for pair in kept]) for side in (0, 1))
     ranks = rank_targets(np.asarray(vectors, np.float32), left, right, pool_rows)
-    return Report(protocol, tuple(ks), kept, len(pool_rows), ranks.pessimistic, ranks.optimistic)
+    return Report(
+        protocol, tuple(ks), kept, len(pool_rows), ranks.pessimistic, ranks.optimistic, len(given) - len(kept)
+    )

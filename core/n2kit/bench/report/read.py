@@ -73,6 +73,9 @@ class Row(_Lenient):
     metrics: dict[str, dict[str, float | None]] = {}
     buckets: list[Bucket] = []
     costs: dict[str, float | None] = {}
+    pairs_left_out: int = 0
+    items_skipped: int = 0
+    skipped: list[str] = []
     saliency: dict[str, Any] = {}
     data: dict[str, Any] = {}
     versions: dict[str, Any] = {}

@@ -116,7 +116,20 @@ def _cautions(board: Board) -> list[str]:
     for what, found in (("versions", _distinct(board, "versions")), ("devices", _distinct(board, "device"))):
         if found > 1:
             said.append(f"Cells ran with {found} different {what}: compare times with care.")
-    return said + [f"{note[0].upper()}{note[1:]}." for note in board.results.notes]
+    return said + _left_out(board) + [f"{note[0].upper()}{note[1:]}." for note in board.results.notes]
+
+
+def _left_out(board: Board) -> list[str]:
+    """What was measured without, as pictures could not be read."""
+    rows = board.results.of(DONE)
+    worst = max(rows, key=lambda row: (row.pairs_left_out, row.items_skipped), default=None)
+    if worst is None or not worst.items_skipped:
+        return []
+    more = "; …" if worst.items_skipped > len(worst.skipped) else ""
+    return [
+        f"Of {worst.items_skipped:,} items the picture could not be read ({'; '.join(worst.skipped)}{more}); "
+        f"{worst.pairs_left_out:,} test pairs were left out for it. A cell's vectors.parquet names all of them."
+    ]
 
 
 def _distinct(board: Board, name: str) -> int:
