@@ -1,0 +1,125 @@
+"""Which cells are still to be run, and what their folder says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench_cells import DATA, TINY, cells
+from n2kit.bench.commands import commands
+from n2kit.bench.spec import Matrix
+from n2kit.bench.store import Store
+from n2kit.bench.tasks import crowded, open_cells
+from n2kit.errors import BadInput
+
+
+def test_a_refusal_of_today_leaves_what_was_done(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (cell,) = cells(variant="basic")
+    store.write(store.row(cell) | {"state": "done", "metrics": {"mrr": {"value": 1.0}}})
+    now = replace(cell, refusal=("it cannot be", ""))
+    assert [row["state"] for row in store.collect([now])] == ["refused"]
+    assert open_cells(store, [now]) == []
+    assert [row["metrics"] for row in store.collect([cell])] == [{"mrr": {"value": 1.0}}]
+
+
+def test_a_row_without_a_state_is_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (cell,) = cells(variant="basic")
+    store.write(store.row(cell) | {"state": "failed"})
+    file = store.folder_of(cell.key) / "cell.json"
+    row = json.loads(file.read_text())
+    del row["state"]
+    file.write_text(json.dumps(row))
+    assert store.read(cell) is None
+    assert open_cells(store, [cell]) == [cell]
+
+
+def test_vectors_serve_cells_that_are_measured_differently(tmp_path: Path) -> None:
+    """And those that want no saliency, where the model was followed; not those that want another one."""
+    store = Store(tmp_path)
+    kinds = {
+        "plain": {}, "ks": {"ks": [5]}, "followed": {"saliency": 4}, "otherwise": {"saliency": 4, "bootstrap": 9},
+        "seed": {"seeds": [1]},
+    }  # fmt: skip
+    found = {name: cells(variant="basic", **more)[0] for name, more in kinds.items()}
+    assert len({cell.key for cell in found.values()}) == 5
+    store.write(store.row(found["followed"]) | {"state": "done"})
+    assert store.vectors() == {}  # there is a row, and no vectors
+    home = store.folder_of(found["followed"].key)
+    (home / "vectors.parquet").write_bytes(b"cut shor")
+    assert store.vectors() == {}
+    (home / "vectors.parquet").write_bytes(b"whole PAR1")
+    (tmp_path / "cells" / "damaged").mkdir()
+    for name in ("vectors.parquet", "cell.json"):
+        (tmp_path / "cells" / "damaged" / name).write_bytes(b"{PAR1")
+    served = {name: cell.source(store.vectors()) for name, cell in found.items()}
+    key = found["followed"].key
+    assert served == {"plain": key, "ks": key, "followed": key, "otherwise": None, "seed": None}
+
+
+def test_saliency_is_no_matter_of_cells_that_have_none() -> None:
+    def keys(**more: Any) -> list[str]:
+        arms = [{"name": "blind", "variant": "basic", "inference": "no-image"}]
+        return [cell.key for cell in cells(variant="text_only,only_late_fusion", arms=arms, **more)]
+
+    assert keys(saliency=8) == keys()
+
+
+def test_only_and_retry(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    text, full = cells(variant="text_only,notellm2")
+    assert open_cells(store, [text, full]) == [text, full]
+    assert open_cells(store, [text, full], only="*+text_only") == [text]
+    assert open_cells(store, [text, full], only=full.key) == [full]
+    with pytest.raises(BadInput, match="fits no arm and no key"):
+        open_cells(store, [text, full], only="text")
+    store.write(store.row(text) | {"state": "done"})
+    assert open_cells(store, [text, full]) == [text, full]  # its ranks are lost
+    (store.folder_of(text.key) / "ranks.parquet").write_bytes(b"PAR1")
+    store.write(store.row(full) | {"state": "failed"})
+    assert open_cells(store, [text, full]) == []
+    assert open_cells(store, [text, full], retry=True) == [full]
+
+
+def test_a_folder_of_other_data_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path / "out")
+    store.claim(DATA)
+    store.claim(DATA)
+    with pytest.raises(BadInput, match="another test_pairs, pool"):
+        store.claim(DATA | {"test_pairs": "x", "pool": None})
+
+
+def test_a_bench_that_was_killed_while_it_made_the_folder_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".data.json.tmp").write_text("{")
+    Store(tmp_path).claim(DATA)
+    assert (tmp_path / "data.json").is_file()
+
+
+def test_commands_pass_over_pairs_of_items_that_were_skipped() -> None:
+    (cell,) = cells(variant="basic")
+    files = {name: Path(name) for name in ("items", "pairs", "test_pairs", "images")}
+    for policy, lenient in (("skip", True), ("text-only", False)):
+        said = commands(cell, Matrix.model_validate(TINY | files | {"on_bad_image": policy}), Path("out"))
+        assert ("--lenient" in said.rpartition("n2kit eval")[2]) == lenient
+        assert "--lenient" not in said.rpartition("n2kit eval")[0]
+
+
+def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path).claim(DATA)
+    with Store(tmp_path).locked(), pytest.raises(BadInput, match="in use by another process"), Store(tmp_path).locked():
+        pass
+
+
+def test_features_that_have_no_room_are_said() -> None:
+    found = cells(vision="siglip:tiny,clip:tiny", variant="basic,text_only", settings={"train.feature_cache_gb": 1})
+    values = {cell.tower.name: cell.tower.values for cell in found if cell.tower is not None}
+    assert crowded(found, 1000) is None
+    many = int(1.5e9 / 4 / sum(values.values()))
+    said = crowded(found, many) or ""
+    assert f"features of {many} images by siglip:tiny and clip:tiny take up to 1.5 GB" in said
+    assert "--set train.feature_cache_gb=2" in said
