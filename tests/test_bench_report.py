@@ -243,6 +243,13 @@ def test_the_summary_follows_from_the_numbers(tmp_path: Path) -> None:
     assert summary(board_of(tmp_path)) == summary(board_of(tmp_path))
 
 
+@pytest.mark.parametrize(("pool", "said"), [(101, []), (100, ["100"]), (5, ["10, 100"])])
+def test_the_summary_says_which_cut_offs_tell_nothing(pool: int, said: list[str], tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "x", 0, [1, 2], pool=pool)
+    sentences = [s for s in summary(aggregate(read_results(tmp_path))) if "finds everything" in s]
+    assert sentences == [f"At {cuts} every model finds everything: the pool is no larger." for cuts in said]
+
+
 def test_the_summary_says_what_was_left_out(tmp_path: Path) -> None:
     rows.ranked(tmp_path, "whole", 0, [1, 2], items_skipped=0, skipped=[])
     assert not any("could not be read" in sentence for sentence in summary(aggregate(read_results(tmp_path))))

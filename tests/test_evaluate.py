@@ -367,6 +367,8 @@ def test_eval_for_people(cli: Any) -> None:
     assert done.out.startswith("| metric | value | 95 % |\n")
     assert "| bucket | which | queries | recall@1 |" in done.out
     assert "6 queries, 6 pairs, pool of 6, protocol notellm2" in done.err
+    assert "every model" not in done.err
+    assert "at 10, 100 every model finds everything: the pool is no larger" in cli(*EVAL).err
     assert json.loads(cli(*EVAL, "--bootstrap", "0", "--json").out)["metrics"]["mrr"]["low"] is None
 
 

@@ -235,6 +235,8 @@ def _tables(report: Report, figures: dict[str, Figure], groups: list[dict[str, A
     say(
         f"{report.queries} queries, {len(report.pairs)} pairs, pool of {report.pool}, protocol {report.protocol}; ties count as lost"
     )
+    if beyond := [str(k) for k in report.ks if k >= report.pool]:
+        say(f"at {', '.join(beyond)} every model finds everything: the pool is no larger")
     if report.left_out:
         say(f"{report.left_out} more pairs are left out: {WHY_LEFT_OUT[report.protocol]}")
 

@@ -116,7 +116,14 @@ def _cautions(board: Board) -> list[str]:
     for what, found in (("versions", _distinct(board, "versions")), ("devices", _distinct(board, "device"))):
         if found > 1:
             said.append(f"Cells ran with {found} different {what}: compare times with care.")
-    return said + _left_out(board) + [f"{note[0].upper()}{note[1:]}." for note in board.results.notes]
+    return said + _beyond(board) + _left_out(board) + [f"{note[0].upper()}{note[1:]}." for note in board.results.notes]
+
+
+def _beyond(board: Board) -> list[str]:
+    """Cut-offs that tell nothing."""
+    cuts = {int(name.partition("@")[2]) for name in board.metrics if name.startswith("recall@")}
+    beyond = [f"{k:,}" for k in sorted(cuts) if board.best is not None and k >= board.best.asked.pool]
+    return [f"At {', '.join(beyond)} every model finds everything: the pool is no larger."] if beyond else []
 
 
 def _left_out(board: Board) -> list[str]:
