@@ -281,12 +281,14 @@ def compare(
 
 
 def _show(rows: Iterable[Mapping[str, Any]], out: Path) -> None:
-    """The arms that are done, best first; then what is not, and why."""
+    """The arms that are done, best first, and what that says; then what is not done, and why."""
     if any(row["state"] == "done" for row in rows):
-        from n2kit.bench.report import aggregate, read_results
+        from n2kit.bench.report import aggregate, read_results, summary
         from n2kit.bench.report import table as columns_and_rows
 
-        table(*columns_and_rows(aggregate(read_results(out))))
+        board = aggregate(read_results(out))
+        table(*columns_and_rows(board))
+        say(" ".join(summary(board)))
     said: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
         if row["state"] in ("failed", "refused"):
