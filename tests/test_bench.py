@@ -139,7 +139,7 @@ def test_other_measures_are_taken_of_the_vectors_that_are_kept(cli: Any, tmp_pat
     alike(out, fresh)
     assert (out / again["files"]["run"] / "events.jsonl").read_bytes() == events
     for row in (trained, again):
-        (out / row["files"]["vectors"]).write_text("no vectors")
+        (out / row["files"]["vectors"]).write_bytes(b"no vectors, but at its end PAR1")
     (out / "cells" / "other").mkdir()
     (out / "cells" / "other" / "cell.json").write_text("{}")
     last = cli(*command, "--k", "3", "-o", out)
