@@ -252,12 +252,12 @@ def test_the_summary_says_which_cut_offs_tell_nothing(pool: int, said: list[str]
 
 def test_the_summary_says_what_was_left_out(tmp_path: Path) -> None:
     rows.ranked(tmp_path, "whole", 0, [1, 2], items_skipped=0, skipped=[])
-    assert not any("could not be read" in sentence for sentence in summary(aggregate(read_results(tmp_path))))
+    assert not any("could not be used" in sentence for sentence in summary(aggregate(read_results(tmp_path))))
     reasons = ["a: no such file", "b: no picture", "c: no picture"]
     rows.ranked(tmp_path, "part", 0, [1], items_skipped=12, skipped=reasons, pairs_left_out=1)
-    said = [s for s in summary(aggregate(read_results(tmp_path))) if "could not be read" in s]
+    said = [s for s in summary(aggregate(read_results(tmp_path))) if "could not be used" in s]
     assert said == [
-        "Of 12 items the picture could not be read (a: no such file; b: no picture; c: no picture; …); 1 test pairs were left out "
+        "12 items could not be used as they are (a: no such file; b: no picture; c: no picture; …); 1 test pairs were left out "
         "for it. A cell's vectors.parquet names all of them."
     ]
 

@@ -226,8 +226,8 @@ def test_images_that_cannot_be_read(measured: Callable[..., Neglect], catalogue:
     found = measured(tiny(), items, on_bad_image=policy, resamples=0, sample=4)
     assert found.altered == 23
     assert found.saliency is not None
-    (unread,) = [note for note in found.notes if "could not be read" in note]
-    assert unread.startswith("of 1 items the picture could not be read: ")
+    (unread,) = [note for note in found.notes if "could not be used" in note]
+    assert unread.startswith("1 items could not be used as they are: ")
     assert "nowhere.png" in unread
     assert any(note.startswith("1 of ") for note in found.notes)
     with pytest.raises(BadInput, match=r"nowhere\.png"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2kit.errors import few
 from n2kit.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
@@ -126,11 +127,10 @@ def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenien
 def dropped(file: Path, problems: list[str]) -> None:
     """Say what a lenient reading left out."""
     if problems:
-        say(f"{file}: dropped {len(problems)} rows: " + "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else ""))
+        say(f"{file}: dropped {len(problems)} rows: {few(problems)}")
 
 
 def skipped(reasons: dict[str, str]) -> None:
     """Say what was done without."""
     if reasons:
-        shown = "; ".join(list(reasons.values())[:3])
-        say(f"{len(reasons)} items could not be used as they are: {shown}" + ("; …" if len(reasons) > 3 else ""))
+        say(f"{len(reasons)} items could not be used as they are: {few(list(reasons.values()))}")

@@ -1,5 +1,15 @@
 """What can go wrong, as the exit code and the two lines that a user sees."""
 
+from collections.abc import Sequence
+
+SHOWN = 3  # of many reasons
+
+
+def few(reasons: Sequence[str], total: int | None = None) -> str:
+    """The first SHOWN reasons, and `…` where there are more; `total`: of how many, if `reasons` are not all."""
+    more = (len(reasons) if total is None else total) > SHOWN
+    return "; ".join([*reasons[:SHOWN], *["…"] * more])
+
 
 class N2kitError(Exception):
     """An expected failure: `message` says what and where, `hint` what to do about it."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class BaselineOut:
     """Unit vectors [n, d] float32 of `ids`; an item that has nothing which the baseline reads has zeros, and ties with all.
 
-    `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`: item id → why
-    its picture was not read.
+    `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`:
+    item id → why its picture was not read.
     """
 
     ids: list[str]

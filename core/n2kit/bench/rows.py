@@ -15,12 +15,10 @@ from n2kit.bench.cells import Cell
 from n2kit.bench.commands import commands
 from n2kit.bench.context import Bench, full
 from n2kit.device import pick_device
-from n2kit.errors import Failed, N2kitError
+from n2kit.errors import SHOWN, Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
 from n2kit.files import no_room
-
-REASONS = 3  # of items that could not be read, in a row; all are in vectors.parquet
 
 
 def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapp
     """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
 
     Args:
-        skipped: item id → why its picture was not read.
+        skipped: item id → why it was not read as it is.
 
     Raises:
         Failed: no test pair is left of whose items both have a vector.
@@ -80,7 +78,7 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapp
         "pool": report.pool,
         "pairs_left_out": len(data.test_pairs) - len(kept),
         "items_skipped": len(skipped),
-        "skipped": list(skipped.values())[:REASONS],
+        "skipped": list(skipped.values())[:SHOWN],  # all are in vectors.parquet
     }
 
 

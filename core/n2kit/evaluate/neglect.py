@@ -18,7 +18,7 @@ from n2kit.data.items import Item, Items, without_image, without_text
 from n2kit.data.pairs import Pairs
 from n2kit.device import Precision
 from n2kit.embed import encode
-from n2kit.errors import BadInput, Mismatch
+from n2kit.errors import BadInput, Mismatch, few
 from n2kit.evaluate.bootstrap import interval
 from n2kit.evaluate.compare import Change, compare
 from n2kit.evaluate.protocol import Figure, Report, evaluate, greedy_pairs
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from n2kit.embed.encode import Encoded
     from n2kit.model import Model
 
-REASONS = 3  # why items could not be read, in a note
 PAIRS_TOGETHER = 4  # of the saliency sample: all attention probabilities of a batch are held, with their gradients
 BOTH, NO_IMAGE, NO_TEXT, SWAPPED = "both", "without image", "without text", "swapped image"
 Alter = Callable[[Item], Item]
@@ -143,8 +142,8 @@ def neglect(
     if others := len(plain.ids) - len(whole):
         notes.append(f"{others} items lack an image or a text: they stay in the pool as they are")
     if plain.skipped:
-        reasons = "; ".join(list(plain.skipped.values())[:REASONS]) + "; …" * (len(plain.skipped) > REASONS)
-        notes.append(f"of {len(plain.skipped)} items the picture could not be read: {reasons}")
+        reasons = list(plain.skipped.values())
+        notes.append(f"{len(reasons)} items could not be used as they are: {few(reasons)}")
     if lost := len(pairs) - len(kept):
         notes.append(f"{lost} of {len(pairs)} pairs are left out: one of their items lacks an image or a text")
     reports = {BOTH: evaluate(plain.ids, plain.vectors, kept, ks=ks)}

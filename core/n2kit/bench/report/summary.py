@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import Arm, Board
 from n2kit.bench.report.read import DONE
+from n2kit.errors import few
 
 NEAR = 0.02  # "close to the best": within two points of recall, MRR or NDCG
 NAMED = 4  # arms called by name in a sentence; the rest are counted
@@ -127,14 +128,13 @@ def _beyond(board: Board) -> list[str]:
 
 
 def _left_out(board: Board) -> list[str]:
-    """What was measured without, as pictures could not be read."""
+    """What was measured without, as a picture that cannot be read."""
     rows = board.results.of(DONE)
     worst = max(rows, key=lambda row: (row.pairs_left_out, row.items_skipped), default=None)
     if worst is None or not worst.items_skipped:
         return []
-    more = "; …" if worst.items_skipped > len(worst.skipped) else ""
     return [
-        f"Of {worst.items_skipped:,} items the picture could not be read ({'; '.join(worst.skipped)}{more}); "
+        f"{worst.items_skipped:,} items could not be used as they are ({few(worst.skipped, worst.items_skipped)}); "
         f"{worst.pairs_left_out:,} test pairs were left out for it. A cell's vectors.parquet names all of them."
     ]
 
