@@ -53,10 +53,11 @@ def test_a_reader_that_goes_excuses_no_fault(tmp_path: Path) -> None:
         assert (process.wait(), said) == (code, complaint)
 
 
-def test_a_closed_stdout_is_nowhere() -> None:
-    program = [sys.executable, "-m", "n2kit_cli.main", "ls"]
-    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *program], stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+@pytest.mark.parametrize(("closed", "arguments", "code"), [(">&-", ["ls"], 0), ("2>&-", ["ls", "nothing-of-this"], 2)])
+def test_what_is_said_to_a_closed_stream_is_said_nowhere(closed: str, arguments: list[str], code: int) -> None:
+    program = [sys.executable, "-m", "n2kit_cli.main", *arguments]
+    done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")

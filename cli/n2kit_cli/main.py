@@ -103,8 +103,9 @@ app.add_typer(config.app, name="config")
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    if sys.stdout is None:  # closed by whoever started this: what is printed goes to no one
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this: what is printed goes to no one
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
