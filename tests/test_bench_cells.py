@@ -176,6 +176,7 @@ def test_a_preset_fills_in_what_is_not_said() -> None:
 def test_the_paper_follows_attention_unless_it_is_told_not_to() -> None:
     assert filled(Matrix.model_validate(TINY | {"preset": "paper"})).saliency > 0
     assert filled(Matrix.model_validate(TINY | {"preset": "paper", "saliency": 0})).saliency == 0
+    assert filled(Matrix.model_validate(TINY | {"preset": "paper", "baselines": []})).baselines == []
 
 
 def test_arms_that_come_to_the_same_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -129,3 +130,19 @@ def test_the_file_of_the_page_is_a_matrix(tmp_path: Path) -> None:
     assert matrix.settings == {"train.max_steps": 300, "train.new_lr": 2e-3}
     named = set(re.findall(r"`(\w+)`", PAGE.split("Other keys: ")[1].split("as the flags")[0]))
     assert named | matrix.model_fields_set == set(Matrix.model_fields)
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_a_page_that_cannot_be_written_loses_no_matrix(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2kit.bench.matrix.run_local", lambda *_, **__: None)  # it is not about what is run
+    (tmp_path / "out").mkdir()
+    command = ("bench", *FILES, "--llm", "qwen:tiny", "--variant", "text_only", "-o", tmp_path / "out", "--json")
+    assert cli(*command).code == 0
+    (tmp_path / "out" / "report.html").unlink()
+    (tmp_path / "out" / "report.html").mkdir()
+    done = cli(*command)
+    assert done.code == 0, done.err
+    assert re.search(r"^no report: .*report\.html", done.err, re.M)
+    assert json.loads(done.out.splitlines()[-1])["event"] == "result"

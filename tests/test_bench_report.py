@@ -16,6 +16,8 @@ from n2kit.bench.report.aggregate import Board, holm
 from n2kit.bench.report.labels import component
 from n2kit.bench.report.tables import tex_escaped
 from n2kit.errors import BadInput
+from n2kit.evaluate import evaluate
+from n2kit.evaluate.export import write_ranks
 
 HIT, MISS = 1, 500
 HOSTILE = '<script>alert("x")</script> & | $\\end{tabular}$ `_%#~^'
@@ -185,6 +187,11 @@ def test_rows_go_by_the_matrix_that_was_run_last(tmp_path: Path) -> None:
     listed.write_text(listed.read_text().replace('"kept"', '"called now"') + '{"half a li')
     assert [arm.label for arm in board_of(tmp_path).arms] == ["called now"]
     listed.write_text(listed.read_text() + "\n")
+    whole = listed.read_bytes()
+    listed.write_bytes(whole.replace(b'{"half a li', b"\xff\xfe"))
+    with pytest.raises(BadInput, match=r"results\.jsonl:2: not a JSON object"):
+        board_of(tmp_path)
+    listed.write_bytes(whole)
     with pytest.raises(BadInput, match=r"results\.jsonl:2: not a JSON object"):
         read_results(tmp_path)
 
@@ -260,6 +267,28 @@ def test_the_summary_says_what_was_left_out(tmp_path: Path) -> None:
         "12 items could not be used as they are (a: no such file; b: no picture; c: no picture; …); 1 test pairs were left out "
         "for it. A cell's vectors.parquet names all of them."
     ]
+
+
+def test_the_summary_compares_with_those_alone_that_were_asked_the_same(tmp_path: Path) -> None:
+    for name, axes in (("joined", {"llm": "q"}), ("other", {"llm": "q"})):
+        rows.ranked(tmp_path, name, 0, hits(190 if name == "joined" else 20), axes=axes)
+    rows.ranked(tmp_path, "tfidf", 0, [*hits(100), 1], axes={"baseline": "tfidf"})
+    said = " ".join(summary(board_of(tmp_path)))
+    assert "Every other arm on its queries is separably worse. No baseline was asked the same queries." in said
+    assert "Asked other queries, and so not compared: “tfidf”." in said
+
+
+def test_the_summary_knows_queries_with_several_right_items(tmp_path: Path) -> None:
+    world = rows.World([("q", "a"), ("r", "b")])
+    pairs = [("q", "a"), ("q", "b"), ("q", "r")]
+    report = evaluate(world.ids, world.vectors(0.0), pairs, ks=(1, 10, 100), protocol="standard")
+    home = rows.cell(tmp_path, "x", 0, metrics={"recall@1": {"value": 0.0}}, pairs_beyond=7)
+    write_ranks(report, home / "ranks.parquet")
+    first, *cautions = summary(aggregate(read_results(tmp_path), "recall@1"))
+    assert first.startswith(
+        "“x” finds 33.3 % of a query's right items in the first place of 4, the mean of 1 queries ("
+    )
+    assert "7 more test pairs were not asked: they are there twice, or of an item and itself." in cautions
 
 
 def test_markdown_csv_and_latex(matrix: Path) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from bench_cells import DATA, TINY, cells
 from n2kit.bench.commands import commands
+from n2kit.bench.context import Bench
+from n2kit.bench.data import Data
+from n2kit.bench.expand import expand
+from n2kit.bench.matrix import Engine, run_matrix
 from n2kit.bench.spec import Matrix
 from n2kit.bench.store import Store
 from n2kit.bench.tasks import crowded, open_cells
@@ -37,6 +42,20 @@ def test_a_row_without_a_state_is_none(tmp_path: Path) -> None:
     file.write_text(json.dumps(row))
     assert store.read(cell) is None
     assert open_cells(store, [cell]) == [cell]
+
+
+def test_what_is_tried_again_is_what_failed(tmp_path: Path) -> None:
+    """A cell that is only to be measured again keeps its row, and so its vectors."""
+    matrix = Matrix.model_validate(TINY | {"variant": "text_only", "seeds": 2})
+    store, nobodys = Store(tmp_path), SimpleNamespace(digests=DATA, pictures={})
+    lost, failed = expand(matrix, DATA)
+    store.claim(DATA)
+    store.write(store.row(lost) | {"state": "done"})
+    store.write(store.row(failed) | {"state": "failed"})
+    bench = Bench(matrix, cast(Data, nobodys), store)
+    engine = SimpleNamespace(run=lambda bench, tasks: None, jobs=1, each=1, ray=False)
+    run_matrix(bench, [lost, failed], retry=True, engine=cast(Engine, engine))
+    assert [store.read(cell) is not None for cell in (lost, failed)] == [True, False]
 
 
 def test_vectors_serve_cells_that_are_measured_differently(tmp_path: Path) -> None:

@@ -250,18 +250,18 @@ TRAIN = [("a", "t0"), ("a", "t1"), ("a", "b"), ("t1", "t3"), ("t1", "t0"), ("t1"
 def test_buckets_by_hand() -> None:
     found = {b.name: (b.rule, b.rows.tolist()) for b in buckets(PAIRS, ITEMS, TRAIN)}
     assert found == {
-        "query text short": ("at most 0 characters, the lowest quarter", [2]),
-        "query text long": ("at least 9 characters, the highest quarter", [1, 3]),
+        "query text short": ("at most 0 characters: the lowest 25 % of these items", [2]),
+        "query text long": ("at least 9 characters: the highest 50 % of these items", [1, 3]),
         "query without image": ("no image in the items file", [1]),
         "query without text": ("no title, topics or content", [2]),
-        "target text short": ("at most 1 characters, the lowest quarter", [0]),
-        "target text long": ("at least 4 characters, the highest quarter", [3]),
+        "target text short": ("at most 1 characters: the lowest 25 % of these items", [0]),
+        "target text long": ("at least 4 characters: the highest 25 % of these items", [3]),
         "query cold": ("in no training pair", [2, 3]),
         "query warm": ("in a training pair", [0, 1]),
         "target cold": ("in no training pair", [2]),
         "target warm": ("in a training pair", [0, 1, 3]),
-        "target rare": ("at most 3 training pairs (of warm items), the lowest quarter", [0, 3]),
-        "target popular": ("at least 4 training pairs (of warm items), the highest quarter", [1]),
+        "target rare": ("at most 3 training pairs (of warm items): the lowest 67 % of these items", [0, 3]),
+        "target popular": ("at least 4 training pairs (of warm items): the highest 33 % of these items", [1]),
         "query category hat": ("the query's category is 'hat'", [0, 1, 3]),
         "query category shoe": ("the query's category is 'shoe'", [2]),
     }
@@ -383,6 +383,14 @@ def test_pairs_that_a_protocol_leaves_out_are_counted(cli: Any, protocol: str, w
     assert json.loads(cli(*command, "--json").out)["pairs_left_out"] == 1
     Path("more.csv").write_text("query,target\ni0,i6\n")
     assert "left out" not in cli(*command).err
+
+
+@pytest.mark.usefixtures("files")
+def test_graded_training_pairs_are_read_as_training_reads_them(cli: Any) -> None:
+    Path("train.csv").write_text("query,target,grade\ni0,i6,1\ni1,i7,0\n")
+    done = cli(*EVAL, "--items", "items.jsonl", "--train-pairs", "train.csv", "--json")
+    assert done.code == 0, done.err
+    assert [b["queries"] for b in json.loads(done.out)["buckets"] if b["name"] == "query warm"] == [2]
 
 
 @pytest.mark.usefixtures("files")

@@ -194,8 +194,8 @@ def _report(bench: Bench, planned: int) -> list[Path]:
     data = bench.data
     try:
         return write(bench.store.root, data.items, data.images, pool=data.pool, planned=planned)
-    except N2kitError as problem:
-        say(f"no report: {problem.message}")
+    except (N2kitError, OSError) as problem:
+        say(f"no report: {problem}")
         return []
 
 

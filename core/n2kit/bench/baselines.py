@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class BaselineOut:
-    """Unit vectors [n, d] float32 of `ids`; an item that has nothing which the baseline reads has zeros, and ties with all.
+    """Unit vectors [n, d] float32 of `ids`; an item that has nothing which the baseline reads has zeros: as a query it ties with all.
 
     `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`:
     item id → why its picture was not read.
@@ -153,7 +153,7 @@ def _costs(halves: list[Features], trained: Trained | None, seconds: float, item
 def _notes(halves: list[Features], trained: Trained | None, vectors: np.ndarray, frozen: Frozen) -> list[str]:
     notes = [note for half in halves for note in half.notes]
     if empty := int((~vectors.any(axis=1)).sum()):
-        notes.append(f"{empty} items have nothing that this baseline reads: they tie with every other, and rank last")
+        notes.append(f"{empty} items have nothing that this baseline reads: as queries they find nothing")
     if trained is not None and trained.mrr is None:
         notes.append(f"no validation pairs: learning rate {trained.lr:g} and {trained.steps} steps were not chosen")
     elif trained is not None:

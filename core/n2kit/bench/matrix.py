@@ -78,7 +78,8 @@ def run_matrix(
         write_json(store.root / "env.json", _environment(engine))
         if retry:
             for cell in todo:
-                store.forget(cell)
+                if (row := store.read(cell)) is not None and row["state"] == "failed":
+                    store.forget(cell)
         states = [cell.refusal is not None for cell in cells]
         bench.say({"event": "matrix", "cells": len(cells), "open": len(todo), "refused": sum(states)})
         if (text := crowded(todo, bench.data.pictures)) is not None:

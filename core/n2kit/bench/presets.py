@@ -31,7 +31,7 @@ def filled(matrix: Matrix) -> Matrix:
         update={
             "preset": None,
             "variant": matrix.variant or (VARIANTS if paper else QUICK_VARIANTS),
-            "baselines": matrix.baselines or (PAPER_BASELINES if paper else QUICK_BASELINES),
+            "baselines": matrix.baselines if "baselines" in given else PAPER_BASELINES if paper else QUICK_BASELINES,
             "seeds": matrix.seeds if "seeds" in given or not paper else [0, 1, 2],
             "arms": [*(arm for arm in _paper() if paper and (arm.name, arm.variant) not in own), *matrix.arms],
             "settings": settings,

@@ -76,6 +76,7 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapp
         "buckets": _buckets(report, bench),
         "queries": report.queries,
         "pool": report.pool,
+        "pairs_beyond": report.left_out,  # that the protocol has no place for
         "pairs_left_out": len(data.test_pairs) - len(kept),
         "items_skipped": len(skipped),
         "skipped": list(skipped.values())[:SHOWN],  # all are in vectors.parquet

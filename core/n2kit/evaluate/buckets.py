@@ -38,7 +38,10 @@ class Side:
         return Bucket(f"{self.name} {name}", rule, rows)
 
     def quarters(self, low: str, high: str, unit: str, number: Number, keep: Callable[[Item], bool]) -> list[Bucket]:
-        """The lowest and the highest quarter of the distinct items that `keep` takes; nothing where the two are alike."""
+        """The lowest and the highest quarter of the distinct items that `keep` takes, with all that ties with their bounds.
+
+        Nothing where the two are alike.
+        """
         numbers = [number(item) for item in {i.id: i for i in self.items if keep(i)}.values()]
         if not numbers:
             return []
@@ -46,9 +49,14 @@ class Side:
         many = int(np.quantile(numbers, 1 - QUARTER, method="higher"))
         if few == many:
             return []
+        lowest, highest = (
+            round(100 * float(np.mean(part))) for part in (np.array(numbers) <= few, np.array(numbers) >= many)
+        )
+        at_most = f"at most {few} {unit}: the lowest {lowest} % of these items"
+        at_least = f"at least {many} {unit}: the highest {highest} % of these items"
         return [
-            self.bucket(low, f"at most {few} {unit}, the lowest quarter", lambda i: keep(i) and number(i) <= few),
-            self.bucket(high, f"at least {many} {unit}, the highest quarter", lambda i: keep(i) and number(i) >= many),
+            self.bucket(low, at_most, lambda i: keep(i) and number(i) <= few),
+            self.bucket(high, at_least, lambda i: keep(i) and number(i) >= many),
         ]
 
 

@@ -19,6 +19,10 @@ from n2kit.evaluate.ranks import rank_targets
 
 Pair = tuple[str, str]
 Protocol = Literal["notellm2", "standard"]
+WHY_LEFT_OUT: dict[str, str] = {
+    "notellm2": "one of their items is in a pair before them, and this protocol takes an item once",
+    "standard": "they are there twice, or of an item and itself",
+}
 TIES = "pessimistic: an item that scores exactly as high as the target counts as ranked above it"
 
 

@@ -73,6 +73,7 @@ class Row(_Lenient):
     metrics: dict[str, dict[str, float | None]] = {}
     buckets: list[Bucket] = []
     costs: dict[str, float | None] = {}
+    pairs_beyond: int = 0
     pairs_left_out: int = 0
     items_skipped: int = 0
     skipped: list[str] = []
@@ -183,12 +184,12 @@ def read_ranks(row: Row) -> Ranks:
 def _listed(file: Path) -> list[Row]:
     """The rows of results.jsonl, whose arms are called as in the matrix that was run last; a line half written is not there."""
     rows = []
-    with file.open(encoding="utf8") as lines:  # a text may hold what `splitlines` takes for the end of a line
+    with file.open("rb") as lines:  # a text may hold what `splitlines` takes for the end of a line
         for number, line in enumerate(lines, 1):
             try:
                 raw = json.loads(line)
             except ValueError:
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     break
                 raw = None
             if not isinstance(raw, dict):

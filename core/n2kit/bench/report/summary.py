@@ -8,6 +8,7 @@ from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import Arm, Board
 from n2kit.bench.report.read import DONE
 from n2kit.errors import few
+from n2kit.evaluate import WHY_LEFT_OUT
 
 NEAR = 0.02  # "close to the best": within two points of recall, MRR or NDCG
 NAMED = 4  # arms called by name in a sentence; the rest are counted
@@ -17,10 +18,10 @@ THROUGH = ("embed_ms_item", "trained_parameters")  # what "cheapest" goes by: th
 def summary(board: Board) -> list[str]:
     """Which arm is best, from which it cannot be told apart, baselines, price, and what to be careful about."""
     if board.best is None:
-        return ["No cell is finished yet.", *_cautions(board)]
+        return ["No cell is finished yet.", *_cautions(board, {})]
     names = labels.short_names([(arm.label, arm.axes) for arm in board.arms])
     said = [_first(board, board.best, names), _alike(board, names), _baselines(board, names), _cheapest(board, names)]
-    return [sentence for sentence in said if sentence] + _cautions(board)
+    return [sentence for sentence in said if sentence] + _cautions(board, names)
 
 
 def _first(board: Board, best: Arm, names: dict[str, str]) -> str:
@@ -28,11 +29,11 @@ def _first(board: Board, best: Arm, names: dict[str, str]) -> str:
     bounds = f"95 % interval {labels.number(figure.low, m)} – {labels.number(figure.high, m)}"
     if m.startswith("recall@"):
         k = int(m.removeprefix("recall@"))
-        place = "in the first place" if k == 1 else f"among the first {k:,}"
-        return (
-            f"“{names[best.label]}” finds the right item {place} of {best.asked.pool:,} for {labels.number(figure.value, m)} % "
-            f"of {best.queries:,} queries ({bounds})."
-        )
+        place = f"{'in the first place' if k == 1 else f'among the first {k:,}'} of {best.asked.pool:,}"
+        share, who = f"{labels.number(figure.value, m)} %", f"“{names[best.label]}” finds"
+        if len(best.asked.pairs) > best.queries:  # several right items a query: recall is their share
+            return f"{who} {share} of a query's right items {place}, the mean of {best.queries:,} queries ({bounds})."
+        return f"{who} the right item {place} for {share} of {best.queries:,} queries ({bounds})."
     unit = " %" if labels.share(m) else ""
     return f"“{names[best.label]}” is best by {m}: {labels.number(figure.value, m)}{unit} on {best.queries:,} queries ({bounds})."
 
@@ -43,7 +44,8 @@ def _alike(board: Board, names: dict[str, str]) -> str:
     unsure = [arm for arm in others if arm.verdict == "seeds overlap"]
     if not others:
         return ""
-    said = f"It cannot be told apart from {_listed(alike, names)}" if alike else "Every other arm is separably worse"
+    every = "Every other arm" if len(board.comparable) == len(board.arms) else "Every other arm on its queries"
+    said = f"It cannot be told apart from {_listed(alike, names)}" if alike else f"{every} is separably worse"
     if unsure:
         said += f"; with another seed it might fall behind {_listed(unsure, names)}"
     return said + "."
@@ -54,7 +56,9 @@ def _baselines(board: Board, names: dict[str, str]) -> str:
     trained = next((arm for arm in board.comparable if arm.trained), None)
     baseline = next((arm for arm in board.comparable if arm.baseline), None)
     if best is None or baseline is None:
-        return "There is no baseline to compare with." if trained is not None and len(board.arms) > 1 else ""
+        some = any(arm.baseline for arm in board.arms)
+        lack = "No baseline was asked the same queries." if some else "There is no baseline to compare with."
+        return lack if trained is not None and len(board.arms) > 1 else ""
     if trained is None:
         return ""
     if best is baseline:
@@ -99,7 +103,7 @@ def _cheapest(board: Board, names: dict[str, str]) -> str:
     return f"The cheapest {within} is “{names[cheap.label]}”: {price}, against {labels.cost(by, best.costs[by])}."
 
 
-def _cautions(board: Board) -> list[str]:
+def _cautions(board: Board, names: dict[str, str]) -> list[str]:
     counts = board.results.counts
     missing = sum(n for state, n in counts.items() if state != DONE)
     planned = board.planned or sum(counts.values())
@@ -109,6 +113,8 @@ def _cautions(board: Board) -> list[str]:
     if missing or unseen:
         states = ", ".join(f"{n:,} {state}" for state, n in counts.items())
         said.append(f"Of {planned:,} cells: {states}.")
+    if elsewhere := [arm for arm in board.arms if arm.verdict == "other queries"]:
+        said.append(f"Asked other queries, and so not compared: {_listed(elsewhere, names)}.")
     trained = [arm for arm in board.arms if arm.trained]
     if trained and max(len(arm.rows) for arm in trained) == 1:
         said.append("With one seed an arm, it is not known how far another seed would move a figure.")
@@ -128,14 +134,19 @@ def _beyond(board: Board) -> list[str]:
 
 
 def _left_out(board: Board) -> list[str]:
-    """What was measured without, as a picture that cannot be read."""
+    """What was measured without: pairs that the protocol has no place for, pictures that cannot be read."""
     rows = board.results.of(DONE)
+    said = []
+    if best := board.best:
+        beyond = max(row.pairs_beyond for row in best.rows)
+        said += [f"{beyond:,} more test pairs were not asked: {WHY_LEFT_OUT[best.asked.protocol]}."] if beyond else []
     worst = max(rows, key=lambda row: (row.pairs_left_out, row.items_skipped), default=None)
     if worst is None or not worst.items_skipped:
-        return []
+        return said
     return [
+        *said,
         f"{worst.items_skipped:,} items could not be used as they are ({few(worst.skipped, worst.items_skipped)}); "
-        f"{worst.pairs_left_out:,} test pairs were left out for it. A cell's vectors.parquet names all of them."
+        f"{worst.pairs_left_out:,} test pairs were left out for it. A cell's vectors.parquet names all of them.",
     ]
 
 
