@@ -34,6 +34,8 @@ FILES = ("--items", "items.jsonl", "--pairs", "train.csv", "--test-pairs", "test
         ("seeds: 100000000000000000000", ":1: seeds: at most 1000 seeds"),
         ("llm: &x [*x]", "not valid YAML"),
         ("llm: ','", ":1: llm: names nothing"),
+        ("llm: qwen\n? [1, 2]\n: 3", ":2: not valid YAML: a key that is no text"),
+        ("llm: qwen\n1: 3", ":2: not valid YAML: a key that is no text"),
     ],
 )
 def test_a_wrong_matrix_file_is_refused_by_line(tmp_path: Path, text: str, message: str) -> None:

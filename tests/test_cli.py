@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -511,3 +512,59 @@ def test_program_and_version() -> None:
         [sys.executable, "-m", "n2kit_cli.main", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == n2kit.__version__
+
+
+@pytest.mark.parametrize("out", ["items.csv", "train.csv", "/dev/null", "images"])
+def test_what_is_read_is_not_written(
+    out: str, cli: Any, workspace: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with --force either; nor is a device replaced."""
+    shutil.copytree(workspace, tmp_path / "w")
+    monkeypatch.chdir(tmp_path / "w")
+    before = Path(out).stat().st_mode, Path(out).read_bytes() if Path(out).is_file() else None
+    items = ("items.csv" if out != "train.csv" else "items.jsonl", "--images", "images", "-o", out, "--force")
+    embedding = ("embed", tiny_bundle, "--items", *items)
+    mining = (
+        "mine-negatives",
+        "--vectors",
+        "v.parquet",
+        "--pairs",
+        "train.csv",
+        "--known",
+        "val.csv",
+        "-o",
+        out,
+        "--force",
+    )
+    done = cli(*(mining if out == "train.csv" else embedding))
+    assert done.code == 2, done.err
+    assert re.search("is read here|is a device|is a folder", done.err)
+    assert (Path(out).stat().st_mode, Path(out).read_bytes() if Path(out).is_file() else None) == before
+
+
+def test_pictures_that_are_no_files_are_skipped(
+    cli: Any, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe would be waited for, and a name that no file could have is no fault of the program's."""
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    os.mkfifo("images/pipe.png")
+    names = ("pipe.png", "n" * 5000, ".", "gone.png")
+    lines = [json.dumps({"id": f"i{n}", "title": "x", "image": name}) for n, name in enumerate(names)]
+    Path("items.jsonl").write_text("\n".join(lines))
+    command = ("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", "v.parquet")
+    done = cli(*command, "--on-bad-image", "text-only", "--json")
+    assert done.code == 0, done.err
+    assert list(json.loads(done.out)["skipped"]) == ["i0", "i1", "i2", "i3"]
+    refused = cli(*command, "--force")
+    assert (refused.code, "item 'i0': image 'pipe.png': not a file" in refused.err) == (2, True)
+
+
+def test_what_a_model_does_not_read_is_said(cli: Any, at_workspace: Path, tmp_path: Path) -> None:
+    bundle, index = tmp_path / "b", tmp_path / "i"
+    assert cli("build", "--llm", "qwen:tiny", "--variant", "text_only", "-o", bundle).code == 0
+    assert cli("embed", bundle, "--items", "items.csv", "-o", tmp_path / "v.parquet").code == 0
+    assert cli("index", tmp_path / "v.parquet", "-o", index).code == 0
+    asked = ("recommend", "--index", index, "--bundle", bundle, "--title", "thing 3")
+    assert "reads no picture (variant text_only)" in cli(*asked, "--image", "images/noto_3.png").err
+    assert cli(*asked).err == ""

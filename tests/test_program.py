@@ -150,6 +150,12 @@ def test_a_setting_that_is_there_twice_is_refused(text: str, said: str, cli: Any
     assert said.format(tmp_path) in result.err
 
 
+def test_a_setting_whose_name_is_no_text_is_refused(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("train:\n  ? [1, 2]\n  : 3\n")
+    result = cli("config", "show", "--recipe", tmp_path / "r.yaml")
+    assert (result.code, "r.yaml:2: a key that is no text" in result.err) == (2, True)
+
+
 def test_processors_have_no_numbers() -> None:
     from n2kit.device import pick_device
 

@@ -48,7 +48,9 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
     """
     from n2kit.bundle import read_manifest
+    from n2kit.files import check_target
 
+    check_target(out, [items])
     manifest = read_manifest(bundle)
     catalogue = options.read(items, item_format, renames, lenient)
     if without is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -143,22 +143,19 @@ def _check(
 
 
 def _check_targets(
-    per_query: Path | None, mteb: Path | None, ks: list[int], force: bool, given: Iterable[Path | None]
+    per_query: Path | None, mteb: Path | None, ks: list[int], force: bool, given: Collection[Path | None]
 ) -> None:
     """Say before the work, and not after it, what cannot be written. Raises BadInput."""
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
+    from n2kit.files import check_target
 
     if mteb is not None:
         check_mteb(ks)
     if per_query is not None and mteb is not None and per_query.resolve() == mteb.resolve():
         raise BadInput(f"{mteb} is for --per-query and for --mteb", "give two files")
-    read = {file.resolve() for file in given if file is not None}
     for file in filter(None, (per_query, mteb)):
-        if file.is_dir():
-            raise BadInput(f"{file} is a folder", "give a file")
-        if file.resolve() in read:
-            raise BadInput(f"{file} is read here, and not to be written", "give another file")
+        check_target(file, given)
         if file.exists() and not force:
             raise BadInput(f"{file} exists", "give another file, or --force to replace it")
 

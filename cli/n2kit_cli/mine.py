@@ -38,6 +38,7 @@ def mine_negatives(
     """
     from n2kit.data.pairs import check_writable, read_pairs, write_pairs
     from n2kit.errors import BadInput
+    from n2kit.files import check_target
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
 
@@ -45,6 +46,7 @@ def mine_negatives(
     if not colon or not first.isdecimal() or not last.isdecimal():
         raise BadInput(f"--ranks {ranks} is no window", "from 1, the first no larger: --ranks 10:100")
     window = Window(int(first), int(last), margin, count)
+    check_target(out, [pairs, vectors, *(known or ())])
     check_writable(out, force=force)
     if (index is None) == (vectors is None):
         raise BadInput("give either --index or --vectors", "n2kit mine-negatives --help")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, table
+from n2kit_cli.output import document, say, table
 
 
 def recommend(
@@ -58,6 +58,10 @@ def recommend(
             "image": image.name if image else "",
         }
         model = load(bundle)
+        if image is not None and not model.variant.image:
+            say(f"note: {bundle} reads no picture (variant {model.recipe.variant}): --image changes nothing")
+        if (title or topics or content) and not model.variant.text:
+            say(f"note: {bundle} reads no text (variant {model.recipe.variant}): it changes nothing")
         try:
             vector = model.encode([fields], images=image.parent if image else None)[0]
         except UnreadableImage as problem:

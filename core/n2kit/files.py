@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,20 @@ def check_free(folder: Path, marker: str, *, force: bool) -> None:
         raise BadInput(f"{folder} exists, and n2kit did not make it", "give another -o")
     if not force:
         raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
+
+
+def check_target(file: Path, read: Iterable[Path | None] = ()) -> None:
+    """Whether a file may be written, new or in place of one: a command that `read`s some must not destroy them.
+
+    Raises:
+        BadInput: a folder, a device, or one of those that are read.
+    """
+    if file.is_dir() or not file.name:
+        raise BadInput(f"{file} is a folder", "give a file")
+    if file.exists() and not file.is_file():
+        raise BadInput(f"{file} is a device or a pipe, and cannot be replaced", "give a file")
+    if file.resolve() in {other.resolve() for other in read if other is not None}:
+        raise BadInput(f"{file} is read here, and not to be written", "give another file")
 
 
 def check_outside_bundles(path: Path) -> None:

@@ -311,6 +311,8 @@ def _leaves(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, in
     """Raises BadInput for a key that is there twice, which YAML would take the last of; `lines` are the keys so far."""
     for key_node, value_node in node.value:
         key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise BadInput(f"{path}:{line}: a key that is no text", "n2kit config show prints a recipe")
         if key in lines:
             raise BadInput(f"{path}:{line}: {key} is set twice, first at {path}:{lines[key]}", "remove one of them")
         lines[key] = line

@@ -39,4 +39,4 @@ class FlatIndex(Index):
         try:
             return cls(faiss.read_index(str(folder / FILE)))
         except RuntimeError as error:
-            raise BadInput(f"{folder / FILE}: not readable: {str(error).splitlines()[-1]}", "index again") from None
+            raise BadInput(f"{folder / FILE}: not a whole FAISS index", "index again") from error

@@ -19,6 +19,7 @@ Protocol = Literal["notellm2", "standard"]
 Preset = Literal["paper", "quick"]
 AXES = ("llm", "vision", "mllm", "connector", "fusion", "loss", "variant")
 MOST_SEEDS = 1000
+TEXTS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # what a key may be
 Place = tuple[str | int, ...]  # of a value in the file: ("arms", 0, "name")
 
 
@@ -173,10 +174,16 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
 
 
 def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
-    """The line of every value. Raises MarkedYAMLError for a key that is there twice: YAML would take the last."""
+    """The line of every value.
+
+    Raises:
+        MarkedYAMLError: a key that is no text, or that is there twice, which YAML would take the last of.
+    """
     if isinstance(node, yaml.MappingNode):
         names = [key.value for key, _ in node.value]
         for n, (key, value) in enumerate(node.value):
+            if key.tag not in TEXTS:
+                raise yaml.MarkedYAMLError(problem="a key that is no text", problem_mark=key.start_mark)
             if key.value in names[:n]:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             yield (*place, key.value), key.start_mark.line + 1

@@ -140,7 +140,7 @@ class Contents:
             facts = file.stat()
             if known and known[1:3] == (facts.st_size, facts.st_mtime_ns):
                 return known[3]
-            if not file.is_relative_to(self.root):
+            if not file.is_relative_to(self.root) or not file.is_file():
                 return None
             with file.open("rb") as content:
                 found = hashlib.file_digest(content, "sha256").hexdigest()

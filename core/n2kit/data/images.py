@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Fit = Literal["crop", "squash", "pad"]
 WHITE = (255, 255, 255)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
 
 
 class UnreadableImage(BadInput):
@@ -105,12 +109,15 @@ def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
     try:
         root = folder.resolve()
         path = (root / item.image).resolve()
+        special = path.exists() and not path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
         raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {error}", way) from None
     if not path.is_relative_to(root):
         raise UnreadableImage(
             f"item {item.id!r}: image {item.image!r} lies outside the images folder", "use a path inside it"
         )
+    if special:  # a pipe would be waited for
+        raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: not a file", way)
     try:
         with Image.open(path) as image:
             yield image

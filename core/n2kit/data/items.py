@@ -93,9 +93,18 @@ def images_digest(items: Iterable[Item], folder: Path | None) -> str:
     """A hash of the sizes of all items' image files (-1: not there): what makes two folders of images the same one."""
     digest = hashlib.sha256()
     for item in items:
-        path = folder / item.image if folder is not None and item.image else None
-        digest.update(f"{item.image}:{path.stat().st_size if path is not None and path.is_file() else -1}\n".encode())
+        digest.update(
+            f"{item.image}:{-1 if folder is None or not item.image else _size(folder / item.image)}\n".encode()
+        )
     return digest.hexdigest()[:16]
+
+
+def _size(path: Path) -> int:
+    """-1 of what is no file, or has a name that none could have."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except OSError:
+        return -1
 
 
 def read_items(

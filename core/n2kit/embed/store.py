@@ -22,7 +22,7 @@ from n2kit.data.states import state_cache
 from n2kit.device import Precision, pick_precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
-from n2kit.files import check_outside_bundles
+from n2kit.files import check_outside_bundles, check_target
 
 if TYPE_CHECKING:
     from n2kit.data.features import FeatureCache
@@ -81,8 +81,7 @@ def embed(
         "precision": precision,
         "shard": SHARD,
     }
-    if out.is_dir() or not out.name:
-        raise BadInput(f"{out} is a folder", "give a file name, VECTORS.parquet")
+    check_target(out)
     check_outside_bundles(out)
     if out.exists() and not force:
         if _stored_run(out) == run:

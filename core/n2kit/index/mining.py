@@ -30,10 +30,10 @@ class Window:
     count: int = 3
 
     def __post_init__(self) -> None:
-        """Raises BadInput for ranks that are none, or a margin that is no number."""
+        """Raises BadInput for ranks that are none, or a margin that two cosines cannot have."""
         if not 1 <= self.first <= self.last:
             raise BadInput(f"ranks {self.first}:{self.last} are no window", "from 1, the first no larger: 10:100")
-        if not np.isfinite(self.margin):
+        if not -2 <= self.margin <= 2:
             raise BadInput(f"margin {self.margin} is no difference of two cosines", "for example 0.05")
 
 
