@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
+import json
+import platform
 import sys
 import time
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from n2kit.files import write_json
+from n2kit.weights import cache_folder
+
 Precision = Literal["auto", "fp32", "bf16"]
+CLEARLY_SLOW = (
+    0.5  # below this gain a small product settles the question: a large one takes 0.3 s where bf16 is emulated
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -72,18 +82,48 @@ _assumed: list[float] = []
 
 @functools.cache
 def _measured_gain() -> float:
+    """Measure `bf16_gain` once a machine: the answer stays in the cache folder, where that can be written."""
+    file, key = cache_folder() / "bf16.json", _cpu()
+    try:
+        kept = json.loads(file.read_text("utf8"))
+    except (OSError, ValueError):
+        kept = {}
+    if not isinstance(kept, dict):
+        kept = {}
+    gain = kept.get(key)
+    if not isinstance(gain, float) or gain <= 0:
+        gain = _gain(rows=64, width=256)
+        if gain > CLEARLY_SLOW:
+            gain = _gain(rows=256, width=768)
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, kept | {key: gain})
+    return gain
+
+
+def _gain(rows: int, width: int) -> float:
+    """Divide fp32's time for a product [rows, width] × [width, width] by bf16's; the first of each type is warm-up."""
 
     def seconds(dtype: torch.dtype) -> float:
-        a, b = torch.ones(256, 768, dtype=dtype), torch.ones(768, 768, dtype=dtype)
-        best = float("inf")
-        for _ in range(5):
+        a, b = torch.ones(rows, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
+        times = []
+        for _ in range(6):
             start = time.perf_counter()
-            for _ in range(4):
-                a @ b
-            best = min(best, time.perf_counter() - start)
-        return best
+            a @ b
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
 
     return seconds(torch.float32) / seconds(torch.bfloat16)
+
+
+def _cpu() -> str:
+    """Name what decides the gain: the CPU with its instructions (virtual ones share a name), torch, and its threads."""
+    facts = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf8").splitlines()
+        facts += sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    return f"{digest} torch {torch.__version__}, {torch.get_num_threads()} threads"
 
 
 @functools.cache
