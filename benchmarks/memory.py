@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from synthetic import add_model_options, build_model, make_catalogue
 
-from n2kit.data.batch import Reader
-from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.device import keep_freed_memory
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.inputs.reader import Reader
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
+from n2kit.utils.device import keep_freed_memory
 
 MB = 2**20
 PICTURES = 32  # files; a large batch shares them

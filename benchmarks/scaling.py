@@ -27,11 +27,11 @@ from synthetic import make_catalogue, make_pairs
 from torch.utils.flop_counter import FlopCounterMode
 
 import n2kit
-from n2kit.data.batch import Reader
-from n2kit.device import pick_device
-from n2kit.model import Model
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.model import Model
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
+from n2kit.utils.device import pick_device
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 import n2kit
-import n2kit.variants
+import n2kit.recipe.variants
 from n2kit import Item
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.model import Model
+from n2kit.modeling.model import Model
 
 WORDS = (
     "red",
@@ -95,7 +95,7 @@ def build_model(options: argparse.Namespace) -> Model:
         "head.width": 64,
         "prompt.template": options.template,
     }
-    early = n2kit.variants.SPECS[options.variant].early
+    early = n2kit.recipe.variants.SPECS[options.variant].early
     model = n2kit.build(
         options.llm, options.vision, connector=options.connector if early else None, variant=options.variant, settings=settings
     )  # fmt: skip

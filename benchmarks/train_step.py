@@ -32,16 +32,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from n2kit.data.batch import Reader
-from n2kit.data.features import feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.data.states import state_cache
-from n2kit.device import keep_freed_memory, pick_precision
-from n2kit.model import Model
-from n2kit.reading import ALL_AT_ONCE
+from n2kit.inputs.feature_cache import feature_cache
+from n2kit.inputs.reader import Reader
+from n2kit.inputs.state_cache import state_cache
+from n2kit.modeling.model import Model
+from n2kit.modeling.prefix_sharing import ALL_AT_ONCE
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
+from n2kit.utils.device import keep_freed_memory, pick_precision
 
 Pair = tuple[str, str]
 

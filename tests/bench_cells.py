@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from n2kit.bench.cells import Cell
-from n2kit.bench.expand import expand
-from n2kit.bench.presets import filled
-from n2kit.bench.spec import Matrix
+from n2kit.bench.matrix.cell import Cell
+from n2kit.bench.matrix.expand import expand
+from n2kit.bench.matrix.presets import filled
+from n2kit.bench.matrix.spec import Matrix
 
 NAMES = ("items", "images", "pairs", "val_pairs", "test_pairs", "pool", "on_bad_image")
 DATA: dict[str, str | None] = dict.fromkeys(NAMES, "same")

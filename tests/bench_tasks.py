@@ -6,8 +6,8 @@ import os
 import signal
 from dataclasses import dataclass
 
-from n2kit.bench.context import Bench, StopError
-from n2kit.bench.tasks import Task
+from n2kit.bench.runner.context import Bench, StopError
+from n2kit.bench.runner.tasks import Task
 
 
 @dataclass(frozen=True)

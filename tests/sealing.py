@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from n2kit.manifest import MANIFEST, Manifest, contents, fingerprint, read_recipe
+from n2kit.bundle.manifest import MANIFEST, Manifest, contents, fingerprint, read_recipe
 
 
 def reseal(folder: Path, **changes: Any) -> None:

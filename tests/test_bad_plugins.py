@@ -14,7 +14,7 @@ import pytest
 from wheels import fusion, install, wheel
 
 VISION = """
-from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
 N2KIT_PLUGIN_API = (1, 0)
 @hookimpl
 def n2kit_register_components():

@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from n2kit.assemble import loss_of
-from n2kit.bench import frozen as frozen_module
-from n2kit.bench import tfidf as tfidf_module
-from n2kit.bench.baseline_names import BASELINES, NAMES, HeadSettings
-from n2kit.bench.baselines import BaselineOut, run_baseline
-from n2kit.bench.frozen import Features, Frozen
-from n2kit.bench.heads import standardised, train_head
-from n2kit.bench.spec import read_matrix
-from n2kit.bench.tfidf import tfidf
-from n2kit.data.features import FeatureCache
+from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
+from n2kit.bench.baselines.baselines import frozen as frozen_module
+from n2kit.bench.baselines.baselines import tfidf as tfidf_module
+from n2kit.bench.baselines.frozen import Features, Frozen
+from n2kit.bench.baselines.heads import standardised, train_head
+from n2kit.bench.baselines.tfidf import tfidf
+from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, HeadSettings
+from n2kit.bench.matrix.spec import read_matrix
+from n2kit.builder import loss_of
+from n2kit.contract.interfaces import Loss
 from n2kit.data.images import UnreadableImage
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_pairs
-from n2kit.data.states import StateCache
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.evaluate import evaluate
-from n2kit.parts import Loss
-from n2kit.registry import registry
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.inputs.state_cache import StateCache
+from n2kit.plugins.catalogue import registry
 
 QUICK = {"head.width": 8, "baseline.max_steps": 6, "baseline.eval_steps": 2, "baseline.lrs": [1e-2]}
 TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny"}

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench_tasks import Broken, Full, Killed, Works
-from n2kit.bench.cells import Cell
-from n2kit.bench.context import Bench
-from n2kit.bench.data import read_data
-from n2kit.bench.expand import expand
-from n2kit.bench.local import run_local
-from n2kit.bench.spec import Matrix
-from n2kit.bench.store import Store
+from n2kit.bench.matrix.cell import Cell
+from n2kit.bench.matrix.data import read_data
+from n2kit.bench.matrix.expand import expand
+from n2kit.bench.matrix.spec import Matrix
+from n2kit.bench.runner.context import Bench
+from n2kit.bench.runner.local import run_local
+from n2kit.bench.runner.store import Store
 from n2kit.errors import Unavailable
 
 DATA = ("--items", "items.jsonl", "--pairs", "train.csv", "--test-pairs", "test.csv", "--images", "images")
@@ -395,7 +395,7 @@ def test_ray_tasks_that_die_end_their_own_cells_alone(
     bench: tuple[Bench, list[Cell]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
-    from n2kit.bench.cluster import run_ray
+    from n2kit.bench.runner.ray import run_ray
 
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for what the tasks are

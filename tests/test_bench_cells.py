@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from bench_cells import DATA, TINY, arms, cells, checkpoint
-from n2kit.bench import identity
-from n2kit.bench.commands import commands
-from n2kit.bench.expand import expand
-from n2kit.bench.presets import filled
-from n2kit.bench.spec import Matrix
-from n2kit.bench.store import Store
-from n2kit.bench.tasks import open_cells, tasks
+from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix.commands import commands
+from n2kit.bench.matrix.expand import expand
+from n2kit.bench.matrix.presets import filled
+from n2kit.bench.matrix.spec import Matrix
+from n2kit.bench.runner.store import Store
+from n2kit.bench.runner.tasks import open_cells, tasks
 from n2kit.errors import BadInput
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from n2kit.bench.spec import Matrix, read_matrix
+from n2kit.bench.matrix.spec import Matrix, read_matrix
 from n2kit.errors import BadInput
 
 FILES = ("--items", "items.jsonl", "--pairs", "train.csv", "--test-pairs", "test.csv", "--images", "images")
@@ -103,8 +103,8 @@ def test_no_torch_where_nothing_is_run(workspace: Path, tmp_path: Path) -> None:
 
     shutil.copytree(workspace, tmp_path / "w")
     code = (
-        "import sys; from n2kit.bench.expand import expand; from n2kit.bench.matrix import run_matrix;"
-        "from n2kit.bench.spec import Matrix; from n2kit.bench.data import read_data\n"
+        "import sys; from n2kit.bench.matrix.expand import expand; from n2kit.bench.runner.scheduler import run_matrix;"
+        "from n2kit.bench.matrix.spec import Matrix; from n2kit.bench.matrix.data import read_data\n"
         "m = Matrix(llm=['qwen:tiny'], vision=['siglip:tiny'], items='items.jsonl', pairs='train.csv', test_pairs='test.csv', images='images')\n"
         "print(len(expand(m, read_data(m)[0].digests)), 'torch' in sys.modules)"
     )
@@ -138,7 +138,7 @@ def test_the_file_of_the_page_is_a_matrix(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_loses_no_matrix(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("n2kit.bench.matrix.run_local", lambda *_, **__: None)  # it is not about what is run
+    monkeypatch.setattr("n2kit.bench.runner.scheduler.run_local", lambda *_, **__: None)  # it is not about what is run
     (tmp_path / "out").mkdir()
     command = ("bench", *FILES, "--llm", "qwen:tiny", "--variant", "text_only", "-o", tmp_path / "out", "--json")
     assert cli(*command).code == 0

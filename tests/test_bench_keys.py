@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bench_cells import DATA, NAMES, cells, checkpoint
-from n2kit.bench import identity
-from n2kit.recipe import Recipe
-from n2kit.templates import load_template
-from n2kit.weights import Weights
+from n2kit.bench.matrix import keys as identity
+from n2kit.plugins.weights import Weights
+from n2kit.recipe.prompt_templates import load_template
+from n2kit.recipe.settings import Recipe
 
 
 def test_keys_go_by_content_and_not_by_path(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import bench_rows as rows
 from n2kit.bench.report import aggregate, charts, neighbours, panels, read_results, write
 from n2kit.data.items import Item, Items
 from n2kit.errors import BadInput
-from n2kit.variants import SPECS
+from n2kit.recipe.variants import SPECS
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7*7 }} </style>'
 CONCEPTS = 40

@@ -11,14 +11,14 @@ from typing import Any, cast
 import pytest
 
 from bench_cells import DATA, TINY, cells
-from n2kit.bench.commands import commands
-from n2kit.bench.context import Bench
-from n2kit.bench.data import Data
-from n2kit.bench.expand import expand
-from n2kit.bench.matrix import Engine, run_matrix
-from n2kit.bench.spec import Matrix
-from n2kit.bench.store import Store
-from n2kit.bench.tasks import crowded, open_cells
+from n2kit.bench.matrix.commands import commands
+from n2kit.bench.matrix.data import Data
+from n2kit.bench.matrix.expand import expand
+from n2kit.bench.matrix.spec import Matrix
+from n2kit.bench.runner.context import Bench
+from n2kit.bench.runner.scheduler import Engine, run_matrix
+from n2kit.bench.runner.store import Store
+from n2kit.bench.runner.tasks import crowded, open_cells
 from n2kit.errors import BadInput
 
 

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import n2kit
-from n2kit import Item, bundle, read_items, read_pairs
-from n2kit.data.batch import Reader
+from n2kit import Item, read_items, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import Mismatch, Unavailable
-from n2kit.model import Model
-from n2kit.plan import make_plan
-from n2kit.recipe import Train, resolve
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.model import Model
+from n2kit.planning.memory import estimate
+from n2kit.planning.planner import make_plan
+from n2kit.recipe.settings import Train, resolve
 from n2kit.train import RunResult, train
 from n2kit.train.blocks import prepared
 from n2kit.train.pairs import PairCollator
@@ -105,7 +107,7 @@ def test_blocks_whose_batch_norms_would_count_a_batch_twice_are_refused() -> Non
 def test_the_plan_knows_that_checkpointing_keeps_less() -> None:
     flags = {"llm": "qwen:tiny", "vision": "siglip:tiny", "llm.tune": "full"}
     plain, thrifty = (
-        make_plan(resolve(flags | {"train.checkpointing": on}, env={}).recipe).memory for on in (False, True)
+        estimate(make_plan(resolve(flags | {"train.checkpointing": on}, env={}).recipe)) for on in (False, True)
     )
     assert thrifty.activations < plain.activations
     assert thrifty.certain == plain.certain

@@ -20,13 +20,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import n2kit
-from n2kit import bundle, digests, read_items, read_pairs
-from n2kit.bundle_readme import readme
-from n2kit.digests import file_digest
+from n2kit import read_items, read_pairs
+from n2kit.bundle import io as bundle
+from n2kit.bundle.readme import readme
 from n2kit.errors import BadInput, Failed, Unavailable
-from n2kit.files import replacing
-from n2kit.recipe import resolve
+from n2kit.recipe.settings import resolve
 from n2kit.train import train
+from n2kit.utils import digests
+from n2kit.utils.digests import file_digest
+from n2kit.utils.files import replacing
 from sealing import reseal
 
 SETTINGS = {"head.width": 16, "prompt.template": "compact", "train.max_steps": 2, "train.batch_size": 4}
@@ -104,7 +106,7 @@ def test_random_weights_are_copied(tmp_path: Path) -> None:
 def test_weights_that_could_not_be_known_again_are_copied(
     make: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("n2kit.sources.weight_files", lambda place: {})
+    monkeypatch.setattr("n2kit.bundle.references.weight_files", lambda place: {})
     assert not bundle.save(make(), tmp_path / "b", by_reference=True).sources
 
 
@@ -453,7 +455,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_cleared_away_and_what_another_is_at_is_not(tmp_path: Path) -> None:
     target = tmp_path / "b"
     script = (
-        "import sys, time; from pathlib import Path; from n2kit.files import replacing\n"
+        "import sys, time; from pathlib import Path; from n2kit.utils.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as staged:\n"
         "    (staged / 'half').write_text('x'); print('ready', flush=True); time.sleep(600)\n"
     )

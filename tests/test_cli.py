@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from n2kit.variants import SPECS
+from n2kit.recipe.variants import SPECS
 from n2kit_cli.main import app
 
 COMMANDS = [
@@ -186,7 +186,7 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch
 
     from huggingface_hub import constants
 
-    from n2kit import weights
+    from n2kit.plugins import weights
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(weights, "HUB_PROBE_SECONDS", 0.1)
@@ -469,8 +469,8 @@ def test_nonsense_settings_are_bad_input(cli: Any, setting: str) -> None:
 )
 def test_a_broken_catalogue_of_the_user_is_named(content: str, tmp_path: Path) -> None:
     from n2kit.errors import BadInput
-    from n2kit.manager import manager
-    from n2kit.registry import Registry
+    from n2kit.plugins.catalogue import Registry
+    from n2kit.plugins.manager import manager
 
     file = tmp_path / "mine.yaml"
     file.write_text(content)
@@ -479,9 +479,9 @@ def test_a_broken_catalogue_of_the_user_is_named(content: str, tmp_path: Path) -
 
 
 def test_a_bug_is_one_line_and_code_4(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import n2kit.registry
+    import n2kit.plugins.catalogue
 
-    monkeypatch.setattr(n2kit.registry, "registry", lambda: 1 / 0)
+    monkeypatch.setattr(n2kit.plugins.catalogue, "registry", lambda: 1 / 0)
     result = cli("ls")
     assert result.code == 4
     assert "a bug in n2kit: ZeroDivisionError" in result.err

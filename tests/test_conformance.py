@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from n2kit.cards import KINDS, Kind
+from n2kit.contract.cards import KINDS, Kind
 from n2kit.testing import Law, parametrize_components, subject_of
 from n2kit.testing.references import references
 from n2kit.testing.suites import keep

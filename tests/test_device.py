@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2kit import device
+from n2kit.utils import device
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from n2kit.errors import BadInput
-from n2kit.manager import manager
+from n2kit.plugins.manager import manager
 from n2kit.testing import suites
 from n2kit_cli.main import app
 
@@ -72,7 +72,7 @@ def test_the_files_are_a_plugin_that_keeps_the_laws(tmp_path: Path) -> None:
 
 def test_what_the_page_names_is_there() -> None:
     """Suites, spec fields, commands, hooks."""
-    from n2kit import ComponentSpec, hookspecs
+    from n2kit.contract import ComponentSpec, hookspecs
 
     for name in re.findall(r"`(\w+Suite)`", PAGE):
         assert hasattr(suites, name), name

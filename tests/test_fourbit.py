@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 import n2kit
-from n2kit import bundle, lora, read_items, read_pairs
+from n2kit import read_items, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.errors import Mismatch, Unavailable
-from n2kit.recipe import resolve
+from n2kit.modeling import lora
+from n2kit.recipe.settings import resolve
 from n2kit.train import fourbit, train
 from n2kit.train.fourbit import BLOCK, Packed
 from steps import weights

@@ -10,15 +10,16 @@ import pytest
 import torch
 
 import n2kit
-from n2kit import Item, bundle
+from n2kit import Item
+from n2kit.bundle import io as bundle
+from n2kit.contract.interfaces import LLM
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.embed.generate import Answer, _answer, generate
 from n2kit.errors import BadInput, Mismatch
-from n2kit.generate import Answer, _answer, generate
-from n2kit.model import Model
-from n2kit.parts import LLM
-from n2kit.prompts import Task
-from n2kit.recipe import resolve
+from n2kit.modeling.model import Model
+from n2kit.modeling.prompts import Task
+from n2kit.recipe.settings import resolve
 from n2kit.train import train
 
 ITEMS = Items([

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 import n2kit
-from n2kit import Item, bundle
-from n2kit.data.batch import Reader
+from n2kit import Item
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Mismatch
-from n2kit.model import Model
-from n2kit.plan import make_plan
-from n2kit.prompts import ANSWER_TOKENS, TEXT_EMB, Prompter, Task
-from n2kit.recipe import Prompt, resolve
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.model import Model
+from n2kit.modeling.prompts import ANSWER_TOKENS, TEXT_EMB, Prompter, Task
+from n2kit.planning.planner import make_plan
+from n2kit.recipe.settings import Prompt, resolve
+from n2kit.recipe.variants import SPECS
 from n2kit.train import train
-from n2kit.train.draws import Draws, Tasks
+from n2kit.train.epoch_rng import Draws, Tasks
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
-from n2kit.variants import SPECS
 from steps import assert_same, by_one_and_by_two, gradients, weights
 
 CHAIR = Item("1", title="oak chair", topics=("wood", "seat", "home"), content="solid #oak#", category="furniture")

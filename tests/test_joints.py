@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import n2kit
-from n2kit import bundle
-from n2kit.cards import LLMCard, VisionCard
+from n2kit.bundle import io as bundle
+from n2kit.contract.cards import LLMCard, VisionCard
 from n2kit.errors import Mismatch
-from n2kit.manager import manager
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
+from n2kit.plugins.manager import manager
 
 CONNECTORS = [o.spec.name for o in manager().components("connector")]
 FUSIONS = [o.spec.name for o in manager().components("fusion")]
@@ -263,7 +263,7 @@ def test_every_one_is_trained_saved_and_loaded_in_a_model(
 
 
 def batch_of(model: n2kit.Model, items: list[dict[str, str]], images: Path) -> Any:
-    from n2kit.data.batch import Reader
+    from n2kit.inputs.reader import Reader
 
     wanted = [n2kit.Item(str(n), **item) for n, item in enumerate(items)]
     made, _ = Reader(model.prompter, model.vision, images)(wanted)

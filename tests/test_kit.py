@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from n2kit.cards import KINDS
-from n2kit.parts import VisionOut
+from n2kit.contract.cards import KINDS
+from n2kit.contract.interfaces import VisionOut
 from n2kit.testing import laws_of, subject_of
 from n2kit.testing.check import check_component, try_law
 from n2kit.testing.matrix import Cell, Report, cells, check, in_tree, run, uncovered

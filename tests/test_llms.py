@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 import n2kit
-from n2kit.cards import LLMCard
-from n2kit.data.batch import Reader
+from n2kit.contract.cards import LLMCard
+from n2kit.contract.interfaces import Origin
 from n2kit.data.items import Item
 from n2kit.errors import BadInput, Mismatch
-from n2kit.manager import manager
-from n2kit.model import rms
-from n2kit.parts import Origin
-from n2kit.prompts import IMG
-from n2kit.registry import check_card, registry
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.model import rms
+from n2kit.modeling.prompts import IMG
+from n2kit.plugins.catalogue import check_card, registry
+from n2kit.plugins.manager import manager
 from n2kit_hf import traits
 from n2kit_hf.cards import LLMConfig, llm_card
 from n2kit_hf.families import GROUPED, SIZE, STATES

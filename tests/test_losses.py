@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from n2kit.errors import BadInput, Mismatch
-from n2kit.manager import manager
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
+from n2kit.plugins.manager import manager
 
 ALL = [o.spec.name for o in manager().components("loss")]
 B = 4

@@ -16,17 +16,18 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 import n2kit
-from n2kit import assemble, bundle
-from n2kit.data.batch import Reader
+from n2kit import builder as assemble
+from n2kit.bundle import io as bundle
+from n2kit.contract.interfaces import Joined, Origin
 from n2kit.data.items import Item
 from n2kit.embed import encode
 from n2kit.errors import BadInput, Mismatch
-from n2kit.manager import Manager
-from n2kit.parts import Joined, Origin
-from n2kit.plan import make_plan
-from n2kit.recipe import resolve
-from n2kit.registry import Registry
-from n2kit.variants import SPECS
+from n2kit.inputs.reader import Reader
+from n2kit.planning.planner import make_plan
+from n2kit.plugins.catalogue import Registry
+from n2kit.plugins.manager import Manager
+from n2kit.recipe.settings import resolve
+from n2kit.recipe.variants import SPECS
 from n2kit_hf.tiny import byte_tokenizer
 from n2kit_mllm import tiny
 from n2kit_mllm.text import multimodal_positions
@@ -52,7 +53,7 @@ def catalogue() -> Registry:
 
 @pytest.fixture(autouse=True)
 def _installed(catalogue: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2kit.plan.registry", lambda: catalogue)
+    monkeypatch.setattr("n2kit.planning.planner.registry", lambda: catalogue)
     monkeypatch.setattr(bundle, "manager", lambda: catalogue.plugins)
 
 

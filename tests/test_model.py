@@ -12,16 +12,17 @@ import pytest
 import torch
 
 import n2kit
-from n2kit import bundle
-from n2kit.data.batch import Reader, collate
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Item
 from n2kit.embed import encode
 from n2kit.errors import BadInput
-from n2kit.manager import manager
-from n2kit.model import embedding_sample, rms
-from n2kit.prompts import PAD
-from n2kit.registry import registry
-from n2kit.variants import SPECS
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.batch import collate
+from n2kit.modeling.model import embedding_sample, rms
+from n2kit.modeling.prompts import PAD
+from n2kit.plugins.catalogue import registry
+from n2kit.plugins.manager import manager
+from n2kit.recipe.variants import SPECS
 
 LLMS = [f"{o.spec.name}:{v}" for o in manager().components("llm") for v in o.spec.variants if v.startswith("tiny")]
 VISIONS = [f"{o.spec.name}:tiny" for o in manager().components("vision")]

@@ -11,17 +11,18 @@ import pytest
 import torch
 
 import n2kit
-from n2kit import Item, bundle, read_pairs
-from n2kit.data.batch import Reader
+from n2kit import Item, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
-from n2kit.model import Model
-from n2kit.recipe import resolve
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.model import Model
+from n2kit.recipe.settings import resolve
 from n2kit.train import train
-from n2kit.train.draws import Draws
+from n2kit.train.distributed import lefts_first
+from n2kit.train.epoch_rng import Draws
 from n2kit.train.pairs import PairCollator, barren
-from n2kit.train.ranks import lefts_first
 from n2kit.train.step import TrainStep
 from steps import assert_same, by_one_and_by_two, gradients, weights
 

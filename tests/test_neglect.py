@@ -15,13 +15,14 @@ import torch
 from transformers import PreTrainedModel
 
 import n2kit
-from n2kit.data.batch import Batch, Reader
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_pairs
 from n2kit.errors import BadInput, Mismatch
 from n2kit.evaluate.neglect import BOTH, NO_IMAGE, NO_TEXT, SWAPPED, Neglect, Reading, neglect, swapped_images
 from n2kit.evaluate.saliency import flows, obstacle, saliency
-from n2kit.model import Model
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.batch import Batch
+from n2kit.modeling.model import Model
 
 SETTINGS = {"head.width": 16, "prompt.template": "compact", "prompt.body_tokens": 64}
 

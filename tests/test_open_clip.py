@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from n2kit.contract.interfaces import Origin
 from n2kit.errors import BadInput
-from n2kit.manager import Manager
-from n2kit.parts import Origin
-from n2kit.registry import Registry
+from n2kit.plugins.catalogue import Registry
+from n2kit.plugins.manager import Manager
 from n2kit_open_clip import TINY
 from n2kit_open_clip.cards import card
 from n2kit_open_clip.config import OpenClipConfig, pretrained

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from n2kit.errors import Unavailable
-from n2kit.memory import GB, batch_that_fits
-from n2kit.plan import Plan, make_plan, parse_id
-from n2kit.recipe import parse_sets, resolve
-from n2kit.rules import embeds, fit_memory
+from n2kit.planning.memory import GB, batch_that_fits, estimate
+from n2kit.planning.plan import Plan
+from n2kit.planning.planner import make_plan, parse_id
+from n2kit.planning.rules import embeds, fit_memory
+from n2kit.recipe.settings import parse_sets, resolve
 
 
 def plan(llm: str = "qwen:tiny", vision: str = "clip:tiny", *sets: str, **flags: Any) -> Plan:
@@ -70,19 +71,19 @@ def test_licences() -> None:
 
 
 def test_memory_counts_weights_gradients_optimiser_activations() -> None:
-    small = plan("qwen:4b", "siglip", **{"llm.tune": "frozen"}).memory
-    full = plan("qwen:4b", "siglip").memory
+    small = estimate(plan("qwen:4b", "siglip", **{"llm.tune": "frozen"}))
+    full = estimate(plan("qwen:4b", "siglip"))
     made = plan("qwen:4b", "siglip")
     frozen, trained = made.rows[0].parameters, made.parameters - made.rows[0].parameters
     assert full.weights == 6 * trained + 2 * frozen  # float32 and autocast's copy; 16 bits as published
     assert small.weights == full.weights - 4 * made.rows[2].parameters
     assert full.gradients > small.gradients
     assert full.optimiser == 2 * full.gradients
-    twice = plan("qwen:4b", "siglip", **{"train.batch_size": 32}).memory
+    twice = estimate(plan("qwen:4b", "siglip", **{"train.batch_size": 32}))
     assert twice.activations == 2 * full.activations
-    wide = plan("qwen:4b", "siglip", **{"train.precision": "fp32"}).memory
+    wide = estimate(plan("qwen:4b", "siglip", **{"train.precision": "fp32"}))
     assert wide.activations > full.activations
-    tuned = plan("qwen:4b", "siglip", **{"vision.tune": "full"}).memory
+    tuned = estimate(plan("qwen:4b", "siglip", **{"vision.tune": "full"}))
     assert tuned.activations > full.activations
 
 
@@ -102,11 +103,11 @@ def test_memory_that_does_not_fit_is_refused_or_noted() -> None:
     assert tight.refusals == []
     batch = batch_that_fits(tight, 24 * GB)
     assert any(f"--set train.batch_size={batch} fits" in note for note in tight.notes)
-    assert plan("qwen:0.6b", "siglip", **{"train.batch_size": batch}).memory.total <= 24 * GB
+    assert estimate(plan("qwen:0.6b", "siglip", **{"train.batch_size": batch})).total <= 24 * GB
 
 
 def test_versions_are_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from n2kit import registry as registries
+    from n2kit.plugins import catalogue as registries
 
     catalogue = registries.Registry(registries.manager(), [])
     for owned in catalogue.plugins.components("vision"):
@@ -145,8 +146,8 @@ def test_a_plan_imports_nothing_heavy_for_any_tiny() -> None:
     """In one interpreter: every tiny of every kind, and the catalogue's defaults."""
     code = """
 import json, sys
-from n2kit.plan import make_plan
-from n2kit.recipe import resolve
+from n2kit.planning.planner import make_plan
+from n2kit.recipe.settings import resolve
 from n2kit.testing.references import references
 made = 0
 for kind in ("llm", "vision", "connector", "fusion", "loss", "mllm"):

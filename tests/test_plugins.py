@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from n2kit.cards import KINDS
+from n2kit.contract.cards import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
-from n2kit.isolation import first_look
-from n2kit.manager import Manager, load_target, manager
-from n2kit.registry import Registry, check_card, registry
+from n2kit.plugins.catalogue import Registry, check_card, registry
+from n2kit.plugins.isolation import first_look
+from n2kit.plugins.manager import Manager, load_target, manager
+from n2kit.plugins.weights import Weights
 from n2kit.testing.probe import probe
-from n2kit.weights import Weights
 
 GOOD = """
-from n2kit import ComponentSpec, hookimpl
+from n2kit.contract import ComponentSpec, hookimpl
 N2KIT_PLUGIN_API = (1, 0)
 @hookimpl
 def n2kit_register_components():
@@ -216,7 +216,7 @@ def test_declared_cards_are_measured_when_weights_are_loaded() -> None:
     for kind in ("llm", "vision"):
         for name in ("qwen", "llama", "hf") if kind == "llm" else ("clip", "siglip", "timm"):
             component = catalogue.resolve(kind, f"{name}:tiny")  # type: ignore[arg-type]
-            from n2kit.parts import Origin
+            from n2kit.contract.interfaces import Origin
 
             check_card(component.reference, component.declared, component.cls().create(Origin(component.config())).card)
             wrong = vars(component.declared) | {"parameters": 1}
@@ -292,7 +292,7 @@ def test_old_repositories_are_read_from_the_hubs_own_conversion(
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from n2kit import weights
+    from n2kit.plugins import weights
 
     def download(repo: str, revision: str | None = None, local_files_only: bool = False, **_: Any) -> str:
         if local_files_only:

@@ -157,7 +157,7 @@ def test_a_setting_whose_name_is_no_text_is_refused(cli: Any, tmp_path: Path) ->
 
 
 def test_processors_have_no_numbers() -> None:
-    from n2kit.device import pick_device
+    from n2kit.utils.device import pick_device
 
     with pytest.raises(BadInput, match="'cpu:7': there is one cpu, and it has no number"):
         pick_device("cpu:7")

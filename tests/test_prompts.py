@@ -9,10 +9,10 @@ import pytest
 
 from n2kit.data.items import Item
 from n2kit.errors import BadInput
-from n2kit.prompts import IMG, IMG_EMB, Prompter, split_topics
-from n2kit.recipe import Prompt
-from n2kit.templates import TEMPLATES, load_template
-from n2kit.variants import SPECS
+from n2kit.modeling.prompts import IMG, IMG_EMB, Prompter, split_topics
+from n2kit.recipe.prompt_templates import TEMPLATES, load_template
+from n2kit.recipe.settings import Prompt
+from n2kit.recipe.variants import SPECS
 
 Q = 3
 

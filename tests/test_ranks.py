@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from n2kit.errors import BadInput
-from n2kit.recipe import resolve
-from n2kit.train import ranks
+from n2kit.recipe.settings import resolve
+from n2kit.train import distributed as ranks
 from n2kit.train.shards import asked_by_launcher
 from n2kit_cli.main import _interrupted
 from steps import alone, together, weights

@@ -12,16 +12,16 @@ from torch import Tensor
 
 import n2kit
 from n2kit import Item
-from n2kit.data.batch import Reader
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
-from n2kit.model import Model
-from n2kit.prompts import IMG
-from n2kit.reading import ALL_AT_ONCE, Ways, common_start, group_sizes
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.model import Model
+from n2kit.modeling.prefix_sharing import ALL_AT_ONCE, Ways, common_start, group_sizes
+from n2kit.modeling.prompts import IMG
+from n2kit.train.checks import frozen_fingerprint
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
-from n2kit.train.watch import frozen_fingerprint
 
 LONG = " and so on" * 6
 ITEMS = Items(

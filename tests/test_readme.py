@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf8")
 BLOCKS = dict(re.findall(r"<!-- tested: (\S+) -->\n```python\n(.*?)```", README, re.S))
@@ -46,7 +46,7 @@ def test_every_command_line_of_the_readme_exists() -> None:
 
 
 def test_variants_of_the_readme_are_the_variants_there_are() -> None:
-    from n2kit.variants import SPECS
+    from n2kit.recipe.variants import SPECS
 
     rows = re.findall(r"^\| `(\w+)`[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", README, re.M)
     said = {name: tuple("✓" in cell for cell in cells) for name, *cells in rows}
@@ -54,7 +54,7 @@ def test_variants_of_the_readme_are_the_variants_there_are() -> None:
 
 
 def test_the_page_on_training_explains_every_setting() -> None:
-    from n2kit.recipe import Train
+    from n2kit.recipe.settings import Train
 
     page = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf8")
     switches = " ".join(row.split("|")[1] for row in page.splitlines() if row.startswith("| "))

@@ -19,14 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from n2kit import bundle, read_items, read_pairs
+from n2kit import read_items, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.errors import BadInput, Failed, Unavailable
-from n2kit.files import locked
-from n2kit.recipe import resolve
+from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, checkpoint, train
 from n2kit.train.best import Best
-from n2kit.train.explosion import FEWEST, ROW, Explosion
+from n2kit.train.gradient_spikes import FEWEST, ROW, Explosion
 from n2kit.train.resume import load_optimizer, optimizer_state, random_state, set_random_state
+from n2kit.utils.files import locked
 
 SETTINGS: dict[str, Any] = {
     "train.batch_size": 4,
@@ -513,7 +514,7 @@ def test_killed_again_and_again_it_ends_bit_equal(workspace: Path, tiny_bundle: 
 def test_a_run_keeps_its_precision_over_a_stop(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried on a busy machine may come out otherwise the second time; the weights must not."""
     tried = {"train.max_steps": 4, "train.precision": "auto"}
-    monkeypatch.setattr("n2kit.device.bf16_gain", lambda: 0.5)
+    monkeypatch.setattr("n2kit.utils.device.bf16_gain", lambda: 0.5)
     whole = run("whole", **tried)
     real = checkpoint.write
 
@@ -525,7 +526,7 @@ def test_a_run_keeps_its_precision_over_a_stop(run: Any, monkeypatch: pytest.Mon
         patch.setattr("n2kit.train.resume.write", then_die)
         with pytest.raises(Killed):
             run("broken", **tried)
-    monkeypatch.setattr("n2kit.device.bf16_gain", lambda: 2.0)
+    monkeypatch.setattr("n2kit.utils.device.bf16_gain", lambda: 2.0)
     again = run("broken", **tried)
     assert run.events[0]["precision"] == "fp32, as before the stop"
     assert same(weights(whole.bundle), weights(again.bundle))

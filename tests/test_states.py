@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 import n2kit
-from n2kit import Item, bundle, read_items, read_pairs
-from n2kit.data.batch import Reader
-from n2kit.data.features import feature_cache
+from n2kit import Item, read_items, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.data.states import StateCache, StateStore, state_cache
 from n2kit.embed import embed
-from n2kit.lower import Upper, below, frozen_depth
-from n2kit.model import Model
-from n2kit.reading import Ways
-from n2kit.recipe import resolve
+from n2kit.inputs.feature_cache import feature_cache
+from n2kit.inputs.reader import Reader
+from n2kit.inputs.state_cache import StateCache, StateStore, state_cache
+from n2kit.modeling.model import Model
+from n2kit.modeling.partial_forward import Upper, below, frozen_depth
+from n2kit.modeling.prefix_sharing import Ways
+from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, train
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep

@@ -17,20 +17,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import n2kit
-from n2kit import Item, bundle, read_items, read_pairs
-from n2kit.data import batch as batches
-from n2kit.data.batch import Batch, Reader
-from n2kit.data.feature_store import FeatureStore
-from n2kit.data.features import feature_cache
+from n2kit import Item, read_items, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Failed, Mismatch
-from n2kit.model import Model
-from n2kit.recipe import resolve
+from n2kit.inputs import reader as batches
+from n2kit.inputs.feature_cache import feature_cache
+from n2kit.inputs.feature_store import FeatureStore
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.batch import Batch
+from n2kit.modeling.model import Model
+from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, train
+from n2kit.train.distributed import lefts_first
 from n2kit.train.gradcache import encode_in_chunks
 from n2kit.train.pairs import PairCollator, barren
-from n2kit.train.ranks import lefts_first
 from n2kit.train.step import TrainStep
 from steps import alone, assert_same, first_gradient, gradients, together, weights
 
@@ -224,7 +226,7 @@ class Count:
 
 @pytest.fixture
 def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[Count]:
-    from n2kit.data import features
+    from n2kit.inputs import feature_cache as features
 
     seen, decode, look = Count(), batches.open_image, features.look
 
@@ -413,8 +415,9 @@ def test_two_caches_at_once(tiny_bundle: Path, workspace: Path, tmp_path: Path) 
 import sys
 from pathlib import Path
 import torch
-from n2kit import bundle, read_items
-from n2kit.data.features import feature_cache
+from n2kit.bundle import io as bundle
+from n2kit import read_items
+from n2kit.inputs.feature_cache import feature_cache
 torch.set_num_threads(1)
 model = bundle.load(sys.argv[1])
 root = Path(sys.argv[2])

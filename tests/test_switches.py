@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from n2kit.recipe import Train
+from n2kit.recipe.settings import Train
 
 PAGE = (Path(__file__).parents[1] / "docs" / "training.md").read_text("utf8")
 FLAGS = {"epochs": "--epochs", "max_steps": "--max-steps", "batch_size": "--batch-size", "seed": "--seed", "loggers": "--log-to",

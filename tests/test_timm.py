@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from n2kit.contract.card_probe import remembered
+from n2kit.contract.interfaces import Origin
 from n2kit.errors import BadInput
-from n2kit.measured import remembered
-from n2kit.parts import Origin
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
 from n2kit_timm.cards import card as timm_card
 from n2kit_timm.config import TimmConfig
 from n2kit_timm.vision import TimmVision

@@ -15,13 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 import n2kit
-from n2kit import Item, bundle, read_items, read_pairs
-from n2kit.data.batch import OnBadImage, Reader
-from n2kit.data.features import FeatureCache
+from n2kit import Item, read_items, read_pairs
+from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Failed
-from n2kit.recipe import Recipe, resolve
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.inputs.reader import OnBadImage, Reader
+from n2kit.recipe.settings import Recipe, resolve
 from n2kit.train import RunResult, train
 from n2kit.train.pairs import PairCollator
 
@@ -166,8 +167,8 @@ def test_a_corrected_command_takes_over_a_folder_in_which_nothing_was_trained(ru
 
 
 def test_a_hook_that_raises_harms_no_training(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from n2kit import hookimpl
-    from n2kit.manager import manager
+    from n2kit.contract import hookimpl
+    from n2kit.plugins.manager import manager
     from n2kit_cli.train import _reporter
 
     class Plugin:

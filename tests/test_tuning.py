@@ -15,21 +15,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import n2kit
-from n2kit import Item, bundle, lora, read_items, read_pairs
-from n2kit.depth import behind_blocks, depths, trial
+from n2kit import Item, read_items, read_pairs
+from n2kit.bundle import io as bundle
+from n2kit.contract.interfaces import Origin, Part
 from n2kit.errors import BadInput, Failed, Mismatch
-from n2kit.model import Model
-from n2kit.parts import Origin, Part
-from n2kit.plan import Plan, make_plan
-from n2kit.recipe import Recipe, resolve
-from n2kit.registry import registry
-from n2kit.schema import settings
+from n2kit.modeling import lora
+from n2kit.modeling.layer_depth import behind_blocks, depths, trial
+from n2kit.modeling.model import Model
+from n2kit.modeling.trainable import apply
+from n2kit.planning.memory import estimate
+from n2kit.planning.plan import Plan
+from n2kit.planning.planner import make_plan
+from n2kit.plugins.catalogue import registry
+from n2kit.recipe.schema import settings
+from n2kit.recipe.settings import Recipe, resolve
+from n2kit.recipe.tuning import Tune, lr_flags, tune_flags
 from n2kit.testing.references import references
 from n2kit.train import RunResult, engine, train
+from n2kit.train.checks import frozen_fingerprint, trained_state
 from n2kit.train.groups import groups
-from n2kit.train.watch import frozen_fingerprint, trained_state
-from n2kit.tuners import apply
-from n2kit.tuning import Tune, lr_flags, tune_flags
 from sealing import reseal
 
 FAST = {"train.precision": "fp32", "train.batch_size": 4, "train.warmup": 0, "train.lr": 1e-2, "train.log_steps": 1}
@@ -173,7 +177,7 @@ def test_the_plan_counts_what_is_trained() -> None:
         apply(part, "llm", Tune.parse(tune), 0)
         assert said == pytest.approx(sum(p.numel() for p in part.parameters() if p.requires_grad), rel=0.02)
         assert any("is an estimate here" in note for note in made.notes)
-        assert made.memory.gradients < plan().memory.gradients
+        assert estimate(made).gradients < estimate(plan()).gradients
     large = plan(llm="qwen:0.6b", **{"llm.tune": "lora:16"})
     assert [r.trainable for r in large.rows if r.part == "llm"] == [pytest.approx(28 * 16 * 22528, rel=0.01)]
     frozen = plan(**{"connector.tune": "frozen"})

@@ -14,9 +14,9 @@ import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
+from n2kit.contract.interfaces import Origin, VisionEncoder
 from n2kit.errors import BadInput
-from n2kit.parts import Origin, VisionEncoder
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
 from n2kit_clip.cards import FAMILIES as CLIP
 from n2kit_hf.cards import VisionConfig
 from n2kit_hf.image_cards import vision_card
@@ -204,7 +204,7 @@ def test_the_processors_size_counts_where_any_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_pictures_are_prepared_as_transformers_does(processor: str, settings: dict[str, Any], tmp_path: Path) -> None:
-    from n2kit.data.images import ImageTransform
+    from n2kit.contract.image_transform import ImageTransform
 
     theirs = getattr(transformers, processor)(**settings)
     theirs.save_pretrained(tmp_path)

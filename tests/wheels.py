@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 COMPONENT = """
-from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
 N2KIT_PLUGIN_API = (1, 0)
 @hookimpl
 def n2kit_register_components():
@@ -19,14 +19,14 @@ def n2kit_register_components():
 """
 CONFIG = """
 from pydantic import BaseModel
-from n2kit import FusionCard
+from n2kit.contract import FusionCard
 class Config(BaseModel):
     pass
 def card(config, vision, llm):
     return FusionCard(0)
 """
 PARTS = """
-from n2kit import Fusion
+from n2kit.contract import Fusion
 from {module}_config import Config
 class Part(Fusion):
     config_class = Config

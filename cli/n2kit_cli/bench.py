@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from n2kit.limits import MOST_RESAMPLES
+from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli import options
 from n2kit_cli.bench_progress import watching
 from n2kit_cli.evaluate import Protocol, cutoffs
 from n2kit_cli.output import document, event, progress, say, table
 
 if TYPE_CHECKING:
-    from n2kit.bench.cells import Cell
-    from n2kit.bench.context import Bench
-    from n2kit.bench.matrix import Engine
+    from n2kit.bench.matrix.cell import Cell
+    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.scheduler import Engine
 
 
 class EngineName(StrEnum):
@@ -131,15 +131,15 @@ def run(
       n2kit bench --llm qwen:tiny --vision siglip:tiny --variant basic,micl --max-steps 2 --items items.jsonl --pairs train.csv --test-pairs test.csv --images images -o bench/tiny
       n2kit bench bench/tiny/matrix.yaml -o bench/tiny --only '*+micl' --json
     """  # noqa: E501
-    from n2kit.bench.context import Bench
-    from n2kit.bench.data import read_data
-    from n2kit.bench.expand import expand
-    from n2kit.bench.matrix import Engine, run_matrix
-    from n2kit.bench.presets import filled
-    from n2kit.bench.spec import read_matrix
-    from n2kit.bench.store import Store
-    from n2kit.recipe import given, parse_sets
-    from n2kit.tuning import lr_flags, tune_flags
+    from n2kit.bench.matrix.data import read_data
+    from n2kit.bench.matrix.expand import expand
+    from n2kit.bench.matrix.presets import filled
+    from n2kit.bench.matrix.spec import read_matrix
+    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.scheduler import Engine, run_matrix
+    from n2kit.bench.runner.store import Store
+    from n2kit.recipe.settings import given, parse_sets
+    from n2kit.recipe.tuning import lr_flags, tune_flags
 
     axes = given(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
@@ -201,7 +201,7 @@ def _report(bench: Bench, planned: int) -> list[Path]:
 
 def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, engine: Engine, json: bool) -> None:
     """What would be run. The list comes before the probe, which takes its time."""
-    from n2kit.bench.matrix import preview, timed
+    from n2kit.bench.runner.scheduler import preview, timed
 
     seen = preview(bench, cells, only=only, retry=retry)
     arms: dict[tuple[str, str], list[int]] = {}

@@ -12,7 +12,7 @@ from n2kit_cli.output import document, say
 from n2kit_cli.plan import planned, refuse, show, slug
 
 if TYPE_CHECKING:
-    from n2kit.manifest import Manifest
+    from n2kit.bundle.manifest import Manifest
 
 MODELS = Path("models")
 MANIFEST = "manifest.json"
@@ -53,16 +53,17 @@ def build(
       n2kit build --llm qwen --vision siglip --tune llm=lora:16 --by-reference --dry-run
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
-    from n2kit.files import check_free
-    from n2kit.recipe import given
-    from n2kit.tuning import lr_flags, tune_flags
+    from n2kit.planning.planner import describe
+    from n2kit.recipe.settings import given
+    from n2kit.recipe.tuning import lr_flags, tune_flags
+    from n2kit.utils.files import check_free
 
     named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
     if not json:
         show(plan)
     elif dry_run or plan.refusals:
-        document(plan.to_dict())
+        document(describe(plan))
     refuse(plan)
     if dry_run:
         return
@@ -71,8 +72,8 @@ def build(
     for component in plan.components.values():
         component.weights.locate()  # before torch is imported: a missing download should be said at once
     say("loading weights")
-    from n2kit.assemble import from_plan
-    from n2kit.bundle import save
+    from n2kit.builder import from_plan
+    from n2kit.bundle.io import save
 
     model = from_plan(plan)
     manifest = save(model, folder, force=force, by_reference=by_reference)
@@ -81,7 +82,7 @@ def build(
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if json:
         made = {"bundle": str(folder), "fingerprint": manifest.fingerprint, "trainable": trainable}
-        document(plan.to_dict() | made)
+        document(describe(plan) | made)
     say(f"wrote {folder} (model {manifest.fingerprint}, {trainable} parameters to train)")
 
 

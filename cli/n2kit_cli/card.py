@@ -11,7 +11,7 @@ from n2kit_cli import options
 from n2kit_cli.output import document, say, table
 
 if TYPE_CHECKING:
-    from n2kit.component import Component
+    from n2kit.plugins.component import Component
 
 app = typer.Typer(
     help="Facts about backbones, as a plan reads them and as they are.", no_args_is_help=True, rich_markup_mode=None
@@ -51,7 +51,7 @@ def verify(name: Name, kind: KindName = None, json: options.Json = False) -> Non
     component = _resolve(name, kind)
     component.weights.locate()  # before torch is imported: a missing download should be said at once
     said = dict(_flat(asdict(component.card())))
-    from n2kit.assemble import measured_card
+    from n2kit.builder import measured_card
 
     found = dict(_flat(asdict(measured_card(component))))
     wrong = [fact for fact in found if said.get(fact) != found[fact]]
@@ -71,7 +71,7 @@ def verify(name: Name, kind: KindName = None, json: options.Json = False) -> Non
 def _resolve(name: str, kind: str | None) -> Component:
     """The backbone of that name, of whichever kind has it."""
     from n2kit.errors import BadInput, N2kitError
-    from n2kit.registry import BACKBONES, registry
+    from n2kit.plugins.catalogue import BACKBONES, registry
 
     if kind is not None and kind not in BACKBONES:
         raise BadInput(f"no cards of kind {kind!r}", f"--kind {', '.join(BACKBONES)}")

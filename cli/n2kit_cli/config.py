@@ -29,7 +29,7 @@ def show(
       n2kit config show
       n2kit config show --origin --set train.lr=1e-4
     """
-    from n2kit.recipe import parse_sets, resolve
+    from n2kit.recipe.settings import parse_sets, resolve
 
     resolved = resolve(parse_sets(sets or []), file=recipe)
     values = list(_flat(resolved.recipe.model_dump(), ""))
@@ -53,8 +53,8 @@ def schema(json: options.Json = False) -> None:
       n2kit config schema
       n2kit config schema --json
     """
-    from n2kit.recipe import Recipe
-    from n2kit.schema import settings
+    from n2kit.recipe.schema import settings
+    from n2kit.recipe.settings import Recipe
 
     if json:
         document({"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema())

@@ -47,17 +47,17 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o vectors.parquet
       n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
     """
-    from n2kit.bundle import read_manifest
-    from n2kit.files import check_target
+    from n2kit.bundle.io import read_manifest
+    from n2kit.utils.files import check_target
 
     check_target(out, [items])
     manifest = read_manifest(bundle)
     catalogue = options.read(items, item_format, renames, lenient)
     if without is not None:
         catalogue = catalogue.without(without.value)
-    from n2kit.bundle import load
-    from n2kit.device import pick_device
+    from n2kit.bundle.io import load
     from n2kit.embed import embed as run
+    from n2kit.utils.device import pick_device
 
     model = load(bundle).to(pick_device(device))
     with progress("embed") as bar:

@@ -110,7 +110,7 @@ def evaluate(
 def cutoffs(text: str) -> list[int]:
     """`1,10,100` → [1, 10, 100]. Raises BadInput for anything but positive whole numbers."""
     from n2kit.errors import BadInput
-    from n2kit.limits import MOST_K
+    from n2kit.recipe.limits import MOST_K
 
     try:
         ks = sorted({int(part) for part in text.split(",")})
@@ -148,7 +148,7 @@ def _check_targets(
     """Say before the work, and not after it, what cannot be written. Raises BadInput."""
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
-    from n2kit.files import check_target
+    from n2kit.utils.files import check_target
 
     if mteb is not None:
         check_mteb(ks)

@@ -48,10 +48,9 @@ def generate(
       n2kit generate runs/topics/bundle --items items.jsonl --limit 3 --max-new-tokens 8
       n2kit generate runs/topics/bundle --items items.jsonl --id noto:1f600 --task category --max-new-tokens 8 --json
     """
-    from n2kit.bundle import read_manifest
-    from n2kit.errors import BadInput
-    from n2kit.manager import nearest
-    from n2kit.prompts import Task
+    from n2kit.bundle.io import read_manifest
+    from n2kit.errors import BadInput, suggest
+    from n2kit.modeling.prompts import Task
 
     if count is not None and task is Asked.category:
         raise BadInput("--count counts topics, and --task category was asked for", "leave one of them out")
@@ -60,12 +59,12 @@ def generate(
         raise BadInput("give either --id or --limit", "n2kit generate --help")
     catalogue = options.read(items, item_format, renames, lenient)
     if unknown := next((i for i in item or [] if i not in catalogue), None):
-        raise BadInput(f"no item {unknown!r} in {items}", nearest(unknown, catalogue.position) or "check --id")
+        raise BadInput(f"no item {unknown!r} in {items}", suggest(unknown, catalogue.position) or "check --id")
     wanted = [catalogue[i] for i in item] if item else catalogue.items[:limit]
-    from n2kit.bundle import load
-    from n2kit.device import pick_device
-    from n2kit.generate import TOPICS
-    from n2kit.generate import generate as run
+    from n2kit.bundle.io import load
+    from n2kit.embed.generate import TOPICS
+    from n2kit.embed.generate import generate as run
+    from n2kit.utils.device import pick_device
 
     model = load(bundle).to(pick_device(device))
     skipped: dict[str, str] = {}

@@ -22,13 +22,12 @@ def ls(
       n2kit ls vision
       n2kit ls llm --json
     """
-    from n2kit.cards import KINDS
-    from n2kit.errors import BadInput
-    from n2kit.manager import nearest
-    from n2kit.registry import registry
+    from n2kit.contract.cards import KINDS
+    from n2kit.errors import BadInput, suggest
+    from n2kit.plugins.catalogue import registry
 
     if kind is not None and kind not in KINDS:
-        raise BadInput(f"unknown kind {kind!r}", nearest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
+        raise BadInput(f"unknown kind {kind!r}", suggest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
     catalogue = registry()
     entries: list[dict[str, Any]] = []
     for each in [kind] if kind else KINDS:
@@ -61,7 +60,7 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
         "distribution": ", ".join(o.distribution for o in owners),
     }
     if details and len(owners) == 1:
-        from n2kit.manager import load_target
+        from n2kit.plugins.manager import load_target
 
         schema = load_target(owned.spec.config, owner=owned.distribution).model_json_schema()
         entry["options"] = {

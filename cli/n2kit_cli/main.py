@@ -71,7 +71,7 @@ def root(
 ) -> None:
     """Join any language model with any vision encoder into one item embedding model."""
     if disable:  # by the environment, so that it holds in child processes too
-        from n2kit.manager import disabled_too
+        from n2kit.plugins.manager import disabled_too
 
         disabled_too(disable)
 

@@ -26,10 +26,10 @@ def merge(
       n2kit merge runs/lora/bundle -o models/merged
       n2kit merge models/tiny-lora -o models/merged-tiny --json
     """
-    from n2kit.files import check_free
+    from n2kit.utils.files import check_free
 
     check_free(out, "manifest.json", force=force)
-    from n2kit.bundle import merge as merge_bundle
+    from n2kit.bundle.io import merge as merge_bundle
 
     manifest = merge_bundle(bundle, out, force=force)
     if json:

@@ -38,9 +38,9 @@ def mine_negatives(
     """
     from n2kit.data.pairs import check_writable, read_pairs, write_pairs
     from n2kit.errors import BadInput
-    from n2kit.files import check_target
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
+    from n2kit.utils.files import check_target
 
     first, colon, last = ranks.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal():

@@ -46,9 +46,9 @@ def neglect(
       n2kit neglect models/tiny --items items.jsonl --images images --pairs test.csv
       n2kit neglect models/tiny --items items.jsonl --images images --pairs train.csv --saliency 8 -o runs/neglect --json
     """
-    from n2kit.bundle import read_manifest
+    from n2kit.bundle.io import read_manifest
     from n2kit.data.pairs import read_pairs
-    from n2kit.files import check_free
+    from n2kit.utils.files import check_free
 
     read_manifest(bundle)
     ks = cutoffs(k)
@@ -57,10 +57,10 @@ def neglect(
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient)
     options.dropped(pairs, positives.dropped)
-    from n2kit.bundle import load
-    from n2kit.device import pick_device
+    from n2kit.bundle.io import load
     from n2kit.evaluate.neglect import Reading
     from n2kit.evaluate.neglect import neglect as run
+    from n2kit.utils.device import pick_device
 
     model = load(bundle).to(pick_device(device))
     with progress("neglect") as bar:
@@ -83,7 +83,7 @@ def neglect(
 def _write(found: Neglect, out: Path) -> None:
     from n2kit.errors import Unavailable
     from n2kit.evaluate.plots import plot_neglect
-    from n2kit.files import write_json
+    from n2kit.utils.files import write_json
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESULT, found.to_dict())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2kit.errors import few
-from n2kit.limits import MOST_RESAMPLES
+from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
 if TYPE_CHECKING:

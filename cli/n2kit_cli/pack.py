@@ -24,8 +24,8 @@ def pack(
       n2kit pack runs/lora/bundle -o models/complete
       n2kit pack models/tiny -o models/tiny-complete --json
     """
-    from n2kit.bundle import pack as pack_bundle
-    from n2kit.bundle import read_manifest
+    from n2kit.bundle.io import pack as pack_bundle
+    from n2kit.bundle.io import read_manifest
 
     was = read_manifest(bundle)
     manifest = pack_bundle(bundle, out, force=force)

@@ -12,7 +12,7 @@ from n2kit_cli import options
 from n2kit_cli.output import count, document, error, say, table
 
 if TYPE_CHECKING:
-    from n2kit.plan import Plan
+    from n2kit.planning.plan import Plan
 
 
 def plan(
@@ -43,10 +43,11 @@ def plan(
       n2kit plan qwen:tiny+siglip:tiny+qformer:8+gate --set train.batch_size=64 --json
     """
     from n2kit.errors import BadInput
-    from n2kit.memory import GB, device_memory
-    from n2kit.recipe import given
-    from n2kit.rules import fit_memory
-    from n2kit.tuning import tune_flags
+    from n2kit.planning.memory import GB, device_memory, estimate
+    from n2kit.planning.planner import describe
+    from n2kit.planning.rules import fit_memory
+    from n2kit.recipe.settings import given
+    from n2kit.recipe.tuning import tune_flags
 
     named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     made = planned(combination, {**named, **tune_flags(tune)}, sets, recipe)
@@ -55,10 +56,10 @@ def plan(
     device, what = (memory * GB, "as given") if memory is not None else device_memory()
     fit_memory(made, device)
     if json:
-        document(made.to_dict() | {"device": {"memory": round(device / GB, 3), "what": what}})
+        document(describe(made) | {"device": {"memory": round(device / GB, 3), "what": what}})
     else:
         show(made)
-        use = made.memory
+        use = estimate(made)
         print(
             f"weights {use.weights / GB:.2f} · gradients {use.gradients / GB:.2f} · optimiser {use.optimiser / GB:.2f} · "
             f"activations ≈ {use.activations / GB:.2f} GB ({use.batch_size} pairs, {use.precision}) of {device / GB:.1f} GB ({what})"
@@ -68,8 +69,8 @@ def plan(
 
 def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | None, recipe: Path | None) -> Plan:
     """The plan of an id, over which flags count, over which `--set` does."""
-    from n2kit.plan import make_plan, parse_id
-    from n2kit.recipe import parse_sets, resolve
+    from n2kit.planning.planner import make_plan, parse_id
+    from n2kit.recipe.settings import parse_sets, resolve
 
     combined = parse_id(combination) if combination else {}
     resolved = resolve({**combined, **flags, **parse_sets(sets or [])}, file=recipe)
@@ -78,6 +79,8 @@ def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | No
 
 def show(plan: Plan) -> None:
     """The plan as a table, and its sums."""
+    from n2kit.planning.memory import estimate
+
     rows = [
         (
             r.part,
@@ -91,7 +94,7 @@ def show(plan: Plan) -> None:
     table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
     print(
         f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
-        f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {plan.memory.total / 1e9:.2f} GB to train"
+        f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {estimate(plan).total / 1e9:.2f} GB to train"
     )
     for row in plan.rows:
         if row.weights != "random":

@@ -26,7 +26,7 @@ def list_(json: options.Json = False) -> None:
       n2kit plugins list
       n2kit plugins list --json
     """
-    from n2kit.manager import manager
+    from n2kit.plugins.manager import manager
 
     found = manager().plugins
     if json:
@@ -73,7 +73,7 @@ def check(
       n2kit plugins check fusion
       n2kit plugins check fusion faiss --json
     """
-    from n2kit.manager import manager
+    from n2kit.plugins.manager import manager
     from n2kit.testing.probe import probe_all
 
     chosen = (
@@ -104,8 +104,8 @@ def known(json: options.Json = False) -> None:
     Examples:
       n2kit plugins known
     """
-    from n2kit.manager import manager
-    from n2kit.registry import registry
+    from n2kit.plugins.catalogue import registry
+    from n2kit.plugins.manager import manager
 
     there = {n for p in manager().plugins for n in (p.name, p.distribution)}
     entries = [
@@ -148,13 +148,14 @@ def new(
 
 def _find(name: str) -> list[Any]:
     """The plug-ins that a name stands for: all of a distribution, namesakes included."""
-    from n2kit.manager import manager, nearest
+    from n2kit.errors import suggest
+    from n2kit.plugins.manager import manager
 
     found = manager().named(name)
     if not found:
         names = {n for p in manager().plugins for n in (p.name, p.distribution)}
         raise BadInput(
-            f"no plug-in {name!r} is installed", nearest(name, names) or f"installed: {', '.join(sorted(names))}"
+            f"no plug-in {name!r} is installed", suggest(name, names) or f"installed: {', '.join(sorted(names))}"
         )
     return found
 

@@ -43,7 +43,7 @@ def recommend(
     else:
         if bundle is None:
             raise BadInput("a new item needs --bundle, the model that made the index", "n2kit recommend --help")
-        from n2kit.bundle import load, read_manifest
+        from n2kit.bundle.io import load, read_manifest
         from n2kit.data.images import UnreadableImage
 
         stored.check_model(read_manifest(bundle).fingerprint, bundle)

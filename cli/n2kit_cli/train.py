@@ -12,7 +12,7 @@ from n2kit_cli.output import event, progress, say
 from n2kit_cli.plan import refuse
 
 if TYPE_CHECKING:
-    from n2kit.recipe import Recipe
+    from n2kit.recipe.settings import Recipe
 
 RUNS = Path("runs")
 # What an event of a step holds besides the loss, its terms and the temperature.
@@ -60,10 +60,10 @@ def train(
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --val-pairs val.csv -o runs/val --json
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --tune llm=lora:4 --lr 1e-4,llm=1e-3 -o runs/lora
     """
-    from n2kit.bundle import read_manifest, read_recipe
+    from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.data.pairs import read_pairs
-    from n2kit.recipe import parse_sets, resolve
-    from n2kit.tuning import lr_flags, tune_flags
+    from n2kit.recipe.settings import parse_sets, resolve
+    from n2kit.recipe.tuning import lr_flags, tune_flags
 
     read_manifest(bundle)
     flags = {
@@ -116,9 +116,9 @@ def train(
 def _refuse(recipe: Recipe, device: str | None) -> None:
     """Say at once, and not after an hour of reading, that parts cannot be tuned so or that a training cannot fit this machine."""
     from n2kit.errors import N2kitError
-    from n2kit.memory import device_memory
-    from n2kit.plan import make_plan
-    from n2kit.rules import fit_memory, tuning
+    from n2kit.planning.memory import device_memory
+    from n2kit.planning.planner import make_plan
+    from n2kit.planning.rules import fit_memory, tuning
 
     try:
         plan = make_plan(recipe)

@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from n2kit.errors import N2kitError
-from n2kit.manager import manager
-from n2kit.weights import cache_folder, hub_problem
+from n2kit.plugins.manager import manager
+from n2kit.plugins.weights import hub_problem
+from n2kit.utils.cache import cache_folder
 
 SMALL_DISK_GB = 5.0
 
@@ -69,7 +70,7 @@ def _torch() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    from n2kit.device import pick_device, pick_precision
+    from n2kit.utils.device import pick_device, pick_precision
 
     device = pick_device()
     name = torch.cuda.get_device_name() if device.type == "cuda" else device.type

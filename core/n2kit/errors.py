@@ -1,6 +1,9 @@
 """What can go wrong, as the exit code and the two lines that a user sees."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
 
 SHOWN = 3  # of many reasons
 
@@ -42,3 +45,9 @@ class Unavailable(N2kitError):
     """The environment cannot: a missing extra, no GPU, weights out of reach, a broken plug-in."""
 
     exit_code = 3
+
+
+def suggest(name: str, known: Iterable[str]) -> str | None:
+    """`did you mean` for a hint, or None."""
+    close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else None

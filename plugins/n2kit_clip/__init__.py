@@ -1,6 +1,6 @@
 """CLIP's vision tower: the encoder of the paper."""
 
-from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 

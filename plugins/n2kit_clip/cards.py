@@ -1,6 +1,6 @@
 """Facts about a CLIP checkpoint without torch."""
 
-from n2kit import VisionCard
+from n2kit.contract import VisionCard
 from n2kit_hf.cards import Locate, VisionConfig
 from n2kit_hf.image_cards import vision_card
 from n2kit_hf.image_families import CLIP, Family

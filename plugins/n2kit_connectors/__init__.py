@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from n2kit import ComponentSpec, Variant, hookimpl
+from n2kit.contract import ComponentSpec, Variant, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 

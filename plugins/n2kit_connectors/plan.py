@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit import ConnectorCard, LLMCard, VisionCard
+from n2kit.contract import ConnectorCard, LLMCard, VisionCard
 from n2kit.errors import Mismatch
 
 

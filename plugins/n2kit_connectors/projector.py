@@ -10,7 +10,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import Connector, LLMCard, VisionCard
+from n2kit.contract import Connector, LLMCard, VisionCard
 from n2kit_connectors.plan import IdentityConfig, LinearConfig, MLPConfig, PoolConfig, identity_card, projector_card
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from n2kit import Connector, LLMCard, VisionCard
+from n2kit.contract import Connector, LLMCard, VisionCard
 from n2kit_connectors.plan import QFormerConfig, qformer_card
 from n2kit_connectors.projector import mlp
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import Connector, LLMCard, VisionCard
+from n2kit.contract import Connector, LLMCard, VisionCard
 from n2kit_connectors.plan import ResamplerConfig, resampler_card
 from n2kit_connectors.projector import mlp
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import Connector, LLMCard, VisionCard
+from n2kit.contract import Connector, LLMCard, VisionCard
 from n2kit_connectors.plan import PixelShuffleConfig, pixel_shuffle_card
 from n2kit_connectors.projector import blank, mlp
 

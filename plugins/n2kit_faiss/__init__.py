@@ -1,6 +1,6 @@
 """Indexes by faiss: flat (exact)."""
 
-from n2kit import ComponentSpec, hookimpl
+from n2kit.contract import ComponentSpec, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 

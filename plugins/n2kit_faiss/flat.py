@@ -8,8 +8,8 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
+from n2kit.contract import Index
 from n2kit.errors import BadInput
-from n2kit.index import Index
 
 FILE = "flat.faiss"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import Fusion, LLMCard, VisionCard
+from n2kit.contract import Fusion, LLMCard, VisionCard
 from n2kit_fusion.plan import CrossAttentionConfig
 
 

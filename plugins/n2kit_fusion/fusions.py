@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import Fusion, LLMCard, VisionCard
+from n2kit.contract import Fusion, LLMCard, VisionCard
 from n2kit_fusion.plan import NoOptions
 
 

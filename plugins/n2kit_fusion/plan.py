@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit import FusionCard, LLMCard, VisionCard
+from n2kit.contract import FusionCard, LLMCard, VisionCard
 
 
 class NoOptions(BaseModel):

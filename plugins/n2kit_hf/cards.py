@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit import LLMCard
+from n2kit.contract import LLMCard
 from n2kit.errors import BadInput
 from n2kit_hf import traits
 

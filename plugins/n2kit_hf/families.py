@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from n2kit import ComponentSpec, LLMCard, Variant
+from n2kit.contract import ComponentSpec, LLMCard, Variant
 from n2kit_hf.traits import UNLIMITED
 
 BOLD = {"initializer_range": 0.2}  # the usual 0.02 leaves attention next to no weight in two layers

@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from n2kit import LLMCard
+from n2kit.contract import LLMCard, cache_folder
 from n2kit.errors import BadInput, Unavailable
-from n2kit.weights import cache_folder
 from n2kit_hf.traits import attention_of
 
 

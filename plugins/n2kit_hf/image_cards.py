@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from n2kit import VisionCard
-from n2kit.errors import BadInput
-from n2kit.manager import nearest
+from n2kit.contract import VisionCard
+from n2kit.errors import BadInput, suggest
 from n2kit_hf.cards import Locate, VisionConfig, parameter_count, read_config
 from n2kit_hf.image_families import FAMILIES, Facts, Family
 from n2kit_hf.image_processor import read_processing
@@ -47,7 +46,7 @@ def family_of(config: Mapping[str, Any], families: Mapping[str, Family]) -> Fami
     if name is None and len(set(map(id, families.values()))) == 1:
         return next(iter(families.values()))
     if not isinstance(name, str) or name not in families:
-        hint = nearest(str(name), families) or f"readable: {', '.join(families)}"
+        hint = suggest(str(name), families) or f"readable: {', '.join(families)}"
         raise BadInput(f"model_type {name!r} is no vision encoder that this component reads", hint)
     return families[name]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from n2kit.contract import read_json
 from n2kit.errors import BadInput
-from n2kit.files import read_json
 from n2kit_hf.image_families import Colours, Triple
 
 FILE = "preprocessor_config.json"

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from n2kit import LLM, LLMCard, Origin
+from n2kit.contract import LLM, LLMCard, Origin
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model

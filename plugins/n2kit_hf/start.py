@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from n2kit.contract import eval_mode
 from n2kit.errors import Mismatch
-from n2kit.lower import as_in_use
 
 if TYPE_CHECKING:
-    from n2kit import LLM
+    from n2kit.contract import LLM
 
 TRIED = (1, 3, 5)  # rows, tokens of the start, tokens behind it
 OFF = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the largest state; a wrong position is off by far more
@@ -100,7 +100,7 @@ def can_share(llm: LLM, model: PreTrainedModel) -> bool:
         llm.card.vocab
     )  # ids at the ends may be special
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), as_in_use(llm):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), eval_mode(llm):
             x = llm.embed(ids[None].expand(rows, -1).to(device))
             want = llm(x)[:, start:]
             got = llm(x[:, start:], after=llm.start(x[:1, :start]))

@@ -9,7 +9,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from n2kit.templates import TEMPLATES
+from n2kit.contract import TEMPLATES
 
 BYTES = 256
 

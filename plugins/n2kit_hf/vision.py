@@ -14,10 +14,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
 
-from n2kit import Origin, VisionEncoder, VisionOut
-from n2kit.data.images import Fit, ImageTransform
+from n2kit.contract import Fit, ImageTransform, Origin, VisionEncoder, VisionOut, measure_card
 from n2kit.errors import BadInput
-from n2kit.measured import measure
 from n2kit_hf.cards import read_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.image_cards import family_of, has_pooler, input_size
@@ -48,7 +46,7 @@ class TransformersVision(VisionEncoder):
         if self.family.orders:
             model.config.mask_ratio = 0.0
         self.prefix_tokens = self.family.prefix_tokens(facts)
-        self.card = measure(self, transform.size, self.prefix_tokens)
+        self.card = measure_card(self, transform.size, self.prefix_tokens)
 
     @classmethod
     def create(cls, origin: Origin) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from n2kit import ComponentSpec, Variant, VisionCard
+from n2kit.contract import ComponentSpec, Variant, VisionCard
 from n2kit_hf.image_families import FAMILIES
 
 _PLAIN = {

@@ -1,6 +1,6 @@
 """The Llama family: Llama 2 and 3.x, SmolLM2, TinyLlama."""
 
-from n2kit import ComponentSpec, hookimpl
+from n2kit.contract import ComponentSpec, hookimpl
 from n2kit_hf.families import GROUPED, Family, Tiny
 
 N2KIT_PLUGIN_API = (1, 0)

@@ -1,6 +1,6 @@
 """Losses on pairs: notellm2 (the paper's), notellm, infonce, sigmoid, triplet, cosent, and matryoshka around any of them."""
 
-from n2kit import ComponentSpec, hookimpl
+from n2kit.contract import ComponentSpec, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from n2kit.component import Component
-from n2kit.registry import registry
+from n2kit.contract import Component, resolve_component
 
 
 class Options(BaseModel):
@@ -88,7 +87,7 @@ class MatryoshkaConfig(Options):
         Raises:
             BadInput: no loss of that name, or an option that it does not take.
         """
-        found = registry().resolve("loss", self.of)
+        found = resolve_component("loss", self.of)
         found = replace(found, options={**found.options, **self.options})
         found.config()
         return found

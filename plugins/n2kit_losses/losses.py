@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import Loss, LossOut
+from n2kit.contract import Loss, LossOut
 from n2kit_losses.config import (
     ContrastiveConfig,
     InfoNCEConfig,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from n2kit import Loss, LossOut
+from n2kit.contract import Loss, LossOut
 from n2kit.errors import Mismatch
 from n2kit_losses.config import MatryoshkaConfig
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from n2kit import Loss, LossOut
+from n2kit.contract import Loss, LossOut
 from n2kit_losses.config import CoSENTConfig, TripletConfig
 from n2kit_losses.losses import count, no_negatives
 

@@ -1,6 +1,6 @@
 """Existing multimodal LLMs as representation models: Qwen2-VL, Qwen2.5-VL, LLaVA, BLIP-2; and two of their towers alone."""
 
-from n2kit import ComponentSpec, LLMCard, MLLMCard, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, LLMCard, MLLMCard, Variant, VisionCard, hookimpl
 from n2kit_mllm.tiny import BLIP2, LLAVA, QWEN2, QWEN25
 
 N2KIT_PLUGIN_API = (1, 0)

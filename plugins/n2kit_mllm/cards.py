@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from n2kit import LLMCard, MLLMCard, VisionCard
+from n2kit.contract import LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput
 from n2kit_hf.cards import LLMConfig, Locate, llm_card, parameter_count, read_config
 from n2kit_mllm.config import MLLMOptions, QwenOptions, QwenTowerOptions, TowerOptions

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.activations import ACT2FN
 
-from n2kit import Connector, LLMCard, VisionCard
+from n2kit.contract import Connector, LLMCard, VisionCard
 from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from n2kit import MLLM, Connector, Joined, Origin
+from n2kit.contract import MLLM, Connector, Joined, Origin
 from n2kit_hf.llm import TransformersLLM
 from n2kit_mllm.cards import BLIP2, LLAVA, QWEN, Family, dropped
 from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig

@@ -14,8 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from n2kit import Origin, VisionCard, VisionEncoder, VisionOut
-from n2kit.data.images import Fit, ImageTransform
+from n2kit.contract import Fit, ImageTransform, Origin, VisionCard, VisionEncoder, VisionOut
 from n2kit_hf.checkpoints import quietly
 from n2kit_hf.image_families import CLIP, HALF, Colours
 from n2kit_hf.image_processor import read_processing
@@ -43,7 +42,7 @@ class MLLMTower(VisionEncoder):
     ) -> None:
         super().__init__()
         self.model, self.image_transform, self.pool, self.layers = model, transform, pool, layers
-        self.card = self.measure()
+        self.card = self.measure_card()
 
     @classmethod
     def create(cls, origin: Origin) -> Self:
@@ -55,7 +54,7 @@ class MLLMTower(VisionEncoder):
         """The part, from the tower and the configuration of the whole model that it stood in."""
 
     @abstractmethod
-    def measure(self) -> VisionCard: ...
+    def measure_card(self) -> VisionCard: ...
 
     def pooled(self, tokens: Tensor) -> Tensor | None:
         """tokens [I, N, Dv] → [I, Dv], or None."""
@@ -96,7 +95,7 @@ class QwenTower(MLLMTower):
         # Trained at any proportions, so that no fit is the checkpoint's own; its "shortest_edge" is no side but an area.
         return cls(model, replace(transform, fit=options.fit or "pad", resize=None), options.pool)
 
-    def measure(self) -> VisionCard:
+    def measure_card(self) -> VisionCard:
         config, size = self.model.config, self.image_transform.size
         width = self.model.merger.mlp[-1].out_features
         return VisionCard(
@@ -143,7 +142,7 @@ class LlavaTower(MLLMTower):
     def layers_of(cls, whole: Any, blocks: int) -> list[int] | None:
         return layers_read(whole.vision_feature_layer, blocks)
 
-    def measure(self) -> VisionCard:
+    def measure_card(self) -> VisionCard:
         config, embeddings = self.model.config, self.model.embeddings
         prefix = embeddings.num_positions - embeddings.num_patches
         width = config.hidden_size * len(self.layers or [0])

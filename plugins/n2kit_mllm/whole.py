@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Bli
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-from n2kit import Origin
+from n2kit.contract import Origin
 from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, random_model
 from n2kit_hf.llm import read_tokenizer

@@ -19,13 +19,9 @@ from PIL.Image import Image, Resampling
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from n2kit import Origin, VisionEncoder, VisionOut
-from n2kit.data.images import Fit, ImageTransform
+from n2kit.contract import Fit, ImageTransform, Origin, VisionEncoder, VisionOut, measure_card, read_json
 from n2kit.errors import BadInput
-from n2kit.files import read_json
-from n2kit.measured import measure
-from n2kit_open_clip.cards import CONFIG, architecture
-from n2kit_open_clip.config import OpenClipConfig
+from n2kit_open_clip.config import CONFIG, OpenClipConfig, architecture
 from n2kit_timm.vision import read_weights, stack_of
 
 # The smallest text tower, thrown away: open_clip builds the two together.
@@ -44,7 +40,7 @@ class OpenClipVision(VisionEncoder):
         if not isinstance(visual, VisionTransformer | ModifiedResNet | TimmModel):
             raise BadInput(f"open_clip's tower {type(visual).__name__} is not one that n2kit reads", "another model")
         self.visual, self.architecture, self.image_transform = visual, found, transform
-        self.card = measure(self, transform.size, int(isinstance(visual, VisionTransformer)))
+        self.card = measure_card(self, transform.size, int(isinstance(visual, VisionTransformer)))
 
     @classmethod
     def create(cls, origin: Origin) -> Self:

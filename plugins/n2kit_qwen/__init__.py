@@ -1,6 +1,6 @@
 """The Qwen family: Qwen2, Qwen2.5, Qwen3, and their mixtures of experts."""
 
-from n2kit import ComponentSpec, hookimpl
+from n2kit.contract import ComponentSpec, hookimpl
 from n2kit_hf.families import GROUPED, Family, Tiny
 
 N2KIT_PLUGIN_API = (1, 0)

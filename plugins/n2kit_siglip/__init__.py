@@ -1,6 +1,6 @@
 """SigLIP and SigLIP 2 vision towers of fixed resolution."""
 
-from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 

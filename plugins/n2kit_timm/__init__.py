@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 

@@ -6,15 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from n2kit import VisionCard
-from n2kit.measured import remembered
+from n2kit.contract import VisionCard, cached_card
 from n2kit_timm.config import TimmConfig
 
 
 def card(config: TimmConfig, locate: Callable[[], Path | None]) -> VisionCard:
     """What the architecture gives at this picture size, whichever weights it has."""
     options = config.model_dump(exclude=set(TimmConfig.KEEPS_CARD))
-    return remembered("timm", json.dumps(options, sort_keys=True), lambda: _measured(config))
+    return cached_card("timm", json.dumps(options, sort_keys=True), lambda: _measured(config))
 
 
 def _measured(config: TimmConfig) -> VisionCard:

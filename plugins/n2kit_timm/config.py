@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit import Variant
-from n2kit.errors import BadInput
-from n2kit.manager import nearest
+from n2kit.contract import Variant
+from n2kit.errors import BadInput, suggest
 
 
 class TimmConfig(BaseModel):
@@ -35,7 +34,7 @@ def pretrained(name: str) -> Variant:
     from timm.models import get_pretrained_cfg
 
     if not timm.is_model(name):
-        near = nearest(name, timm.list_models())
+        near = suggest(name, timm.list_models())
         raise BadInput(f"timm has no model {name!r}", near or "timm.list_models() lists them")
     cfg = get_pretrained_cfg(name)
     if cfg is None or not cfg.hf_hub_id:

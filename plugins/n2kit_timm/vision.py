@@ -20,10 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
-from n2kit import Origin, VisionEncoder, VisionOut
-from n2kit.data.images import ImageTransform
+from n2kit.contract import ImageTransform, Origin, VisionEncoder, VisionOut, measure_card
 from n2kit.errors import BadInput
-from n2kit.measured import measure
 from n2kit_timm.config import TimmConfig
 
 
@@ -41,7 +39,7 @@ class TimmVision(VisionEncoder):
         size = self.image_transform.size
         try:
             self.by_map, prefix_tokens = _layout(model.eval(), size)
-            self.card = measure(self, size, prefix_tokens)
+            self.card = measure_card(self, size, prefix_tokens)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise BadInput(
                 f"timm's {config.arch} does not read pictures of {size} px: {str(error).splitlines()[0]}",

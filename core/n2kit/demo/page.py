@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from n2kit import __version__
 from n2kit.demo.result import ARMS, KS, MAIN, describe
+from n2kit.utils.version import VERSION
 
 if TYPE_CHECKING:
     from n2kit.demo.result import DemoResult
@@ -54,6 +54,6 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     text = environment.from_string(source).render(
-        arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=__version__
+        arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=VERSION
     )
     result.page.write_text(text, encoding="utf8")

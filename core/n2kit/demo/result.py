@@ -10,7 +10,7 @@ from typing import Any
 from n2kit.data.items import Items
 
 KS = (1, 10, 100)
-# Arm → variant (or a baseline of `n2kit.bench.baselines`), trained or not, what the table calls it.
+# Arm → variant (or a baseline of `n2kit.bench.baselines.baselines`), trained or not, what the table calls it.
 LINEAR = "concat"
 ARMS: dict[str, tuple[str, bool, str]] = {
     "before": ("notellm2", False, "notellm2, before training"),

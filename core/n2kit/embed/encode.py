@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from n2kit.data.batch import OnBadImage, Reader
 from n2kit.data.items import Item
-from n2kit.device import Precision, keep_freed_memory, pick_precision
 from n2kit.errors import BadInput, Failed
+from n2kit.inputs.reader import OnBadImage, Reader
+from n2kit.utils.device import Precision, keep_freed_memory, pick_precision
 
 if TYPE_CHECKING:
-    from n2kit.data.features import FeatureCache
-    from n2kit.data.states import StateCache
-    from n2kit.model import Model
+    from n2kit.inputs.feature_cache import FeatureCache
+    from n2kit.inputs.state_cache import StateCache
+    from n2kit.modeling.model import Model
 
 Progress = Callable[[int, int], None]
 

@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from n2kit.data.batch import OnBadImage
-from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.items import images_digest
-from n2kit.data.states import state_cache
-from n2kit.device import Precision, pick_precision
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
-from n2kit.files import check_outside_bundles, check_target
+from n2kit.inputs.feature_cache import FeatureCache, feature_cache
+from n2kit.inputs.reader import OnBadImage
+from n2kit.inputs.state_cache import state_cache
+from n2kit.utils.device import Precision, pick_precision
+from n2kit.utils.files import check_outside_bundles, check_target
 
 if TYPE_CHECKING:
-    from n2kit.data.features import FeatureCache
     from n2kit.data.items import Items
-    from n2kit.model import Model
+    from n2kit.inputs.feature_cache import FeatureCache
+    from n2kit.modeling.model import Model
 
 SHARD = 1024  # items; what an interrupted run loses at most
 META = b"n2kit"

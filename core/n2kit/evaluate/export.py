@@ -8,7 +8,7 @@ from typing import Any
 
 from n2kit.errors import BadInput
 from n2kit.evaluate.protocol import Figure, Report
-from n2kit.files import write_json
+from n2kit.utils.files import write_json
 
 MTEB_MAIN = "ndcg_at_10"  # what MTEB ranks retrieval by
 

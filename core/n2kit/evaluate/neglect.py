@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.data.batch import OnBadImage, Reader
-from n2kit.data.features import FeatureCache
 from n2kit.data.items import Item, Items, without_image, without_text
 from n2kit.data.pairs import Pairs
-from n2kit.device import Precision
 from n2kit.embed import encode
 from n2kit.errors import BadInput, Mismatch, few
 from n2kit.evaluate.bootstrap import interval
 from n2kit.evaluate.compare import Change, compare
 from n2kit.evaluate.protocol import Figure, Report, evaluate, greedy_pairs
 from n2kit.evaluate.saliency import CURVES, obstacle, saliency
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.inputs.reader import OnBadImage, Reader
+from n2kit.utils.device import Precision
 
 if TYPE_CHECKING:
     from n2kit.embed.encode import Encoded
-    from n2kit.model import Model
+    from n2kit.modeling.model import Model
 
 PAIRS_TOGETHER = 4  # of the saliency sample: all attention probabilities of a batch are held, with their gradients
 BOTH, NO_IMAGE, NO_TEXT, SWAPPED = "both", "without image", "without text", "swapped image"

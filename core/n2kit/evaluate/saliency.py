@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from n2kit.errors import Mismatch
-from n2kit.prompts import IMG
+from n2kit.modeling.prompts import IMG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from n2kit.data.batch import Batch
-    from n2kit.model import Model
-    from n2kit.parts import LLM
+    from n2kit.contract.interfaces import LLM
+    from n2kit.modeling.batch import Batch
+    from n2kit.modeling.model import Model
 
 CURVES = ("S_v", "S_t", "S_o")  # from the image, from the text, among the others
 ANSWER = 3  # under mICL the span runs so far behind p(n_v): the example's answer and what closes it

@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
-from n2kit.component import Component
+from n2kit.contract.index import Index
 from n2kit.errors import BadInput, Unavailable
-from n2kit.files import check_free, read_json, replacing
-from n2kit.manager import load_target, manager
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
+from n2kit.plugins.component import Component
+from n2kit.plugins.manager import load_target, manager
+from n2kit.utils.files import check_free, read_json, replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1
 MANIFEST, IDS = "manifest.json", "ids.json"
-
-
-class Index(ABC):
-    """What a plug-in of kind `index` implements. Vectors are unit length; scores are dot products, higher is nearer."""
-
-    @classmethod
-    @abstractmethod
-    def build(cls, vectors: np.ndarray) -> Self:
-        """vectors [n, d] float32."""
-
-    @abstractmethod
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries [q, d] → scores [q, k] and rows [q, k] of the vectors, best first; row -1 where there are fewer."""
-
-    @abstractmethod
-    def vector(self, row: int) -> np.ndarray:
-        """The stored vector [d] of a row."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None: ...
-
-    @classmethod
-    @abstractmethod
-    def load(cls, folder: Path) -> Self: ...
 
 
 class Neighbour(NamedTuple):
@@ -68,11 +44,11 @@ class StoredIndex:
             BadInput: the item is not in the index.
         """
         if item_id not in self.position:
-            from n2kit.manager import nearest
+            from n2kit.errors import suggest
 
             raise BadInput(
                 f"item {item_id!r} is not in the index",
-                nearest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title",
+                suggest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title",
             )
         return self.near_vector(self.index.vector(self.position[item_id]), k, without=item_id)
 

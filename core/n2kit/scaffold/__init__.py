@@ -7,9 +7,9 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from n2kit.contract.hookspecs import PLUGIN_API
 from n2kit.errors import BadInput
-from n2kit.hookspecs import PLUGIN_API
-from n2kit.weights import SCHEMES
+from n2kit.plugins.weights import SCHEMES
 
 SCAFFOLDS = ("vision", "llm", "connector", "fusion", "loss")
 TAKEN = {*SCHEMES, "random", "none", "tests", "cli"}
@@ -24,7 +24,7 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
     """
     from jinja2 import Environment, StrictUndefined
 
-    from n2kit import __version__
+    from n2kit.utils.version import VERSION
 
     if kind not in SCAFFOLDS:
         raise BadInput(f"no package to write for kind {kind!r}", f"--kind {', '.join(SCAFFOLDS)}")
@@ -42,7 +42,7 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         "distribution": f"n2kit-{name}",
         "class": "".join(part.capitalize() for part in name.split("-")),
         "api": PLUGIN_API,
-        "version": __version__.partition("+")[0],
+        "version": VERSION.partition("+")[0],
         "suite": {"llm": "LLM"}.get(kind, kind.capitalize()) + "Suite",
         "backbone": kind in ("vision", "llm"),
     }

@@ -21,15 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2kit.assemble import join, loss_of
-from n2kit.data.batch import Batch, collate
+from n2kit.builder import join, loss_of
+from n2kit.contract.interfaces import Origin, VisionEncoder, VisionOut
 from n2kit.data.items import Item
-from n2kit.manager import OWN
-from n2kit.model import Model, Parts
-from n2kit.parts import Origin, VisionEncoder, VisionOut
-from n2kit.plan import Plan, make_plan
-from n2kit.recipe import Recipe
-from n2kit.registry import registry
+from n2kit.modeling.batch import Batch, collate
+from n2kit.modeling.model import Model, Parts
+from n2kit.planning.plan import Plan
+from n2kit.planning.planner import make_plan
+from n2kit.plugins.catalogue import registry
+from n2kit.plugins.manager import OWN
+from n2kit.recipe.settings import Recipe
 from n2kit.testing.laws.compare import TOLERANCE, distance
 from n2kit.testing.references import references
 from n2kit.testing.subjects import facts_of

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 
-from n2kit.cards import ComponentSpec
-from n2kit.isolation import HEAVY, ending
-from n2kit.manager import OWN, SELECT, Plugin, load_target, manager
+from n2kit.contract.cards import ComponentSpec
+from n2kit.plugins.isolation import HEAVY, ending
+from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.testing.finding import Finding
 from n2kit.testing.references import references_of
 

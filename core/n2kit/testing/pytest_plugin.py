@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from n2kit import __version__
+from n2kit.utils.version import VERSION
 
 HINT = "could declare the capability"
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"n2kit {__version__}"
+    return f"n2kit {VERSION}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

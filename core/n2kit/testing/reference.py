@@ -19,15 +19,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from n2kit.assemble import from_plan
-from n2kit.data.batch import Batch, collate
+from n2kit.builder import from_plan
 from n2kit.errors import BadInput
-from n2kit.model import Model
-from n2kit.plan import make_plan
-from n2kit.prompts import IMG, IMG_EMB, TEXT_EMB, lay_out
-from n2kit.recipe import resolve
-from n2kit.registry import registry
-from n2kit.variants import SPECS
+from n2kit.modeling.batch import Batch, collate
+from n2kit.modeling.model import Model
+from n2kit.modeling.prompts import IMG, IMG_EMB, TEXT_EMB, lay_out
+from n2kit.planning.planner import make_plan
+from n2kit.plugins.catalogue import registry
+from n2kit.recipe.settings import resolve
+from n2kit.recipe.variants import SPECS
 
 VALUE_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-4
 # A gradient that is zero by symmetry (a key's bias) is compared with this share of the largest one, not with its own noise.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from n2kit.cards import ComponentSpec, Kind
-from n2kit.manager import OWN, manager
+from n2kit.contract.cards import ComponentSpec, Kind
+from n2kit.plugins.manager import OWN, manager
 
 
 def references(kind: Kind, distribution: str) -> list[str]:

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from n2kit.cards import Kind, LLMCard, VisionCard
-from n2kit.component import Component
+from n2kit.contract.cards import Kind, LLMCard, VisionCard
+from n2kit.contract.interfaces import Joined, Loss, Origin, Part, VisionOut
 from n2kit.errors import Mismatch
-from n2kit.parts import Joined, Loss, Origin, Part, VisionOut
-from n2kit.registry import registry
+from n2kit.plugins.catalogue import registry
+from n2kit.plugins.component import Component
 
 # What connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
 SAME = tuple(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from n2kit.cards import KINDS, Kind
-from n2kit.manager import OWN
+from n2kit.contract.cards import KINDS, Kind
+from n2kit.plugins.manager import OWN
 from n2kit.testing.laws import Law, laws_of
 from n2kit.testing.references import references
 

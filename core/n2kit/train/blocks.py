@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from n2kit.depth import trial
 from n2kit.errors import Mismatch, Unavailable
+from n2kit.modeling.layer_depth import trial
 from n2kit.train.step import NORMS
 
 if TYPE_CHECKING:
-    from n2kit.model import Model
-    from n2kit.parts import Part
-    from n2kit.recipe import Train
+    from n2kit.contract.interfaces import Part
+    from n2kit.modeling.model import Model
+    from n2kit.recipe.settings import Train
 
 
 @contextmanager

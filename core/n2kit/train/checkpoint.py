@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from n2kit.errors import BadInput
-from n2kit.files import read_json, room_for, sync, sync_tree
+from n2kit.utils.files import read_json, room_for, sync, sync_tree
 
 WEIGHTS, STATE, WEIGHTS_SUFFIX = "model.safetensors", "state.json", ".safetensors"
 KEPT = 2

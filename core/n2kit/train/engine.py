@@ -14,33 +14,34 @@ from torch import Tensor
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from n2kit.data.batch import OnBadImage, Reader
-from n2kit.data.features import FeatureCache, feature_cache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.data.states import state_cache
-from n2kit.device import DTYPES, keep_freed_memory, pick_device, pick_precision
 from n2kit.errors import BadInput, Failed, Mismatch
-from n2kit.lora import adapter_of
-from n2kit.train import checkpoint, fourbit, ranks, shards
+from n2kit.inputs.feature_cache import FeatureCache, feature_cache
+from n2kit.inputs.reader import OnBadImage, Reader
+from n2kit.inputs.state_cache import state_cache
+from n2kit.modeling.lora import adapter_of
+from n2kit.recipe.tuning import Tune
+from n2kit.train import checkpoint, fourbit, shards
+from n2kit.train import distributed as ranks
 from n2kit.train.blocks import prepared
-from n2kit.train.draws import Draws, Tasks
+from n2kit.train.checks import AdapterWatch, frozen_fingerprint, trained_state
+from n2kit.train.epoch_rng import Draws, Tasks
 from n2kit.train.events import Events, Report
 from n2kit.train.groups import groups
+from n2kit.train.images import check_pictures
 from n2kit.train.loggers import loggers
 from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
-from n2kit.train.pictures import check_pictures
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import Validation, saturated, validation
-from n2kit.train.watch import AdapterWatch, frozen_fingerprint, trained_state
-from n2kit.tuning import Tune
+from n2kit.utils.device import DTYPES, keep_freed_memory, pick_device, pick_precision
 
 if TYPE_CHECKING:
-    from n2kit.data.tensor_store import TensorStore
-    from n2kit.device import Precision
-    from n2kit.model import Model
-    from n2kit.recipe import Train
+    from n2kit.inputs.tensor_store import TensorStore
+    from n2kit.modeling.model import Model
+    from n2kit.recipe.settings import Train
+    from n2kit.utils.device import Precision
 
 
 @dataclass

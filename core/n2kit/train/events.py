@@ -12,8 +12,8 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
-from n2kit.signals import handled
-from n2kit.train import ranks
+from n2kit.train import distributed as ranks
+from n2kit.utils.signals import handled
 
 Report = Callable[[dict[str, Any]], None]
 EVERY_SECONDS = 10.0  # there is a log entry this often, however few steps that are

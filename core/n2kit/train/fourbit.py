@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from n2kit import lora
+from n2kit.contract.interfaces import LLM
 from n2kit.errors import Mismatch, Unavailable
-from n2kit.parts import LLM
+from n2kit.modeling import lora
 
 BLOCK = 64
 FARTHEST = 0.16  # of a block's largest number: half of the widest gap between two NF4 numbers, and some rounding

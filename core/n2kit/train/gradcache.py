@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2kit.data.batch import Batch
+from n2kit.modeling.batch import Batch
 
 Encode = Callable[[Batch], dict[str, Tensor]]
 

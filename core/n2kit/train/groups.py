@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from n2kit.depth import depths
 from n2kit.errors import Mismatch
+from n2kit.modeling.layer_depth import depths
 
 if TYPE_CHECKING:
-    from n2kit.model import Model
-    from n2kit.recipe import Train
+    from n2kit.modeling.model import Model
+    from n2kit.recipe.settings import Train
 
 NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
 

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from n2kit.errors import Unavailable
-from n2kit.train import ranks
+from n2kit.train import distributed as ranks
 
 
 def check(names: Iterable[str]) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2kit.data.batch import Batch, Reader
+from n2kit.contract.interfaces import Loss
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pair, Pairs
 from n2kit.errors import BadInput
-from n2kit.parts import Loss
-from n2kit.train import ranks
-from n2kit.train.draws import Draws, Tasks
+from n2kit.inputs.reader import Reader
+from n2kit.modeling.batch import Batch
+from n2kit.train import distributed as ranks
+from n2kit.train.epoch_rng import Draws, Tasks
 
 FEWEST = 2  # pairs a step: with one there is no negative
 
@@ -45,7 +46,7 @@ class PairFacts:
     `graph`: an item's known positives, in both directions. `log_q`: the log of an item's share of all ends of pairs and negatives.
     """
 
-    KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `n2kit.parts.Loss.wants` can name
+    KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `Loss.wants` can name
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs, self.graph = pairs, pairs.graph()
@@ -53,7 +54,7 @@ class PairFacts:
         self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
     def __call__(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
-        """`exclude`, and what `n2kit.parts.Loss.wants` can name, for the ids of a loss's rows, the last of which are hard negatives."""
+        """`exclude`, and what `Loss.wants` can name, for the ids of a loss's rows, the last of which are hard negatives."""
         rows = len(ids) - hard
         ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
         log_q = torch.tensor([self.log_q[i] for i in ids])

@@ -20,10 +20,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from n2kit.errors import BadInput
-from n2kit.train import ranks
+from n2kit.train import distributed as ranks
 from n2kit.train.checkpoint import WEIGHTS, read, write
+from n2kit.train.checks import trained_state
 from n2kit.train.shards import like, whole_state
-from n2kit.train.watch import trained_state
 
 MOMENTS = "optimizer.safetensors"
 

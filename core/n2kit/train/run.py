@@ -14,22 +14,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from n2kit import bundle as bundles
-from n2kit.data.batch import OnBadImage
+from n2kit.bundle import io as bundles
+from n2kit.bundle.manifest import verify
 from n2kit.data.items import Items, images_digest
 from n2kit.data.pairs import Pairs
-from n2kit.device import pick_device
 from n2kit.errors import BadInput
-from n2kit.files import check_outside_bundles, locked, read_json, room_for, sync_tree, write_json
-from n2kit.manager import manager
-from n2kit.manifest import verify
-from n2kit.model import Model
-from n2kit.recipe import Choice, Recipe
-from n2kit.train import checkpoint, ranks
+from n2kit.inputs.reader import OnBadImage
+from n2kit.modeling.model import Model
+from n2kit.plugins.manager import manager
+from n2kit.recipe.settings import Choice, Recipe
+from n2kit.recipe.variants import SPECS
+from n2kit.train import checkpoint
+from n2kit.train import distributed as ranks
 from n2kit.train.engine import Fitted, fit, steps_of
 from n2kit.train.events import Report
 from n2kit.train.shards import asked_by_launcher
-from n2kit.variants import SPECS
+from n2kit.utils.device import pick_device
+from n2kit.utils.files import check_outside_bundles, locked, read_json, room_for, sync_tree, write_json
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"

@@ -1,7 +1,7 @@
 """The LLM's blocks spread over all processes (FSDP2, `torch.distributed.fsdp.fully_shard`), and their weights whole again.
 
 Each process keeps a share of every block's weights, gradients and moments; a block is whole only while it runs, so every process
-must run it equally often: rows are read all at once (`n2kit.reading`), chunks are as many everywhere. Everything else (embedding
+must run it equally often: rows are read all at once, chunks are as many everywhere. Everything else (embedding
 table, vision encoder, connector, fusion, head) is a copy in each process: a step with no picture does not call it.
 """
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from n2kit.errors import BadInput, Mismatch
-from n2kit.model import Model
-from n2kit.reading import ALL_AT_ONCE
-from n2kit.train import ranks
+from n2kit.modeling.model import Model
+from n2kit.modeling.prefix_sharing import ALL_AT_ONCE
+from n2kit.train import distributed as ranks
 
 LAUNCHER, SETTING = "ACCELERATE_USE_FSDP", "N2KIT_TRAIN__FSDP"
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from n2kit.errors import Mismatch
-from n2kit.train import ranks
+from n2kit.train import distributed as ranks
 from n2kit.train.gradcache import encode_in_chunks
 
 if TYPE_CHECKING:
-    from n2kit.data.batch import Batch
-    from n2kit.model import Model
+    from n2kit.modeling.batch import Batch
+    from n2kit.modeling.model import Model
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 PRESENT = "present:"  # what marks a view's presence among the views
@@ -52,7 +52,7 @@ class TrainStep(nn.Module):
 
         Args:
             batch: U items. places: [2B], the item of each of this process's rows; None: row i is item i.
-            exclude: [R, R], as `n2kit.parts.Loss` takes it, over the rows of all processes; R = 2B where there is one.
+            exclude: [R, R], as `n2kit.contract.interfaces.Loss` takes it, over the rows of all processes; R = 2B where there is one.
             order: [R], which row of all processes' rows, one after the other, stands where; None: as they come.
             facts: what the loss `wants` to know of the rows.
         """

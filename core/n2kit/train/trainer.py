@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from n2kit.errors import BadInput, Failed
-from n2kit.train import ranks
+from n2kit.train import distributed as ranks
 from n2kit.train.best import Best
 from n2kit.train.checkpoint import best_file, last, read, write_best
-from n2kit.train.explosion import ROW, Explosion
+from n2kit.train.checks import trained_state
+from n2kit.train.gradient_spikes import ROW, Explosion
 from n2kit.train.pairs import PairCollator, barren
 from n2kit.train.resume import ResumableTrainer
 from n2kit.train.shards import whole_state
 from n2kit.train.validate import Validation
-from n2kit.train.watch import trained_state
 
 if TYPE_CHECKING:
-    from n2kit.recipe import Train
+    from n2kit.recipe.settings import Train
     from n2kit.train.events import Events
     from n2kit.train.step import TrainStep
 

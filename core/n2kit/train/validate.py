@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from n2kit.data.batch import OnBadImage
-from n2kit.data.features import FeatureCache
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.data.states import StateCache
 from n2kit.evaluate import evaluate
-from n2kit.train import ranks
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.inputs.reader import OnBadImage
+from n2kit.inputs.state_cache import StateCache
+from n2kit.train import distributed as ranks
 
 if TYPE_CHECKING:
-    from n2kit.model import Model
-    from n2kit.recipe import Train
+    from n2kit.modeling.model import Model
+    from n2kit.recipe.settings import Train
 
 SHOWN = (1, 10)  # recalls that are always computed
 Validation = Callable[[], dict[str, float]]

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from n2kit import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
 
 N2KIT_PLUGIN_API = (1, 0)
 CARD = VisionCard(tokens=16, token_width=24, pooled_width=24, image_size=32, parameters=4 * 24)

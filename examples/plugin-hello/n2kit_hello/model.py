@@ -4,8 +4,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from n2kit import VisionEncoder, VisionOut
-from n2kit.data.images import ImageTransform
+from n2kit.contract import ImageTransform, VisionEncoder, VisionOut
 from n2kit_hello import CARD
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from n2kit.bench.report.aggregate import Arm, Estimate
 from n2kit.bench.report.read import Axes
-from n2kit.recipe import Recipe
+from n2kit.recipe.settings import Recipe
 
 PARTS = ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")
 TITLES = {

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from n2kit.bench.report.aggregate import Arm, Board
 from n2kit.bench.report.read import Ranks, Row, read_ranks
-from n2kit.bench.store import AGAIN
+from n2kit.bench.runner.store import AGAIN
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
-from n2kit.files import whole_parquet
+from n2kit.utils.files import whole_parquet
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items

@@ -13,12 +13,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from n2kit import __version__
 from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
 from n2kit.bench.report.aggregate import Board
 from n2kit.bench.report.read import DONE, Row
 from n2kit.bench.report.summary import summary
 from n2kit.data.items import Items
+from n2kit.utils.version import VERSION
 
 FACTS = 80  # lines of the environment
 TEMPLATES = "templates"
@@ -42,7 +42,7 @@ def page(board: Board, items: Items | None, images: Path | None, pool: Collectio
     shown = neighbours.examples(board, pool) if items is not None else []
     found, more = panels.panels(board)
     context: dict[str, Any] = {
-        "version": __version__,
+        "version": VERSION,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "title": board.results.folder.resolve().name,
         "facts": _facts(board),

@@ -9,7 +9,7 @@ from typing import Any
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import Arm, Board, Gap, gaps
 from n2kit.bench.report.read import Axes
-from n2kit.variants import SPECS
+from n2kit.recipe.variants import SPECS
 
 MOST = 24  # panels on a page
 TITLES = {

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from n2kit.bench.store import AGAIN, FORMAT
+from n2kit.bench.runner.store import AGAIN, FORMAT
 from n2kit.errors import BadInput
-from n2kit.files import read_json
+from n2kit.utils.files import read_json
 
 DONE, FAILED, REFUSED = "done", "failed", "refused"
 CELL = "cell.json"

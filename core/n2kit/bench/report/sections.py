@@ -12,7 +12,7 @@ import numpy as np
 from n2kit.bench.report import charts, labels, neighbours, panels, tables
 from n2kit.bench.report.aggregate import Arm, Board
 from n2kit.bench.report.read import Row
-from n2kit.bench.store import AGAIN
+from n2kit.bench.runner.store import AGAIN
 from n2kit.data.items import Items
 from n2kit.errors import BadInput
 

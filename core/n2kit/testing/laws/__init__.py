@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from n2kit.cards import KINDS, Kind
+from n2kit.contract.cards import KINDS, Kind
 
 Check = Callable[[Any], None]
 _LAWS: list[Law] = []

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2kit.cards import VisionCard
+from n2kit.contract.cards import VisionCard
 from n2kit.errors import Mismatch, N2kitError
-from n2kit.registry import BACKBONES, check_card
+from n2kit.plugins.catalogue import BACKBONES, check_card
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, equal, same_state
 from n2kit.testing.subjects import DIFFERENT, JointSubject, Subject, facts_of, folder, tensors
@@ -185,8 +185,8 @@ def blocks_run_in_their_order(subject: Subject) -> None:
 def joins_a_model(subject: Subject) -> None:
     """Joined with n2kit's own parts it plans, builds, gets gradients, and loads again from its bundle."""
     import n2kit
-    from n2kit.data.batch import collate
     from n2kit.data.items import Item
+    from n2kit.modeling.batch import collate
 
     choice: dict[str, Any] = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp", "fusion": "gate"}
     choice[subject.kind] = subject.component.reference

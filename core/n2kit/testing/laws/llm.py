@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from n2kit.parts import Origin
+from n2kit.contract.interfaces import Origin
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, differ, distance, equal
 from n2kit.testing.subjects import LENGTH, LLMSubject, folder, seeded

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from n2kit.assemble import card_of
-from n2kit.cards import Kind
-from n2kit.registry import check_card
+from n2kit.builder import card_of
+from n2kit.contract.cards import Kind
+from n2kit.plugins.catalogue import check_card
 from n2kit.testing.laws import law, laws_of
 from n2kit.testing.laws.compare import same_state
 from n2kit.testing.subjects import MLLMSubject, folder
@@ -57,8 +57,8 @@ def joins_a_model(subject: MLLMSubject) -> None:
     import torch
 
     import n2kit
-    from n2kit.data.batch import collate
     from n2kit.data.items import Item
+    from n2kit.modeling.batch import collate
     from n2kit.testing.laws.compare import equal
 
     settings = {"head.width": 8, "llm.tune": "full", "prompt.body_tokens": 200}

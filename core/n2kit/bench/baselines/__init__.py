@@ -1,0 +1,1 @@
+"""Frozen-feature baselines beside the joined models."""

@@ -1,0 +1,164 @@
+"""The baselines that anybody would try first. A joined model must beat them to deserve its cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from n2kit.bench.baselines.frozen import Features, Frozen
+from n2kit.bench.baselines.heads import Trained, train_head
+from n2kit.bench.baselines.tfidf import tfidf
+from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, settings_of
+from n2kit.builder import loss_of
+from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
+from n2kit.errors import BadInput, suggest
+from n2kit.planning.planner import with_options
+from n2kit.plugins.catalogue import registry
+from n2kit.recipe.settings import Recipe
+
+if TYPE_CHECKING:
+    from n2kit.contract.interfaces import Loss
+    from n2kit.inputs.reader import OnBadImage
+
+
+@dataclass
+class BaselineOut:
+    """Unit vectors [n, d] float32 of `ids`; an item that has nothing which the baseline reads has zeros: as a query it ties with all.
+
+    `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`:
+    item id → why its picture was not read.
+    """
+
+    ids: list[str]
+    vectors: np.ndarray
+    costs: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def run_baseline(
+    name: str,
+    *,
+    items: Items,
+    pairs: Pairs,
+    val_pairs: Pairs | None = None,
+    llm: str | None = None,
+    vision: str | None = None,
+    images: Path | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    on_bad_image: OnBadImage = "error",
+    frozen: Frozen | None = None,
+) -> BaselineOut:
+    """Vectors of all items by one of `NAMES`. Test pairs are no argument: nothing here can see them.
+
+    Args:
+        pairs: what heads are trained on; val_pairs: what chooses their learning rate and their last step.
+        seed: of a head's start and of the order of the pairs; frozen backbones with random weights are the same for all seeds.
+        settings: dotted names. Of a recipe's, those in `SHARED` count, `head.width` for one; `baseline.` begins those of
+            `HeadSettings`.
+        frozen: features that were computed before, by another baseline of the same matrix.
+
+    Raises:
+        BadInput: an unknown name or setting, no backbone for it, an image that cannot be read under policy `error`.
+        Mismatch, Unavailable: a backbone, or scikit-learn, cannot be had.
+    """
+    if name not in NAMES:
+        raise BadInput(f"unknown baseline {name!r}", suggest(name, NAMES) or f"baselines: {', '.join(NAMES)}")
+    baseline, given = BASELINES[name], {"llm": llm, "vision": vision}
+    if missing := [kind for kind in baseline.takes if given[kind] is None]:
+        raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
+    recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
+    frozen = Frozen() if frozen is None else frozen
+    start, cpu = time.perf_counter(), time.process_time()
+    halves = _halves(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
+    unreadable = {i: why for half in halves for i, why in half.unreadable.items()}
+    skipped = unreadable if on_bad_image == "skip" else {}
+    trained: Trained | None = None
+    if baseline.trained:
+        trained = train_head(
+            halves,
+            items,
+            _without(pairs, skipped),
+            _without(val_pairs, skipped) if val_pairs else None,
+            lambda: _loss(recipe),
+            own,
+            width=recipe.head.width,
+            alike=name == "sum",
+            seed=seed,
+        )
+        vectors = trained.vectors
+    else:
+        vectors = _unit(halves[0].values) if halves else tfidf(items)
+    elapsed = time.perf_counter() - start, time.process_time() - cpu
+    kept = [n for n, item in enumerate(items) if item.id not in skipped]
+    out = BaselineOut([items.items[n].id for n in kept], vectors[kept], {}, skipped=unreadable)
+    out.costs = _costs(halves, trained, elapsed[0], len(items))
+    out.notes = _notes(halves, trained, vectors, frozen)
+    return out
+
+
+def _halves(
+    kinds: tuple[str, ...],
+    frozen: Frozen,
+    recipe: Recipe,
+    items: Items,
+    images: Path | None,
+    on_bad_image: OnBadImage,
+    device: str | None,
+) -> list[Features]:
+    ways = {
+        "llm": lambda: frozen.text(recipe, items, device),
+        "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
+    }
+    return [ways[kind]() for kind in kinds]
+
+
+def _loss(recipe: Recipe) -> Loss:
+    """The recipe's own; where it has a term for the image alone, there is none here."""
+    return loss_of(with_options(registry().resolve("loss", recipe.loss.name), recipe.loss.options))
+
+
+def _without(pairs: Pairs, skipped: Mapping[str, str]) -> Pairs:
+    kept = [pair for pair in pairs if not skipped.keys() & set(pair)]
+    return Pairs(kept, pairs.dropped, pairs.grades, pairs.negatives)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    unit: np.ndarray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return unit.astype(np.float32)
+
+
+def _costs(halves: list[Features], trained: Trained | None, seconds: float, items: int) -> dict[str, float]:
+    """`embed_ms_item` is what a new item takes, from its text and its image file on, whatever the caches knew."""
+    costs: dict[str, float] = {
+        "parameters": sum(half.parameters for half in halves) + (trained.parameters if trained else 0),
+        "trained_parameters": trained.parameters if trained else 0,
+        "train_s": trained.seconds if trained else 0.0,
+        "train_cpu_s": trained.cpu_seconds if trained else 0.0,
+        "steps": trained.steps if trained else 0,
+        "embed_ms_item": sum(half.ms_item for half in halves) if halves else 1000 * seconds / items,
+    }
+    return costs
+
+
+def _notes(halves: list[Features], trained: Trained | None, vectors: np.ndarray, frozen: Frozen) -> list[str]:
+    notes = [note for half in halves for note in half.notes]
+    if empty := int((~vectors.any(axis=1)).sum()):
+        notes.append(f"{empty} items have nothing that this baseline reads: as queries they find nothing")
+    if trained is not None and trained.mrr is None:
+        notes.append(f"no validation pairs: learning rate {trained.lr:g} and {trained.steps} steps were not chosen")
+    elif trained is not None:
+        notes.append(
+            f"validation pairs chose learning rate {trained.lr:g} and step {trained.steps} (their MRR: {trained.mrr:.3f})"
+        )
+    if frozen.problem:
+        notes.append(f"features are not kept on disk: {frozen.problem}")
+    return notes

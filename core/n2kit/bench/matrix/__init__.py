@@ -1,0 +1,1 @@
+"""What a matrix is to run: its combinations as cells."""

@@ -1,0 +1,75 @@
+"""Baselines as cells of a matrix."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix.baseline_names import BASELINES, settings_of
+from n2kit.bench.matrix.cell import Cell, short, tower_of
+from n2kit.bench.matrix.combinations import backbones_of
+from n2kit.bench.matrix.spec import AXES, Matrix
+from n2kit.contract.cards import VisionCard
+from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
+from n2kit.planning.planner import component_of
+from n2kit.recipe.settings import resolve
+
+
+def baseline_cells(matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[Cell]:
+    """Each baseline with the backbones that it takes; with each seed if it is trained. Those of one LLM are one task."""
+    for name in matrix.baselines:
+        if name not in BASELINES:
+            raise BadInput(
+                f"unknown baseline {name!r}", suggest(name, BASELINES) or f"baselines: {', '.join(BASELINES)}"
+            )
+    for name, backbones in itertools.product(matrix.baselines, backbones_of(matrix)):
+        yield from _baseline(name, backbones, matrix, data)
+
+
+def _baseline(
+    name: str, backbones: Mapping[str, str], matrix: Matrix, data: Mapping[str, str | None]
+) -> Iterator[Cell]:
+    baseline, default = BASELINES[name], resolve().recipe
+    taken = {kind: backbones.get(kind) or getattr(default, kind).name for kind in baseline.takes}
+    recipe, head = settings_of(matrix.settings, taken)
+    wanted = [*baseline.takes, *(["loss"] if baseline.trained else [])]
+    axes = (
+        dict.fromkeys(AXES)
+        | taken
+        | {"baseline": name, "inference": "both", "trained": baseline.trained, "setting": {}}
+    )
+    common: dict[str, Any] = {"axes": axes, "baseline": name, "trained": baseline.trained}
+    try:
+        if baseline.needs is not None and identity.installed(baseline.needs) == identity.UNKNOWN:
+            raise Unavailable(
+                f"the baseline {name} needs {baseline.needs}, which is not installed", 'pip install "n2kit[bench]"'
+            )
+        if baseline.takes and "mllm" in backbones:
+            raise Mismatch(
+                f"baseline {name} takes no multimodal LLM apart",
+                f"name its {' and '.join(baseline.takes)} on their own",
+            )
+        parts = {kind: component_of(recipe, kind) for kind in wanted}
+        trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
+        facts = identity.of_baseline(name, parts, recipe, trained, data, baseline.needs)
+    except (Mismatch, Unavailable) as problem:
+        arm = ": ".join([name, "+".join(short(n) for n in backbones.values() if n)])
+        key = identity.digest(identity.CELL_VERSION, name, dict(backbones))
+        yield Cell(
+            arm, key=key, run_key=key, seed=matrix.seeds[0], refusal=(problem.message, problem.hint or ""), **common
+        )
+        return
+    names = {kind: part.reference for kind, part in parts.items()}
+    common["axes"] = axes | names
+    arm = ": ".join([name, *(["+".join(short(names[kind]) for kind in baseline.takes)] if taken else [])])
+    run_key = identity.digest("baselines", facts["parts"].get("llm"), dict(data))
+    seen = identity.of_vectors("vision" in parts, data, "both")
+    figures = seen | matrix.evaluation
+    card = parts["vision"].card() if "vision" in parts else None
+    tower = tower_of(parts["vision"], card, recipe) if isinstance(card, VisionCard) else None
+    for seed in matrix.seeds if baseline.trained else matrix.seeds[:1]:
+        key = identity.digest(facts, seed, figures)
+        vectors = (identity.digest(facts, seed, seen),)
+        yield Cell(arm, seed=seed, key=key, run_key=run_key, vectors_keys=vectors, recipe=recipe, tower=tower, **common)

@@ -1,0 +1,72 @@
+"""Which baselines there are and what can be set of them; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, PositiveFloat, ValidationError
+
+from n2kit.errors import BadInput
+from n2kit.recipe.settings import Recipe, Settings, resolve
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a baseline is: which frozen backbones it takes (`llm`, `vision`), whether a head is trained on them, and which
+    distribution it needs that not every installation has.
+    """
+
+    summary: str
+    takes: tuple[str, ...] = ()
+    trained: bool = False
+    needs: str | None = None
+
+
+BASELINES: dict[str, Baseline] = {
+    "tfidf": Baseline("TF-IDF of words and characters", needs="scikit-learn"),
+    "text": Baseline("the frozen LLM's compressed word of the text prompt", ("llm",)),
+    "vision": Baseline("the frozen vision encoder's pooled vector", ("vision",)),
+    "text-linear": Baseline("text, standardised, with a trained linear head", ("llm",), trained=True),
+    "vision-linear": Baseline("vision, standardised, with a trained linear head", ("vision",), trained=True),
+    "concat": Baseline(
+        "both, standardised and concatenated, with a trained linear head", ("llm", "vision"), trained=True
+    ),
+    "sum": Baseline(
+        "both, standardised, each with a trained linear head to unit length, summed", ("llm", "vision"), trained=True
+    ),
+}
+NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}
+OWN = "baseline."  # begins the settings of heads: baseline.max_steps
+# What a baseline shares with the joined models of a matrix. How those are trained says nothing about a linear head.
+SHARED = ("llm", "vision", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
+
+
+class HeadSettings(Settings):
+    """How the heads of baselines are trained. Validation pairs choose the learning rate and the step; nothing else does."""
+
+    lrs: list[PositiveFloat] = Field(
+        [1e-3, 3e-4, 3e-3], min_length=1, description="learning rates to try; without validation pairs, the first alone"
+    )
+    max_steps: int = Field(1000, ge=1, description="most steps; without validation pairs, all of them")
+    batch_size: int = Field(256, ge=2, description="pairs a step")
+    eval_steps: int = Field(20, ge=1, description="steps between looks at the validation pairs")
+    patience: int = Field(10, ge=1, description="looks that bring nothing better before a training stops")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+
+
+def settings_of(given: Mapping[str, Any], backbones: Mapping[str, str | None]) -> tuple[Recipe, HeadSettings]:
+    """Of a matrix's settings, what a baseline takes of a recipe, and what its head is trained with.
+
+    Raises:
+        BadInput: a setting that there is not.
+    """
+    flags = {k: v for k, v in given.items() if any(k == s or k.startswith(f"{s}.") for s in SHARED)}
+    recipe = resolve(flags | dict(backbones)).recipe
+    own = {k.removeprefix(OWN): v for k, v in given.items() if k.startswith(OWN)}
+    try:
+        return recipe, HeadSettings.model_validate(own)
+    except ValidationError as error:
+        wrong = "; ".join(f"{OWN}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadInput(wrong, f"known: {', '.join(OWN + k for k in HeadSettings.model_fields)}") from None

@@ -1,0 +1,110 @@
+"""Which arms a matrix asks for: the product of its axes, and the arms beside it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from n2kit.bench.matrix.baseline_names import OWN
+from n2kit.bench.matrix.spec import Arm, Inference, Matrix
+from n2kit.errors import BadInput, suggest
+from n2kit.recipe.settings import Recipe
+from n2kit.recipe.variants import SPECS
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One arm before its seeds."""
+
+    flags: Mapping[str, Any]  # axis or dotted key → value
+    changed: Mapping[str, Any] = field(default_factory=dict)  # of them, the settings that are this arm's own
+    name: str = ""
+    inference: Inference = "both"
+    trained: bool = True
+    optional: bool = False
+
+
+def combinations(matrix: Matrix) -> Iterator[Combination]:
+    """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal.
+
+    Where arms or baselines are named and no variant, they are all that is wanted.
+    """
+    for name in matrix.variant:
+        _known_variant(name)
+    if matrix.variant or not (matrix.arms or matrix.baselines):
+        seen, settings = [], own_settings(matrix)
+        for chosen in _product(matrix):
+            flags = _used(chosen) | settings
+            if flags not in seen:
+                seen.append(flags)
+                yield Combination(flags)
+    for arm in matrix.arms:
+        yield from _of_arm(arm, matrix)
+
+
+def own_settings(matrix: Matrix) -> dict[str, Any]:
+    """The settings of recipes, without those of baselines."""
+    return {key: value for key, value in matrix.settings.items() if not key.startswith(OWN)}
+
+
+def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
+    for backbones in backbones_of(matrix):
+        for variant, connector, fusion, loss in itertools.product(
+            _or_none(matrix.variant), _or_none(matrix.connector), _or_none(matrix.fusion), _or_none(matrix.loss)
+        ):
+            rest = {"connector": connector, "fusion": fusion, "loss": loss, "variant": variant}
+            yield backbones | {axis: value for axis, value in rest.items() if value is not None}
+
+
+def backbones_of(matrix: Matrix) -> list[dict[str, Any]]:
+    """Every llm with every vision, and every multimodal LLM: axis → name, for those that are named."""
+    pairs = [
+        {axis: value for axis, value in (("llm", llm), ("vision", vision)) if value is not None}
+        for llm, vision in itertools.product(_or_none(matrix.llm), _or_none(matrix.vision))
+    ]
+    whole = [{"mllm": name} for name in matrix.mllm]
+    return whole if whole and not (matrix.llm or matrix.vision) else pairs + whole
+
+
+def _or_none(values: Sequence[str]) -> list[str | None]:
+    return list(values) or [None]
+
+
+def _of_arm(arm: Arm, matrix: Matrix) -> Iterator[Combination]:
+    if arm.variant is not None:
+        _known_variant(arm.variant)
+    own = {axis: v for axis in ("llm", "vision", "mllm") if (v := getattr(arm, axis)) is not None}
+    rest = {
+        axis: value
+        for axis in ("connector", "fusion", "loss")
+        if (value := getattr(arm, axis) or next(iter(getattr(matrix, axis)), None)) is not None
+    }
+    seen, settings = [], own_settings(matrix)
+    for backbones in backbones_of(matrix):
+        if "mllm" in own:
+            backbones = {}
+        elif own:
+            backbones = {axis: v for axis, v in backbones.items() if axis != "mllm"}
+        chosen = backbones | own | rest | {"variant": arm.variant or "notellm2"}
+        flags = _used(chosen) | settings | arm.settings
+        if flags not in seen:
+            seen.append(flags)
+            yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained, arm.optional)
+
+
+def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the axes that the variant makes no use of."""
+    spec = SPECS[chosen.get("variant", Recipe().variant)]
+    whole = "mllm" in chosen
+    there = {
+        "llm": not whole, "vision": not whole and spec.image, "connector": not whole and spec.early,
+        "fusion": spec.late, "mllm": True, "loss": True, "variant": True,
+    }  # fmt: skip
+    return {axis: value for axis, value in chosen.items() if there[axis]}
+
+
+def _known_variant(name: str) -> None:
+    if name not in SPECS:
+        raise BadInput(f"there is no variant {name!r}", suggest(name, SPECS) or f"variants: {', '.join(SPECS)}")

@@ -1,0 +1,67 @@
+"""The commands that do a cell again without the bench."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from n2kit.bench.matrix.cell import Cell
+from n2kit.bench.matrix.spec import AXES, Inference, Matrix
+from n2kit.recipe.settings import CHOICES, Recipe
+
+TAKEN: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
+
+
+def commands(cell: Cell, matrix: Matrix, root: Path) -> str:
+    """build; train; embed; eval: with every setting that is not a default, wherever it came from. Of a baseline, a bench of it alone."""
+    if cell.baseline is not None or cell.recipe is None:
+        return shlex.join(["n2kit", "bench", str(root / "matrix.yaml"), "--only", cell.key, "-o", f"bench/{cell.key}"])
+    start, run, vectors = f"models/{cell.key}", f"runs/{cell.key}", f"{cell.key}.parquet"
+    items = ["--items", str(matrix.items)] + (["--images", str(matrix.images)] if matrix.images else [])
+    items += ["--format", matrix.format] if matrix.format != "auto" else []
+    items += [part for key, column in matrix.map.items() for part in ("--map", f"{key}={column}")]
+    lenient = ["--lenient"] if matrix.lenient else []
+    bad = ["--on-bad-image", matrix.on_bad_image] if matrix.on_bad_image != "error" else []
+    lines = [["n2kit", "build", *_chosen(cell), "-o", start]]
+    if cell.trained:
+        val = ["--val-pairs", str(matrix.val_pairs)] if matrix.val_pairs else []
+        lines.append(["n2kit", "train", start, *items, "--pairs", str(matrix.pairs), *val, *lenient, *bad, "-o", run])
+    bundle = f"{run}/bundle" if cell.trained else start
+    without = ["--without", TAKEN[cell.inference]] if cell.inference != "both" else []
+    precision = ["--precision", cell.recipe.train.precision]
+    lines.append(["n2kit", "embed", bundle, *items, *without, *lenient, *bad, *precision, "-o", vectors])
+    pool = ["--pool", str(matrix.pool)] if matrix.pool else []
+    pool += ["--protocol", matrix.protocol] if matrix.protocol != "notellm2" else []
+    ks = ["--k", ",".join(map(str, matrix.ks))]
+    absent = ["--lenient"] if matrix.lenient or matrix.on_bad_image == "skip" else []  # pairs of items without a vector
+    lines.append(
+        ["n2kit", "eval", "--vectors", vectors, "--pairs", str(matrix.test_pairs), *pool, *ks, *absent,
+         "--bootstrap", str(matrix.bootstrap)]
+    )  # fmt: skip
+    return "; ".join(map(shlex.join, lines))
+
+
+def _chosen(cell: Cell) -> Iterator[str]:
+    """The recipe as flags of n2kit build."""
+    assert cell.recipe is not None
+    axes, recipe, default = cell.axes, cell.recipe.model_dump(), Recipe().model_dump()
+    for axis in AXES:
+        if axes.get(axis):
+            yield from (f"--{axis}", axes[axis])
+    for section, values in recipe.items():
+        if section == "variant":
+            continue
+        if section in CHOICES and not axes.get(section):
+            # Of a multimodal LLM's parts, how they are tuned; of one that is not used, nothing.
+            values = {"tune": values["tune"]} if axes.get("mllm") and values and "tune" in values else {}
+        if not isinstance(values, Mapping):
+            if values != default[section]:
+                yield from ("--set", f"{section}={json.dumps(values)}")
+            continue
+        base = default[section] or {}
+        for key, value in values.items():
+            if key != "name" and value != base.get(key):
+                yield from ("--set", f"{section}.{key}={json.dumps(value)}")

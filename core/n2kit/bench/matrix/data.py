@@ -1,0 +1,81 @@
+"""What all cells of a matrix are trained and evaluated on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from n2kit.bench.matrix.spec import Matrix
+from n2kit.data.items import Items, images_digest, read_items
+from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Data:
+    """Items and pairs, read once."""
+
+    items: Items
+    pairs: Pairs
+    val_pairs: Pairs | None
+    test_pairs: Pairs
+    pool: list[str] | None
+    images: Path | None
+    on_bad_image: Any  # n2kit.inputs.reader.OnBadImage, which is beside torch
+
+    @cached_property
+    def wanted(self) -> Items:
+        """The items that an evaluation needs vectors of: pool and test pairs; all of them without a pool."""
+        if self.pool is None:
+            return self.items
+        named = {*self.pool, *(i for pair in self.test_pairs for i in pair)}
+        return Items([item for item in self.items if item.id in named])
+
+    @property
+    def pictures(self) -> int:
+        """How many image files the items name."""
+        return len({item.image for item in self.items if item.image})
+
+    @cached_property
+    def digests(self) -> dict[str, str | None]:
+        """What makes this data this data; no path is in it."""
+        pool = None if self.pool is None else hashlib.sha256(json.dumps(sorted(self.pool)).encode()).hexdigest()[:16]
+        return {
+            "items": self.items.digest(),
+            "images": images_digest(self.items, self.images),
+            "pairs": self.pairs.digest(),
+            "val_pairs": self.val_pairs.digest() if self.val_pairs else None,
+            "test_pairs": self.test_pairs.digest(),
+            "pool": pool,
+            "on_bad_image": self.on_bad_image,
+        }
+
+
+def read_data(matrix: Matrix) -> tuple[Data, list[str]]:
+    """The data that a matrix names, and what a lenient reading left out of it.
+
+    Raises:
+        BadInput: a file that is not named, not there, or has unusable rows.
+    """
+    for name in ("items", "pairs", "test_pairs"):
+        if getattr(matrix, name) is None:
+            flag = f"--{name.replace('_', '-')}"
+            raise BadInput(f"the matrix names no {name}", f"{flag} FILE, or `{name}: FILE` in the matrix file")
+    assert matrix.items is not None
+    assert matrix.pairs is not None
+    assert matrix.test_pairs is not None
+    if matrix.images is not None and not matrix.images.is_dir():
+        raise BadInput(f"no images folder {matrix.images}", "the folder that image paths are relative to")
+    lenient = matrix.lenient
+    items = read_items(matrix.items, columns=matrix.map, notellm=matrix.format == "notellm", lenient=lenient)
+    pairs = read_pairs(matrix.pairs, items, lenient=lenient, graded=True, negatives=True)
+    test = read_pairs(matrix.test_pairs, items, lenient=lenient)
+    val = read_pairs(matrix.val_pairs, items, lenient=lenient) if matrix.val_pairs else None
+    pool = read_ids(matrix.pool, items, lenient=lenient) if matrix.pool else None
+    read = {matrix.items: items, matrix.pairs: pairs, matrix.test_pairs: test, matrix.val_pairs: val}
+    notes = [f"{file}: dropped {len(r.dropped)} rows" for file, r in read.items() if r is not None and r.dropped]
+    return Data(items, pairs, val, test, pool, matrix.images, matrix.on_bad_image), notes

@@ -1,0 +1,206 @@
+"""What a matrix is made of, as a user writes it: a YAML file, flags, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from n2kit.errors import BadInput, suggest
+from n2kit.recipe.limits import MOST_K, MOST_RESAMPLES
+from n2kit.recipe.settings import Settings, scalar
+
+Inference = Literal["both", "no-image", "no-text"]
+Protocol = Literal["notellm2", "standard"]
+Preset = Literal["paper", "quick"]
+AXES = ("llm", "vision", "mllm", "connector", "fusion", "loss", "variant")
+MOST_SEEDS = 1000
+TEXTS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # what a key may be
+Place = tuple[str | int, ...]  # of a value in the file: ("arms", 0, "name")
+
+
+def _listed(value: Any) -> Any:
+    """`a,b` as a list, as a flag takes it."""
+    if not isinstance(value, str):
+        return value
+    names = [part.strip() for part in value.split(",") if part.strip()]
+    if not names:  # as of a variable of the shell that is not set; the default would be another model than was meant
+        raise ValueError("names nothing")
+    return names
+
+
+def _counted(value: Any) -> Any:
+    """N as the seeds 0 … N − 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value > MOST_SEEDS:
+        raise ValueError(f"at most {MOST_SEEDS} seeds")
+    return list(range(value))
+
+
+def _flat(value: Any) -> Any:
+    """Nested settings by their dotted names."""
+    return dict(_dotted(value, "")) if isinstance(value, Mapping) else value
+
+
+def _dotted(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", scalar(value) if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_listed)]
+Dotted = Annotated[dict[str, Any], BeforeValidator(_flat)]
+
+
+class Arm(Settings):
+    """One more arm for every pair of backbones: what it does not name is the first of the matrix's own, the variant notellm2."""
+
+    name: str = Field(min_length=1, description="what the arm is called")
+    llm: str | None = None
+    vision: str | None = None
+    mllm: str | None = None
+    connector: str | None = None
+    fusion: str | None = None
+    loss: str | None = None
+    variant: str | None = None
+    settings: Dotted = Field({}, description="dotted key → value, over the matrix's own")
+    inference: Inference = Field("both", description="what a trained model gets to read when it embeds")
+    trained: bool = Field(True, description="false: the model as it is built (zero-shot)")
+    optional: bool = Field(False, description="true: where the parts at hand cannot be it, it is refused and no error")
+
+
+class Matrix(Settings):
+    """Axes, whose product is run; arms that are added to it; and the data that all cells share."""
+
+    preset: Preset | None = Field(None, description="paper: the paper's arms and the first baselines; quick: a few")
+    llm: Names = Field([], description="language models")
+    vision: Names = Field([], description="vision encoders")
+    mllm: Names = Field([], description="multimodal LLMs, each in place of llm, vision and connector")
+    connector: Names = Field([], description="connectors")
+    fusion: Names = Field([], description="late fusions")
+    loss: Names = Field([], description="losses")
+    variant: Names = Field([], description="variants, as the paper's ablation has them")
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], BeforeValidator(_counted)] = Field(
+        [0], min_length=1, description="a list, or N for 0 … N − 1"
+    )
+    settings: Dotted = Field({}, description="dotted key → value, for every cell: train.max_steps: 300")
+    arms: list[Arm] = Field([], description="further arms")
+    baselines: Names = Field([], description="what anybody would try first; n2kit bench --help names them")
+    items: Path | None = Field(None, description="the items file")
+    pairs: Path | None = Field(None, description="training pairs")
+    val_pairs: Path | None = Field(None, description="pairs for the recall that is watched while training")
+    test_pairs: Path | None = Field(None, description="pairs that are ranked at the end")
+    pool: Path | None = Field(None, description="ids that may be found; without it, all items")
+    images: Path | None = Field(None, description="the folder that image paths are relative to")
+    on_bad_image: Literal["error", "skip", "text-only"] = "error"
+    format: Literal["auto", "notellm"] = "auto"
+    map: dict[str, str] = Field({}, description="field → the items file's own column")
+    lenient: bool = Field(False, description="drop unusable rows instead of refusing the file")
+    protocol: Protocol = Field("notellm2", description="how pairs are ranked, as n2kit eval has it")
+    ks: list[Annotated[int, Field(ge=1, le=MOST_K)]] = Field([1, 10, 100], min_length=1, description="cut-offs")
+    bootstrap: int = Field(1000, ge=0, le=MOST_RESAMPLES, description="samples for the 95 % intervals; 0 for none")
+    saliency: int = Field(0, ge=0, description="items whose saliency is measured in each arm that has one")
+
+    @field_validator("seeds", "ks")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        return list(dict.fromkeys(value))
+
+    @field_validator("arms")
+    @classmethod
+    def _by_name(cls, value: list[Arm]) -> list[Arm]:
+        names = [(arm.name, arm.variant or "notellm2") for arm in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two arms of one variant are called {twice[0]!r}")
+        return value
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What decides figures beside vectors and pairs."""
+        other = {"protocol": self.protocol} if self.protocol != "notellm2" else {}
+        return {"ks": self.ks, "bootstrap": self.bootstrap} | other
+
+    def to_yaml(self) -> str:
+        """The matrix as a file that gives it again, its data by absolute paths."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        content |= {key: str(v.absolute()) for key in content if isinstance(v := getattr(self, key), Path)}
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> Matrix:
+    """A matrix file, over which flags count; `settings` of both are merged.
+
+    Raises:
+        BadInput: no such file, no YAML, or every wrong entry with its line.
+    """
+    content: dict[str, Any] = {}
+    lines: dict[Place, str] = {}
+    if file is not None:
+        content, lines = _read(file)
+    merged = content | dict(flags)
+    if isinstance(own := content.get("settings") or {}, Mapping):
+        merged["settings"] = _flat(own) | flags.get("settings", {})
+    else:
+        merged["settings"] = own  # for pydantic to refuse, with its line
+    try:
+        return Matrix.model_validate(merged)
+    except ValidationError as error:
+        raise BadInput(_explain(error, lines, flags), "docs/bench.md names every key") from None
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
+    """The file's content, and `file:line` of every value in it."""
+    if not file.is_file():
+        raise BadInput(f"no matrix file {file}", "give a YAML file, or the axes as flags: n2kit bench --help")
+    try:
+        text = file.read_text("utf8")
+        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise BadInput(f"{file}{line}: not valid YAML: {what}", "correct the file") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{file}:1: expected the matrix by its keys", "for example llm: [qwen, llama]")
+    return content, {place: f"{file}:{line}" for place, line in lines.items()}
+
+
+def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
+    """The line of every value.
+
+    Raises:
+        MarkedYAMLError: a key that is no text, or that is there twice, which YAML would take the last of.
+    """
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value]
+        for n, (key, value) in enumerate(node.value):
+            if key.tag not in TEXTS:
+                raise yaml.MarkedYAMLError(problem="a key that is no text", problem_mark=key.start_mark)
+            if key.value in names[:n]:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+            yield (*place, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*place, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for n, value in enumerate(node.value):
+            yield (*place, n), value.start_mark.line + 1
+            yield from _lines(value, (*place, n))
+
+
+def _explain(error: ValidationError, lines: Mapping[Place, str], flags: Mapping[str, Any]) -> str:
+    found = []
+    for problem in error.errors():
+        place = problem["loc"]
+        known = next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+        where = f"--{str(place[0]).replace('_', '-')}" if place and place[0] in flags else known or "matrix"
+        what = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            what = f"there is no such key; {suggest(str(place[-1]), Arm.model_fields if len(place) > 1 else Matrix.model_fields) or ''}"
+        found.append(f"{where}: {'.'.join(map(str, place))}: {what.rstrip('; ')}")
+    return "\n".join(found) if len(found) == 1 else f"{len(found)} entries are wrong\n" + "\n".join(found)

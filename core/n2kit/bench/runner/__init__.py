@@ -1,0 +1,1 @@
+"""Running the cells of a matrix, and keeping what came of them."""

@@ -1,0 +1,227 @@
+"""How long a matrix will take: from cells that are done, else from a short probe of each kind of cell."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from n2kit.bench.runner.context import said
+from n2kit.bench.runner.vision_features import needed, store_of, tower_of
+from n2kit.builder import from_plan
+from n2kit.data.images import UnreadableImage, open_image
+from n2kit.data.pairs import Pairs
+from n2kit.embed import encode
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.modeling.vision import look
+from n2kit.planning.planner import make_plan
+from n2kit.train import fit
+from n2kit.train.engine import steps_of
+from n2kit.utils.device import pick_device, pick_precision
+
+if TYPE_CHECKING:
+    from n2kit.bench.matrix.cell import Cell
+    from n2kit.bench.runner.context import Bench
+    from n2kit.modeling.model import Model
+
+FEW_PAIRS = 4  # of a probed step; a whole one is taken to cost in proportion
+STEPS = 3  # the first one warms up
+FEW_ITEMS = 8  # whose embedding is timed
+SAMPLED = 64  # images that say how many have features already
+TIMED = 32  # items that every cell embeds once more, to say what one costs
+LOADS = 3.0  # a cell builds its model, saves it, and loads it two times: so many times what building alone takes
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: of a step, of embedding an item whose features are known, of what comes with every cell."""
+
+    step: float
+    item: float
+    fixed: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of all that is open, one task after the other; `paces` and `towers` say what they were made of.
+
+    `notes`: what could not be probed, and is not in the sum.
+    """
+
+    seconds: float
+    paces: Mapping[str, Pace]  # by Cell.kind
+    towers: Mapping[str, float]  # key → seconds of features that are still to be computed
+    notes: Sequence[str] = ()
+
+
+def estimate(
+    bench: Bench,
+    cells: Sequence[Cell],
+    done: Iterable[tuple[Cell, Mapping[str, Any]]],
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> Estimate:
+    """What the open `cells` will take, baselines left out.
+
+    Args:
+        done: finished cells with their rows; what is like them is not probed.
+        threads: that a task will have.
+        progress: called with (probed, to be probed).
+    """
+    torch.set_num_threads(threads)
+    paces = {cell.kind: pace for cell, row in done if (pace := _seen(bench, cell, row)) is not None}
+    unknown = {cell.kind: cell for cell in cells if cell.baseline is None and cell.kind not in paces}
+    towers: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.tower is not None:
+            towers.setdefault(cell.tower.key, []).append(cell)
+    total = len(unknown) + len(towers)
+    features: dict[str, float] = {}
+    notes: list[str] = []
+    for n, (key, own) in enumerate(towers.items()):
+        with _noted(notes, own[0].arm):
+            features[key] = _probe_tower(bench, own)
+        progress(n + 1, total)
+    for n, (kind, cell) in enumerate(unknown.items()):
+        with _noted(notes, cell.arm):
+            paces[kind] = _probe(bench, cell)
+        progress(len(towers) + n + 1, total)
+    seconds = sum(features.values())
+    known = [cell for cell in cells if cell.baseline is None and cell.kind in paces]
+    trainings = {cell.run_key: cell for cell in known}
+    seconds += sum(_training(bench, cell, paces[cell.kind]) for cell in trainings.values())
+    embedded = len(bench.data.wanted) + TIMED
+    seconds += sum(embedded * paces[cell.kind].item for cell in known)
+    return Estimate(seconds, paces, features, list(dict.fromkeys(notes)))
+
+
+@contextmanager
+def _noted(notes: list[str], arm: str) -> Iterator[None]:
+    """What fails in a probe would fail its own cells alone."""
+    try:
+        yield
+    except Exception as problem:
+        notes.append(f"{arm} could not be probed, and is not in the estimate: {said(problem)}")
+
+
+def _training(bench: Bench, cell: Cell, pace: Pace) -> float:
+    assert cell.recipe is not None
+    if not cell.trained:
+        return pace.fixed
+    train, data = cell.recipe.train, bench.data
+    steps = steps_of(train, len(data.pairs))
+    watched = len({i for pair in data.val_pairs or () for i in pair}) * (1 + steps // train.eval_steps)
+    return pace.fixed + steps * pace.step + watched * pace.item
+
+
+def _seen(bench: Bench, cell: Cell, row: Mapping[str, Any]) -> Pace | None:
+    """The pace of a cell that is done."""
+    costs = row["costs"]
+    if cell.baseline is not None or costs.get("embed_s") is None or (cell.trained and not costs.get("train_s")):
+        return None
+    step = costs["train_s"] / costs["steps"] if cell.trained else 0.0
+    return Pace(step, costs["embed_s"] / len(bench.data.wanted), costs.get("overhead_s") or 0.0)
+
+
+def _probe(bench: Bench, cell: Cell) -> Pace:
+    """A few real steps on a few pairs, and a few embeddings; nothing of it is kept."""
+    assert cell.recipe is not None
+    data = bench.data
+    begun = time.perf_counter()
+    model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
+    fixed = LOADS * (time.perf_counter() - begun)
+    train = cell.recipe.train
+    cache = _memory(bench, model, cell)
+    step = 0.0
+    if cell.trained:
+        few = list(islice(data.pairs, min(FEW_PAIRS, train.batch_size)))
+        step = _steps(bench, model, cell, Pairs(few, grades=data.pairs.grades), cache)
+        step *= min(train.batch_size, len(data.pairs)) / len(few)
+    items = data.wanted.items[:FEW_ITEMS]
+
+    def embed() -> float:
+        begun = time.perf_counter()
+        encode(model, items, images=data.images, on_bad_image=data.on_bad_image, precision=train.precision, cache=cache)
+        return (time.perf_counter() - begun) / len(items)
+
+    embed()
+    return Pace(step, embed(), fixed)
+
+
+class _EnoughError(Exception):
+    """Ends a training that has shown its pace."""
+
+
+def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureCache | None) -> float:
+    """Seconds of a step on `pairs`, the same in each: from the second one on their features are known."""
+    assert cell.recipe is not None
+    ends: list[float] = []
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            ends.append(time.perf_counter())
+            if len(ends) == STEPS:
+                raise _EnoughError  # before a checkpoint is written
+
+    # Without what is kept of a frozen LLM: the first time, every text is new.
+    settings = cell.recipe.train.model_copy(
+        update={
+            "feature_cache_gb": 0.0,
+            "max_steps": STEPS + 1,
+            "log_steps": 1,
+            "save_steps": STEPS + 1,
+            "loggers": [],
+            "patience": None,
+            "batch_size": max(2, len(pairs)),
+        }
+    )
+    data = bench.data
+    with tempfile.TemporaryDirectory(prefix="n2kit-probe-") as folder, suppress(_EnoughError):
+        fit(
+            model, data.items, pairs, settings, Path(folder), images=data.images, on_bad_image=data.on_bad_image,
+            device=bench.device, cache=cache, report=watch,
+        )  # fmt: skip
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def _memory(bench: Bench, model: Model, cell: Cell) -> FeatureCache | None:
+    """Features in memory alone."""
+    if model.vision is None or not model.vision.frozen or bench.data.images is None:
+        return None
+    assert cell.recipe is not None
+    dtype, _ = pick_precision(cell.recipe.train.precision, model.device)
+    return FeatureCache(model.vision, int(1e9), images=bench.data.images, dtype=dtype)
+
+
+def _probe_tower(bench: Bench, cells: Sequence[Cell]) -> float:
+    """Seconds of the features that are not kept yet: by a few pictures, and by how many of a sample are there."""
+    images = bench.data.images
+    shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
+    if not shown or images is None:
+        return 0.0
+    vision = tower_of(bench, cells[0])
+    cache = store_of(bench, cells[0], vision)
+    sample = shown[:: max(1, len(shown) // SAMPLED)]
+    open_ = sum(item.image not in cache for item in sample) / len(sample) if cache is not None else 1.0
+    if not open_:
+        return 0.0
+    pixels = []
+    begun = None
+    for item in sample[: FEW_ITEMS + 1]:
+        try:
+            pixels.append(vision.transform(open_image(item, images)))
+        except UnreadableImage:
+            continue
+        with torch.no_grad():
+            look(vision, pixels[-1][None].to(next(vision.parameters()).device))
+        begun = begun or time.perf_counter()  # the first one warms up
+    if begun is None or len(pixels) < 2:
+        return 0.0
+    return (time.perf_counter() - begun) / (len(pixels) - 1) * open_ * len(shown)

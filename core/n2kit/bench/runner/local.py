@@ -1,0 +1,198 @@
+"""Tasks on this machine, each in a process of its own: one that dies ends its own cells and no others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from n2kit.bench.runner.context import StopError, nobody, said
+from n2kit.bench.runner.tasks import Task
+from n2kit.plugins.isolation import ending
+from n2kit.utils.signals import handled
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
+
+    from n2kit.bench.runner.context import Bench
+
+# A fork of a process that has imported torch and done nothing with it: a cell starts in no time, with a heap of its own. Where
+# the platform's own libraries do not bear a fork, a new interpreter.
+METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
+UNKNOWN = 255  # what multiprocessing says of a process whose fork server was killed
+PATIENCE = 60.0  # seconds that a process gets to end after it was told to a second time
+
+
+@dataclass
+class Running:
+    """A task and its process; `pipe` gives what it reports, and ends with it."""
+
+    task: Task
+    process: BaseProcess
+    pipe: Any
+    slot: int
+    problem: str = ""
+
+
+def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> None:
+    """Do tasks, at most `jobs` at a time with `threads` each; those that read a tower's features wait for them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; running trainings have saved a checkpoint.
+        StopError: nothing can go on here, as on a full disk.
+    """
+    pool = _Pool(bench, list(tasks), jobs, threads)
+    with handled(signal.default_int_handler, signal.SIGTERM):  # as a scheduler sends it
+        try:
+            pool.run()
+        except (KeyboardInterrupt, StopError):
+            bench.say({"event": "interrupt"})
+            pool.stop()
+            raise
+
+
+class _Pool:
+    def __init__(self, bench: Bench, tasks: list[Task], jobs: int, threads: int) -> None:
+        self.bench, self.waiting, self.jobs, self.threads = bench, tasks, jobs, threads
+        self.running: dict[Any, Running] = {}
+        self.context: BaseContext = multiprocessing.get_context(METHOD)
+        if METHOD == "forkserver":
+            self.context.set_forkserver_preload(["n2kit.bench.runner.cells", "n2kit.bench.runner.vision_features"])
+
+    def run(self) -> None:
+        while self.waiting or self.running:
+            while len(self.running) < self.jobs and (task := self._next()) is not None:
+                self._start(task)
+            self._listen()
+
+    def _next(self) -> Task | None:
+        unfinished = [*(r.task for r in self.running.values()), *self.waiting]
+        busy = frozenset(tower for task in unfinished if task.features for tower in task.towers)
+        for task in self.waiting:
+            if task.features or not task.towers & busy:
+                self.waiting.remove(task)
+                return task
+        return None
+
+    def _start(self, task: Task) -> None:
+        taken = {r.slot for r in self.running.values()}
+        slot = next(n for n in range(self.jobs) if n not in taken)
+        ours, theirs = self.context.Pipe(duplex=False)
+        bench = replace(self.bench, say=nobody)
+        arguments = (bench, task, theirs, dict(os.environ), self.threads, slot)
+        process = self.context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
+        process.start()
+        theirs.close()
+        self.running[ours] = Running(task, process, ours, slot)
+        self.bench.say({"event": "task", "worker": slot, "name": task.name})
+
+    def _listen(self) -> None:
+        for pipe in _ready(self.running):
+            one = self.running[pipe]
+            try:
+                event = pipe.recv()
+            except (EOFError, OSError):
+                self._ended(self.running.pop(pipe))
+                continue
+            if event["event"] == "crash" and "message" in event:
+                raise StopError(event["message"], event["hint"])
+            if event["event"] == "crash":
+                one.problem = event["reason"]
+            else:
+                self.bench.say(event | {"worker": one.slot})
+
+    def _ended(self, one: Running) -> None:
+        one.process.join()
+        one.pipe.close()
+        code = one.process.exitcode or 0
+        reason = one.problem or f"its process was lost: {_how(code)}"
+        if code and one.task.features:
+            self.bench.say({"event": "note", "text": reason, "worker": one.slot})
+        elif code:
+            for cell in one.task.cells:
+                if self.bench.store.read(cell) is None:
+                    self.bench.lost(cell, reason)
+        self.bench.say({"event": "task_end", "worker": one.slot, "name": one.task.name})
+
+    def stop(self) -> None:
+        """Let every task end at its next good moment; told again, end them at once."""
+        self.waiting.clear()
+        try:
+            for one in self.running.values():
+                self._tell(one, signal.SIGINT)
+            while self.running:
+                for pipe in _ready(self.running):
+                    with suppress(EOFError, OSError):
+                        pipe.recv()
+                        continue
+                    self.running.pop(pipe).process.join()
+        except KeyboardInterrupt:
+            for one in self.running.values():
+                one.process.kill()
+                one.process.join(PATIENCE)
+
+    def _tell(self, one: Running, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if one.process.pid is not None:
+                os.kill(one.process.pid, number)
+
+
+def _how(code: int) -> str:
+    """How a process ended that had not finished its task."""
+    if METHOD == "forkserver" and code == UNKNOWN:
+        return "nobody saw how"  # whoever started it is gone too
+    return f"something {ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+
+
+def _ready(running: dict[Any, Running]) -> list[Any]:
+    """The pipes that have something to say, or have ended; waits for one."""
+    return list(connection.wait(list(running)))
+
+
+def cpus() -> int:
+    """Threads to divide: as many as the user allows, or the machine has for this process."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _work(bench: Bench, task: Task, pipe: Any, environment: dict[str, str], threads: int, slot: int) -> None:
+    """A task in a process of its own. Ctrl-C comes from the parent alone: a terminal would send it a second time."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # stdout is the parent's data
+    try:
+        from n2kit.bench.runner.machine import prepare
+
+        task.perform(prepare(replace(bench, say=pipe.send), threads, slot))
+    except KeyboardInterrupt:
+        os._exit(130)
+    except StopError as problem:
+        pipe.send({"event": "crash", "message": problem.message, "hint": problem.hint})
+        os._exit(1)
+    except Exception as problem:  # what a task does not see to itself, as features that cannot be computed
+        pipe.send({"event": "crash", "reason": said(problem)})
+        os._exit(1)
+
+
+def _die_with_parent() -> None:
+    """A task whose bench was killed must not write beside the bench that goes on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,57 @@
+"""Cells of which only the measures are new, as after another `--k`: their figures come from the vectors that are kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from n2kit.bench.runner.rows import failed, row_of, scored
+from n2kit.embed.store import read_vectors
+from n2kit.errors import BadInput
+
+if TYPE_CHECKING:
+    from n2kit.bench.matrix.cell import Cell
+    from n2kit.bench.runner.context import Bench
+
+KEPT = ("costs", "notes", "device", "threads", "versions")  # what measuring does not change
+CURVES = ("saliency", "no_saliency")
+
+
+def remeasure(bench: Bench, cells: Sequence[Cell], kept: Mapping[str, str]) -> list[Cell]:
+    """Measure the cells that have vectors, write their rows, and give those that are still to be run.
+
+    Args:
+        kept: `Store.vectors()`. Vectors that cannot be read are made again, and that is said.
+
+    Raises:
+        StopError: the disk is full.
+    """
+    left = []
+    for cell in cells:
+        if (source := cell.source(kept)) is None:
+            left.append(cell)
+            continue
+        try:
+            row = _measured(bench, cell, source)
+        except BadInput as problem:
+            bench.say({"event": "note", "text": f"{problem.message}; {cell.arm} is run again"})
+            left.append(cell)
+            continue
+        except Exception as problem:
+            row = failed(bench, cell, problem)
+        bench.write(row)
+    return left
+
+
+def _measured(bench: Bench, cell: Cell, source: str) -> dict[str, Any]:
+    """The row of a cell, by the vectors and the costs of the cell `source`."""
+    before, folder = bench.store.folder_of(source), bench.store.folder_of(cell.key)
+    vectors = read_vectors(before / "vectors.parquet")
+    folder.mkdir(parents=True, exist_ok=True)
+    if source != cell.key:  # else its ranks were lost
+        shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
+    old = bench.store.row_of(source)
+    found = scored(bench, cell, vectors.ids, vectors.vectors, vectors.skipped)
+    names = KEPT + CURVES * bool(bench.matrix.saliency)
+    return row_of(bench, cell) | found | {name: old[name] for name in names if name in old} | {"state": "done"}

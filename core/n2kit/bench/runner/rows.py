@@ -1,0 +1,93 @@
+"""The row of a cell: what was asked for, and what came of it."""
+
+from __future__ import annotations
+
+import platform
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix.cell import Cell
+from n2kit.bench.matrix.commands import commands
+from n2kit.bench.runner.context import Bench, full
+from n2kit.errors import SHOWN, Failed, N2kitError
+from n2kit.evaluate import Report, buckets, evaluate
+from n2kit.evaluate.export import write_ranks
+from n2kit.utils.device import pick_device
+from n2kit.utils.files import no_room
+
+
+def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """A row without results."""
+    return bench.store.row(cell) | {
+        "data": bench.data.digests,
+        "versions": {"python": platform.python_version()}
+        | {name: identity.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
+        "threads": torch.get_num_threads(),
+        "device": str(pick_device(bench.device)),
+        "command": commands(cell, bench.matrix, bench.store.root),
+    }
+
+
+def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
+    """The row of a cell that an error has ended; one that nobody expected leaves its traceback.
+
+    Raises:
+        StopError: the disk is full, which is no cell's fault.
+    """
+    if no_room(problem):
+        raise full(bench.store) from problem
+    if isinstance(problem, N2kitError):
+        reason, hint = problem.message, problem.hint or ""
+        if "--on-bad-image" in hint:
+            hint += ", with another -o: the results are then about other data"
+    else:
+        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        file = bench.store.folder_of(cell.key) / "traceback.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(traceback.format_exception(problem)), "utf8")
+        hint = f"{file} shows where"
+    return row_of(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
+
+
+def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapping[str, str]) -> dict[str, Any]:
+    """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
+
+    Args:
+        skipped: item id → why it was not read as it is.
+
+    Raises:
+        Failed: no test pair is left of whose items both have a vector.
+    """
+    matrix, data, have = bench.matrix, bench.data, set(ids)
+    kept = [pair for pair in data.test_pairs if have.issuperset(pair)]
+    if not kept:
+        raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
+    pool = None if data.pool is None else have.intersection(data.pool)
+    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool, protocol=matrix.protocol)
+    write_ranks(report, bench.store.folder_of(cell.key) / "ranks.parquet")
+    figures = report.figures(resamples=matrix.bootstrap)
+    return {
+        "metrics": {name: asdict(figure) for name, figure in figures.items()},
+        "buckets": _buckets(report, bench),
+        "queries": report.queries,
+        "pool": report.pool,
+        "pairs_beyond": report.left_out,  # that the protocol has no place for
+        "pairs_left_out": len(data.test_pairs) - len(kept),
+        "items_skipped": len(skipped),
+        "skipped": list(skipped.values())[:SHOWN],  # all are in vectors.parquet
+    }
+
+
+def _buckets(report: Report, bench: Bench) -> list[dict[str, Any]]:
+    found = []
+    for bucket in buckets(report.pairs, bench.data.items, bench.data.pairs):
+        figures = report.figures(bucket.rows, resamples=bench.matrix.bootstrap)
+        counts = {"pairs": len(bucket.rows), "queries": len(set(report.owner[bucket.rows].tolist()))}
+        metrics = {name: asdict(figure) for name, figure in figures.items()}
+        found.append({"name": bucket.name, "rule": bucket.rule} | counts | {"metrics": metrics})
+    return found

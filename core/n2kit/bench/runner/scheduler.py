@@ -1,0 +1,169 @@
+"""A whole matrix, from its cells to their rows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix.cell import Cell
+from n2kit.bench.runner.context import Bench
+from n2kit.bench.runner.local import cpus, run_local
+from n2kit.bench.runner.store import MATRIX
+from n2kit.bench.runner.tasks import Task, crowded, open_cells, tasks
+from n2kit.utils.files import write_json
+from n2kit.utils.signals import handled
+
+if TYPE_CHECKING:
+    from n2kit.bench.runner.eta import Estimate
+
+PACKAGES = ("n2kit", "torch", "transformers", "timm", "open_clip_torch", "accelerate", "peft", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who runs the tasks.
+
+    jobs: tasks at a time on this machine. threads: of each task; by default this machine's, divided among `jobs`. ray: leave it to
+    Ray, which runs as many at a time as it has CPUs for; address: of its cluster.
+    """
+
+    jobs: int = 1
+    threads: int | None = None
+    ray: bool = False
+    address: str | None = None
+
+    @property
+    def each(self) -> int:
+        """Threads of a task."""
+        return self.threads or max(1, cpus() // self.jobs)
+
+    def run(self, bench: Bench, todo: Sequence[Task]) -> None:
+        if self.ray and todo:
+            from n2kit.bench.runner.ray import run_ray
+
+            run_ray(bench, todo, self.jobs, self.each, self.address)
+        else:
+            run_local(bench, todo, self.jobs, self.each)
+
+
+HERE = Engine()
+
+
+def run_matrix(
+    bench: Bench, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, engine: Engine = HERE
+) -> list[dict[str, Any]]:
+    """Run every cell that is not done, and give the rows of all that have one, in the order of the matrix.
+
+    Args:
+        cells: what `n2kit.bench.matrix.expand.expand` makes of the bench's matrix.
+        only: a pattern of arms or keys; other cells stay as they are.
+        retry: run failed cells again.
+        engine: who runs them; it changes no result, but for the threads: sums of floats depend on their order.
+
+    Raises:
+        BadInput: the folder is another's, holds cells of other data, or another bench is writing it; no cell fits `only`.
+        Unavailable: the disk is full, or the engine is not there.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call goes on.
+    """
+    store = bench.store
+    store.claim(bench.data.digests)
+    with store.locked():
+        todo = open_cells(store, cells, only=only, retry=retry)
+        (store.root / MATRIX).write_text(bench.matrix.to_yaml(), "utf8")
+        write_json(store.root / "env.json", _environment(engine))
+        if retry:
+            for cell in todo:
+                if (row := store.read(cell)) is not None and row["state"] == "failed":
+                    store.forget(cell)
+        states = [cell.refusal is not None for cell in cells]
+        bench.say({"event": "matrix", "cells": len(cells), "open": len(todo), "refused": sum(states)})
+        if (text := crowded(todo, bench.data.pictures)) is not None:
+            bench.say({"event": "note", "text": text})
+        store.collect(cells)
+
+        def say(event: dict[str, Any]) -> None:
+            if event["event"] == "row":
+                store.add(event["key"])
+            bench.say(event)
+
+        try:
+            engine.run(replace(bench, say=say), tasks(_unmeasured(replace(bench, say=say), todo)))
+        finally:
+            rows = store.collect(cells)
+    return rows
+
+
+def _unmeasured(bench: Bench, todo: Sequence[Cell]) -> Sequence[Cell]:
+    """Measure the cells whose vectors are kept; the others."""
+    kept = bench.store.vectors()
+    if not any(cell.source(kept) for cell in todo):
+        return todo
+    from n2kit.bench.runner.remeasure import remeasure
+
+    with handled(signal.default_int_handler, signal.SIGTERM):
+        return remeasure(bench, todo, kept)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do: the state of each cell, and how long the open ones take.
+
+    states: of each of `cells`: done, failed, refused, open, kept (open, but only to be measured) or left out. trainings, towers:
+    what the open cells share. note: what to know before. `estimate` is None where nothing is open.
+    """
+
+    cells: Sequence[Cell]
+    states: list[str]
+    trainings: int
+    towers: list[str]
+    note: str | None = None
+    estimate: Estimate | None = None
+
+
+def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> Preview:
+    """What `run_matrix` would do, without the time that it takes; writes nothing.
+
+    Raises:
+        BadInput: as `run_matrix`.
+    """
+    if bench.store.root.exists():
+        bench.store.check(bench.data.digests)
+    todo = open_cells(bench.store, cells, only=only, retry=retry)
+    kept = bench.store.vectors()
+    rows = [bench.store.read(cell) for cell in cells]
+    states = [_state(cell, row, cell in todo, kept) for cell, row in zip(cells, rows, strict=True)]
+    todo = [cell for cell in todo if cell.source(kept) is None]
+    towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
+    trainings = len({c.run_key for c in todo if c.trained and c.baseline is None})
+    return Preview(cells, states, trainings, towers, crowded(todo, bench.data.pictures))
+
+
+def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Mapping[str, str]) -> str:
+    if cell.refusal is not None:
+        return "refused"
+    if wanted:
+        return "kept" if cell.source(kept) else "open"
+    return "left out" if row is None else str(row["state"])
+
+
+def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:
+    """The preview with how long the open cells take, by those that are done or by a short probe in this process."""
+    from n2kit.bench.runner.eta import estimate
+
+    open_ = [cell for cell, state in zip(seen.cells, seen.states, strict=True) if state == "open"]
+    if not open_:
+        return seen
+    done = [(c, row) for c in seen.cells if (row := bench.store.read(c)) is not None and row["state"] == "done"]
+    return replace(seen, estimate=estimate(bench, open_, done, threads, progress))
+
+
+def _environment(engine: Engine) -> dict[str, Any]:
+    """The machine that a matrix was last run on."""
+    packages = {name: identity.installed(name) for name in PACKAGES}
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count() or 1}
+    return machine | {"jobs": engine.jobs, "threads": engine.each, "ray": engine.ray} | packages

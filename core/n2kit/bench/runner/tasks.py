@@ -1,0 +1,106 @@
+"""What is to be done for a matrix, in pieces that one process does at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from n2kit.bench.matrix.cell import Cell
+from n2kit.errors import BadInput
+
+if TYPE_CHECKING:
+    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.store import Store
+
+ROOM = 0.9  # of the cache, that is certain to be filled
+
+
+@dataclass(frozen=True)
+class Task:
+    """The cells that share a training; the baselines of one language model; or, with `features`, what the cells' frozen
+    vision encoder says of all pictures.
+    """
+
+    cells: tuple[Cell, ...]
+    features: bool = False
+
+    @property
+    def towers(self) -> frozenset[str]:
+        """The frozen vision encoders that it uses."""
+        return frozenset(cell.tower.key for cell in self.cells if cell.tower is not None)
+
+    @property
+    def name(self) -> str:
+        first = self.cells[0]
+        if self.features and first.tower is not None:
+            return f"features of {first.tower.name}"
+        return "baselines" if first.baseline else f"{first.arm} #{first.seed}"
+
+    def perform(self, bench: Bench) -> None:
+        """Do it in this process; the rows of its cells say what came of it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
+        """
+        from n2kit.bench.runner.cells import run_together
+        from n2kit.bench.runner.vision_features import compute
+
+        if self.features:
+            compute(bench, self.cells)
+        else:
+            run_together(bench, self.cells)
+
+
+def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
+    """The cells that are still to be run: neither refused nor done, and failed ones with `retry` alone.
+
+    Args:
+        only: a pattern of the shell (`*+micl`) that the arm or the key of a cell must fit.
+
+    Raises:
+        BadInput: no cell fits `only`.
+    """
+    wanted = [
+        cell for cell in cells if only is None or any(fnmatchcase(n, only) for n in (cell.arm, cell.key, *cell.also))
+    ]
+    if not wanted:
+        raise BadInput(f"--only {only!r} fits no arm and no key", "--dry-run lists them; * stands for anything")
+    found = []
+    for cell in wanted:
+        row = store.read(cell)
+        again = row is None or not store.whole(row) or (row["state"] == "failed" and retry)
+        if cell.refusal is None and again:
+            found.append(cell)
+    return found
+
+
+def tasks(cells: Sequence[Cell]) -> list[Task]:
+    """Features first, then trainings, each in the order of the matrix."""
+    towers: dict[str, list[Cell]] = {}
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.run_key, []).append(cell)
+        if cell.tower is not None:
+            towers.setdefault(cell.tower.key, []).append(cell)
+    return [Task(tuple(c), features=True) for c in towers.values()] + [Task(tuple(c)) for c in groups.values()]
+
+
+def crowded(cells: Sequence[Cell], images: int) -> str | None:
+    """A remark where the features of all towers have no room in the cache, so that cells compute them anew; else None."""
+    towers = {cell.tower.key: cell for cell in cells if cell.tower is not None}
+    bytes_, most = 0.0, 0.0
+    for cell in towers.values():
+        assert cell.tower is not None
+        assert cell.recipe is not None
+        bytes_ += images * cell.tower.values * (2 if cell.recipe.train.precision == "bf16" else 4)
+        most = max(most, cell.recipe.train.feature_cache_gb * 1e9)
+    if bytes_ <= most * ROOM:
+        return None
+    names = " and ".join(cell.tower.name for cell in towers.values() if cell.tower is not None)
+    return (
+        f"features of {images} images by {names} take up to {bytes_ / 1e9:.1f} GB, and train.feature_cache_gb is {most / 1e9:g}: "
+        f"some are computed anew in every cell; --set train.feature_cache_gb={math.ceil(bytes_ / ROOM / 1e9)} keeps them all"
+    )

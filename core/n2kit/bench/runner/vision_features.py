@@ -1,0 +1,94 @@
+"""Frozen vision features of a whole matrix, once a tower, before the trainings that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from n2kit.builder import load_backbone
+from n2kit.contract.interfaces import Origin, VisionEncoder
+from n2kit.data.images import UnreadableImage, open_image
+from n2kit.data.items import Item
+from n2kit.inputs.feature_cache import FeatureCache, feature_cache
+from n2kit.modeling import trainable as tuners
+from n2kit.planning.planner import component_of
+from n2kit.recipe.tuning import Tune
+from n2kit.train.engine import steps_of
+from n2kit.utils.device import pick_device, pick_precision
+
+if TYPE_CHECKING:
+    from n2kit.bench.matrix.cell import Cell
+    from n2kit.bench.runner.context import Bench
+
+TOGETHER = 64  # pictures decoded at a time
+
+
+def compute(bench: Bench, cells: Sequence[Cell]) -> None:
+    """Put into the user's cache folder what the cells' frozen encoder says of their pictures, as far as it is not there yet.
+
+    A picture that cannot be read is left to the cells, which have a policy for it.
+    """
+    data, vision = bench.data, tower_of(bench, cells[0])
+    cache = store_of(bench, cells[0], vision)
+    if cache is None or data.images is None:
+        return
+    shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
+    for start in range(0, len(shown), TOGETHER):
+        pixels = {}
+        known = []
+        for item in shown[start : start + TOGETHER]:
+            if item.image not in cache:
+                try:
+                    pixels[item.image] = vision.transform(open_image(item, data.images))
+                except UnreadableImage:
+                    continue
+            known.append(item.image)
+        if known:
+            cache.rows(known, pixels)
+        bench.say({"event": "progress", "phase": "features", "done": start + len(known), "total": len(shown)})
+    if cache.store is not None and cache.store.problem:
+        bench.say({"event": "note", "text": f"features are not kept on disk: {cache.store.problem}"})
+
+
+def tower_of(bench: Bench, cell: Cell) -> VisionEncoder:
+    """The cell's frozen vision encoder alone, as training computes with it."""
+    assert cell.recipe is not None
+    device = pick_device(bench.device)
+    if cell.recipe.mllm is not None:
+        whole = component_of(cell.recipe, "mllm")
+        vision: VisionEncoder = whole.cls().create(Origin(whole.config(), whole.weights.locate())).vision
+    else:
+        vision = load_backbone(component_of(cell.recipe, "vision"))
+    tuners.apply(vision, "vision", Tune.parse("frozen"), 0)
+    if _dtype(bench, cell) == torch.float32:
+        vision.float()  # widened weights have a place of their own in the store
+    return vision.to(device)
+
+
+def store_of(bench: Bench, cell: Cell, vision: VisionEncoder) -> FeatureCache | None:
+    """What is kept on disk of the encoder's output."""
+    assert cell.recipe is not None
+    gigabytes = cell.recipe.train.feature_cache_gb
+    return feature_cache(vision, gigabytes, bench.data.images, _dtype(bench, cell), memory=False)
+
+
+def _dtype(bench: Bench, cell: Cell) -> torch.dtype:
+    assert cell.recipe is not None
+    return pick_precision(cell.recipe.train.precision, pick_device(bench.device))[0]
+
+
+def needed(bench: Bench, cells: Sequence[Cell]) -> list[Item]:
+    """The items whose pictures are certain to be seen: those that are embedded, and those of trainings that see them all."""
+    data = bench.data
+    ends = [i for pair in data.val_pairs or () for i in pair]
+    for cell in cells:
+        assert cell.recipe is not None
+        train = cell.recipe.train
+        if cell.baseline is not None or (
+            cell.trained and steps_of(train, len(data.pairs)) * train.batch_size >= len(data.pairs)
+        ):
+            ends += [i for pair in data.pairs for i in pair]
+            break
+    return [*data.wanted, *(data.items[i] for i in dict.fromkeys(ends))]

@@ -1,0 +1,162 @@
+"""From a recipe to a joined model: resolve, plan, load the weights, check them against their cards, calibrate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from n2kit.bundle.references import of_component
+from n2kit.contract.cards import Card, MLLMCard
+from n2kit.contract.interfaces import LLM, Fusion, Joined, Loss, Origin, VisionEncoder
+from n2kit.errors import Mismatch
+from n2kit.modeling.model import Model, Parts, Provenance
+from n2kit.planning.plan import Plan
+from n2kit.planning.planner import make_plan
+from n2kit.plugins.catalogue import BACKBONES, check_card
+from n2kit.plugins.component import Component
+from n2kit.plugins.weights_reference import WeightsReference
+from n2kit.recipe.settings import given, resolve
+from n2kit.recipe.variants import SPECS
+
+TAKEN_APART = ("llm", "vision", "connector")  # what a multimodal LLM brings
+
+
+def build(
+    llm: str | None = None,
+    vision: str | None = None,
+    *,
+    mllm: str | None = None,
+    connector: str | None = None,
+    fusion: str | None = None,
+    loss: str | None = None,
+    variant: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Model:
+    """Join two backbones: `n2kit.build(llm="qwen", vision="siglip")`.
+
+    Args:
+        mllm: a multimodal LLM in place of llm, vision and connector.
+        settings: any other setting of the recipe by its dotted name, as `--set` takes it: `{"head.width": 256}`.
+
+    Raises:
+        BadInput, Mismatch, Unavailable: as the command line reports them.
+    """
+    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    resolved = resolve({**named, **(settings or {})})
+    return from_plan(make_plan(resolved.recipe, given=resolved.origin))
+
+
+def from_plan(plan: Plan) -> Model:
+    """Load what a plan names.
+
+    Raises:
+        Mismatch: the plan has refusals, or weights are not what their card says.
+    """
+    plan.raise_refusals()
+    recipe, chosen = plan.recipe, plan.components
+    torch.manual_seed(recipe.train.seed)
+    if "mllm" in chosen:
+        parts = _taken_apart(plan)
+    else:
+        llm: LLM = load_backbone(chosen["llm"], head=plan.generates)
+        vision: VisionEncoder | None = load_backbone(chosen["vision"]) if "vision" in chosen else None
+        parts = Parts(llm, loss_of(chosen["loss"]), vision)
+        if vision is not None and "connector" in chosen:
+            parts.connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
+    sources = _sources(plan, parts)  # before any adapter is added
+    model = join(plan, parts)
+    model.provenance.sources = sources
+    if "mllm" not in chosen:
+        model.calibrate()  # a connector that was trained has its scale already
+    return model
+
+
+def join(plan: Plan, parts: Parts) -> Model:
+    """Parts into the plan's model; its fusion is made here, and its special words start like the LLM's own.
+
+    Raises:
+        Mismatch: the LLM reads both ways, and the plan took it for a causal one.
+    """
+    chosen = plan.components
+    if not parts.llm.card.causal and plan.llm.causal:
+        raise Mismatch(f"{plan.name('llm')} reads both ways, and its card says causal", "correct its card")
+    if parts.vision is not None and "fusion" in chosen:
+        fusion: Fusion = chosen["fusion"].cls()(chosen["fusion"].config(), vision=parts.vision.card, llm=parts.llm.card)
+        parts.fusion = fusion
+    provenance = Provenance({kind: _provenance(component) for kind, component in _owners(plan, parts).items()})
+    if parts.vision is not None:
+        provenance.parts["vision"]["transform"] = parts.vision.transform_id
+    model = Model(parts, plan.recipe, provenance)
+    model.words.start_at(parts.llm)
+    return model
+
+
+def _sources(plan: Plan, parts: Parts) -> dict[str, WeightsReference]:
+    """Of the parts that were loaded from somewhere, from where."""
+    found = {}
+    for kind, component in _owners(plan, parts).items():
+        if component.kind in BACKBONES:
+            head = kind == "llm" and "mllm" not in plan.components and plan.generates
+            if source := of_component(component, getattr(parts, kind), head=head):
+                found[kind] = source
+    return found
+
+
+def _owners(plan: Plan, parts: Parts) -> dict[str, Component]:
+    """Kind → the component that gave the part."""
+    chosen = plan.components
+    return {k: chosen["mllm"] if "mllm" in chosen and k in TAKEN_APART else chosen[k] for k, _ in parts.items()}
+
+
+def load_backbone(component: Component, *, head: bool = False) -> Any:
+    """An LLM, with its language head if asked for, or a vision encoder. Raises Mismatch where it is not what its card says."""
+    made, where = component.cls(), component.weights.locate()
+    with component.blamed():
+        part = made.create(Origin(component.config(), where, head))
+    check_card(component.reference, component.declared, part.card)
+    return part
+
+
+def _taken_apart(plan: Plan) -> Parts:
+    """A multimodal LLM's own three parts; of them, those that the variant uses."""
+    component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
+    joined: Joined = component.cls().create(Origin(component.config(), component.weights.locate()))
+    check_card(component.reference, component.declared, card_of(joined))
+    return Parts(
+        joined.llm,
+        loss_of(plan.components["loss"]),
+        joined.vision if variant.image else None,
+        joined.connector if variant.early else None,
+    )
+
+
+def measured_card(component: Component) -> Card:
+    """Load a backbone and say what it is."""
+    return card_of(component.cls().create(Origin(component.config(), component.weights.locate())))
+
+
+def card_of(loaded: Any) -> Card:
+    """The measured card of a backbone, or of a multimodal LLM's three parts."""
+    if not isinstance(loaded, Joined):
+        card: Card = loaded.card
+        return card
+    parameters = sum(p.numel() for p in loaded.connector.parameters())
+    return MLLMCard(loaded.llm.card, loaded.vision.card, loaded.connector.tokens, parameters)
+
+
+def loss_of(component: Component) -> Loss:
+    loss: Loss = component.cls()(component.config())
+    return loss
+
+
+def _provenance(component: Component) -> dict[str, Any]:
+    return {
+        "reference": component.reference,
+        "kind": component.kind,
+        "component": component.owned.spec.name,
+        "distribution": component.owned.distribution,
+        "version": component.owned.version,
+        "weights": str(component.weights),
+        "licence": component.licence,
+    }

@@ -1,0 +1,230 @@
+"""The saved model: a manifest, the recipe, and one folder of safetensors a part, or a reference in its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from n2kit.bundle import references as sources
+from n2kit.bundle.manifest import FORMAT, README, RECIPE, Manifest, contents, fingerprint, verify
+from n2kit.bundle.manifest import MANIFEST as MANIFEST
+from n2kit.bundle.manifest import read_manifest as read_manifest
+from n2kit.bundle.manifest import read_recipe as read_recipe
+from n2kit.bundle.readme import readme
+from n2kit.contract.interfaces import Origin, Part
+from n2kit.errors import BadInput, Failed, Unavailable
+from n2kit.modeling import lora
+from n2kit.modeling.model import Model, Parts, Provenance
+from n2kit.plugins.manager import Owned, load_target, manager, require
+from n2kit.plugins.weights_reference import WeightsReference
+from n2kit.recipe.prompt_templates import Template
+from n2kit.recipe.settings import Recipe
+from n2kit.recipe.tuning import ADAPTED
+from n2kit.utils.digests import folder_digests
+from n2kit.utils.files import check_free, replacing, room_for
+
+JOINT, PROMPT = "joint.safetensors", "prompt.json"
+
+
+def save(
+    model: Model,
+    folder: Path,
+    *,
+    trained: dict[str, Any] | None = None,
+    force: bool = False,
+    by_reference: bool | None = None,
+) -> Manifest:
+    """Write a bundle aside and move it into place, so that no half-written one is ever seen.
+
+    Args:
+        by_reference: True: a backbone that is still what its source gives is not copied, but referred to: its weight source
+            with the sha256 of its files. The base under an adapter is such a backbone, one that was trained is not. False:
+            everything is copied. None: a part that was loaded by reference stays one.
+
+    Raises:
+        BadInput: something is in the way and `force` is not set. Failed: a weight is not finite.
+    """
+    check_free(folder, MANIFEST, force=force)
+    if broken := _not_finite(model):
+        raise Failed(f"{broken} is not finite: {folder} was not written", "train again, with lower learning rates")
+    with (
+        room_for(f"{folder} cannot be written", "free some space; the same command goes on"),
+        replacing(folder) as staged,
+    ):
+        referred = {}
+        for kind, part in model.parts.items():
+            (staged / kind).mkdir()
+            source = model.provenance.sources.get(kind)
+            wanted = source is not None and (source.known if by_reference is None else by_reference)
+            with lora.aside(part), part.narrowed():
+                if written := _write_part(part, staged / kind, folder, source if wanted else None):
+                    referred[kind] = written
+            if lora.adapter_of(part):
+                lora.save(part, staged / kind / lora.FOLDER)
+        _write_joint(model, staged)
+        (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
+        files = contents(staged)
+        manifest = Manifest(
+            format=FORMAT,
+            fingerprint=fingerprint(model.recipe, files, referred),
+            width=model.width,
+            parts=model.provenance.parts,
+            trained=trained or {},
+            files=files,
+            sources=referred,
+        )
+        (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
+        sizes = {kind: sum(p.numel() for p in part.parameters()) for kind, part in model.parts.items()}
+        (staged / README).write_text(readme(manifest, model.recipe, sizes), encoding="utf8")
+    return manifest
+
+
+def _write_part(part: Part, staged: Path, folder: Path, source: WeightsReference | None) -> WeightsReference | None:
+    """A part's own files into `staged`; or none, and what is to be written of its source in their place."""
+    if source is None or sources.checksum(part) != source.tensors:
+        part.save(staged)
+        return None
+    copy = source.stands_for
+    if not copy:
+        part.save(staged)
+        copy = folder_digests(staged)
+        shutil.rmtree(staged)
+        staged.mkdir()
+    return sources.written(source, folder, copy)
+
+
+def _joint(model: Model) -> dict[str, Tensor]:
+    """The tensors that belong to no part."""
+    joint = {"gain": model.gain, "words": model.words.table.weight.data}
+    return joint | ({"head": model.head.get_parameter("weight").data} if model.recipe.head.width else {})
+
+
+def _write_joint(model: Model, folder: Path) -> None:
+    save_file({k: v.detach().cpu().contiguous() for k, v in _joint(model).items()}, folder / JOINT)
+    # The wording itself, not its name: a user's template file may change or go away.
+    text = json.dumps(asdict(model.prompter.template), ensure_ascii=False, indent=1)
+    (folder / PROMPT).write_text(text, encoding="utf8")
+
+
+def _not_finite(model: Model) -> str | None:
+    """The first weight or statistic that holds a NaN or an infinity."""
+    tensors = ((name, t) for name, t in model.state_dict().items() if t.is_floating_point() and t.numel())
+    return next((name for name, t in tensors if not torch.stack(t.aminmax()).isfinite().all()), None)
+
+
+def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
+    """Load a bundle: `n2kit.load("runs/my-run/bundle")`.
+
+    Args:
+        recipe: what takes the place of the bundle's own; of the model it may only change how parts are tuned.
+
+    Raises:
+        BadInput: no bundle, a damaged one, or one whose referred weights have changed. Mismatch: parts that cannot be tuned as
+            `recipe` says. Unavailable: a plug-in that it needs is not installed, or weights that it refers to are not there.
+    """
+    folder = Path(folder)
+    manifest, own = read_manifest(folder), read_recipe(folder)
+    verify(folder, manifest, own)
+    recipe = recipe or own
+    try:
+        owners = {kind: _owner(kind, facts) for kind, facts in manifest.parts.items()}
+        provenance = Provenance(manifest.parts)
+        parts = _referred(folder, manifest, owners, provenance)
+        for kind, owned in owners.items():
+            if kind not in parts:
+                parts[kind] = _class(kind, owned).load(folder / kind)
+            if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith(ADAPTED):
+                lora.load(parts[kind], folder / kind / lora.FOLDER)
+        vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
+        if vision is not None and vision.transform_id != transform:
+            raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
+        template = Template(**json.loads((folder / PROMPT).read_text("utf8")))
+        model = Model(Parts(**parts), recipe, provenance, template)
+        joint, own_joint = load_file(folder / JOINT), _joint(model)
+        if {k: v.shape for k, v in joint.items()} != {k: v.shape for k, v in own_joint.items()}:
+            raise ValueError(f"{JOINT} does not fit: it holds {', '.join(sorted(joint))}")
+        for name, tensor in own_joint.items():
+            tensor.copy_(joint[name])
+        if broken := _not_finite(model):
+            raise ValueError(f"{broken} is not finite")
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BadInput(f"{folder} is damaged: {reason}", "build, train or copy the bundle again") from error
+    return model.eval()
+
+
+def _referred(folder: Path, manifest: Manifest, owners: Mapping[str, Owned], provenance: Provenance) -> dict[str, Any]:
+    """The parts that are made from weights elsewhere; those of one multimodal LLM out of one reading."""
+    given, made = sources.places(), {}
+    parts = {}
+    for kind, source in manifest.sources.items():
+        owned = owners[kind]
+        override = given.get(kind, given.get(owned.spec.kind))
+        source, place = sources.find(kind, source, folder, override)
+        key = (owned.spec.name, place, repr(source.options), source.head)
+        if key not in made:
+            options = load_target(owned.spec.config, owner=owned.distribution).model_validate(source.options)
+            made[key] = load_target(owned.spec.target, owner=owned.distribution).create(
+                Origin(options, place, source.head)
+            )
+        parts[kind] = getattr(made[key], kind) if owned.spec.kind == "mllm" else made[key]
+        provenance.sources[kind] = source.model_copy(update={"tensors": sources.checksum(parts[kind])})
+    return parts
+
+
+def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
+    """Write a bundle whose adapters have become part of its weights; its vectors are the same but for rounding.
+
+    Raises:
+        BadInput: no bundle, one without an adapter, or something in the way and `force` not set.
+    """
+    check_free(out, MANIFEST, force=force)
+    manifest, model = read_manifest(folder), load(folder)
+    held = [kind for kind, part in model.parts.items() if lora.adapter_of(part)]
+    if not held:
+        raise BadInput(
+            f"{folder} holds no adapter: there is nothing to merge", "n2kit train --tune llm=lora:16 trains one"
+        )
+    frozen = {}
+    for kind in held:
+        lora.merge(getattr(model, kind))
+        frozen[kind] = getattr(model.recipe, kind).model_copy(update={"tune": "frozen"})
+    model.recipe = model.recipe.model_copy(update=frozen)
+    return save(model, out, trained=manifest.trained | {"merged": manifest.fingerprint}, force=force)
+
+
+def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
+    """Write a copy of a bundle that refers to nothing; it is the same model, with the same fingerprint.
+
+    Raises:
+        BadInput, Unavailable: as `load`; or something in the way and `force` not set.
+    """
+    check_free(out, MANIFEST, force=force)
+    return save(load(folder), out, trained=read_manifest(folder).trained, force=force, by_reference=False)
+
+
+def _owner(kind: str, facts: dict[str, Any]) -> Owned:
+    """The installed component that a part is of. Raises Unavailable if there is none."""
+    name, distribution = facts["component"], facts["distribution"]
+    for owned in manager().components(facts.get("kind", kind)):  # a multimodal LLM owns three parts
+        if owned.spec.name == name and owned.distribution == distribution:
+            require(owned.spec, distribution)
+            return owned
+    raise Unavailable(
+        f"the bundle's {kind} is {name!r} of the plug-in {distribution} {facts['version']}, which is not installed here",
+        f"pip install {distribution}",
+    )
+
+
+def _class(kind: str, owned: Owned) -> Any:
+    target = load_target(owned.spec.target, owner=owned.distribution)
+    return getattr(target, kind) if owned.spec.kind == "mllm" else target

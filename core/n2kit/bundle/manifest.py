@@ -1,0 +1,120 @@
+"""What a bundle says of itself, and whether it is true; no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from n2kit.errors import BadInput
+from n2kit.plugins.weights_reference import Digest, WeightsReference
+from n2kit.recipe.settings import Recipe
+from n2kit.utils.digests import folder_digests
+from n2kit.utils.files import read_json
+
+FORMAT = 2
+READABLE = (1, 2)  # 1 has no list of its files, and no part by reference
+MANIFEST, RECIPE, README = "manifest.json", "recipe.yaml", "README.md"
+APART = {MANIFEST, RECIPE, README}  # what is not hashed: the recipe's settings are, and words decide nothing
+
+
+def _inside(path: str) -> str:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
+        raise ValueError(f"{path!r} lies outside the bundle")
+    return path
+
+
+Kind = Annotated[str, Field(pattern="^(llm|vision|connector|fusion|loss)$")]
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class Manifest(BaseModel):
+    """What a bundle says of itself; `fingerprint` differs whenever its vectors would.
+
+    files: path → sha256 of all that is hashed. sources: kind → what stands in place of a part's own files.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    fingerprint: str
+    width: int
+    parts: dict[Kind, dict[str, Any]]
+    trained: dict[str, Any]
+    files: dict[Inside, Digest] = {}
+    sources: dict[Kind, WeightsReference] = {}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises BadInput if the folder is no bundle, or one of a newer n2kit."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
+    content = read_json(file)
+    if content.get("format") not in READABLE:
+        way = "update n2kit, or build it again"
+        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", way)
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        raise BadInput(f"{file}: {what}", "the bundle is damaged: build or copy it again") from None
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe that a bundle was built or trained with."""
+    try:
+        return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise BadInput(
+            f"{folder / RECIPE}: {str(error).splitlines()[0]}", "the bundle is damaged: build or copy it again"
+        ) from None
+
+
+def verify(folder: Path, manifest: Manifest, recipe: Recipe) -> None:
+    """Raises BadInput unless the bundle's files are those that its manifest lists, and make the model that it names."""
+    there = contents(folder)
+    if manifest.format > 1:
+        wrong = [f"{name} is missing" for name in manifest.files if name not in there]
+        more = [f"{name} is none of its files" for name in there if name not in manifest.files]
+        wrong += [f"{name} has changed" for name in there if manifest.files.get(name, there[name]) != there[name]]
+        if wrong or more:
+            count = f" ({len(wrong) + len(more)} such differences)" if len(wrong) + len(more) > 1 else ""
+            way = "build, train or copy the bundle again" if wrong else "remove what is too much"
+            raise BadInput(f"{folder} is damaged: {[*wrong, *more][0]}{count}", way)
+    if (found := fingerprint(recipe, there, manifest.sources)) != manifest.fingerprint:
+        raise BadInput(
+            f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
+            "it was edited or damaged: build or copy it again",
+        )
+
+
+def fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mapping[str, WeightsReference]) -> str:
+    """A hash of all that decides a bundle's vectors: every weight, every configuration, the method's settings.
+
+    A part by reference counts as the copy that it stands for.
+
+    Args:
+        files: path in the bundle → sha256.
+    """
+    digest = hashlib.sha256()
+    unseen: Any = {"train": True, "loss": True, "licences": True, "connector": {"tune"}}  # no vector shows them
+    digest.update(json.dumps(recipe.model_dump(exclude=unseen), sort_keys=True).encode())
+    copies = {f"{kind}/{name}": found for kind, source in referred.items() for name, found in source.stands_for.items()}
+    for name, found in sorted({**files, **copies}.items(), key=lambda f: PurePosixPath(f[0])):
+        if PurePosixPath(name).parent.name != "loss":
+            digest.update(name.encode())
+            digest.update(bytes.fromhex(found))
+    return digest.hexdigest()[:16]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path → sha256 of all files of a bundle but those that are not hashed, and what hubs and desktops leave (`.gitattributes`)."""
+    return {name: found for name, found in folder_digests(folder).items() if name not in APART and name[0] != "."}

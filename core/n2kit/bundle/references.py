@@ -1,0 +1,108 @@
+"""Parts by reference: where a part's weights lie and how they are known again, in place of a copy of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.plugins.component import Component
+from n2kit.plugins.weights import Weights, weight_files
+from n2kit.plugins.weights_reference import WeightsReference
+from n2kit.utils.digests import file_digest
+
+PLACES = "N2KIT_WEIGHTS"  # llm=file:FOLDER,vision=…: where weights are now that a bundle refers to elsewhere
+
+
+def of_component(component: Component, part: nn.Module, *, head: bool = False) -> WeightsReference | None:
+    """The source of a part that was just created from it.
+
+    None for random weights, since others draw others, and for weights in no file by which they could be known again.
+    """
+    path = component.weights.locate()
+    if path is None or not weight_files(path):
+        return None
+    options = component.config().model_dump(mode="json")
+    return WeightsReference(
+        weights=str(component.weights.pinned(path)), options=options, head=head, tensors=checksum(part)
+    )
+
+
+def written(source: WeightsReference, folder: Path, copy: Mapping[str, str]) -> WeightsReference:
+    """The source as a bundle in `folder` writes it, in place of the files `copy` (path in the part's folder → sha256)."""
+    weights, near, files = Weights.parse(source.weights), None, source.files
+    if weights.scheme == "file":
+        with contextlib.suppress(ValueError):  # on another drive of Windows
+            near = os.path.relpath(weights.location, folder.resolve())
+    if not files and (place := weights.locate()) is not None:  # known, they may be gone by now: a training takes days
+        files = {name: file_digest(file) for name, file in weight_files(place).items()}
+    return source.model_copy(update={"near": near, "files": files, "stands_for": dict(copy)})
+
+
+def find(kind: str, source: WeightsReference, folder: Path, override: str | None) -> tuple[WeightsReference, Path]:
+    """The weights that a bundle in `folder` refers to, where they are now and checked to be the same.
+
+    Raises:
+        Unavailable: they are not there. BadInput: they have changed.
+    """
+    weights = Weights.parse(override or source.weights)
+    beside = folder / source.near if source.near else None
+    if not override and beside is not None and beside.exists() and not Path(weights.location).exists():
+        weights = Weights("file", str(beside.resolve()))
+    what = f"the {kind} of {folder} is {weights} by reference"
+    elsewhere = f"{PLACES}={kind}=file:FOLDER says where the same weights are now"
+    try:
+        place = weights.locate()
+    except N2kitError as error:
+        raise Unavailable(f"{what}: {error.message}", f"{elsewhere}; n2kit pack makes a copy that needs none") from None
+    if place is None:
+        raise BadInput(f"{what}, and random weights are no source", elsewhere)
+    there = weight_files(place)
+    if place.is_file() and len(source.files) == 1:
+        there = dict.fromkeys(source.files, place)  # it may have another name elsewhere
+    for name, recorded in source.files.items():
+        found = file_digest(there[name]) if name in there else None
+        if found != recorded:
+            now = f"is {found[:16]} now" if found else "is not there any more"
+            raise BadInput(
+                f"{what}, which has changed: {name} was {recorded[:16]} (sha256) and {now}",
+                f"bring the old files back, or build again; {elsewhere}",
+            )
+    return source.model_copy(update={"weights": str(weights.pinned(place))}), place
+
+
+def places() -> dict[str, str]:
+    """What `N2KIT_WEIGHTS` says: part → weight source.
+
+    Raises:
+        BadInput: an entry that is not PART=SOURCE.
+    """
+    found = {}
+    for entry in filter(None, os.environ.get(PLACES, "").split(",")):
+        part, equals, weights = entry.partition("=")
+        if not equals or part.strip() not in ("llm", "vision", "mllm"):
+            raise BadInput(f"{PLACES}: {entry!r} is not PART=SOURCE", f"{PLACES}=llm=file:FOLDER,vision=hf:org/name")
+        found[part.strip()] = str(Weights.parse(weights.strip()))
+    return found
+
+
+def checksum(part: nn.Module) -> str:
+    """What tells a part from the same part after training: names, types, shapes, and the sum of the bits of each tensor.
+
+    No sha256, for it runs at the speed of memory and shall cost nothing where nobody asks for a reference; it guards
+    against forgetting that a part was trained, and against nobody's intent.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(part.state_dict().items()):
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        words = raw.size // 8 * 8
+        total = int(raw[:words].view(np.int64).sum()) + int(raw[words:].sum())
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {total}\n".encode())
+    return digest.hexdigest()

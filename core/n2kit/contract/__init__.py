@@ -1,0 +1,77 @@
+"""What a plug-in may import: interfaces, cards, hooks, and the few helpers that spare an author work.
+
+    from n2kit.contract import ComponentSpec, VisionCard, VisionEncoder, VisionOut, hookimpl
+
+A plug-in imports this, `n2kit.errors` and `n2kit.testing`, and nothing else of n2kit. Names are imported when they are first
+used: a module that names cards and hooks alone loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from n2kit.contract.card_probe import cached_card as cached_card
+    from n2kit.contract.card_probe import measure_card as measure_card
+    from n2kit.contract.cards import ComponentSpec as ComponentSpec
+    from n2kit.contract.cards import ConnectorCard as ConnectorCard
+    from n2kit.contract.cards import FusionCard as FusionCard
+    from n2kit.contract.cards import LLMCard as LLMCard
+    from n2kit.contract.cards import MLLMCard as MLLMCard
+    from n2kit.contract.cards import Variant as Variant
+    from n2kit.contract.cards import VisionCard as VisionCard
+    from n2kit.contract.hookspecs import PLUGIN_API as PLUGIN_API
+    from n2kit.contract.hookspecs import hookimpl as hookimpl
+    from n2kit.contract.image_transform import Fit as Fit
+    from n2kit.contract.image_transform import ImageTransform as ImageTransform
+    from n2kit.contract.index import Index as Index
+    from n2kit.contract.interfaces import LLM as LLM
+    from n2kit.contract.interfaces import MLLM as MLLM
+    from n2kit.contract.interfaces import Connector as Connector
+    from n2kit.contract.interfaces import Fusion as Fusion
+    from n2kit.contract.interfaces import Joined as Joined
+    from n2kit.contract.interfaces import Loss as Loss
+    from n2kit.contract.interfaces import LossOut as LossOut
+    from n2kit.contract.interfaces import NewPart as NewPart
+    from n2kit.contract.interfaces import Origin as Origin
+    from n2kit.contract.interfaces import Part as Part
+    from n2kit.contract.interfaces import VisionEncoder as VisionEncoder
+    from n2kit.contract.interfaces import VisionOut as VisionOut
+    from n2kit.plugins.catalogue import resolve_component as resolve_component
+    from n2kit.plugins.component import Component as Component
+    from n2kit.recipe.prompt_templates import TEMPLATES as TEMPLATES
+    from n2kit.utils.cache import cache_folder as cache_folder
+    from n2kit.utils.contexts import eval_mode as eval_mode
+    from n2kit.utils.files import read_json as read_json
+
+_HOME = {
+    "contract.card_probe": "cached_card measure_card",
+    "contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Variant VisionCard",
+    "contract.hookspecs": "PLUGIN_API hookimpl",
+    "contract.image_transform": "Fit ImageTransform",
+    "contract.index": "Index",
+    "contract.interfaces": (
+        "LLM MLLM Connector Fusion Joined Loss LossOut NewPart Origin Part VisionEncoder VisionOut"
+    ),
+    "plugins.catalogue": "resolve_component",
+    "plugins.component": "Component",
+    "recipe.prompt_templates": "TEMPLATES",
+    "utils.cache": "cache_folder",
+    "utils.contexts": "eval_mode",
+    "utils.files": "read_json",
+}
+_WHERE = {name: f"n2kit.{module}" for module, names in _HOME.items() for name in names.split()}
+__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'n2kit.contract' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

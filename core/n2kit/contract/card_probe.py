@@ -1,0 +1,76 @@
+"""Vision cards that only the architecture itself can tell: measured on an empty picture, and remembered from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from n2kit.contract.cards import VisionCard
+from n2kit.utils.cache import cache_folder
+
+if TYPE_CHECKING:
+    from n2kit.contract.interfaces import VisionEncoder
+
+
+def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> VisionCard:
+    """The card of an encoder that is there, out of one forward of an empty picture of `size` pixels.
+
+    Args:
+        prefix_tokens: how many tokens come before the grid, which no shape tells.
+    """
+    import torch
+
+    parameter = next(encoder.parameters())
+    modes = {module: module.training for module in encoder.modules()}
+    with torch.no_grad():
+        out = encoder.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    for module, training in modes.items():
+        module.training = training
+    return VisionCard(
+        tokens=out.tokens.shape[1],
+        token_width=out.tokens.shape[2],
+        pooled_width=0 if out.pooled is None else out.pooled.shape[1],
+        image_size=size,
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        prefix_tokens=prefix_tokens,
+    )
+
+
+def cached_card(distribution: str, architecture: str, measured: Callable[[], VisionCard]) -> VisionCard:
+    """What `measured()` said before of this architecture (its options as text) and version of its library; asked once.
+
+    The cache is a convenience: one that cannot be read or written is passed over.
+    """
+    key = {"library": f"{distribution} {version(distribution)}", "architecture": architecture}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    file = cache_folder() / "cards" / f"{digest}.json"
+    card = _read(file, key)
+    if card is None:
+        card = measured()
+        with suppress(OSError):
+            _write(file, {"of": key, "card": asdict(card)})
+    return card
+
+
+def _read(file: Path, key: dict[str, str]) -> VisionCard | None:
+    try:
+        content = json.loads(file.read_text("utf8"))
+        card = VisionCard(**content["card"]) if content["of"] == key else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return card if card is not None and all(type(v) is int for v in asdict(card).values()) else None
+
+
+def _write(file: Path, content: dict[str, object]) -> None:
+    """Aside, then renamed; under a name of its own, since two processes may measure at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(json.dumps(content, indent=1), "utf8")
+    aside.replace(file)

@@ -1,0 +1,148 @@
+"""Torch-free descriptions of components: what a plan reads before any weight exists.
+
+`Dv/Dp` are the widths of a vision encoder's tokens and pooled vector, `De/Dh` those of an LLM's input and output.
+Cards are plain facts; they come out of registry.yaml, a plug-in's spec, or a checkpoint's own configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Kind = Literal["llm", "vision", "mllm", "connector", "fusion", "loss", "index"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class VisionCard:
+    """Facts about a vision encoder at its input size."""
+
+    tokens: int  # N, special tokens included
+    token_width: int  # Dv
+    pooled_width: int  # Dp; 0 where the encoder has no pooled vector
+    image_size: int  # pixels, square
+    parameters: int
+    prefix_tokens: int = 0  # CLS and register tokens before the patch grid
+
+    @property
+    def grid(self) -> int | None:
+        """Side of the square patch grid, or None if the tokens form no square."""
+        patches = self.tokens - self.prefix_tokens
+        side = round(patches**0.5)
+        return side if side * side == patches else None
+
+
+@dataclass(frozen=True)
+class LLMCard:
+    """Facts about a language model without its output head."""
+
+    input_width: int  # De
+    output_width: int  # Dh; differs from De in ELECTRA
+    layers: int
+    vocab: int
+    context: int  # longest sequence, tokens
+    parameters: int
+    causal: bool = True
+    embeds: bool = True  # reads embeddings instead of ids, with a gradient for them
+    attention: tuple[str, ...] = ("sdpa", "eager")  # implementations to choose from; none in a state-space model
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attention", tuple(self.attention))  # a list, where it was read from a file
+
+
+@dataclass(frozen=True)
+class MLLMCard:
+    """Facts about a multimodal LLM taken apart: its LLM, its vision tower, and the connector between them."""
+
+    llm: LLMCard
+    vision: VisionCard
+    tokens: int  # Q, tokens that one image takes
+    connector_parameters: int = 0
+
+    def __post_init__(self) -> None:
+        for name, card in (("llm", LLMCard), ("vision", VisionCard)):
+            if isinstance(facts := getattr(self, name), Mapping):
+                object.__setattr__(self, name, card(**facts))
+
+
+Card = VisionCard | LLMCard | MLLMCard
+CARDS: dict[str, Any] = {"vision": VisionCard, "llm": LLMCard, "mllm": MLLMCard}
+
+
+@dataclass(frozen=True)
+class ConnectorCard:
+    """What a connector makes of one image: `tokens` is Q."""
+
+    tokens: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class FusionCard:
+    """What a late fusion costs, and whether it reads the pooled vector."""
+
+    parameters: int
+    pooled: bool = True
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice within a component: where its weights are, and what is known without them.
+
+    `options` are the component's own settings; `card` is declared, and compared with the loaded weights at build time.
+    """
+
+    weights: str = "random"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
+    licence: str | None = None
+    notes: str | None = None
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """A component as its plug-in declares it; nothing named in it is imported before it is used.
+
+    target: `module:Attr` of the class (a `n2kit.contract.interfaces` interface; an `n2kit.index.Index` for kind `index`).
+    config: `module:Attr` of a pydantic model, the component's options; its class variable `KEEPS_CARD` names those that leave a
+            declared card valid.
+    card:   `module:Attr` of a function. Backbones: `(config, locate) -> card`, where `locate()` gives the file or the
+            folder with a config.json, None for random weights, and may download that one file;
+            connectors and fusions: `(config, VisionCard, LLMCard) -> card`.
+    shorthand: the option that `name:VALUE` sets (`qformer:16` sets `tokens`).
+    wildcard: `module:Attr` of a function `(VALUE) -> Variant`, for a name that stands for many models (`timm:ANYTHING`).
+    model_types: `model_type` values of Hugging Face configurations that the component reads.
+    requires: distributions that must be installed, as pip writes them (`open_clip_torch>=2.30`); `extra`, the pip extra of the
+            owning distribution that brings them.
+    capabilities: what the component can do beyond its interface, out of `CAPABILITIES`; the conformance kit tries each.
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    summary: str
+    config: str
+    card: str | None = None
+    shorthand: str | None = None
+    wildcard: str | None = None
+    model_types: tuple[str, ...] = ()
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    extra: str | None = None
+    capabilities: frozenset[str] = frozenset()
+
+
+# blocks: `blocks()` gives the stack in order of depth (for checkpointing, sharding, tuning the last few).
+# bfloat16: works and stays finite in bfloat16. mask: leaves out the vision tokens that `mask` hides.
+# logits: can keep its output head and score the next token.
+# generation: lowers the cost of answers too. negatives: takes hard negatives. Both are facts that a `Loss` wants.
+CAPABILITIES: dict[Kind, tuple[str, ...]] = {
+    "llm": ("blocks", "bfloat16", "logits"),
+    "vision": ("blocks", "bfloat16"),
+    "mllm": ("blocks", "bfloat16"),
+    "connector": ("bfloat16", "mask"),
+    "fusion": ("bfloat16",),
+    "loss": ("generation", "negatives"),
+    "index": (),
+}

@@ -1,0 +1,41 @@
+"""The plug-in contract: what a package in the entry-point group `n2kit` may implement.
+
+A plug-in module states `N2KIT_PLUGIN_API = (1, 0)`: the version of this page that it was written for. The major number
+changes when a hook changes its meaning; a plug-in of another major is listed as broken and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from n2kit.contract.cards import ComponentSpec
+
+PLUGIN_API = (1, 0)
+PROJECT = "n2kit"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def n2kit_register_components() -> Sequence[ComponentSpec]:  # type: ignore[empty-body]
+    """The components that this plug-in brings. Must not import torch."""
+
+
+@hookspec
+def n2kit_doctor_checks() -> Sequence[tuple[str, str]]:  # type: ignore[empty-body]
+    """Lines for `n2kit doctor`: (`what`, `what was found`). Raise `n2kit.errors.Unavailable` for a problem."""
+
+
+@hookspec
+def n2kit_run_started(run: Mapping[str, Any]) -> None:
+    """A training run begins; `run` holds `folder`, `recipe` and `steps`."""
+
+
+@hookspec
+def n2kit_run_finished(run: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """A training run ended; `result` is what `n2kit train --json` prints."""

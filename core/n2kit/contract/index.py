@@ -1,0 +1,34 @@
+"""The interface of a nearest-neighbour index."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Index(ABC):
+    """What a plug-in of kind `index` implements. Vectors are unit length; scores are dot products, higher is nearer."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, vectors: np.ndarray) -> Self:
+        """vectors [n, d] float32."""
+
+    @abstractmethod
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """queries [q, d] → scores [q, k] and rows [q, k] of the vectors, best first; row -1 where there are fewer."""
+
+    @abstractmethod
+    def vector(self, row: int) -> np.ndarray:
+        """The stored vector [d] of a row."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self: ...

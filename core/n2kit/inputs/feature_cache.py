@@ -1,0 +1,142 @@
+"""A frozen vision encoder's output, computed once an image: kept in memory, and on disk for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from n2kit.contract.interfaces import VisionOut
+from n2kit.inputs.feature_store import FeatureStore
+from n2kit.modeling.vision import look
+
+if TYPE_CHECKING:
+    from n2kit.contract.interfaces import VisionEncoder
+
+
+MOST_IMAGES = 64  # on any device: a large batch of new pictures shall not decide how much memory a training needs
+
+
+def feature_cache(
+    vision: VisionEncoder | None, gigabytes: float, images: Path | None, dtype: torch.dtype, *, memory: bool = True
+) -> FeatureCache | None:
+    """Memory in front of the user's cache folder, `gigabytes` of each; None where there is nothing to keep.
+
+    Args:
+        memory: false for a single pass over the images, in which none comes back.
+    """
+    if vision is None or not vision.frozen or not gigabytes or images is None:
+        return None
+    most = int(gigabytes * 1e9)
+    store = FeatureStore(vision, most, str(dtype))
+    return FeatureCache(vision, most if memory else 0, images=images, store=store, dtype=dtype)
+
+
+class FeatureCache:
+    """Image path → tokens [N, Dv], pooled [Dp], mask [N], for one images folder and one frozen encoder, up to `max_bytes`.
+
+    Args:
+        images: the folder of the images. With it an image goes by its content: one that changes under its name is seen anew.
+            Without it, by its name.
+        store: what is kept on disk, by content; needs `images`.
+        dtype: what the encoder is computed in, by autocast; None: what its weights are in.
+    """
+
+    def __init__(
+        self,
+        vision: VisionEncoder,
+        max_bytes: int,
+        *,
+        images: Path | None = None,
+        store: FeatureStore | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if not vision.frozen:
+            raise ValueError("only a frozen encoder's output can be kept")
+        self.vision, self.max_bytes, self.bytes = vision, max_bytes, 0
+        self.store, self.dtype = store, dtype
+        self.contents = None if images is None else Contents(images)
+        self.kept: dict[str, VisionOut] = {}
+        self.ahead: dict[str, VisionOut] = {}  # path → what `in` has found, for the next `rows`
+        self.asked: dict[str, str | None] = {}  # path → the key that `in` has looked for
+
+    def __contains__(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    def rows(self, paths: Sequence[str], pixels: dict[str, Tensor]) -> list[VisionOut]:
+        """One image's output for each of `paths`; what is not kept yet is computed from `pixels` (path → [3, H, W])."""
+        found = {path: self._find(path) for path in dict.fromkeys(paths) if path not in pixels}
+        fresh = self._compute([path for path in dict.fromkeys(paths) if found.get(path) is None], pixels)
+        self.ahead.clear()
+        self.asked.clear()
+        return [found.get(path) or fresh[path] for path in paths]
+
+    def _find(self, path: str) -> VisionOut | None:
+        if path in self.ahead:
+            return self.ahead[path]
+        key = self.asked[path] = self._key(path)
+        if key is None:
+            return None
+        row = self.kept.get(key)
+        if row is None and self.store is not None and (row := self.store.find(key)) is not None:
+            self._keep(key, row)
+        if row is not None:
+            self.ahead[path] = row
+        return row
+
+    def _key(self, path: str) -> str | None:
+        return path if self.contents is None else self.contents.digest(path)
+
+    def _keep(self, key: str, row: VisionOut) -> None:
+        size = sum(t.nbytes for t in row if t is not None)
+        if key not in self.kept and self.bytes + size <= self.max_bytes:
+            self.kept[key] = row.map(torch.clone)  # out of the batch, or out of the file, that it is a piece of
+            self.bytes += size
+
+    def _compute(self, missing: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, VisionOut]:
+        device = next(self.vision.parameters()).device
+        cast = torch.autocast(device.type, self.dtype) if self.dtype not in (None, torch.float32) else nullcontext()
+        fresh: dict[str, VisionOut] = {}
+        for start in range(0, len(missing), MOST_IMAGES):
+            some = missing[start : start + MOST_IMAGES]
+            with torch.no_grad(), cast:
+                out = look(self.vision, torch.stack([pixels[path] for path in some]).to(device)).map(Tensor.cpu)
+            fresh |= {path: out.map(lambda t, n=n: t[n]) for n, path in enumerate(some)}  # type: ignore[misc]
+        for path, row in fresh.items():
+            key = self._key(path)
+            if key is not None and key == self.asked.get(path, key):  # else the file has changed since it was decoded
+                self._keep(key, row)
+                fresh[path] = self.kept.get(key, row)
+                if self.store is not None:
+                    self.store.add(key, row)
+        return fresh
+
+
+class Contents:
+    """Path in a folder → sha256 of the file's content, read again only when its size or time has changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder.resolve()
+        self.known: dict[str, tuple[Path, int, int, str]] = {}
+
+    def digest(self, path: str) -> str | None:
+        """None for a file that cannot be read, or that lies outside the folder."""
+        try:
+            known = self.known.get(path)
+            file = known[0] if known else (self.root / path).resolve()
+            facts = file.stat()
+            if known and known[1:3] == (facts.st_size, facts.st_mtime_ns):
+                return known[3]
+            if not file.is_relative_to(self.root) or not file.is_file():
+                return None
+            with file.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except (OSError, RuntimeError, ValueError):
+            return None
+        self.known[path] = (file, facts.st_size, facts.st_mtime_ns, found)
+        return found

@@ -1,0 +1,50 @@
+"""A frozen vision encoder's output on disk: one file an image, named by the image's content."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from n2kit.contract.interfaces import VisionOut
+from n2kit.inputs.tensor_store import ENCODER, TensorStore
+
+if TYPE_CHECKING:
+    from n2kit.contract.interfaces import VisionEncoder
+
+
+class FeatureStore(TensorStore):
+    """Content of an image → one image's `VisionOut`; see `TensorStore`.
+
+    Args:
+        dtype: the encoder's outputs differ by what they are computed in, and so does their place.
+    """
+
+    def __init__(self, vision: VisionEncoder, max_bytes: int, dtype: str = "", root: Path | None = None) -> None:
+        super().__init__(max_bytes, root)
+        self.vision, self.dtype = vision, dtype
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.vision, self.root, self.dtype)
+
+    def find(self, content: str) -> VisionOut | None:
+        """What is kept for the image with this sha256; None if nothing can be read."""
+        found = self.read(content) or {}
+        return VisionOut(found["tokens"], found.get("pooled"), found.get("mask")) if "tokens" in found else None
+
+    def add(self, content: str, row: VisionOut) -> None:
+        """Keep tokens [N, Dv], pooled [Dp] and mask [N] of the image with this sha256, if there is room."""
+        self.write(content, {name: t for name, t in row._asdict().items() if t is not None})
+
+
+def fingerprint(vision: VisionEncoder, room: Path, dtype: str = "") -> str:
+    """A hash of all that decides an encoder's output: what it saves (weights, configuration), its transform, the precision."""
+    digest = hashlib.sha256(f"{vision.transform_id} {dtype}".encode())
+    with tempfile.TemporaryDirectory(prefix=ENCODER, dir=room) as aside:
+        vision.save(Path(aside))
+        for file in sorted(p for p in Path(aside).rglob("*") if p.is_file()):
+            digest.update(file.relative_to(aside).as_posix().encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,118 @@
+"""What frozen parts compute, on disk and shared by runs: one safetensors file an image or a row, named by a hash of its content."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from n2kit.utils.cache import cache_folder
+
+SLACK = 0.05  # of the bound: freed beyond what is needed, and written before the folder is looked at again
+ENCODER = ".encoder-"  # where an encoder is saved while its fingerprint is taken
+DAY = 86400.0
+
+
+class TensorStore(ABC):
+    """Hash of a content → tensors by name, up to `max_bytes` over all parts; what was used longest ago goes first.
+
+    A file is written aside and renamed, so that several processes may share the folder; one that cannot be read counts as
+    absent and is written anew. `problem` says why nothing can be written, where that is so.
+
+    Args:
+        root: where the files are; by default in the user's cache folder.
+    """
+
+    def __init__(self, max_bytes: int, root: Path | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.root = root or cache_folder() / "features"
+        self.began = time.time() - 1  # what was used since is this run's, and is not thrown out by it
+        self.unseen = 0  # bytes written since the folder was last measured
+        self.full, self.measured = False, False
+        self.problem: str | None = None
+        self._folder: Path | None = None
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of all that decides the tensors, besides the content."""
+
+    def read(self, content: str) -> dict[str, Tensor] | None:
+        """What is kept for the content with this hash, memory-mapped; None if nothing can be read."""
+        if (folder := self._own_folder()) is None:
+            return None
+        try:
+            path = _path(folder, content)
+            found = load_file(path)
+            os.utime(path)
+        except (OSError, SafetensorError):
+            return None
+        return found
+
+    def write(self, content: str, tensors: dict[str, Tensor]) -> None:
+        """Keep them, if there is room."""
+        # Clones, because one is often a view of another, and safetensors writes no two views of one memory.
+        tensors = {name: t.clone().contiguous() for name, t in tensors.items()}
+        size = sum(t.nbytes for t in tensors.values())
+        if (folder := self._own_folder()) is None or not self._room(size):
+            return
+        path = _path(folder, content)
+        aside = path.with_name(f".{content}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, aside)
+            aside.replace(path)
+        except (OSError, SafetensorError) as error:
+            self.problem = f"{path.parent}: {error}"
+        self.unseen += size
+
+    def _own_folder(self) -> Path | None:
+        """This part's folder, found at the first use: a model may change its precision before."""
+        if self._folder is None and self.problem is None:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._folder = self.root / self.fingerprint()
+            except (OSError, SafetensorError) as error:
+                self.problem = f"{self.root}: {error}"
+        return None if self.problem else self._folder
+
+    def _room(self, size: int) -> bool:
+        """Whether `size` more bytes may be written; looks at the folder now and then, for others write there too."""
+        if not self.full and (not self.measured or self.unseen + size > SLACK * self.max_bytes):
+            self.full = not self._shrink(size)
+            self.measured, self.unseen = True, 0
+        return not self.full
+
+    def _shrink(self, size: int) -> bool:
+        """Remove files, those used longest ago first and none of this run, until there is room; whether there is."""
+        files = []
+        # os.walk passes over a folder that another process removes meanwhile; rglob would raise.
+        for path in (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names):
+            try:
+                facts = path.stat()
+            except OSError:
+                continue  # another process has removed it
+            if stat.S_ISREG(facts.st_mode):
+                busy = DAY if any(p.startswith(ENCODER) for p in path.parts) else 0  # another process may be at it
+                files.append((facts.st_mtime + busy, facts.st_size, path))
+        total = sum(bytes_ for _, bytes_, _ in files)
+        if total + size <= self.max_bytes * (1 - SLACK):
+            return True
+        for used, bytes_, path in sorted(files):
+            if used >= self.began or total + size <= self.max_bytes * (1 - 2 * SLACK):
+                break
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue  # another user's, in a folder that they share
+            total -= bytes_
+        return total + size <= self.max_bytes * (1 - SLACK)
+
+
+def _path(folder: Path, content: str) -> Path:
+    return folder / content[:2] / f"{content}.safetensors"

@@ -1,0 +1,213 @@
+"""Templates, text rules, token layout, compress positions (NoteLLM-2, section 4.2; reference text rules).
+
+A prompt is a body and a suffix that ends in an open quote: the state at its last token is the item's compressed word. Only
+the body is ever cut, and there only the item's own fields. For a loss that generates, a row goes on behind the compressed word: the
+word itself, `<TEXT_EMB>`, then a task and its answer (NoteLLM, arXiv 2403.01744, section 3).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from n2kit.errors import BadInput
+from n2kit.recipe.prompt_templates import FIELDS, Template, load_template
+from n2kit.recipe.variants import VariantSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from n2kit.data.items import Item
+    from n2kit.recipe.settings import Prompt
+
+# Ids of our own words. No tokenizer gives a negative id, so no text of a user can stand for one of them.
+IMG, IMG_EMB, TEXT_EMB = -1, -2, -3
+WORDS = {"<IMG>": IMG, "<IMG_EMB>": IMG_EMB, "<TEXT_EMB>": TEXT_EMB}
+ANSWER_TOKENS = 48  # an answer is cut to this
+PAD = 0  # what fills a row on the right; causal attention never lets a real position see it
+
+PromptKind = Literal["basic", "micl", "text", "image"]
+_PIECES = re.compile("(" + "|".join(map(re.escape, WORDS)) + ")")
+_TOPIC = re.compile(r"#(\w+)#")
+TOPIC_MARK = "[话题]"
+TOPIC_CHARS = 16  # longest `#topic#`, hashes included; a longer one stays text
+
+
+def split_topics(content: str) -> tuple[str, list[str]]:
+    """Take `#topic#` marks out of a content (reference rule): the text without them, and the topics in order."""
+    content = content.replace(TOPIC_MARK, "")
+    topics = [t for t in dict.fromkeys(_TOPIC.findall(content)) if len(t) + 2 <= TOPIC_CHARS]
+    for topic in topics:
+        content = content.replace(f"#{topic}#", "")
+    return content.strip(), topics
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a model behind an item's compressed word: its category, or `count` topics; it is left out of the prompt.
+
+    `held` are the topics that are left out, and the answer.
+    """
+
+    kind: Literal["category", "topics"]
+    count: int = 0
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One item's token row. `final` and `visual` are the compress positions; `visual` is -1 without `<IMG_EMB>`.
+
+    `answer` is how many of its last tokens are the answer to a task.
+    """
+
+    ids: list[int]
+    final: int
+    visual: int
+    has_image: bool  # visual tokens stand in the row
+    answer: int = 0
+
+
+def lay_out(tokens: list[int], image_tokens: int, answer: int = 0) -> Sequence:
+    """Splice: make room for the image's Q tokens where `<IMG>` stands, and find the compress positions."""
+    ids: list[int] = []
+    for token in tokens:
+        ids.extend([IMG] * image_tokens if token == IMG else [token])
+    # The state that predicts a word stands just before it: the image's before <IMG_EMB>, the item's at the end or before <TEXT_EMB>.
+    visual = ids.index(IMG_EMB) - 1 if IMG_EMB in ids else -1
+    final = ids.index(TEXT_EMB) - 1 if TEXT_EMB in ids else len(ids) - 1
+    return Sequence(ids, final, visual, IMG in ids, answer)
+
+
+def kinds_of(variant: VariantSpec) -> list[PromptKind]:
+    """The prompts that a variant may use."""
+    kinds: list[PromptKind] = ["text"]
+    if variant.early:
+        kinds.append("image")
+        if variant.text:
+            kinds.append("micl" if variant.micl else "basic")
+    return kinds
+
+
+class Prompter:
+    """Items → token rows, for one tokenizer, template, variant and number of visual tokens."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        variant: VariantSpec,
+        settings: Prompt,
+        image_tokens: int,
+        template: Template | None = None,
+    ) -> None:
+        template = template or load_template(settings.template)
+        limits = {k: v for k in ("title_chars", "content_chars", "topics") if (v := getattr(settings, k)) is not None}
+        self.template = replace(template, **limits)
+        self.variant, self.image_tokens, self.body_tokens = variant, image_tokens, settings.body_tokens
+        self.tokenizer = tokenizer
+        self.start = _start_ids(tokenizer)
+        self.suffix = self._tokens(self.template.suffix)
+        for kind in kinds_of(variant):
+            fixed = len(self._body(FIELDS.sub("", getattr(self.template, kind))))
+            if fixed > self.body_tokens:
+                raise BadInput(
+                    f"the {kind} prompt has {fixed} tokens before any field is filled in, more than body_tokens {self.body_tokens}",
+                    "raise prompt.body_tokens or shorten the template",
+                )
+
+    def kind(self, *, image: bool, text: bool) -> PromptKind:
+        """The prompt for what an item has, in this variant."""
+        if not (image and self.variant.early):
+            return "text"
+        if not (text and self.variant.text):
+            return "image"
+        return "micl" if self.variant.micl else "basic"
+
+    def __call__(self, item: Item, *, image: bool, task: Task | None = None, answered: bool = True) -> Sequence:
+        """Lay out one item.
+
+        Args:
+            image: whether its picture can be had.
+            task: what to ask for behind the compressed word, answered or not.
+        """
+        kind = self.kind(image=image, text=item.has_text)
+        body = self._fitted(getattr(self.template, kind), self._fields(item, task))
+        answer = self._answer(item, task) if task and answered else []
+        asked = [TEXT_EMB, *self._tokens(self._asked(task))] if task else []
+        return lay_out([*self.start, *body, *self.suffix, *asked, *answer], self.image_tokens, len(answer))
+
+    def render(self, item: Item, *, image: bool) -> str:
+        """The prompt as text, for people to read."""
+        body = getattr(self.template, self.kind(image=image, text=item.has_text))
+        return _fill(body, self._fields(item)) + self.template.suffix
+
+    def topics(self, item: Item) -> list[str]:
+        """An item's topics, those in its content too."""
+        return list(dict.fromkeys([*item.topics, *split_topics(item.content)[1]]))[: self.template.topics]
+
+    def _asked(self, task: Task) -> str:
+        if task.kind == "category":
+            return self.template.category_task
+        return self.template.topics_task.replace("{count}", str(task.count))
+
+    def _answer(self, item: Item, task: Task) -> list[int]:
+        """The answer's tokens, and the tokenizer's end of text."""
+        said = item.category if task.kind == "category" else self.template.topic_separator.join(task.held)
+        end = self.tokenizer.eos_token_id
+        text = self._tokens(self.template.answer.replace("{answer}", said))[:ANSWER_TOKENS]
+        return text if end is None else [*text, int(end)]
+
+    def _fields(self, item: Item, task: Task | None = None) -> dict[str, str]:
+        """The fields by name, without what is asked for."""
+        content, _ = split_topics(item.content)
+        topics = [t for t in self.topics(item) if task is None or t not in task.held]
+        return {
+            "content": content.replace("\r\n", "\n").replace("\n", self.template.newline)[
+                : self.template.content_chars
+            ],
+            "topics": self.template.topic_separator.join(topics),
+            "title": item.title.replace("\n", " ")[: self.template.title_chars],
+            "category": "" if task is not None and task.kind == "category" else item.category,
+        }
+
+    def _fitted(self, body: str, fields: dict[str, str]) -> list[int]:
+        """Tokens of the filled body, at most `body_tokens`: content is cut first, then topics, then the title."""
+        tokens = self._body(body, fields)
+        for name in ("content", "topics", "title", "category"):
+            if len(tokens) <= self.body_tokens:
+                break
+            text, low, high = fields[name], 0, len(fields[name])
+            while low < high:  # the longest beginning that fits
+                middle = (low + high + 1) // 2
+                fits = len(self._body(body, fields | {name: text[:middle]})) <= self.body_tokens
+                low, high = (middle, high) if fits else (low, middle - 1)
+            fields = fields | {name: text[:low]}
+            tokens = self._body(body, fields)
+        return tokens
+
+    def _body(self, body: str, fields: dict[str, str] | None = None) -> list[int]:
+        out: list[int] = []
+        for piece in _PIECES.split(body):  # split before filling: a user's "<IMG>" is text
+            out.extend([WORDS[piece]] if piece in WORDS else self._tokens(_fill(piece, fields or {})))
+        return out
+
+    def _tokens(self, text: str) -> list[int]:
+        if not text:
+            return []
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [int(i) for i in ids]
+
+
+def _fill(body: str, fields: dict[str, str]) -> str:
+    return FIELDS.sub(lambda match: fields.get(match[1], ""), body)
+
+
+def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What this tokenizer puts before every text (a BOS, or nothing), found by trying."""
+    with_special = list(tokenizer("a")["input_ids"])
+    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    for cut in range(len(with_special)):
+        if with_special[cut : cut + len(plain)] == plain:
+            return [int(i) for i in with_special[:cut]]
+    return []

@@ -1,0 +1,1 @@
+"""What a combination will be, before any weight exists."""

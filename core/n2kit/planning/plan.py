@@ -1,0 +1,95 @@
+"""A plan: what a combination will be, before any weight exists, and what speaks against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from n2kit.contract.cards import ConnectorCard, FusionCard, LLMCard, VisionCard
+from n2kit.errors import Mismatch
+from n2kit.modeling.prompts import ANSWER_TOKENS
+from n2kit.plugins.component import Component
+from n2kit.plugins.weights import SCHEMES
+from n2kit.recipe.settings import Recipe
+from n2kit.recipe.variants import SPECS, VariantSpec
+
+SUFFIX_TOKENS = 24  # room for a prompt's suffix and BOS
+TASK_TOKENS = 24 + ANSWER_TOKENS  # and for what a loss has asked behind it
+MLLM = "mllm="  # begins the id of a multimodal LLM that is named by its source
+CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in this order
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a plan."""
+
+    part: str
+    name: str
+    shape: str
+    parameters: int
+    trainable: int
+    weights: str = "random"
+    licence: str | None = None
+
+
+@dataclass
+class Plan:
+    """A resolved combination: what it is made of, what it costs, and why it cannot be, if it cannot."""
+
+    recipe: Recipe
+    components: dict[str, Component]
+    llm: LLMCard
+    vision: VisionCard | None = None
+    connector: ConnectorCard | None = None
+    fusion: FusionCard | None = None
+    rows: list[Row] = field(default_factory=list)
+    refusals: list[Mismatch] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The combination's name, which can be given back as an argument: `qwen:0.6b+siglip:base-224+qformer:16+gate`.
+
+        Another variant than notellm2 is its last piece; a part that a variant does not use has none.
+        """
+        pieces = [self.components[k].reference for k in CHOSEN if k in self.components]
+        if "mllm" in self.components and pieces[0].partition(":")[0] in SCHEMES:
+            pieces[0] = f"{MLLM}{pieces[0]}"  # a source alone does not say of which kind it is
+        return "+".join(pieces + ([self.recipe.variant] if self.recipe.variant != "notellm2" else []))
+
+    @property
+    def variant(self) -> VariantSpec:
+        return SPECS[self.recipe.variant]
+
+    def name(self, kind: str) -> str:
+        """What to call the component that gives a part: `llm qwen:tiny`, `mllm llava:tiny`."""
+        owner = kind if kind in self.components else "mllm"
+        return f"{owner} {self.components[owner].reference}"
+
+    @property
+    def image_tokens(self) -> int:
+        """Q, tokens that an image takes in the prompt."""
+        return self.connector.tokens if self.connector else 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether the loss has the language model generate answers, so that it needs its output head."""
+        return self.components["loss"].can("generation")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, in training."""
+        task = TASK_TOKENS if self.generates else 0
+        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + task
+
+    @property
+    def parameters(self) -> int:
+        return sum(r.parameters for r in self.rows)
+
+    @property
+    def trainable(self) -> int:
+        return sum(r.trainable for r in self.rows)
+
+    def raise_refusals(self) -> None:
+        """Raises Mismatch, all reasons in one."""
+        if self.refusals:
+            raise Mismatch("\n".join(r.message for r in self.refusals), "; ".join(r.hint or "" for r in self.refusals))

@@ -1,0 +1,181 @@
+"""What a combination will be, before any weight exists: its parts, its tokens, its memory, and what speaks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from n2kit.contract.cards import ConnectorCard, LLMCard, MLLMCard, VisionCard
+from n2kit.errors import BadInput, Mismatch
+from n2kit.planning.memory import estimate
+from n2kit.planning.plan import MLLM, Plan, Row
+from n2kit.planning.rules import apply
+from n2kit.plugins.catalogue import BACKBONES, Registry, registry
+from n2kit.plugins.component import Component
+from n2kit.plugins.manager import require
+from n2kit.recipe.prompt_templates import load_template
+from n2kit.recipe.settings import Recipe
+from n2kit.recipe.tuning import Tune
+from n2kit.recipe.variants import SPECS
+
+
+def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
+    """A plan's `id` back as settings.
+
+    Raises:
+        BadInput: more or fewer pieces than its variant has parts.
+    """
+    pieces = text.split("+")
+    variant = pieces.pop() if pieces[-1] in SPECS else "notellm2"
+    spec = SPECS[variant]
+    first = pieces[0].partition(":")[0].rpartition("/")[2] if pieces else ""
+    if pieces and pieces[0].startswith(MLLM):
+        pieces[0] = pieces[0].removeprefix(MLLM)
+        kinds = ["mllm"] + ["fusion"] * spec.late
+    elif first in (catalogue or registry()).names("mllm"):
+        kinds = ["mllm"] + ["fusion"] * spec.late
+    else:
+        kinds = ["llm"] + ["vision"] * spec.image + ["connector"] * spec.early + ["fusion"] * spec.late
+    if not all(pieces) or not 1 <= len(pieces) <= len(kinds):
+        raise BadInput(f"{text!r} is no combination of variant {variant}", f"write {'+'.join(kinds).upper()}")
+    return {"variant": variant} | dict(zip(kinds, pieces, strict=False))
+
+
+def make_plan(recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
+    """Resolve a recipe's components and apply every rule of `n2kit.planning.rules`.
+
+    Args:
+        given: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
+
+    Raises:
+        BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
+    """
+    load_template(recipe.prompt.template)
+    chosen = _resolve(recipe, given, catalogue or registry())
+    plan = _cards(recipe, chosen)
+    plan.rows = _rows(plan)
+    apply(plan, given)
+    return plan
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Write a plan as JSON takes it, with the memory that training would need."""
+    return {
+        "id": plan.id,
+        "variant": plan.recipe.variant,
+        "parts": [vars(r) for r in plan.rows],
+        "image_tokens": plan.image_tokens,
+        "longest_sequence": plan.longest,
+        "parameters": plan.parameters,
+        "trainable": plan.trainable,
+        "memory": estimate(plan).to_dict(),
+        "notes": plan.notes,
+        "refusals": [{"reason": r.message, "fix": r.hint} for r in plan.refusals],
+    }
+
+
+def _resolve(recipe: Recipe, given: Collection[str], catalogue: Registry) -> dict[str, Component]:
+    chosen: dict[str, Component] = {}
+    problems: list[BadInput] = []
+    for kind in _kinds(recipe):
+        try:
+            chosen[kind] = component_of(recipe, kind, catalogue, asked=f"{kind}.name" in given)
+        except BadInput as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise BadInput("\n".join(p.message for p in problems), "; ".join(p.hint for p in problems if p.hint))
+    return chosen
+
+
+def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *, asked: bool = True) -> Component:
+    """One component of a recipe, with its options.
+
+    Raises:
+        BadInput, Unavailable: a name or an option that cannot be resolved, a plug-in that is not installed.
+    """
+    choice = getattr(recipe, kind)
+    component = (catalogue or registry()).resolve(kind, choice.name, asked=asked)  # type: ignore[arg-type]
+    require(component.owned.spec, component.owned.distribution)
+    return with_options(component, choice.options)
+
+
+def _kinds(recipe: Recipe) -> list[str]:
+    """The kinds of components that a recipe needs."""
+    variant = SPECS[recipe.variant]
+    if recipe.mllm is not None:
+        return ["mllm"] + ["fusion"] * variant.late + ["loss"]
+    return ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early + ["fusion"] * variant.late + ["loss"]
+
+
+def with_options(component: Component, options: dict[str, Any]) -> Component:
+    """The component with the recipe's options, checked, and named by its shorthand's final value (`qformer:16`)."""
+    component = replace(component, options={**component.options, **options})
+    config, shorthand = component.config(), component.owned.spec.shorthand
+    if set(options) - getattr(type(config), "KEEPS_CARD", frozenset()):
+        component = replace(component, declared=None)  # another architecture than the one that was declared
+    if shorthand is None or component.kind in BACKBONES:
+        return component
+    name, value = component.reference.partition(":")[0], getattr(config, shorthand)
+    return replace(component, reference=name if value is None else f"{name}:{value}")
+
+
+def _cards(recipe: Recipe, chosen: dict[str, Component]) -> Plan:
+    """The plan with what the components say of themselves; a connector or fusion that does not fit says why."""
+    variant = SPECS[recipe.variant]
+    if "mllm" in chosen:
+        whole = chosen["mllm"].card()
+        assert isinstance(whole, MLLMCard)
+        plan = Plan(recipe, chosen, whole.llm, whole.vision if variant.image else None)
+        plan.connector = ConnectorCard(whole.tokens, whole.connector_parameters) if variant.early else None
+    else:
+        llm = chosen["llm"].card()
+        assert isinstance(llm, LLMCard)
+        vision = chosen["vision"].card() if "vision" in chosen else None
+        assert vision is None or isinstance(vision, VisionCard)
+        plan = Plan(recipe, chosen, llm, vision)
+        plan.connector = _joint_card(plan, "connector")
+    plan.fusion = _joint_card(plan, "fusion")
+    return plan
+
+
+def _joint_card(plan: Plan, kind: str) -> Any:
+    component, vision = plan.components.get(kind), plan.vision
+    if component is None or vision is None:
+        return None
+    if component.owned.spec.card is None:
+        raise BadInput(f"{kind} {component.reference} declares no card", "its plug-in must name one in its spec")
+    try:
+        return component.load(component.owned.spec.card)(component.config(), vision, plan.llm)
+    except Mismatch as refusal:
+        plan.refusals.append(refusal)
+        return None
+
+
+def _rows(plan: Plan) -> list[Row]:
+    recipe, llm, vision = plan.recipe, plan.llm, plan.vision
+    rows = []
+    if vision is not None:
+        shape = f"{vision.image_size} px → {vision.tokens} × {vision.token_width}"
+        rows.append(_row(plan, "vision", shape, vision.parameters, Tune.parse(recipe.vision.tune).trained(vision)))
+    if vision is not None and plan.connector is not None:
+        shape = f"{vision.tokens} × {vision.token_width} → {plan.connector.tokens} × {llm.input_width}"
+        size = plan.connector.parameters
+        rows.append(_row(plan, "connector", shape, size, size if recipe.connector.tune == "full" else 0))
+    shape = f"{llm.input_width} → {llm.output_width} · {llm.layers} layers"
+    rows.append(_row(plan, "llm", shape, llm.parameters, Tune.parse(recipe.llm.tune).trained(llm)))
+    if vision is not None and plan.fusion is not None:
+        late = vision.pooled_width or f"{vision.tokens} × {vision.token_width}"
+        shape = f"{llm.output_width} + {late} → {llm.output_width}"
+        rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, plan.fusion.parameters))
+    if width := recipe.head.width:
+        size = llm.output_width * width
+        rows.append(Row("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
+    return [*rows, Row("loss", plan.components["loss"].reference, "", 1, 1)]
+
+
+def _row(plan: Plan, part: str, shape: str, parameters: int, trained: int) -> Row:
+    component = plan.components[part if part in plan.components else "mllm"]
+    return Row(part, component.reference, shape, parameters, trained, str(component.weights), component.licence)

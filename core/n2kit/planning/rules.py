@@ -1,0 +1,218 @@
+"""The rules that accept or refuse a combination: pure arithmetic over cards, no torch. Each refusal: both sides, numbers, a fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from n2kit.errors import Mismatch
+from n2kit.planning.memory import GB, batch_that_fits, certain_with_frozen_llm, estimate
+from n2kit.planning.plan import Plan
+from n2kit.plugins.manager import OWN
+from n2kit.recipe.prompt_templates import load_template
+from n2kit.recipe.tuning import Tune
+
+
+def apply(plan: Plan, given: Collection[str]) -> None:
+    """Add to a plan what its combination is refused for, and what its user should know."""
+    for rule in RULES:
+        plan.refusals.extend(rule(plan))
+    plan.refusals.extend(_ignored_fusion(plan, given))
+    plan.notes.extend(_notes(plan, given))
+
+
+def fit_memory(plan: Plan, device: float) -> None:
+    """Add to a plan whether its training fits a device of so many bytes.
+
+    Weights, gradients and optimiser are arithmetic, and refused where they do not fit; activations are an estimate: a note.
+    """
+    use = estimate(plan)
+    if use.certain > device:
+        freeze = plan.recipe.llm.tune != "frozen" and certain_with_frozen_llm(plan) <= device
+        message = f"weights, gradients and optimiser take {use.certain / GB:.1f} GB in training, and the device has {device / GB:.1f}"
+        plan.refusals.append(
+            Mismatch(message, "--set llm.tune=frozen" if freeze else "smaller parts, or a larger device")
+        )
+    elif use.total > device:
+        batch = batch_that_fits(plan, device)
+        way = f"--set train.batch_size={batch} fits" if batch else "not even two pairs a step fit; smaller parts do"
+        plan.notes.append(f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: {way}")
+    if unknown := [row.part for row in plan.rows if row.parameters == 0 and row.part in ("llm", "vision")]:
+        plan.notes.append(
+            f"how large {' and '.join(unknown)} is shows when its weights are there: memory is underestimated"
+        )
+
+
+def embeds(plan: Plan) -> Iterator[Mismatch]:
+    """Visual tokens and our own words have no ids: the LLM must read embeddings."""
+    if not plan.llm.embeds:
+        yield Mismatch(
+            f"{plan.name('llm')} reads token ids alone (no gradient through embeddings), and n2kit joins embeddings",
+            "another language model; n2kit ls llm",
+        )
+
+
+def causal(plan: Plan) -> Iterator[Mismatch]:
+    """The image's compressed word must not see the text that comes after it."""
+    if plan.variant.micl and not plan.llm.causal:
+        other = "late_early_fusion" if plan.variant.late else "basic"
+        yield Mismatch(
+            f"variant {plan.recipe.variant} needs a causal LLM, and {plan.name('llm')} reads both ways",
+            f"--variant {other}, or a causal language model",
+        )
+
+
+def pooled(plan: Plan) -> Iterator[Mismatch]:
+    """Most late fusions read one vector an image."""
+    if plan.fusion is None or plan.vision is None or plan.vision.pooled_width:
+        return
+    if plan.fusion.pooled:
+        early = {"notellm2": "micl", "late_early_fusion": "basic"}.get(plan.recipe.variant)
+        owner = "vision" if "vision" in plan.components else "mllm"
+        pool = f", or --set {owner}.pool=mean" if hasattr(plan.components[owner].config(), "pool") else ""
+        yield Mismatch(
+            f"{plan.name('fusion')} reads a pooled image vector, and {plan.name('vision')} gives "
+            f"{plan.vision.tokens} tokens and none",
+            "--fusion cross-attention" + (f", or --variant {early}" if early else "") + pool,
+        )
+
+
+def tokens(plan: Plan) -> Iterator[Mismatch]:
+    """The longest row must fit the LLM's context."""
+    context = plan.llm.context
+    if plan.longest <= context:
+        return
+    room = context - plan.longest + plan.recipe.prompt.body_tokens
+    fewer = f"--connector qformer:{max(1, context - plan.longest + plan.image_tokens)} or fewer"
+    yield Mismatch(
+        f"a row may take {plan.longest} tokens ({plan.image_tokens} of them an image), and {plan.name('llm')} reads {context}",
+        f"--set prompt.body_tokens={room}" if room >= 64 else f"{fewer}, or a smaller prompt.body_tokens",
+    )
+
+
+def attention(plan: Plan) -> Iterator[Mismatch]:
+    """An attention implementation that is asked for must be one of the model's."""
+    owner = "mllm" if plan.recipe.mllm else "llm"
+    wanted, there = getattr(plan.recipe, owner).options.get("attention"), plan.llm.attention
+    if wanted is not None and wanted not in there:
+        offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
+        yield Mismatch(
+            f"attention {wanted} was asked for, and {plan.name('llm')} {offer}", f"leave {owner}.attention out"
+        )
+
+
+def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
+    """A variant with late fusion needs one."""
+    if plan.variant.late and plan.recipe.fusion.name == "none":
+        same = {"notellm2": "micl", "late_early_fusion": "basic"}.get(plan.recipe.variant, "text_only")
+        yield Mismatch(
+            f"variant {plan.recipe.variant} is late fusion, and fusion none was asked for",
+            f"--variant {same}, or --fusion gate",
+        )
+
+
+def generation(plan: Plan) -> Iterator[Mismatch]:
+    """A loss with answers needs a language model that gives them, behind a vector that does not see them, and a wording."""
+    if not plan.generates:
+        return
+    loss, other = plan.recipe.loss.name, "--loss notellm2"
+    if not plan.llm.causal:
+        what = f"{plan.name('llm')} reads both ways: the vector would see the answer"
+        yield Mismatch(f"loss {loss} has answers generated, and {what}", f"a causal language model, or {other}")
+    elif "llm" not in plan.components or not plan.components["llm"].can("logits"):
+        what = f"{plan.name('llm')} keeps no output head"
+        yield Mismatch(f"loss {loss} has answers generated, and {what}", f"another --llm (n2kit ls llm), or {other}")
+    template = load_template(plan.recipe.prompt.template)
+    if not (template.category_task and template.topics_task and template.answer):
+        name = plan.recipe.prompt.template
+        what = f"prompt template {name} has no category_task, topics_task and answer"
+        yield Mismatch(f"loss {loss} has answers generated, and {what}", f"add them (docs/prompts.md), or {other}")
+
+
+def licence(plan: Plan) -> Iterator[Mismatch]:
+    """Only the licences that the user allows, where a list is given."""
+    allowed = plan.recipe.licences
+    if allowed is None:
+        return
+    for row in plan.rows:
+        if row.weights != "random" and (row.licence or "unknown") not in allowed:
+            yield Mismatch(
+                f"{row.part} {row.name} is under licence {row.licence or 'unknown'}, and licences allows {', '.join(allowed)}",
+                "other weights, or add the licence to `licences`",
+            )
+
+
+def tuning(plan: Plan) -> Iterator[Mismatch]:
+    """Blocks that are to be tuned must be there. (A multimodal LLM's tower is asked for them when it is loaded.)"""
+    decay = plan.recipe.train.layer_decay
+    for kind in ("llm", "vision"):
+        card, choice = getattr(plan, kind), getattr(plan.recipe, kind)
+        tune = Tune.parse(choice.tune)
+        if card is None or tune.mode == "frozen" or (tune.mode == "full" and decay == 1):
+            continue
+        component = plan.components.get(kind)
+        if component is not None and "blocks" not in component.owned.spec.capabilities:
+            asked = f"train.layer_decay {decay:g}" if tune.mode == "full" else f"{kind}.tune {tune}"
+            plain = "--set train.layer_decay=1" if tune.mode == "full" else f"--tune {kind}=full or {kind}=frozen"
+            yield Mismatch(f"{asked} works on blocks, and {plan.name(kind)} names none of its own", plain)
+        elif tune.mode == "last" and kind == "llm" and tune.number > card.layers:
+            yield Mismatch(
+                f"llm.tune {tune} asks for {tune.number} blocks, and {plan.name('llm')} has {card.layers}",
+                f"--tune llm=last:{card.layers} or fewer, or llm=full",
+            )
+
+
+def widths(plan: Plan) -> Iterator[Mismatch]:
+    """Nested widths of a loss are at most the vectors' own."""
+    there = plan.recipe.head.width or plan.llm.output_width
+    wide = [w for w in getattr(plan.components["loss"].config(), "widths", None) or [] if w > there]
+    if wide:
+        yield Mismatch(
+            f"loss {plan.recipe.loss.name} trains the first {wide[0]} numbers of a vector, and vectors have {there}",
+            f"loss.widths up to {there}, or --set head.width={wide[0]}",
+        )
+
+
+RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
+    embeds, causal, pooled, tokens, attention, fusion_of_variant, generation, licence, widths, tuning,
+)  # fmt: skip
+
+
+def _ignored_fusion(plan: Plan, given: Collection[str]) -> Iterator[Mismatch]:
+    recipe = plan.recipe
+    if "fusion.name" in given and not plan.variant.late and recipe.fusion.name != "none":
+        better = {"basic": "late_early_fusion", "micl": "notellm2"}.get(recipe.variant, "notellm2")
+        yield Mismatch(
+            f"variant {recipe.variant} has no late fusion, and fusion {recipe.fusion.name} was asked for",
+            f"--variant {better}, or --fusion none",
+        )
+
+
+def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
+    recipe, variant = plan.recipe, plan.variant
+    for kind, used in (("vision", variant.image), ("connector", variant.early)):
+        if f"{kind}.name" in given and not used:
+            yield f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out"
+        if f"{kind}.tune" in given and not used:
+            yield f"variant {recipe.variant} has no {kind}: {kind}.tune {getattr(recipe, kind).tune} is left out"
+    if recipe.mllm is not None:
+        left = [k for k in ("llm", "vision", "connector") if f"{k}.name" in given]
+        if left:
+            yield f"mllm {recipe.mllm.name} brings its own {', '.join(left)}: what was named is left out"
+    for kind, card in (("llm", plan.llm), ("vision", plan.vision)):
+        if card is not None and getattr(recipe, kind).tune.startswith(("last", "lora", "qlora")):
+            yield f"how many parameters {kind}.tune {getattr(recipe, kind).tune} trains is an estimate here; n2kit build counts them"
+    if plan.connector is not None and recipe.connector.tune == "frozen" and recipe.mllm is None:
+        yield f"connector {recipe.connector.name} starts at random, and connector.tune frozen keeps it there"
+    if plan.vision is not None:
+        owner = plan.components.get("vision", plan.components.get("mllm"))
+        if owner is not None and getattr(owner.config(), "fit", None) == "crop":
+            way = f"--set {owner.kind}.fit=pad"
+            yield f"pictures that are not square lose their ends (centre crop); {way} keeps them whole"
+    if plan.generates and not plan.refusals:
+        size = plan.llm.vocab * plan.llm.output_width
+        yield f"the llm keeps its output head: {size:,} parameters more, unless its checkpoint shares them with the input table"
+        if recipe.llm.tune == "frozen":
+            yield f"llm.tune frozen: the answers of loss {recipe.loss.name} train the word <TEXT_EMB> and nothing else"
+    inner = recipe.loss.options.get("of", "notellm2") if recipe.loss.name == "matryoshka" else recipe.loss.name
+    if variant.micl and plan.components["loss"].owned.distribution == OWN and inner not in ("notellm", "notellm2"):
+        yield f"loss {inner} does not train the visual view of variant {recipe.variant}; notellm2 does"

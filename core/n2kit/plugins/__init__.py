@@ -1,0 +1,1 @@
+"""Plug-ins: found, guarded, and resolved to components and their weights."""

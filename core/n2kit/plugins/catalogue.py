@@ -1,0 +1,292 @@
+"""From what a user types to one component: registry.yaml, plug-ins, weight sources.
+
+A reference is `NAME[:VARIANT][@SOURCE]`: an alias of the catalogue, a plug-in's component, `distribution/component`, or a
+bare source (`hf:org/name`, `file:folder`), whose own configuration then says which component reads it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Variant
+from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
+from n2kit.plugins.component import Component
+from n2kit.plugins.manager import OWN, Manager, Owned, load_target, manager
+from n2kit.plugins.weights import SCHEMES, Weights
+from n2kit.utils.files import read_json
+
+BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
+_SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A plug-in that the catalogue knows: its distribution, what it brings (`vision:hello`), and how to install it."""
+
+    distribution: str
+    install: str
+    brings: str = ""
+    summary: str = ""
+
+
+class Registry:
+    """The catalogue (built in, then the user's, then the project's file) over the installed plug-ins."""
+
+    def __init__(self, plugins: Manager, layers: list[Path] | None = None) -> None:
+        self.plugins = plugins
+        self.aliases: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self.known: dict[str, Known] = {}
+        self._merge(yaml.safe_load(_built_in()), "registry.yaml")
+        for path in _override_files() if layers is None else layers:
+            try:
+                self._merge(_read(path), str(path))
+            except (TypeError, AttributeError, ValueError) as error:
+                raise BadInput(
+                    f"{path}: {error}".splitlines()[0], "write it like the registry.yaml that n2kit ships"
+                ) from None
+
+    def _merge(self, content: Any, where: str) -> None:
+        if not isinstance(content, dict):
+            raise BadInput(f"{where}: expected a mapping of kinds", "see the registry.yaml that n2kit ships")
+        for name, entry in (content.get("known_plugins") or {}).items():
+            self.known[str(name)] = Known(**entry)
+        if unknown := sorted(map(str, content.keys() - {*KINDS, "known_plugins"})):
+            raise BadInput(
+                f"{where}: there is no kind {unknown[0]!r}", suggest(unknown[0], KINDS) or f"kinds: {', '.join(KINDS)}"
+            )
+        for kind in KINDS:
+            for name, entry in (content.get(kind) or {}).items():
+                if not isinstance(entry, dict) or "component" not in entry:
+                    raise BadInput(f"{where}: {kind}.{name} names no component", "write `component: NAME` under it")
+                for part in ("variants", "options"):
+                    if not isinstance(entry.setdefault(part, {}), dict):
+                        raise BadInput(
+                            f"{where}: {kind}.{name}.{part} is no mapping", "see the registry.yaml that n2kit ships"
+                        )
+                for key, variant in entry["variants"].items():
+                    if not isinstance(variant, dict) or not isinstance(variant.get("options", {}), dict):
+                        raise BadInput(
+                            f"{where}: {kind}.{name}.{key} is no mapping", "write `weights: hf:org/name` under it"
+                        )
+                    _variant(kind, variant)
+                self.aliases[kind][str(name)] = entry
+
+    def names(self, kind: Kind) -> list[str]:
+        """Everything a user can write for a kind, without variants."""
+        return sorted({*self.aliases[kind], *(o.spec.name for o in self.plugins.components(kind))})
+
+    def variants(self, kind: Kind, name: str) -> dict[str, Variant]:
+        """The variants of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
+        alias = self.aliases[kind].get(name)
+        return self._variants(kind, alias, self.plugins.find(kind, alias["component"] if alias else name))
+
+    def _variants(self, kind: Kind, alias: dict[str, Any] | None, owned: Owned | None) -> dict[str, Variant]:
+        listed = {str(k): _variant(kind, v) for k, v in (alias or {}).get("variants", {}).items()}
+        own = dict(owned.spec.variants) if owned else {}
+        if alias is not None and owned is not None and self.aliases[kind].get(owned.spec.name) is not alias:
+            # Another name for a part of what the component reads: of its tiny models, the one of that part.
+            tiny = alias.get("tiny", "tiny")
+            own = {"tiny": own[tiny]} if tiny in own else {}
+        return listed | {k: v for k, v in own.items() if k not in listed}
+
+    def resolve(self, kind: Kind, text: str, *, asked: bool = True) -> Component:
+        """What `text` stands for. A name that nobody `asked` for is a default: n2kit's own, whoever else has the name.
+
+        Raises:
+            BadInput: an unknown name, or one of two owners. Unavailable: a known plug-in that is not installed.
+        """
+        reference, source = _split_source(text.strip())
+        if not reference:
+            raise BadInput(f"no {kind} given", f"n2kit ls {kind}")
+        name, colon, variant = reference.partition(":")
+        if (
+            kind in BACKBONES
+            and colon
+            and name in SCHEMES
+            and not (name == "hf" and variant in self.variants(kind, "hf"))
+        ):
+            return self._by_source(kind, reference)
+        alias = self.aliases[kind].get(name)
+        owned = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if asked else OWN)
+        if owned is None and alias is not None:
+            raise self._unknown(kind, str(alias["component"]))
+        if owned is None:
+            raise self._unknown(kind, reference)
+        component = self._with_variant(kind, name, variant, alias, owned, source is not None)
+        if source is None:
+            return component
+        weights = Weights.parse(source)
+        if weights.scheme == "random" and kind in BACKBONES and not (component.options or owned.spec.wildcard):
+            raise BadInput(f"{kind} {text!r}: random weights of which architecture?", f"write {name}:tiny")
+        declared = component.declared if weights == component.weights else None
+        # Other weights under a bare family name are not known to be the default variant's, nor under its licence.
+        licence = component.licence if variant or weights == component.weights else None
+        reference = f"{component.reference}@{source}"
+        return replace(component, reference=reference, weights=weights, declared=declared, licence=licence)
+
+    def _with_variant(
+        self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
+    ) -> Component:
+        known = self._variants(kind, alias, owned)
+        base = dict((alias or {}).get("options", {}))
+        if not variant:
+            variant = str((alias or {}).get("default", "")) or _default_variant(kind, known)
+        if variant in known:
+            chosen = known[variant]
+            reference = f"{name}:{variant}"
+            options = base | dict(chosen.options)
+            return Component(
+                kind, reference, owned, options, Weights.parse(chosen.weights), chosen.card, chosen.licence
+            )
+        spec = owned.spec
+        if variant and spec.shorthand:
+            # `qformer:16` and `timm:resnet18` set the one option that a component is chosen by.
+            value: Any = int(variant) if variant.isdigit() else variant
+            chosen = Variant()
+            if spec.wildcard and not sourced:
+                chosen = load_target(spec.wildcard, owner=owned.distribution)(variant)
+            options = base | {spec.shorthand: value} | dict(chosen.options)
+            return Component(kind, f"{name}:{variant}", owned, options, Weights.parse(chosen.weights), chosen.card)
+        if variant:
+            hint = suggest(variant, known) or f"{name} has {', '.join(known) or 'no variants'}"
+            raise BadInput(f"{kind} {name!r} has no variant {variant!r}", hint)
+        return Component(kind, name, owned, base)
+
+    def _by_source(self, kind: Kind, source: str) -> Component:
+        if len(source) > 3 and source.startswith("hf:") and Path(source[3:]).expanduser().is_dir():
+            source = "file:" + source[3:]
+        weights = Weights.parse(source)
+        found = weights.locate(["config.json"])
+        assert found is not None
+        config_file = found / "config.json"
+        model_type = read_json(config_file).get("model_type") if config_file.is_file() else None
+        candidates = self.plugins.components(kind)
+        readers = [o for o in candidates if model_type in o.spec.model_types]
+        if len({o.distribution for o in readers}) > 1:
+            choices = ", ".join(f"{o.distribution}/{o.spec.name}@{source}" for o in readers)
+            raise BadInput(f"{source} ({model_type}) is read by plug-ins of two packages", f"write one of: {choices}")
+        owned = next(iter(readers), None)
+        for other in reversed(BACKBONES):
+            if owned is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
+                raise BadInput(
+                    f"{source} is a {other} (model_type {model_type!r}), not a {kind}", f"write --{other} {source}"
+                )
+        owned = owned or next((o for o in candidates if "*" in o.spec.model_types), None)
+        if owned is None:
+            readable = ", ".join(sorted({t for o in candidates for t in o.spec.model_types}))
+            raise BadInput(
+                f"no installed {kind} component reads {source} (model_type {model_type!r})", f"readable: {readable}"
+            )
+        return Component(kind, source, owned, {}, weights)
+
+    def _unknown(self, kind: Kind, reference: str) -> BadInput | Unavailable:
+        name = reference.partition(":")[0]
+        for plugin in self.plugins.plugins:
+            if name in (plugin.name, plugin.qualified) and plugin.disabled:
+                return Unavailable(
+                    f"plug-in {plugin.qualified} is disabled", "leave out --disable-plugin or N2KIT_PLUGINS"
+                )
+            if name in (plugin.name, plugin.qualified) and plugin.problem:
+                reason = f"plug-in {plugin.qualified} is broken: {plugin.problem}"
+                return Unavailable(reason, f"n2kit plugins check {plugin.qualified}")
+        if name in self.known:
+            return Unavailable(f"{kind} {name!r} comes with a plug-in that is not installed", self.known[name].install)
+        for other in KINDS:
+            if other != kind and name in self.names(other):
+                return BadInput(
+                    f"{name!r} is a {other}, not a {kind}",
+                    f"write --{other} {reference}; n2kit ls {kind} lists {kind} names",
+                )
+        hint = suggest(name, self.names(kind)) or f"n2kit ls {kind}"
+        if disabled := [p.qualified for p in self.plugins.plugins if p.disabled]:
+            hint += f"; disabled: {', '.join(disabled)}"
+        if broken := self.plugins.broken():
+            hint += f"; or does {' or '.join(p.qualified for p in broken)} bring it, which is broken?"
+        return BadInput(f"unknown {kind} {name!r}", hint)
+
+
+@functools.cache
+def registry() -> Registry:
+    """The catalogue of this process."""
+    return Registry(manager())
+
+
+def resolve_component(kind: Kind, reference: str) -> Component:
+    """Find the component of a kind that a reference stands for (`gate`, `qformer:16`, `file:FOLDER`).
+
+    Raises:
+        BadInput, Unavailable: as `Registry.resolve`.
+    """
+    return registry().resolve(kind, reference)
+
+
+def check_card(reference: str, declared: Card | None, measured: Card) -> None:
+    """Raises Mismatch if loaded weights are not what the catalogue said they are."""
+    if declared is None or declared == measured:
+        return
+    wrong = [
+        f"{k} declared {getattr(declared, k)}, measured {getattr(measured, k)}"
+        for k in declared.__dataclass_fields__
+        if getattr(declared, k) != getattr(measured, k)
+    ]
+    raise Mismatch(f"{reference}: {'; '.join(wrong)}", "correct the card in registry.yaml, or give the right weights")
+
+
+def _split_source(text: str) -> tuple[str, str | None]:
+    """`NAME@SOURCE` → both; a bare source keeps its own `@revision`."""
+    pieces = _SOURCE.split(text, maxsplit=1)
+    if len(pieces) == 2:
+        return pieces[0], pieces[1]
+    if "@" in text and text.partition(":")[0] not in SCHEMES:
+        name, _, source = text.partition("@")
+        return name, source
+    return text, None
+
+
+def _default_variant(kind: Kind, known: Mapping[str, Variant]) -> str:
+    """What a bare name means: a backbone's first variant with weights; a connector's or fusion's own defaults."""
+    if kind not in BACKBONES:
+        return ""
+    return next((name for name, v in known.items() if v.weights != "random"), next(iter(known), ""))
+
+
+def _variant(kind: Kind, entry: dict[str, Any]) -> Variant:
+    card = entry.get("card")
+    weights = entry.get("weights", "random")
+    if entry.get("revision"):
+        weights = f"{weights}@{entry['revision']}"
+    return Variant(
+        weights=weights,
+        options=entry.get("options", {}),
+        card=CARDS[kind](**card) if card else None,
+        licence=entry.get("licence"),
+        notes=entry.get("notes"),
+    )
+
+
+def _built_in() -> str:
+    packaged = resources.files("n2kit").joinpath("registry.yaml")
+    if packaged.is_file():
+        return packaged.read_text("utf8")
+    return (Path(__file__).parents[3] / "registry.yaml").read_text("utf8")
+
+
+def _override_files() -> list[Path]:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [p for p in (config / "n2kit" / "registry.yaml", Path("n2kit-registry.yaml")) if p.is_file()]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text("utf8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not valid YAML: {error}".replace("\n", " "), "correct the file") from None

@@ -1,0 +1,162 @@
+"""A first look at a plug-in in an interpreter of its own, so that one that aborts or is heavy harms no command.
+
+What was found is kept in the cache folder until the plug-in's files change (a crash is not: it may be the environment's);
+n2kit's own plug-ins need no look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from n2kit.utils.cache import cache_folder
+
+SECONDS = 30
+KEPT = 1000  # looks in the cache
+# What a plug-in's module may not import: `n2kit --help` and every other command would wait for it.
+HEAVY = ("torch", "transformers", "timm", "open_clip", "numpy", "faiss")
+_LOOK = """
+import importlib, json, sys
+problem = None
+try:
+    importlib.import_module(sys.argv[1])
+except BaseException as error:
+    problem = f"{type(error).__name__}: {error}".splitlines()[0]
+print("\\nn2kit:" + json.dumps([problem, [m for m in sys.argv[2].split(",") if m in sys.modules]]))
+"""
+
+
+def first_look(points: Iterable[EntryPoint]) -> dict[str, str]:
+    """What keeps plug-ins from being loaded: entry point's value → reason; nothing for those that are sound."""
+    known = _read_cache()
+    keys = {point.value: _key(point.value) for point in points}
+    running = {value: _start(value) for value, key in keys.items() if key not in known}
+    end = time.monotonic() + SECONDS
+    found = {value: _outcome(process, end) for value, process in running.items()}
+    lasting = {keys[value]: look.problem for value, look in found.items() if look.lasting}
+    if lasting:
+        _write_cache(known | lasting)
+    problems = {value: found[value].problem if value in found else known[key] for value, key in keys.items()}
+    return {value: problem for value, problem in problems.items() if problem}
+
+
+class Look(NamedTuple):
+    """What keeps a plug-in out, if anything does, and whether that will be so as long as its files are the same."""
+
+    problem: str | None
+    lasting: bool = False
+
+
+@dataclass
+class Running:
+    """A child that looks at one plug-in. It writes to files: a pipe would wait for whatever the child leaves running."""
+
+    process: subprocess.Popen[bytes]
+    out: IO[bytes]
+    err: IO[bytes]
+
+
+def _start(value: str) -> Running:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    module = value.partition(":")[0].strip()
+    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (closed when they are read)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _LOOK, module, ",".join(HEAVY)],  # -P: the current folder is data, not code
+        stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True,
+    )  # fmt: skip
+    return Running(process, out, err)
+
+
+def _outcome(running: Running, end: float) -> Look:
+    process = running.process
+    try:
+        process.wait(timeout=max(0.1, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return Look(f"took more than {SECONDS} s to import", lasting=True)  # nobody waits for it twice
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
+        process.wait()
+    out, err = (_text(file) for file in (running.out, running.err))
+    verdict = next((line for line in reversed(out) if line.startswith("n2kit:")), None)
+    if verdict is None:
+        return Look(f"{ending(process.returncode)} while it was imported" + (f": {err[-1]}" if err else ""))
+    try:
+        problem, heavy = json.loads(verdict.removeprefix("n2kit:"))
+    except ValueError:
+        return Look(f"{ending(process.returncode)} while it was imported")
+    if problem:
+        return Look(str(problem))
+    if heavy:
+        return Look(f"imports {', '.join(heavy)} at the top: import it in the module that `target` names", lasting=True)
+    return Look(None, lasting=True)
+
+
+def _text(file: IO[bytes]) -> list[str]:
+    """The last lines of what a child wrote; it may have written anything."""
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - 65536))
+    with file:
+        return file.read().decode("utf8", "replace").strip().splitlines()
+
+
+def ending(code: int) -> str:
+    """What an exit code says: `ended the process with code 3`, `killed the process by SIGABRT`."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed the process by {signal.Signals(-code).name}"
+    return f"ended the process with code {code}"
+
+
+def _key(value: str) -> str:
+    """Differs whenever the files of the plug-in's top-level module do; finding them imports nothing."""
+    facts: list[Any] = [sys.version, value, _installed()]
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        spec = importlib.util.find_spec(value.partition(":")[0].strip().partition(".")[0])
+        folders = list(spec.submodule_search_locations or []) if spec else []
+        files = [f for folder in folders for f in Path(folder).rglob("*.py")]
+        files += [Path(spec.origin)] if spec and spec.origin and not folders else []
+        facts += [(str(f), f.stat().st_mtime_ns) for f in sorted(files)]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _installed() -> str:
+    """Differs whenever a distribution comes, goes or changes: what a plug-in imports may then be another."""
+    folders = [Path(p) for p in sys.path if p and Path(p).is_dir()]
+    return repr([(str(f), f.stat().st_mtime_ns) for f in folders if f != Path.cwd()])
+
+
+def _file() -> Path:
+    return cache_folder() / "plugins.json"
+
+
+def _read_cache() -> dict[str, str | None]:
+    try:
+        kept = json.loads(_file().read_text("utf8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _write_cache(looks: dict[str, str | None]) -> None:
+    file = _file()
+    aside = file.with_name(f".plugins-{os.getpid()}.json")
+    with contextlib.suppress(OSError):  # without a cache it is looked at again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(dict(list(looks.items())[-KEPT:])))
+        aside.replace(file)

@@ -1,0 +1,278 @@
+"""Discovery of plug-ins: one entry point at a time, each guarded, so that a broken one harms nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from packaging.requirements import Requirement
+
+from n2kit.contract import hookspecs
+from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Variant
+from n2kit.errors import BadInput, Unavailable, suggest
+from n2kit.plugins.isolation import first_look
+
+GROUP = "n2kit"
+HOOK = "n2kit_"
+NAME = re.compile(r"\w+([.-]\w+)*")
+SELECT = "N2KIT_PLUGINS"
+OWN = "n2kit"  # the distribution of the plug-ins in this repository
+
+
+@dataclass
+class Plugin:
+    """An installed entry point of group `n2kit`; `problem` is None when it works."""
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    specs: list[ComponentSpec] = field(default_factory=list)
+    problem: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    disabled: bool = False
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.distribution}/{self.name}"
+
+    @property
+    def state(self) -> str:
+        """`ok`, `disabled`, or what is wrong."""
+        return "disabled" if self.disabled else self.problem or "; ".join(self.warnings) or "ok"
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A component with the distribution that it came from."""
+
+    spec: ComponentSpec
+    distribution: str
+    version: str
+
+
+class Manager:
+    """All plug-ins of this environment. Loading never raises: read `plugins` for who is broken and why."""
+
+    def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
+        self.pluggy = pluggy.PluginManager(hookspecs.PROJECT)
+        self.pluggy.add_hookspecs(hookspecs)
+        points = entry_points(group=GROUP) if found is None else found
+        unique = {(_owner(p)[0], p.name, p.value): p for p in points}  # an editable install may list its points twice
+        wanted = Selection.read()
+        pairs = [(p, Plugin(p.name, *_owner(p), p.value)) for _, p in sorted(unique.items())]
+        for _, plugin in pairs:
+            plugin.disabled = not wanted.takes(plugin)
+        wanted.check([plugin for _, plugin in pairs])
+        enabled = [(p, plugin) for p, plugin in pairs if not plugin.disabled]
+        unsound = first_look([p for p, plugin in enabled if plugin.distribution != OWN])
+        for point, plugin in enabled:
+            plugin.problem = unsound.get(point.value) or self._load(point, plugin)
+        self.plugins = [plugin for _, plugin in pairs]
+        _warn_of_namesakes(self.plugins)
+
+    def _load(self, point: EntryPoint, plugin: Plugin) -> str | None:
+        """Take in one plug-in; what keeps it out, if anything does."""
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+                module = point.load()
+                _check_api(module)
+                plugin.specs = _components(module)
+            self.pluggy.register(module, name=plugin.qualified)
+            self.pluggy.check_pending()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plug-in may even call sys.exit while it is imported
+            if self.pluggy.has_plugin(plugin.qualified):
+                self.pluggy.unregister(name=plugin.qualified)
+            plugin.specs = []
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return None
+
+    @property
+    def hook(self) -> Any:
+        return self.pluggy.hook
+
+    def components(self, kind: Kind) -> list[Owned]:
+        """Every component of a kind, namesakes included, in name order."""
+        owned = (Owned(s, p.distribution, p.version) for p in self.plugins for s in p.specs if s.kind == kind)
+        return sorted(owned, key=lambda o: (o.spec.name, o.distribution))
+
+    def find(self, kind: Kind, name: str, *, prefer: str | None = None) -> Owned | None:
+        """The component called `name` or `distribution/name`; None if there is none. Of namesakes, that of `prefer`.
+
+        Raises:
+            BadInput: two distributions own the name.
+        """
+        owners = [o for o in self.components(kind) if name in (o.spec.name, f"{o.distribution}/{o.spec.name}")]
+        preferred = [o for o in owners if o.distribution == prefer]
+        if len(owners) > 1 and not preferred:
+            choices = ", ".join(f"{o.distribution}/{o.spec.name}" for o in owners)
+            raise BadInput(f"{kind} {name!r} is provided by two installed packages", f"write one of: {choices}")
+        return next(iter(preferred + owners), None)
+
+    def broken(self) -> list[Plugin]:
+        return [p for p in self.plugins if p.problem]
+
+    def named(self, name: str) -> list[Plugin]:
+        """The plug-ins that a name, a distribution or `distribution/name` stands for."""
+        return [p for p in self.plugins if name in (p.name, p.distribution, p.qualified)]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which plug-ins to load: `N2KIT_PLUGINS=a,b` just these, `N2KIT_PLUGINS=-c` all others; names or distributions."""
+
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls) -> Selection:
+        names = [n.strip() for n in os.environ.get(SELECT, "").split(",") if n.strip()]
+        return cls(tuple(n for n in names if not n.startswith("-")), tuple(n[1:] for n in names if n.startswith("-")))
+
+    def takes(self, plugin: Plugin) -> bool:
+        names = {plugin.name, plugin.distribution, plugin.qualified}
+        return not names.intersection(self.without) and (not self.only or bool(names.intersection(self.only)))
+
+    def check(self, plugins: list[Plugin]) -> None:
+        """Raises BadInput for a name that no installed plug-in has."""
+        there = {n for p in plugins for n in (p.name, p.distribution, p.qualified)}
+        for name in (*self.only, *self.without):
+            if name not in there:
+                way = suggest(name, there) or f"there are: {', '.join(sorted({p.qualified for p in plugins}))}"
+                raise BadInput(f"{SELECT} or --disable-plugin names {name!r}, and no plug-in is called so", way)
+
+
+def disabled_too(names: Iterable[str]) -> None:
+    """Leave these plug-ins out from now on, in this process and in its children."""
+    several = [f"-{name.strip()}" for text in names for name in text.split(",") if name.strip()]
+    os.environ[SELECT] = ",".join([*filter(None, [os.environ.get(SELECT)]), *several])
+    manager.cache_clear()
+
+
+@functools.cache
+def manager() -> Manager:
+    """The plug-ins of this process, discovered once."""
+    return Manager()
+
+
+def load_target(target: str, *, owner: str) -> Any:
+    """Import `module:Attr` of a component.
+
+    Raises:
+        Unavailable: the plug-in's own code or one of its dependencies cannot be imported.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+            return getattr(importlib.import_module(module), attribute)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a library that does not fit this environment may raise anything, or exit
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise Unavailable(f"{owner}: cannot import {target}: {reason}", f"n2kit plugins check {owner}") from error
+
+
+def require(spec: ComponentSpec, distribution: str) -> None:
+    """Say which pip line is missing before a component's import fails half-way.
+
+    Raises:
+        Unavailable: a distribution named in `spec.requires` is not installed, or not in a version that fits.
+    """
+    lacking = [(r, found) for r in map(Requirement, spec.requires) if not _fits(r, found := _installed(r.name))]
+    if lacking:
+        what = f'"{distribution}[{spec.extra}]"' if spec.extra else " ".join(f'"{r}"' for r, _ in lacking)
+        needs = ", ".join(f"{r} ({f'{found} is installed' if found else 'not installed'})" for r, found in lacking)
+        raise Unavailable(f"{spec.kind} {spec.name!r} needs {needs}", f"pip install {what}")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _fits(wanted: Requirement, found: str | None) -> bool:
+    return found is not None and wanted.specifier.contains(found, prereleases=True)
+
+
+def _owner(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+
+
+def _check_api(module: ModuleType) -> None:
+    api = getattr(module, "N2KIT_PLUGIN_API", None)
+    if not (isinstance(api, tuple) and len(api) == 2):
+        raise TypeError("states no N2KIT_PLUGIN_API = (major, minor)")
+    if api[0] != hookspecs.PLUGIN_API[0] or api[1] > hookspecs.PLUGIN_API[1]:
+        raise TypeError(f"written for plug-in API {api[0]}.{api[1]}; this n2kit has %d.%d" % hookspecs.PLUGIN_API)
+
+
+def _components(module: ModuleType) -> list[ComponentSpec]:
+    hooks = {name for name in vars(hookspecs) if name.startswith(HOOK)}
+    mine = {name for name in vars(module) if name.startswith(HOOK) and callable(getattr(module, name))}
+    if unknown := sorted(mine - hooks):
+        raise TypeError(
+            f"there is no hook {unknown[0]}; {suggest(unknown[0], hooks) or 'see n2kit.contract.hookspecs'}"
+        )
+    if not mine:
+        raise TypeError("implements no hook; n2kit_register_components is the usual one")
+    register = getattr(module, "n2kit_register_components", None)
+    specs = register() if register else []
+    if not isinstance(specs, list | tuple):
+        raise TypeError(f"n2kit_register_components returned {type(specs).__name__}, not a list of ComponentSpec")
+    seen: set[tuple[str, str]] = set()
+    for spec in specs:
+        if not isinstance(spec, ComponentSpec):
+            raise TypeError(f"n2kit_register_components returned {type(spec).__name__}, not ComponentSpec")
+        _check_types(spec)
+        if spec.kind not in KINDS:
+            raise TypeError(f"component {spec.name!r} has unknown kind {spec.kind!r}; kinds: {', '.join(KINDS)}")
+        if (spec.kind, spec.name) in seen:
+            raise TypeError(f"registers {spec.kind} {spec.name!r} twice")
+        if unknown := sorted(set(spec.capabilities) - set(CAPABILITIES[spec.kind])):
+            offer = ", ".join(CAPABILITIES[spec.kind]) or "none"
+            raise TypeError(f"{spec.kind} {spec.name!r} declares capability {unknown[0]!r}; there are: {offer}")
+        seen.add((spec.kind, spec.name))
+    return list(specs)
+
+
+def _check_types(spec: ComponentSpec) -> None:
+    """Raises TypeError for a field that would break whoever lists it."""
+    for name in ("kind", "name", "target", "summary", "config"):
+        if not (isinstance(value := getattr(spec, name), str) and value):
+            raise TypeError(f"a component's {name} is {value!r}, not a text")
+    if not NAME.fullmatch(spec.name):
+        raise TypeError(f"{spec.name!r} is no name for a component: letters, digits, and . _ - between them")
+    if not isinstance(spec.variants, Mapping) or not all(isinstance(v, Variant) for v in spec.variants.values()):
+        raise TypeError(f"variants of {spec.kind} {spec.name!r} are no mapping of names to Variant")
+    for name in ("requires", "model_types"):
+        if not isinstance(getattr(spec, name), tuple | list):
+            raise TypeError(f"{name} of {spec.kind} {spec.name!r} is no tuple")
+    for wanted in spec.requires:
+        Requirement(wanted)
+
+
+def _warn_of_namesakes(plugins: list[Plugin]) -> None:
+    """Say on each plug-in whose names it shares; both keep working under `distribution/name`."""
+    for plugin in plugins:
+        others = [p for p in plugins if p is not plugin and not p.problem and not p.disabled]
+        for other in others:
+            if other.name == plugin.name:
+                plugin.warnings.append(f"plug-in name {plugin.name!r} is also that of {other.distribution}")
+            taken = {(s.kind, s.name) for s in other.specs}
+            shared = [f"{s.kind} {s.name!r}" for s in plugin.specs if (s.kind, s.name) in taken]
+            if shared:
+                plugin.warnings.append(f"{', '.join(shared)} also in {other.distribution}: write distribution/name")

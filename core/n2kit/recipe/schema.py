@@ -1,0 +1,64 @@
+"""Every setting of a recipe with its type, its default and its meaning, out of the recipe's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from n2kit.recipe.settings import CHOICES, Recipe
+
+BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+
+
+class Setting(NamedTuple):
+    """One key of a recipe, dotted as `--set` takes it."""
+
+    key: str
+    type: str
+    default: Any
+    meaning: str
+
+
+def settings() -> list[Setting]:
+    """All settings, in the order of `n2kit config show`; `KIND.*` stands for the options that a component brings itself."""
+    schema = Recipe.model_json_schema()
+    return list(_rows(schema, schema["$defs"], Recipe().model_dump(), ""))
+
+
+def _rows(node: Mapping[str, Any], shared: Mapping[str, Any], defaults: Any, prefix: str) -> Iterator[Setting]:
+    for name, given in node["properties"].items():
+        key, default = f"{prefix}{name}", (defaults or {}).get(name)
+        section = _section(given, shared)
+        if section is None:
+            yield Setting(key, kind_of(given), default, given.get("description", ""))
+            continue
+        rows = list(_rows(section, shared, default, f"{key}."))
+        if name in CHOICES:  # its name first, which says what it is
+            rows[0] = rows[0]._replace(meaning=f"{given['description']}: {rows[0].meaning}")
+            rows.append(
+                Setting(f"{key}.*", "any", None, f"an option of that component; n2kit ls {name} --json lists them")
+            )
+        yield from rows
+
+
+def _section(given: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The settings behind a key, where it is no setting itself."""
+    for one in (given, *given.get("anyOf", ())):
+        if "$ref" in one:
+            found: Mapping[str, Any] = shared[one["$ref"].rpartition("/")[2]]
+            return found
+    return None
+
+
+def kind_of(given: Mapping[str, Any]) -> str:
+    """A type of a JSON schema in words: `integer ≥ 1 or null`, `auto | fp32 | bf16`."""
+    if "anyOf" in given:
+        return " or ".join(kind_of(one) for one in given["anyOf"])
+    if "enum" in given:
+        return " | ".join(map(str, given["enum"]))
+    if given.get("type") == "array":
+        return f"list of {kind_of(given['items'])}s"
+    if given.get("type") == "object":
+        return f"mapping of {kind_of(given['propertyNames'])} to {kind_of(given['additionalProperties'])}"
+    bounds = [f"{sign} {given[bound]}" for bound, sign in BOUNDS.items() if bound in given]
+    return " ".join([given.get("type", "any"), *bounds])

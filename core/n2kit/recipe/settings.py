@@ -1,0 +1,344 @@
+"""The typed settings of a run, and where each of them came from.
+
+Precedence: flag > `N2KIT_*` variable > recipe file > project `n2kit.yaml` > user file > default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+
+from n2kit.errors import BadInput
+from n2kit.recipe.tuning import Tune
+
+VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
+CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
+PROJECT_FILE = Path("n2kit.yaml")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Choice(BaseModel):
+    """A component by name; every other key is an option of that component."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = Field(
+        description="NAME[:VARIANT][@SOURCE], as n2kit ls lists them; other keys are the component's options"
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def _a_way_to_tune(text: str) -> str:
+    return str(Tune.parse(text))
+
+
+class Backbone(Choice):
+    """An LLM or a vision encoder, and how it is tuned; see `n2kit.recipe.tuning`."""
+
+    tune: Annotated[str, AfterValidator(_a_way_to_tune)] = Field(
+        "frozen",
+        description="frozen: bit-equal and in eval mode; last:K: the last K blocks and what comes after them; lora:R or "
+        "lora:R:ALPHA: adapters of rank R on the linear layers of its blocks (ALPHA is 2 R); qlora:R: the same, the LLM's weights "
+        "in 4 bits meanwhile; full: all of it",
+    )
+
+
+class Joint(Choice):
+    """A connector, and whether it is tuned."""
+
+    tune: Literal["frozen", "full"] = Field(
+        "full", description="frozen, for one that was trained before; full: all of it"
+    )
+
+
+class Head(Settings):
+    width: int | None = Field(64, ge=1, description="embedding width; null keeps the LLM's own")
+
+
+class Prompt(Settings):
+    """Fields are cut, never the end of the prompt. A null limit is the template's own."""
+
+    template: str = Field("en", description="a built-in name (en, zh, compact) or a YAML file")
+    body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
+    title_chars: int | None = Field(None, ge=0, description="most characters of a title")
+    content_chars: int | None = Field(None, ge=0, description="most characters of a content")
+    topics: int | None = Field(None, ge=0, description="most topics an item keeps")
+
+
+class Train(Settings):
+    epochs: float = Field(1.0, gt=0, description="passes over the pairs")
+    max_steps: int | None = Field(None, ge=1, description="stops after so many steps; overrides epochs")
+    batch_size: int = Field(16, ge=2, description="pairs a step: twice as many items")
+    lr: float = Field(3e-6, gt=0, description="learning rate of the backbones that are tuned")
+    new_lr: float | None = Field(1e-4, gt=0, description="learning rate of connector, fusion, head, words; null: lr")
+    lrs: dict[Literal["llm", "vision", "connector", "fusion", "head", "words", "loss"], PositiveFloat] = Field(
+        {}, description="part → its own learning rate, in place of lr and new_lr: {llm: 1e-5}"
+    )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate for each block that a weight of a backbone lies deeper",
+    )
+    weight_decay: float = Field(0.001, ge=0, description="AdamW's, of matrices; vectors and scalars have none")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    seed: int = Field(0, ge=0, lt=2**32, description="of new weights, the order of the pairs, and what else is drawn")
+    hard_negatives: int | None = Field(
+        None, ge=1, description="most hard negatives of a pair in a step, drawn anew each epoch; null: all it has"
+    )
+    topic_share: float = Field(
+        0.4, ge=0, le=1, description="share of items that loss notellm asks for topics, and not for their category"
+    )
+    topics_held: int = Field(5, ge=1, description="most topics that an item is asked for; its prompt lacks them")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the computation; auto takes bf16 only where the machine is faster with it"
+    )
+    save_steps: int = Field(500, ge=1, description="steps between checkpoints")
+    eval_steps: int = Field(100, ge=1, description="steps between recalls on the validation pairs")
+    log_steps: int = Field(10, ge=1, description="steps between log entries")
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        [], description="who else gets what the log gets, each an extra of the package: n2kit[tensorboard]"
+    )
+    feature_cache_gb: float = Field(
+        4.0,
+        ge=0,
+        description="memory, and as much disk, for features of a frozen vision encoder, and states of a frozen LLM; 0: none",
+    )
+    grad_cache: int | None = Field(
+        None, ge=1, description="items encoded at a time, to save memory; null: all of a step"
+    )
+    checkpointing: bool = Field(
+        False, description="the backbones' blocks keep their inputs alone and run twice: less memory, more time"
+    )
+    compile: bool = Field(False, description="the backbones' blocks run as code that torch.compile makes of them")
+    fsdp: bool = Field(
+        False, description="spread the LLM's blocks over the processes of a launcher (FSDP2), each keeping a share"
+    )
+    best_metric: str = Field(
+        "recall@10",
+        pattern=r"^((recall|ndcg)@[1-9][0-9]*|mrr)$",
+        description="what validations are compared by: recall@K, ndcg@K or mrr, as n2kit eval computes them",
+    )
+    keep_best: bool = Field(
+        True, description="end with the weights of the best validation; false: with those of the last step"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="validations in a row without a better one, after which training stops; null: never"
+    )
+    explosion: float | None = Field(
+        100.0,
+        gt=1,
+        description="stop when, 5 steps in a row, the gradient is so many times its median over 100 steps; null: never",
+    )
+
+
+class Recipe(Settings):
+    """Everything that decides what a model computes and how it is trained."""
+
+    llm: Backbone = Field(Backbone(name="qwen", tune="full"), description="the language model")
+    vision: Backbone = Field(Backbone(name="siglip"), description="the vision encoder")
+    mllm: Choice | None = Field(
+        None, description="a multimodal LLM in place of llm, vision and connector; their `tune` still holds"
+    )
+    connector: Joint = Field(Joint(name="qformer"), description="vision tokens → visual tokens")
+    fusion: Choice = Field(Choice(name="gate"), description="late fusion of the image into the compressed word")
+    loss: Choice = Field(Choice(name="notellm2"), description="what training lowers")
+    variant: VariantName = Field("notellm2", description="how image and text come together: the paper's ablation")
+    licences: list[str] | None = Field(None, description="the only licences of weights to allow; null: any")
+    head: Head = Field(Head(), description="what makes the embedding of the LLM's state")
+    prompt: Prompt = Field(Prompt(), description="the text that an item becomes")
+    train: Train = Field(Train(), description="how it is trained")
+
+    @field_validator("vision")
+    @classmethod
+    def _four_bits(cls, vision: Backbone) -> Backbone:
+        if vision.tune.startswith("qlora"):
+            raise ValueError(f"tune {vision.tune!r} packs a language model alone; lora:R trains the same adapter")
+        return vision
+
+    def digest(self, without: Mapping[str, set[str]] | None = None) -> str:
+        """A hash of every setting but those in `without` (section → names): what makes two runs the same run."""
+        settings = self.model_dump(exclude=dict(without or {}))
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+@dataclass
+class Resolved:
+    """A recipe with, for each dotted key, what set it (`flag`, `file:line`, a variable, `default`)."""
+
+    recipe: Recipe
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+def resolve(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    file: Path | None = None,
+    base: Recipe | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Merge all layers and validate once.
+
+    Args:
+        flags: dotted key → value.
+        file: a recipe file; its errors are reported by line.
+        base: a bundle's own recipe, which takes the place of the defaults. What a project, a user or the environment sets then
+            counts for training only: it cannot change what the bundle is.
+
+    Raises:
+        BadInput: every wrong setting, each with its place.
+    """
+    merged: dict[str, Any] = base.model_dump() if base else {}
+    origin: dict[str, str] = {}
+    ambient = _from_env(os.environ if env is None else env)
+    for path in (_user_file(), PROJECT_FILE):
+        if path.is_file():
+            _overlay(merged, origin, _applicable(_read_yaml(path), base))
+    if file is not None:
+        if not file.is_file():
+            raise BadInput(f"no recipe file {file}", "n2kit config show prints one to start from")
+        _overlay(merged, origin, _read_yaml(file))
+    _overlay(merged, origin, _applicable(ambient, base))
+    _overlay(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items()])
+    try:
+        return Resolved(Recipe.model_validate(merged), origin)
+    except ValidationError as error:
+        raise BadInput(_explain(error, origin), "n2kit config show lists every key") from None
+
+
+def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
+    """`--set a.b=c` as dotted key → YAML value.
+
+    Raises:
+        BadInput: no `=`, or a key that no setting begins with.
+    """
+    flags: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set {pair!r}: expected key=value", "for example --set train.lr=1e-4")
+        flags[key.strip()] = scalar(value)
+    return flags
+
+
+def _applicable(entries: Iterable[tuple[str, Any, str]], base: Recipe | None) -> list[tuple[str, Any, str]]:
+    return [e for e in entries if base is None or e[0].split(".")[0] == "train"]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given: those that are not None."""
+    return {k: v for k, v in flags.items() if v is not None}
+
+
+def scalar(text: str) -> Any:
+    """A value as YAML reads it, and `1e-4` as the number that YAML 1.1 does not see in it. Raises BadInput."""
+    try:
+        value = yaml.safe_load(text) if text else None
+    except (yaml.YAMLError, ValueError) as error:
+        raise BadInput(
+            f"{text!r} is no YAML value: {getattr(error, 'problem', error)}", "quote it: key='\"text\"'"
+        ) from None
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-4 as a string
+        except ValueError:
+            return value
+    return value
+
+
+def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """`N2KIT_TRAIN__LR=1e-4` sets `train.lr`; other N2KIT_ variables (cache folder and the like) are not settings."""
+    out = []
+    for name, text in sorted(env.items()):
+        key = name.removeprefix("N2KIT_").lower().replace("__", ".")
+        if name.startswith("N2KIT_") and key.split(".")[0] in Recipe.model_fields:
+            out.append((key, scalar(text), name))
+    return out
+
+
+def _overlay(merged: dict[str, Any], origin: dict[str, str], entries: Iterable[tuple[str, Any, str]]) -> None:
+    """Write one layer over `merged`, component names first: a new name drops the options of the one before."""
+    named = [(f"{k}.name" if k in CHOICES and isinstance(v, str) else k, v, w) for k, v, w in entries]
+    for key, value, where in sorted(named, key=lambda e: not e[0].endswith(".name")):
+        *parents, last = key.split(".")
+        node = merged
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                default = Recipe.model_fields[parent].default if parent in CHOICES else None
+                node[parent] = default.model_dump() if default else {}
+            node = node[parent]
+        if parents and parents[0] in CHOICES and last == "name" and node.get("name") != value:
+            for stale in set(node) - {"tune"}:
+                del node[stale]
+        node[last] = value
+        origin[key] = where
+
+
+def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
+    """Leaves of a YAML file as (dotted key, value, `file:line`)."""
+    try:
+        root = yaml.compose(path.read_text("utf8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise BadInput(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}", "correct the file"
+        ) from None
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise BadInput(f"{path}:1: expected settings by name", "n2kit config show prints a recipe")
+    return list(_leaves(root, "", path, {}))
+
+
+def _leaves(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int]) -> Iterable[tuple[str, Any, str]]:
+    """Raises BadInput for a key that is there twice, which YAML would take the last of; `lines` are the keys so far."""
+    for key_node, value_node in node.value:
+        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise BadInput(f"{path}:{line}: a key that is no text", "n2kit config show prints a recipe")
+        if key in lines:
+            raise BadInput(f"{path}:{line}: {key} is set twice, first at {path}:{lines[key]}", "remove one of them")
+        lines[key] = line
+        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+            yield from _leaves(value_node, f"{key}.", path, lines)
+            continue
+        loader = yaml.SafeLoader("")
+        try:
+            value = loader.construct_object(value_node, deep=True)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            what = str(getattr(error, "problem", error)).splitlines()[0]
+            raise BadInput(f"{path}:{line}: {key}: {what}", "correct the value") from None
+        value = scalar(value) if isinstance(value, str) and value_node.style is None else value
+        yield key, value, f"{path}:{line}"
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        near = (w for k, w in origin.items() if k.startswith(f"{key}.") or key.startswith(f"{k}."))
+        where = origin.get(key) or next(near, "default")
+        lines.append(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines) if len(lines) == 1 else f"{len(lines)} settings are wrong\n" + "\n".join(lines)
+
+
+def _user_file() -> Path:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return config / "n2kit" / "config.yaml"

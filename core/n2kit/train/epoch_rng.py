@@ -1,0 +1,60 @@
+"""What a training draws besides the order of its pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from n2kit.data.items import Item
+from n2kit.modeling.prompts import Prompter, Task, split_topics
+
+if TYPE_CHECKING:
+    from n2kit.recipe.settings import Train
+
+
+class Draws(TrainerCallback):
+    """Numbers that depend on the seed, the epoch and what they are drawn for, and on nothing else.
+
+    So they are the same after a resume, and however many processes share a step.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.epoch = seed, 0
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
+        self.epoch = state.global_step // max(1, len(train_dataloader))
+
+    def of(self, what: str) -> Random:
+        """A generator of its own for a thing, anew every epoch."""
+        return Random(f"{self.seed} {self.epoch} {what}")
+
+
+@dataclass
+class Tasks:
+    """Item → what it is asked for in this epoch, behind its compressed word (NoteLLM, arXiv 2403.01744, section 3).
+
+    Of the items that have both a category and topics, a share is asked for 1 to `most` topics, which its prompt then lacks, and the
+    others for the category; items with one of the two are asked for it; those with neither for nothing.
+    """
+
+    prompter: Prompter
+    draws: Draws
+    share: float
+    most: int
+
+    @classmethod
+    def of(cls, prompter: Prompter, draws: Draws, settings: Train) -> Tasks:
+        return cls(prompter, draws, settings.topic_share, settings.topics_held)
+
+    def __call__(self, item: Item) -> Task | None:
+        drawn = self.draws.of(f"task of {item.id}")
+        topics = self.prompter.topics(item)
+        # The prompt must not become empty: what has nothing but topics keeps one.
+        spare = len(topics) - (0 if item.title or split_topics(item.content)[0] else 1)
+        if spare > 0 and (not item.category or drawn.random() < self.share):
+            held = drawn.sample(topics, drawn.randint(1, min(spare, self.most)))
+            return Task("topics", len(held), tuple(t for t in topics if t in held))
+        return Task("category") if item.category else None

@@ -1,0 +1,41 @@
+"""Pictures looked at before the first step: one that is not there shall not end a training in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from n2kit.data.images import UnreadableImage, check_image
+from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
+from n2kit.errors import BadInput
+from n2kit.inputs.reader import OnBadImage
+
+
+def check_pictures(
+    items: Items, pairs: Pairs, val_pairs: Pairs | None, images: Path | None, on_bad_image: OnBadImage
+) -> None:
+    """Find the pictures of all pairs, and read what each file says of itself; none is decoded.
+
+    Raises:
+        UnreadableImage: under policy `error`, the first that cannot be read. BadInput: under `skip`, no validation pair is left.
+    """
+    if on_bad_image == "text-only":
+        return
+    bad: dict[str, str] = {}
+    for item_id in _ids([*pairs, *pairs.negatives.values(), *(val_pairs or ())]):
+        item = items[item_id]
+        try:
+            if item.image:
+                check_image(item, images)
+        except UnreadableImage as problem:
+            if on_bad_image == "error":
+                raise
+            bad[item_id] = problem.message
+    if val_pairs and all(not bad.keys().isdisjoint(pair) for pair in val_pairs):
+        raise BadInput("no validation pair whose two items can be read", "; ".join(list(bad.values())[:3]))
+
+
+def _ids(groups: Iterable[Iterable[str]]) -> dict[str, None]:
+    """All ids, each once."""
+    return {i: None for group in groups for i in group}

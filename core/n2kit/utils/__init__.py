@@ -1,0 +1,1 @@
+"""Files, folders, devices and signals: nothing of this field."""
