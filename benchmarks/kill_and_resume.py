@@ -83,7 +83,7 @@ def kill_behind(step: int, command: list[Any], run: Path, rng: random.Random) ->
 
 
 def steps_of(events: Path) -> list[dict[str, Any]]:
-    """What was logged of steps, as far as it is written."""
+    """Return the logged steps, as far as they are written."""
     lines = events.read_text().splitlines() if events.is_file() else []
     return [e for e in (json.loads(line) for line in lines if line.endswith("}")) if e["event"] == "step"]
 

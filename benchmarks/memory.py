@@ -1,4 +1,4 @@
-"""What a step's memory costs by its pairs, plain and with GradCache: `python benchmarks/memory.py --llm file:A --vision file:B`.
+"""A step's memory by its pairs, plain and with GradCache: `python benchmarks/memory.py --llm file:A --vision file:B`.
 
 Each measurement is a child process: it loads the model, reads one batch (pictures' features at hand, as from the second epoch
 on), takes one step, forward and backward, and reports by how much its resident memory rose above that of the loaded model.

@@ -64,7 +64,7 @@ def fastest(work: Callable[[], Any], device: torch.device, repeat: int) -> float
 
 
 def flops(work: Callable[[], Any]) -> int:
-    """What `work` takes, forward and backward, of products, convolutions and attention."""
+    """Count the operations of `work`, forward and backward: products, convolutions and attention."""
     with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""What a training step costs, against a naive loop, trick by trick: `python benchmarks/train_step.py --llm file:A --vision file:B`.
+"""A training step's cost, against a naive loop, trick by trick: `python benchmarks/train_step.py --llm file:A --vision file:B`.
 
 The naive loop decodes and encodes both images of every pair, pads to the longest row there can be, computes the logits of the
 vocabulary as a causal LM's own forward does, encodes an item once for each of its pairs, and reads all rows in one call. Each
@@ -48,7 +48,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Arm:
-    """Which tricks are on."""
+    """The tricks that are on."""
 
     name: str
     logits: bool = True

@@ -28,7 +28,7 @@ def cells(data: dict[str, str | None] = DATA, **matrix: Any) -> list[Cell]:
 
 
 def checkpoint(folder: Path, value: int) -> None:
-    """What a plan reads of a language model."""
+    """Write the files of a language model that a plan reads."""
     (folder / "config.json").write_text(json.dumps(CONFIG))
     save_file({"model.embed_tokens.weight": np.full((100, 32), value, np.float32)}, folder / "model.safetensors")
 

@@ -1,4 +1,4 @@
-"""What several tests of training steps share."""
+"""Helpers that several tests of training steps share."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_other_measures_are_taken_of_the_vectors_that_are_kept(cli: Any, tmp_pat
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_a_dry_run_of_a_training_that_watches_leaves_nothing(cli: Any, tmp_path: Path) -> None:
-    """What ends a training by its validation, and what tells others of it, is no matter of a probe."""
+    """A probe takes no part in ending a training by its validation, nor in telling others of it."""
     watched = ("--val-pairs", "test.csv", "--set", "train.patience=2", "--set", "train.loggers=[tensorboard]")
     command = ("bench", *DATA, "--llm", "qwen:tiny", "--variant", "text_only", *watched, "--dry-run", "--json")
     planned = json.loads(cli(*command, "-o", tmp_path / "out").out)

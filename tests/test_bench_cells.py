@@ -1,4 +1,4 @@
-"""Which cells a matrix has, and what they are called. Nothing is trained here."""
+"""The cells of a matrix, and their names. Nothing is trained here."""
 
 from __future__ import annotations
 

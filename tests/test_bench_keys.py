@@ -1,4 +1,4 @@
-"""What the keys of cells depend on: the recipe, the data, the versions, and nothing else."""
+"""The keys of cells depend on the recipe, the data, the versions, and nothing else."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_pictures_do_not_matter_to_a_text_alone() -> None:
 
 
 def test_defaults_are_those_of_the_cell_version() -> None:
-    """What is left at its default is not in a key. Whoever changes one of these raises CELL_VERSION, and this test."""
+    """A setting left at its default is not in a key. Whoever changes one of these raises CELL_VERSION, and this test."""
     train = Recipe().train.model_dump(
         include={"batch_size", "lr", "new_lr", "lrs", "layer_decay", "weight_decay", "warmup"}
     )

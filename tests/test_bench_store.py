@@ -1,4 +1,4 @@
-"""Which cells are still to be run, and what their folder says."""
+"""The cells that are still to be run, by what their folders say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which precision pays on a CPU: asked with a small product first, and once a machine."""
+"""The precision that pays on a CPU: asked with a small product first, and once a machine."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S) for l
 
 
 def installed(folder: Path, distribution: str, module: str, point: str) -> None:
-    """What `pip install -e` leaves for importlib.metadata to find."""
+    """Write what `pip install -e` leaves for importlib.metadata to find."""
     info = folder / f"{module}-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.1.0\n")

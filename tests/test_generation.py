@@ -49,7 +49,7 @@ def prompter(tokenizer: Any, **settings: Any) -> Prompter:
 
 
 def tail(tokenizer: Any, row: Any) -> tuple[str, str]:
-    """What stands behind `<TEXT_EMB>`: the question, and the answer without its end of text."""
+    """Return what stands behind `<TEXT_EMB>`: the question, and the answer without its end of text."""
     assert row.ids[-1] == END
     question = row.ids[row.final + 2 : len(row.ids) - row.answer]
     return tokenizer.decode(question), tokenizer.decode(row.ids[len(row.ids) - row.answer : -1])

@@ -1,4 +1,4 @@
-"""What a training says while it runs: to people, to events.jsonl, to loggers by their names."""
+"""A training's words while it runs: to people, to events.jsonl, to loggers by their names."""
 
 from __future__ import annotations
 

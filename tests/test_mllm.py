@@ -85,7 +85,7 @@ def save_whole(name: str, folder: Path) -> Any:
 
 
 def whole_states(whole: Any, ids: Tensor, pixels: Tensor) -> Tensor:
-    """What transformers' own forward gives for rows of ids whose image tokens are IMAGE_ID."""
+    """Compute what transformers' own forward gives for rows of ids whose image tokens are IMAGE_ID."""
     kind = whole.config.model_type
     if kind.startswith("qwen"):
         vision = whole.config.vision_config

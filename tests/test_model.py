@@ -254,7 +254,7 @@ def test_weights_in_bfloat16_are_computed_in_what_is_asked_for(workspace: Path, 
 
 
 def test_hugging_face_folders_load_by_file(workspace: Path, tmp_path: Path) -> None:
-    """What save_pretrained writes: a causal LM with its head, and a whole CLIP, of which only the tower is read."""
+    """Folders that save_pretrained writes: a causal LM with its head, and a whole CLIP, of which only the tower is read."""
     from transformers import CLIPConfig, CLIPModel, LlamaConfig, LlamaForCausalLM
 
     from n2kit_hf.tiny import byte_tokenizer

@@ -140,7 +140,7 @@ def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint(mixed: list[str | P
 
 @pytest.mark.slow
 def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Path, cli: Any) -> None:
-    """What `accelerate launch --use_fsdp` sets is taken for train.fsdp, and accelerate itself does not shard."""
+    """The variable that `accelerate launch --use_fsdp` sets is taken for train.fsdp, and accelerate itself does not shard."""
     environment = alone(tmp_path) | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
     done = together(2, [*mixed, "-o", tmp_path / "two"], environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -63,7 +63,7 @@ def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 
 
 class Calls:
-    """What an LLM was asked to read: the shape of each input, and whether it stood behind a start."""
+    """The inputs that an LLM was called with: the shape of each input, and whether it stood behind a start."""
 
     def __init__(self, model: Model) -> None:
         self.read: list[tuple[int, int]] = []

@@ -80,7 +80,7 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 
 class Killed(BaseException):
-    """What stands for SIGKILL in this process: nothing may catch it, and nothing is tidied up but what `finally` does."""
+    """A stand-in for SIGKILL in this process: nothing may catch it, and nothing is tidied up but what `finally` does."""
 
 
 def test_the_bundle_has_the_weights_of_the_best_validation(run: Any, recalls: Any, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     real = checkpoint.save_file
 
     def no_space(tensors: Any, file: Path) -> None:
-        """What safetensors does when the disk is full at step 4."""
+        """Fail as safetensors does when the disk is full at step 4."""
         if file.name == what and "-4." in str(file):
             file.write_bytes(b"half")
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -512,7 +512,7 @@ def test_killed_again_and_again_it_ends_bit_equal(workspace: Path, tiny_bundle: 
 
 
 def test_a_run_keeps_its_precision_over_a_stop(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried on a busy machine may come out otherwise the second time; the weights must not."""
+    """A precision that is tried on a busy machine may come out otherwise the second time; the weights must not."""
     tried = {"train.max_steps": 4, "train.precision": "auto"}
     monkeypatch.setattr("n2kit.utils.device.bf16_gain", lambda: 0.5)
     whole = run("whole", **tried)

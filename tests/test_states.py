@@ -45,7 +45,7 @@ def make(variant: str, **settings: Any) -> Model:
 
 
 class Reads:
-    """How many rows an LLM has read."""
+    """The number of rows that an LLM has read."""
 
     def __init__(self, model: Model) -> None:
         self.rows = 0
@@ -57,7 +57,7 @@ class Reads:
 
 
 class Blocks:
-    """How many rows a block has run for."""
+    """The number of rows that a block has run for."""
 
     def __init__(self, block: torch.nn.Module) -> None:
         self.rows, forward = 0, block.forward

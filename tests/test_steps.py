@@ -218,7 +218,7 @@ def test_an_item_of_two_pairs_is_encoded_once_and_counts_twice(
 
 
 class Count:
-    """How often pictures were decoded and the vision encoder run."""
+    """Counts of images decoded and of runs of the vision encoder."""
 
     decoded = 0
     images = 0

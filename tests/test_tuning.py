@@ -1,4 +1,4 @@
-"""How parts are tuned: each way trains exactly its weights, frozen stays bit-equal, adapters are saved, merged and resumed."""
+"""Tuning of parts: each way trains exactly its weights, frozen stays bit-equal, adapters are saved, merged and resumed."""
 
 from __future__ import annotations
 

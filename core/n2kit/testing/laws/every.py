@@ -184,7 +184,8 @@ def blocks_run_in_their_order(subject: Subject) -> None:
 @law("llm", "vision", "connector", "fusion", "loss")
 def joins_a_model(subject: Subject) -> None:
     """Joined with n2kit's own parts it plans, builds, gets gradients, and loads again from its bundle."""
-    import n2kit
+    from n2kit.builder import build
+    from n2kit.bundle.io import load
     from n2kit.data.items import Item
     from n2kit.modeling.batch import collate
 
@@ -203,7 +204,7 @@ def joins_a_model(subject: Subject) -> None:
     if isinstance(card, VisionCard) and not card.pooled_width:
         choice |= {"variant": "basic", "fusion": None}
     try:
-        model = n2kit.build(**choice, settings=settings)
+        model = build(**choice, settings=settings)
     except N2kitError as refusal:
         raise AssertionError(f"it does not build: {refusal.message}") from None
     model.train()
@@ -219,7 +220,7 @@ def joins_a_model(subject: Subject) -> None:
     assert not wild, f"gradients that are not finite: {', '.join(wild)}"
     with folder() as where, torch.no_grad():
         model.save(where / "bundle")
-        again = n2kit.load(where / "bundle")
+        again = load(where / "bundle")
         want = model.eval()(batch).views["multimodal"]
         equal([want], [again(batch).views["multimodal"]], "the loaded bundle")
 

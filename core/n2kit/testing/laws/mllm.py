@@ -56,13 +56,14 @@ def joins_a_model(subject: MLLMSubject) -> None:
     """It plans, builds, gets gradients under mICL, and loads again from its bundle."""
     import torch
 
-    import n2kit
+    from n2kit.builder import build
+    from n2kit.bundle.io import load
     from n2kit.data.items import Item
     from n2kit.modeling.batch import collate
     from n2kit.testing.laws.compare import equal
 
     settings = {"head.width": 8, "llm.tune": "full", "prompt.body_tokens": 200}
-    model = n2kit.build(mllm=subject.component.reference, variant="micl", settings=settings).train()
+    model = build(mllm=subject.component.reference, variant="micl", settings=settings).train()
     rows = [model.prompter(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
     batch = collate(rows, range(4))
     size = model.vision.card.image_size  # type: ignore[union-attr]
@@ -74,4 +75,4 @@ def joins_a_model(subject: MLLMSubject) -> None:
     with folder() as where, torch.no_grad():
         model.save(where / "bundle")
         want = model.eval()(batch).views["multimodal"]
-        equal([want], [n2kit.load(where / "bundle")(batch).views["multimodal"]], "the loaded bundle")
+        equal([want], [load(where / "bundle")(batch).views["multimodal"]], "the loaded bundle")
