@@ -1,4 +1,4 @@
-"""Thirteen bad plug-ins, installed together as wheels: each is named with its reason, and harms nobody else."""
+"""Fourteen bad plug-ins, installed together as wheels: each is named with its reason, and harms nobody else."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ import pytest
 from wheels import fusion, install, wheel
 
 VISION = """
-from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
-N2KIT_PLUGIN_API = (1, 0)
+from n2kit.contract import ComponentSpec, Preset, VisionCard, hookimpl
+N2KIT_PLUGIN_API = (2, 0)
 @hookimpl
 def n2kit_register_components():
     return [ComponentSpec(kind="vision", name="{name}", summary="s", target="{target}", config="{module}:Config",
-            card="{module}:card", variants={variants})]
+            card="{module}:card", presets={presets})]
 def card(config, locate):
     return VisionCard(16, 32, 32, 32, 10)
 from pydantic import BaseModel
 class Config(BaseModel):
     pass
 """
-TINY = '{"tiny": Variant(card=VisionCard(16, 32, 32, 32, 10))}'
+TINY = '{"tiny": Preset(card=VisionCard(16, 32, 32, 32, 10))}'
 
 
-def _vision(name: str, target: str, variants: str) -> str:
-    filled = VISION.replace("{name}", name).replace("{target}", target).replace("{variants}", variants)
+def _vision(name: str, target: str, presets: str) -> str:
+    filled = VISION.replace("{name}", name).replace("{target}", target).replace("{presets}", presets)
     return filled.replace("{module}", f"bad_{name}")
 
 
 def _good(before: str = "", **changes: str) -> str:
     text = fusion("bad", "x")["bad.py"]
     for old, new in changes.items():
-        text = text.replace({"api": "(1, 0)", "hook": "n2kit_register_components", "body": "    return ["}[old], new)
+        text = text.replace({"api": "(2, 0)", "hook": "n2kit_register_components", "body": "    return ["}[old], new)
     return before + text
 
 
@@ -46,8 +46,12 @@ LISTED = {
     "import-error": (_good("import nothing_like_this\n"), "No module named 'nothing_like_this'"),
     "system-exit": (_good("import sys\nsys.exit(3)\n"), "SystemExit: 3"),
     "abort": (_good("import os\nos.write(2, b'\\xff')\nos.abort()\n"), "killed the process by SIGABRT"),
-    "no-version": (_good().replace("N2KIT_PLUGIN_API = (1, 0)", ""), "states no N2KIT_PLUGIN_API"),
-    "newer": (_good(api="(2, 0)"), "written for plug-in API 2.0"),
+    "no-version": (_good().replace("N2KIT_PLUGIN_API = (2, 0)", ""), "states no N2KIT_PLUGIN_API"),
+    "newer": (_good(api="(3, 0)"), "written for plug-in API 3.0; this n2kit has 2.0: it needs a newer n2kit"),
+    "older": (
+        _good(api="(1, 0)").replace("Preset", "Variant"),
+        "written for plug-in API 1.0; this n2kit has 2.0: variants are called presets now, see docs/plugins.md",
+    ),
     "wrong-hook": (_good(hook="n2kit_register_component"), "there is no hook n2kit_register_component; did you mean"),
     "hook-raises": (_good(body="    raise ValueError('no luck')\n    return ["), "ValueError: no luck"),
     "wrong-type": (_good(body="    return 'x' or ["), "returned str, not a list of ComponentSpec"),
@@ -92,8 +96,8 @@ def n2kit(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_there_are_thirteen() -> None:
-    assert len(LISTED) + len(CHECKED) + len(NAMESAKES) == 13
+def test_there_are_fourteen() -> None:
+    assert len(LISTED) + len(CHECKED) + len(NAMESAKES) == 14
 
 
 @pytest.mark.slow
@@ -198,5 +202,5 @@ def test_a_first_look_is_taken_once(n2kit: Run, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "plugins.json").read_text())
     n2kit("plugins", "list", N2KIT_CACHE=str(tmp_path))
     assert json.loads((tmp_path / "plugins.json").read_text()) == kept
-    raised = ("import-error", "system-exit", "abort")
-    assert len(kept) == 3 + len(CHECKED) + len(LISTED) - len(raised)  # the heavy one among them, with its reason
+    unkept = ("import-error", "system-exit", "abort", "newer", "older")  # the last two are not imported at all
+    assert len(kept) == 3 + len(CHECKED) + len(LISTED) - len(unkept)  # the heavy one among them, with its reason

@@ -203,7 +203,7 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch
 
 def test_piped_tables_are_markdown(cli: Any) -> None:
     lines = cli("ls", "fusion").out.splitlines()
-    assert lines[0] == "| kind | name | variants | what | from |"
+    assert lines[0] == "| kind | name | presets | what | from |"
     assert [line.split(" | ")[1] for line in lines[2:]] == [
         "concat",
         "cross-attention",
@@ -235,7 +235,7 @@ def test_settings_and_where_they_come_from(cli: Any, tmp_path: Path, monkeypatch
 BUILD = ("build", "--vision", "siglip:tiny", "--llm")
 BAD = {
     "unknown name": ((*BUILD, "qwne"), 2, "unknown llm 'qwne'", "did you mean qwen"),
-    "unknown variant": ((*BUILD, "qwen:0.7b"), 2, "no variant '0.7b'", "0.6b"),
+    "unknown preset": ((*BUILD, "qwen:0.7b"), 2, "no preset '0.7b'", "0.6b"),
     "a vision name": ((*BUILD, "clip"), 2, "'clip' is a vision, not a llm", "--vision clip"),
     "both wrong": (("build", "--llm", "qwne", "--vision", "siglop"), 2, "unknown vision 'siglop'", "siglip"),
     "unknown option": ((*BUILD, "qwen:tiny", "--set", "connector.tokns=3"), 2, "tokns", None),
@@ -461,7 +461,7 @@ def test_nonsense_settings_are_bad_input(cli: Any, setting: str) -> None:
         "llm: [a]",
         "llm: hello",
         "known_plugins: [a]",
-        "llm: {x: {component: llama, variants: [a]}}",
+        "llm: {x: {component: llama, presets: [a]}}",
         "llm: {x: 5}",
         "a: [",
         "- 1",

@@ -29,13 +29,13 @@ TINIES = [
     f"{o.spec.name}:{v}"
     for o in manager().components("llm")
     if o.spec.target.startswith("n2kit_hf.")
-    for v in o.spec.variants
+    for v in o.spec.presets
     if v.startswith("tiny")
 ]
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 ROBERTA = {**SIZE, "max_position_embeddings": 514, "pad_token_id": 1}
 GEMMA = {**GROUPED, "head_dim": 8}
-# Model types that have no tiny variant, and configurations that change what a type does.
+# Model types that have no tiny preset, and configurations that change what a type does.
 OTHERS: dict[str, dict[str, Any]] = {
     "ministral": {**GROUPED, "head_dim": 8},
     "ministral3": {**GROUPED, "head_dim": 8},
@@ -310,10 +310,10 @@ def test_an_encoder_embeds_a_batch_as_it_embeds_an_item(name: str, workspace: Pa
 def test_cards_of_the_catalogue_fit_their_architectures() -> None:
     """Facts that a registry entry could forget: they have defaults."""
     for name in registry().aliases["llm"]:
-        for variant in registry().aliases["llm"][name]["variants"]:
-            component = registry().resolve("llm", f"{name}:{variant}")
-            tinies = [v.card for v in component.owned.spec.variants.values() if isinstance(v.card, LLMCard)]
+        for preset in registry().aliases["llm"][name]["presets"]:
+            component = registry().resolve("llm", f"{name}:{preset}")
+            tinies = [v.card for v in component.owned.spec.presets.values() if isinstance(v.card, LLMCard)]
             assert isinstance(component.declared, LLMCard)
             assert component.declared.attention in {card.attention for card in tinies}, component.reference
-            encodes = component.owned.spec.name == "bert" or variant.startswith("embedding")
+            encodes = component.owned.spec.name == "bert" or preset.startswith("embedding")
             assert component.declared.causal != encodes

@@ -24,7 +24,7 @@ from n2kit.plugins.catalogue import registry
 from n2kit.plugins.manager import manager
 from n2kit.recipe.variants import SPECS
 
-LLMS = [f"{o.spec.name}:{v}" for o in manager().components("llm") for v in o.spec.variants if v.startswith("tiny")]
+LLMS = [f"{o.spec.name}:{v}" for o in manager().components("llm") for v in o.spec.presets if v.startswith("tiny")]
 VISIONS = [f"{o.spec.name}:tiny" for o in manager().components("vision")]
 # Each of both at least once; that all of them fit all others is test_matrix's.
 PAIRS = [(LLMS[n % len(LLMS)], VISIONS[n % len(VISIONS)]) for n in range(max(len(LLMS), len(VISIONS)))]

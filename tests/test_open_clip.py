@@ -59,7 +59,7 @@ def whole(folder: Path, name: str, **preprocess: Any) -> Any:
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_tiny_variants(catalogue: Registry, name: str, tmp_path: Path) -> None:
+def test_tiny_presets(catalogue: Registry, name: str, tmp_path: Path) -> None:
     component = catalogue.resolve("vision", f"open_clip:{name}")
     part: OpenClipVision = component.cls().create(Origin(component.config())).freeze()
     assert component.declared == part.card == card(component.config(), lambda: None)
@@ -139,11 +139,11 @@ def test_names_lead_to_weights_on_the_hub(catalogue: Registry) -> None:
 
 
 def test_the_catalogues_cards_are_those_of_the_architectures(catalogue: Registry) -> None:
-    for variant in catalogue.variants("vision", "open-clip"):
-        component = catalogue.resolve("vision", f"open-clip:{variant}")
-        assert component.declared == card(component.config(), lambda: None), variant
-        if not variant.startswith("tiny"):
-            assert f"{component.weights}".removesuffix("@main") == pretrained(variant).weights
+    for preset in catalogue.presets("vision", "open-clip"):
+        component = catalogue.resolve("vision", f"open-clip:{preset}")
+        assert component.declared == card(component.config(), lambda: None), preset
+        if not preset.startswith("tiny"):
+            assert f"{component.weights}".removesuffix("@main") == pretrained(preset).weights
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from n2kit.testing.probe import probe
 
 GOOD = """
 from n2kit.contract import ComponentSpec, hookimpl
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 @hookimpl
 def n2kit_register_components():
     return [ComponentSpec(kind="fusion", name="{name}", target="{module}:X", summary="s", config="{module}:X")]
@@ -30,8 +30,16 @@ class X: pass
 BROKEN = {
     "import_error": ("import nothing_like_this\n", "ModuleNotFoundError"),
     "exits": ("import sys\nsys.exit(3)\n", "SystemExit"),
-    "no_version": (GOOD.replace("N2KIT_PLUGIN_API = (1, 0)", ""), "states no N2KIT_PLUGIN_API"),
-    "newer": (GOOD.replace("(1, 0)", "(2, 0)"), "written for plug-in API 2.0"),
+    "no_version": (GOOD.replace("N2KIT_PLUGIN_API = (2, 0)", ""), "states no N2KIT_PLUGIN_API"),
+    "newer": (GOOD.replace("(2, 0)", "(3, 0)"), "written for plug-in API 3.0"),
+    "older": (
+        GOOD.replace("(2, 0)", "(1, 0)").replace("ComponentSpec,", "ComponentSpec, Variant,"),
+        "written for plug-in API 1.0; this n2kit has 2.0: variants are called presets now, see docs/plugins.md",
+    ),
+    "older_and_hidden": (
+        GOOD.replace("(2, 0)", "(1, 0) if True else ()"),
+        "written for plug-in API 1.0; this n2kit has 2.0: variants are called presets now",
+    ),
     "raises": (GOOD.replace("    return [", "    raise ValueError('no luck')\n    return ["), "no luck"),
     "wrong_type": (GOOD.replace("    return [", "    return ['x'] or ["), "returned str, not ComponentSpec"),
 }
@@ -94,8 +102,8 @@ def test_check_runs_the_laws_in_an_interpreter_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("field", "reason"),
     [
-        ("variants=['tiny']", "no mapping of names to Variant"),
-        ("variants={'tiny': {}}", "no mapping of names to Variant"),
+        ("presets=['tiny']", "no mapping of names to Preset"),
+        ("presets={'tiny': {}}", "no mapping of names to Preset"),
         ("requires='torch'", "requires of fusion 'mine' is no tuple"),
         ("requires=('a b c!!',)", "InvalidRequirement"),
         ("capabilities=frozenset({'magic'})", "declares capability 'magic'; there are: bfloat16"),
@@ -151,10 +159,10 @@ def test_what_a_plugin_leaves_running_is_not_waited_for(path: Path) -> None:
 
 def test_a_card_function_that_fails_is_its_plugins(path: Path) -> None:
     source = (
-        "from n2kit import ComponentSpec, Variant, hookimpl\nfrom pydantic import BaseModel\nN2KIT_PLUGIN_API = (1, 0)\n"
+        "from n2kit.contract import ComponentSpec, Preset, hookimpl\nfrom pydantic import BaseModel\nN2KIT_PLUGIN_API = (2, 0)\n"
         "class Config(BaseModel): pass\ndef card(config, locate):\n    raise KeyError('width')\n@hookimpl\n"
         "def n2kit_register_components():\n    return [ComponentSpec(kind='vision', name='odd', target='x:Y', summary='s',\n"
-        "        config='card_mod:Config', card='card_mod:card', variants={'tiny': Variant()})]\n"
+        "        config='card_mod:Config', card='card_mod:card', presets={'tiny': Preset()})]\n"
     )
     made = Manager([point(path, "card_mod", source, "card-dist")])
     with pytest.raises(Unavailable, match="vision odd:tiny of card-dist: KeyError: 'width'"):
@@ -176,9 +184,13 @@ def test_a_configuration_that_makes_no_sense_is_the_users(tmp_path: Path) -> Non
     ("text", "reason"),
     [
         ("llmm:\n  x: {component: qwen}\n", "there is no kind 'llmm'"),
-        ("llm:\n  x: {component: qwen, variants: [a]}\n", "llm.x.variants is no mapping"),
+        ("llm:\n  x: {component: qwen, presets: [a]}\n", "llm.x.presets is no mapping"),
+        (
+            "llm:\n  x: {component: qwen, variants: {a: {weights: random}}}\n",
+            r"mine.yaml: the key llm.x.variants is called presets now",
+        ),
         ("llm:\n  x: {component: qwen, options: 5}\n", "llm.x.options is no mapping"),
-        ("llm:\n  x: {component: qwen, variants: {a: 5}}\n", "llm.x.a is no mapping"),
+        ("llm:\n  x: {component: qwen, presets: {a: 5}}\n", "llm.x.a is no mapping"),
     ],
 )
 def test_a_catalogue_that_makes_no_sense_names_the_place(tmp_path: Path, text: str, reason: str) -> None:
@@ -203,10 +215,10 @@ def test_wheel_folders_entry_points_and_plugins_agree() -> None:
 def test_every_entry_of_the_catalogue_resolves(kind: Any) -> None:
     catalogue = registry()
     for name in catalogue.names(kind):
-        for variant, facts in catalogue.variants(kind, name).items():
-            component = catalogue.resolve(kind, f"{name}:{variant}")
-            assert component.declared is not None, (name, variant)
-            assert component.reference == f"{name}:{variant}"
+        for preset, facts in catalogue.presets(kind, name).items():
+            component = catalogue.resolve(kind, f"{name}:{preset}")
+            assert component.declared is not None, (name, preset)
+            assert component.reference == f"{name}:{preset}"
             assert facts.weights == "random" or facts.licence
     assert {f"{kind}" for kind in KINDS} == set(catalogue.aliases)
 
@@ -249,7 +261,7 @@ def test_cards_of_new_parts_equal_what_is_built(kind: Any, name: str, config: di
 def test_users_may_add_to_the_catalogue(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "llm:\n  house:\n    component: llama\n    variants:\n      v1: {weights: 'file:/models/house'}\n"
+        "llm:\n  house:\n    component: llama\n    presets:\n      v1: {weights: 'file:/models/house'}\n"
         "known_plugins:\n"
         "  audio-llm: {distribution: n2kit-audio, install: pip install n2kit-audio}\n"
     )

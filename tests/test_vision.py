@@ -29,10 +29,10 @@ from n2kit_siglip.cards import FAMILIES as SIGLIP
 ALL = FAMILIES | CLIP | SIGLIP
 SMALL = {config["model_type"]: config for config, _ in TINY.values()}
 TINIES = [
-    f"{name}:{variant}"
+    f"{name}:{preset}"
     for name in ("hf-vision", "clip", "siglip", "timm")
-    for variant in registry().variants("vision", name)
-    if variant.startswith("tiny")
+    for preset in registry().presets("vision", name)
+    if preset.startswith("tiny")
 ]
 
 
@@ -48,7 +48,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("reference", TINIES)
 @torch.no_grad()
-def test_tiny_variants(reference: str, tmp_path: Path) -> None:
+def test_tiny_presets(reference: str, tmp_path: Path) -> None:
     component = registry().resolve("vision", reference)
     part: VisionEncoder = component.cls().create(Origin(component.config())).freeze()
     card = part.card

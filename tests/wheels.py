@@ -8,13 +8,13 @@ import zipfile
 from pathlib import Path
 
 COMPONENT = """
-from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
-N2KIT_PLUGIN_API = (1, 0)
+from n2kit.contract import ComponentSpec, Preset, VisionCard, hookimpl
+N2KIT_PLUGIN_API = (2, 0)
 @hookimpl
 def n2kit_register_components():
     return [ComponentSpec(
         kind="{kind}", name="{name}", summary="s", target="{module}_parts:Part", config="{module}_config:Config",
-        card="{module}_config:card", variants={variants},
+        card="{module}_config:card", presets={presets},
     )]
 """
 CONFIG = """
@@ -38,7 +38,7 @@ class Part(Fusion):
 def fusion(module: str, name: str) -> dict[str, str]:
     """The files of a sound plug-in with one fusion."""
     files = {f"{module}": COMPONENT, f"{module}_config": CONFIG, f"{module}_parts": PARTS}
-    facts = {"{kind}": "fusion", "{name}": name, "{module}": module, "{variants}": "{}"}
+    facts = {"{kind}": "fusion", "{name}": name, "{module}": module, "{presets}": "{}"}
     return {f"{file}.py": _filled(text, facts) for file, text in files.items()}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Facts about backbones, as a plan reads them and as they are.", no_args_is_help=True, rich_markup_mode=None
 )
-Name = Annotated[str, typer.Argument(help="A backbone as in --llm, --vision or --mllm: NAME[:VARIANT][@SOURCE].")]
+Name = Annotated[str, typer.Argument(help="A backbone as in --llm, --vision or --mllm: NAME[:PRESET][@SOURCE].")]
 KindName = Annotated[
     str | None, typer.Option("--kind", help="llm, vision or mllm, where the name is of several kinds.")
 ]

@@ -36,8 +36,8 @@ def ls(
     if json:
         document(entries)
         return
-    rows = [(e["kind"], e["name"], ", ".join(e["variants"]), e["summary"], e["distribution"]) for e in entries]
-    table(("kind", "name", "variants", "what", "from"), rows)
+    rows = [(e["kind"], e["name"], ", ".join(e["presets"]), e["summary"], e["distribution"]) for e in entries]
+    table(("kind", "name", "presets", "what", "from"), rows)
 
 
 def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
         return {
             "kind": kind,
             "name": name,
-            "variants": [],
+            "presets": [],
             "summary": "its plug-in is not installed",
             "distribution": "?",
         }
@@ -55,7 +55,7 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
     entry = {
         "kind": kind,
         "name": name,
-        "variants": list(catalogue.variants(kind, name)) if len(owners) == 1 else [],
+        "presets": list(catalogue.presets(kind, name)) if len(owners) == 1 else [],
         "summary": owned.spec.summary + (f" ({name}:ANY)" if owned.spec.wildcard else ""),
         "distribution": ", ".join(o.distribution for o in owners),
     }
@@ -66,8 +66,8 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
         entry["options"] = {
             k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()
         }
-        entry["variants"] = {
+        entry["presets"] = {
             k: {"weights": v.weights, "licence": v.licence, "notes": v.notes}
-            for k, v in catalogue.variants(kind, name).items()
+            for k, v in catalogue.presets(kind, name).items()
         }
     return entry

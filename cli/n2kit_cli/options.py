@@ -67,7 +67,7 @@ Tuned = Annotated[
 Rates = Annotated[
     str | None, typer.Option("--lr", help="Learning rate: 1e-4 of all that is trained, or llm=1e-5,connector=1e-4.")
 ]
-LLMName = Annotated[str | None, typer.Option("--llm", help="Language model: NAME[:VARIANT][@SOURCE]; n2kit ls llm.")]
+LLMName = Annotated[str | None, typer.Option("--llm", help="Language model: NAME[:PRESET][@SOURCE]; n2kit ls llm.")]
 VisionName = Annotated[str | None, typer.Option("--vision", help="Vision encoder; n2kit ls vision.")]
 MLLMName = Annotated[
     str | None, typer.Option("--mllm", help="A multimodal LLM in place of llm, vision and connector; n2kit ls mllm.")

@@ -41,7 +41,7 @@ def list_(json: options.Json = False) -> None:
 
 @app.command()
 def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: options.Json = False) -> None:
-    """One plug-in: its components, their variants and options.
+    """One plug-in: its components, their presets and options.
 
     \b
     Examples:
@@ -57,8 +57,8 @@ def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: o
         document(_facts(plugin) | {"components": [_component(s) for s in plugin.specs]})
         return
     say(f"{plugin.name}: {plugin.distribution} {plugin.version}, module {plugin.module}, {plugin.state}")
-    rows = [(s.kind, s.name, ", ".join(s.variants), s.summary, s.target) for s in plugin.specs]
-    table(("kind", "name", "variants", "what", "class"), rows)
+    rows = [(s.kind, s.name, ", ".join(s.presets), s.summary, s.target) for s in plugin.specs]
+    table(("kind", "name", "presets", "what", "class"), rows)
 
 
 @app.command()
@@ -172,7 +172,5 @@ def _component(spec: Any) -> dict[str, Any]:
         for k in ("kind", "name", "summary", "target", "config", "card", "model_types", "requires", "extra")
     } | {
         "capabilities": sorted(spec.capabilities),
-        "variants": {
-            k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in spec.variants.items()
-        },
+        "presets": {k: {"weights": v.weights, "licence": v.licence, "notes": v.notes} for k, v in spec.presets.items()},
     }

@@ -35,12 +35,9 @@ __all__ = ["__version__", *sorted(_WHERE)]  # pyright: ignore[reportUnsupportedD
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        value = getattr(importlib.import_module(_WHERE[name]), name)
-    elif name in (contract := importlib.import_module("n2kit.contract")).__all__:  # where plug-ins once found it
-        value = getattr(contract, name)
-    else:
+    if name not in _WHERE:
         raise AttributeError(f"module 'n2kit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
     globals()[name] = value
     return value
 

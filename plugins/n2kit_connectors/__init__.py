@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from n2kit.contract import ComponentSpec, Variant, hookimpl
+from n2kit.contract import ComponentSpec, Preset, hookimpl
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 
 def _connector(
@@ -18,7 +18,7 @@ def _connector(
         config=f"n2kit_connectors.plan:{target.partition(':')[2]}Config",
         card=f"n2kit_connectors.plan:{card}",
         shorthand=shorthand,
-        variants={"tiny": Variant(options=tiny)},
+        presets={"tiny": Preset(options=tiny)},
         capabilities=frozenset({"bfloat16", "mask"}),
     )
 

@@ -4,7 +4,7 @@ from n2kit.contract import ComponentSpec, hookimpl
 from n2kit_hf.families import llm_specs
 from n2kit_hf.vision_specs import vision_specs
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from n2kit.contract import ComponentSpec, LLMCard, Variant
+from n2kit.contract import ComponentSpec, LLMCard, Preset
 from n2kit_hf.traits import UNLIMITED
 
 BOLD = {"initializer_range": 0.2}  # the usual 0.02 leaves attention next to no weight in two layers
@@ -36,15 +36,15 @@ class Tiny:
     context: int = 2048
     facts: Mapping[str, Any] | None = None
 
-    def variant(self) -> Variant:
+    def preset(self) -> Preset:
         card = {"input_width": 32, "output_width": 32, "layers": 2, "vocab": 512, **(self.facts or {})}
         card |= {"context": self.context, "parameters": self.parameters}
-        return Variant(options={"config": dict(self.config)}, card=LLMCard(**card), notes=f"random {self.notes}")
+        return Preset(options={"config": dict(self.config)}, card=LLMCard(**card), notes=f"random {self.notes}")
 
 
 @dataclass(frozen=True)
 class Family:
-    """One component of kind `llm`; `tinies` are its variants `tiny`, `tiny-…`."""
+    """One component of kind `llm`; `tinies` are its presets `tiny`, `tiny-…`."""
 
     name: str
     summary: str
@@ -61,7 +61,7 @@ class Family:
             config="n2kit_hf.cards:LLMConfig",
             card="n2kit_hf.cards:llm_card",
             model_types=self.model_types,
-            variants={name: tiny.variant() for name, tiny in self.tinies.items()},
+            presets={name: tiny.preset() for name, tiny in self.tinies.items()},
             capabilities=frozenset({"blocks", "bfloat16"} | ({"logits"} if self.causal else set())),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from n2kit.contract import ComponentSpec, Variant, VisionCard
+from n2kit.contract import ComponentSpec, Preset, VisionCard
 from n2kit_hf.image_families import FAMILIES
 
 _PLAIN = {
@@ -93,8 +93,8 @@ def vision_specs() -> list[ComponentSpec]:
             config="n2kit_hf.cards:VisionConfig",
             card="n2kit_hf.image_cards:vision_card",
             model_types=tuple(FAMILIES),
-            variants={
-                name: Variant(options={"config": config}, card=card, notes=f"random {config['model_type']}")
+            presets={
+                name: Preset(options={"config": config}, card=card, notes=f"random {config['model_type']}")
                 for name, (config, card) in TINY.items()
             },
             capabilities=frozenset({"blocks", "bfloat16"}),

@@ -3,7 +3,7 @@
 from n2kit.contract import ComponentSpec, hookimpl
 from n2kit_hf.families import GROUPED, Family, Tiny
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 LLAMA = Family(
     "llama",

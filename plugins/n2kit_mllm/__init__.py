@@ -1,9 +1,9 @@
 """Existing multimodal LLMs as representation models: Qwen2-VL, Qwen2.5-VL, LLaVA, BLIP-2; and two of their towers alone."""
 
-from n2kit.contract import ComponentSpec, LLMCard, MLLMCard, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, LLMCard, MLLMCard, Preset, VisionCard, hookimpl
 from n2kit_mllm.tiny import BLIP2, LLAVA, QWEN2, QWEN25
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 _QWEN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35104)
 _LLAMA = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=34976)
@@ -25,7 +25,7 @@ def _mllm(
         config=f"n2kit_mllm.config:{'QwenOptions' if family == 'QwenVL' else 'MLLMOptions'}",
         card=f"n2kit_mllm.cards:{family.lower()}_card",
         model_types=model_types,
-        variants={"tiny": Variant(options=options, card=card, notes="random weights")},
+        presets={"tiny": Preset(options=options, card=card, notes="random weights")},
     )
 
 
@@ -56,8 +56,8 @@ def n2kit_register_components() -> list[ComponentSpec]:
             config="n2kit_mllm.config:QwenTowerOptions",
             card="n2kit_mllm.cards:qwen_tower_card",
             model_types=("qwen2_5_vl", "qwen2_vl"),
-            variants={
-                "tiny": Variant(
+            presets={
+                "tiny": Preset(
                     options={"config": QWEN25, "image_size": 64, "pool": "mean"},
                     card=VisionCard(tokens=16, token_width=32, pooled_width=32, image_size=64, parameters=54144),
                     notes="random weights",
@@ -73,7 +73,7 @@ def n2kit_register_components() -> list[ComponentSpec]:
             config="n2kit_mllm.config:TowerOptions",
             card="n2kit_mllm.cards:llava_tower_card",
             model_types=("llava",),
-            variants={"tiny": Variant(options={"config": LLAVA}, card=_LLAVA_TOWER, notes="random weights")},
+            presets={"tiny": Preset(options={"config": LLAVA}, card=_LLAVA_TOWER, notes="random weights")},
             capabilities=frozenset({"blocks", "bfloat16"}),
         ),
     ]  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Preset, VisionCard, hookimpl
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 # Name → architecture as open_clip's model_configs write it, card.
 TINY: dict[str, tuple[dict[str, Any], VisionCard]] = {
@@ -43,7 +43,7 @@ def n2kit_register_components() -> list[ComponentSpec]:
             card="n2kit_open_clip.cards:card",
             shorthand="arch",
             wildcard="n2kit_open_clip.config:pretrained",
-            variants={name: Variant(options={"config": config}, card=card) for name, (config, card) in TINY.items()},
+            presets={name: Preset(options={"config": config}, card=card) for name, (config, card) in TINY.items()},
             requires=("open_clip_torch>=2.30",),
             capabilities=frozenset({"blocks", "bfloat16"}),
         )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from n2kit.contract import Variant, read_json
+from n2kit.contract import Preset, read_json
 from n2kit.errors import BadInput, suggest
 
 CONFIG = "open_clip_config.json"  # what open_clip puts beside its weights
@@ -37,7 +37,7 @@ class OpenClipConfig(BaseModel):
         return given
 
 
-def pretrained(name: str) -> Variant:
+def pretrained(name: str) -> Preset:
     """The weights on the hub that `open_clip:ARCHITECTURE/TAG` stands for.
 
     Raises:
@@ -63,7 +63,7 @@ def pretrained(name: str) -> Variant:
     if not repository or (file and not file.endswith(".safetensors")):
         what = f"a pickle ({file})" if repository else "an address outside the hub"
         raise BadInput(f"open_clip has {name} only as {what}, and n2kit opens no pickles of strangers", way)
-    return Variant(weights=f"hf:{repository}", options={"arch": arch, "pretrained": tag})
+    return Preset(weights=f"hf:{repository}", options={"arch": arch, "pretrained": tag})
 
 
 def architecture(config: OpenClipConfig, weights: Path | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """SigLIP and SigLIP 2 vision towers of fixed resolution."""
 
-from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Preset, VisionCard, hookimpl
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 TINY = {
     "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -22,7 +22,7 @@ def n2kit_register_components() -> list[ComponentSpec]:
             config="n2kit_hf.cards:VisionConfig",
             card="n2kit_siglip.cards:card",
             model_types=("siglip", "siglip_vision_model"),
-            variants={"tiny": Variant(options={"config": TINY}, card=TINY_CARD)},
+            presets={"tiny": Preset(options={"config": TINY}, card=TINY_CARD)},
             capabilities=frozenset({"blocks", "bfloat16"}),
         )
     ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Preset, VisionCard, hookimpl
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 
 # Name → options, card; timm's own small architectures, made for tests, and a small EVA-02.
 TINY: dict[str, tuple[dict[str, Any], VisionCard]] = {
@@ -36,8 +36,8 @@ def n2kit_register_components() -> list[ComponentSpec]:
             card="n2kit_timm.cards:card",
             shorthand="arch",
             wildcard="n2kit_timm.config:pretrained",
-            variants={
-                name: Variant(options=options, card=card, notes=f"random {options['arch']}")
+            presets={
+                name: Preset(options=options, card=card, notes=f"random {options['arch']}")
                 for name, (options, card) in TINY.items()
             },
             requires=("timm>=1.0.20",),

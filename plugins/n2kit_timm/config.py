@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit.contract import Variant
+from n2kit.contract import Preset
 from n2kit.errors import BadInput, suggest
 
 
@@ -22,14 +22,14 @@ class TimmConfig(BaseModel):
     seed: int = Field(0, description="of random weights")
 
 
-def pretrained(name: str) -> Variant:
+def pretrained(name: str) -> Preset:
     """The weights on the hub that `timm:NAME` stands for: the tag given, or the architecture's default one.
 
     Raises:
         BadInput: timm has no such model, or no weights of it.
     """
     if "." in name:
-        return Variant(weights=f"hf:timm/{name}")
+        return Preset(weights=f"hf:timm/{name}")
     import timm
     from timm.models import get_pretrained_cfg
 
@@ -40,4 +40,4 @@ def pretrained(name: str) -> Variant:
     if cfg is None or not cfg.hf_hub_id:
         way = f"timm:{name}@random, or timm:{name}@file:weights.safetensors"
         raise BadInput(f"timm has no pretrained weights for {name!r}", way)
-    return Variant(weights=f"hf:{cfg.hf_hub_id}", options={"arch": f"{name}.{cfg.tag}" if cfg.tag else name})
+    return Preset(weights=f"hf:{cfg.hf_hub_id}", options={"arch": f"{name}.{cfg.tag}" if cfg.tag else name})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from n2kit.contract.cards import FusionCard as FusionCard
     from n2kit.contract.cards import LLMCard as LLMCard
     from n2kit.contract.cards import MLLMCard as MLLMCard
-    from n2kit.contract.cards import Variant as Variant
+    from n2kit.contract.cards import Preset as Preset
     from n2kit.contract.cards import VisionCard as VisionCard
     from n2kit.contract.hookspecs import PLUGIN_API as PLUGIN_API
     from n2kit.contract.hookspecs import hookimpl as hookimpl
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "contract.card_probe": "cached_card measure_card",
-    "contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Variant VisionCard",
+    "contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Preset VisionCard",
     "contract.hookspecs": "PLUGIN_API hookimpl",
     "contract.image_transform": "Fit ImageTransform",
     "contract.index": "Index",

@@ -87,7 +87,7 @@ class FusionCard:
 
 
 @dataclass(frozen=True)
-class Variant:
+class Preset:
     """One choice within a component: where its weights are, and what is known without them.
 
     `options` are the component's own settings; `card` is declared, and compared with the loaded weights at build time.
@@ -111,7 +111,7 @@ class ComponentSpec:
             folder with a config.json, None for random weights, and may download that one file;
             connectors and fusions: `(config, VisionCard, LLMCard) -> card`.
     shorthand: the option that `name:VALUE` sets (`qformer:16` sets `tokens`).
-    wildcard: `module:Attr` of a function `(VALUE) -> Variant`, for a name that stands for many models (`timm:ANYTHING`).
+    wildcard: `module:Attr` of a function `(VALUE) -> Preset`, for a name that stands for many models (`timm:ANYTHING`).
     model_types: `model_type` values of Hugging Face configurations that the component reads.
     requires: distributions that must be installed, as pip writes them (`open_clip_torch>=2.30`); `extra`, the pip extra of the
             owning distribution that brings them.
@@ -127,7 +127,7 @@ class ComponentSpec:
     shorthand: str | None = None
     wildcard: str | None = None
     model_types: tuple[str, ...] = ()
-    variants: Mapping[str, Variant] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     extra: str | None = None
     capabilities: frozenset[str] = frozenset()

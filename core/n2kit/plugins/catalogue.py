@@ -1,6 +1,6 @@
 """From what a user types to one component: registry.yaml, plug-ins, weight sources.
 
-A reference is `NAME[:VARIANT][@SOURCE]`: an alias of the catalogue, a plug-in's component, `distribution/component`, or a
+A reference is `NAME[:PRESET][@SOURCE]`: an alias of the catalogue, a plug-in's component, `distribution/component`, or a
 bare source (`hf:org/name`, `file:folder`), whose own configuration then says which component reads it.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Variant
+from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Preset
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, Manager, Owned, load_target, manager
@@ -67,31 +67,35 @@ class Registry:
             for name, entry in (content.get(kind) or {}).items():
                 if not isinstance(entry, dict) or "component" not in entry:
                     raise BadInput(f"{where}: {kind}.{name} names no component", "write `component: NAME` under it")
-                for part in ("variants", "options"):
+                if "variants" in entry:
+                    raise BadInput(
+                        f"{where}: the key {kind}.{name}.variants is called presets now", "rename it to `presets:`"
+                    )
+                for part in ("presets", "options"):
                     if not isinstance(entry.setdefault(part, {}), dict):
                         raise BadInput(
                             f"{where}: {kind}.{name}.{part} is no mapping", "see the registry.yaml that n2kit ships"
                         )
-                for key, variant in entry["variants"].items():
-                    if not isinstance(variant, dict) or not isinstance(variant.get("options", {}), dict):
+                for key, preset in entry["presets"].items():
+                    if not isinstance(preset, dict) or not isinstance(preset.get("options", {}), dict):
                         raise BadInput(
                             f"{where}: {kind}.{name}.{key} is no mapping", "write `weights: hf:org/name` under it"
                         )
-                    _variant(kind, variant)
+                    _preset(kind, preset)
                 self.aliases[kind][str(name)] = entry
 
     def names(self, kind: Kind) -> list[str]:
-        """Everything a user can write for a kind, without variants."""
+        """Everything a user can write for a kind, without presets."""
         return sorted({*self.aliases[kind], *(o.spec.name for o in self.plugins.components(kind))})
 
-    def variants(self, kind: Kind, name: str) -> dict[str, Variant]:
-        """The variants of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
+    def presets(self, kind: Kind, name: str) -> dict[str, Preset]:
+        """The presets of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
         alias = self.aliases[kind].get(name)
-        return self._variants(kind, alias, self.plugins.find(kind, alias["component"] if alias else name))
+        return self._presets(kind, alias, self.plugins.find(kind, alias["component"] if alias else name))
 
-    def _variants(self, kind: Kind, alias: dict[str, Any] | None, owned: Owned | None) -> dict[str, Variant]:
-        listed = {str(k): _variant(kind, v) for k, v in (alias or {}).get("variants", {}).items()}
-        own = dict(owned.spec.variants) if owned else {}
+    def _presets(self, kind: Kind, alias: dict[str, Any] | None, owned: Owned | None) -> dict[str, Preset]:
+        listed = {str(k): _preset(kind, v) for k, v in (alias or {}).get("presets", {}).items()}
+        own = dict(owned.spec.presets) if owned else {}
         if alias is not None and owned is not None and self.aliases[kind].get(owned.spec.name) is not alias:
             # Another name for a part of what the component reads: of its tiny models, the one of that part.
             tiny = alias.get("tiny", "tiny")
@@ -107,12 +111,12 @@ class Registry:
         reference, source = _split_source(text.strip())
         if not reference:
             raise BadInput(f"no {kind} given", f"n2kit ls {kind}")
-        name, colon, variant = reference.partition(":")
+        name, colon, preset = reference.partition(":")
         if (
             kind in BACKBONES
             and colon
             and name in SCHEMES
-            and not (name == "hf" and variant in self.variants(kind, "hf"))
+            and not (name == "hf" and preset in self.presets(kind, "hf"))
         ):
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
@@ -121,44 +125,44 @@ class Registry:
             raise self._unknown(kind, str(alias["component"]))
         if owned is None:
             raise self._unknown(kind, reference)
-        component = self._with_variant(kind, name, variant, alias, owned, source is not None)
+        component = self._with_preset(kind, name, preset, alias, owned, source is not None)
         if source is None:
             return component
         weights = Weights.parse(source)
         if weights.scheme == "random" and kind in BACKBONES and not (component.options or owned.spec.wildcard):
             raise BadInput(f"{kind} {text!r}: random weights of which architecture?", f"write {name}:tiny")
         declared = component.declared if weights == component.weights else None
-        # Other weights under a bare family name are not known to be the default variant's, nor under its licence.
-        licence = component.licence if variant or weights == component.weights else None
+        # Other weights under a bare family name are not known to be the default preset's, nor under its licence.
+        licence = component.licence if preset or weights == component.weights else None
         reference = f"{component.reference}@{source}"
         return replace(component, reference=reference, weights=weights, declared=declared, licence=licence)
 
-    def _with_variant(
-        self, kind: Kind, name: str, variant: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
+    def _with_preset(
+        self, kind: Kind, name: str, preset: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
     ) -> Component:
-        known = self._variants(kind, alias, owned)
+        known = self._presets(kind, alias, owned)
         base = dict((alias or {}).get("options", {}))
-        if not variant:
-            variant = str((alias or {}).get("default", "")) or _default_variant(kind, known)
-        if variant in known:
-            chosen = known[variant]
-            reference = f"{name}:{variant}"
+        if not preset:
+            preset = str((alias or {}).get("default", "")) or _default_preset(kind, known)
+        if preset in known:
+            chosen = known[preset]
+            reference = f"{name}:{preset}"
             options = base | dict(chosen.options)
             return Component(
                 kind, reference, owned, options, Weights.parse(chosen.weights), chosen.card, chosen.licence
             )
         spec = owned.spec
-        if variant and spec.shorthand:
+        if preset and spec.shorthand:
             # `qformer:16` and `timm:resnet18` set the one option that a component is chosen by.
-            value: Any = int(variant) if variant.isdigit() else variant
-            chosen = Variant()
+            value: Any = int(preset) if preset.isdigit() else preset
+            chosen = Preset()
             if spec.wildcard and not sourced:
-                chosen = load_target(spec.wildcard, owner=owned.distribution)(variant)
+                chosen = load_target(spec.wildcard, owner=owned.distribution)(preset)
             options = base | {spec.shorthand: value} | dict(chosen.options)
-            return Component(kind, f"{name}:{variant}", owned, options, Weights.parse(chosen.weights), chosen.card)
-        if variant:
-            hint = suggest(variant, known) or f"{name} has {', '.join(known) or 'no variants'}"
-            raise BadInput(f"{kind} {name!r} has no variant {variant!r}", hint)
+            return Component(kind, f"{name}:{preset}", owned, options, Weights.parse(chosen.weights), chosen.card)
+        if preset:
+            hint = suggest(preset, known) or f"{name} has {', '.join(known) or 'no presets'}"
+            raise BadInput(f"{kind} {name!r} has no preset {preset!r}", hint)
         return Component(kind, name, owned, base)
 
     def _by_source(self, kind: Kind, source: str) -> Component:
@@ -252,19 +256,19 @@ def _split_source(text: str) -> tuple[str, str | None]:
     return text, None
 
 
-def _default_variant(kind: Kind, known: Mapping[str, Variant]) -> str:
-    """What a bare name means: a backbone's first variant with weights; a connector's or fusion's own defaults."""
+def _default_preset(kind: Kind, known: Mapping[str, Preset]) -> str:
+    """What a bare name means: a backbone's first preset with weights; a connector's or fusion's own defaults."""
     if kind not in BACKBONES:
         return ""
     return next((name for name, v in known.items() if v.weights != "random"), next(iter(known), ""))
 
 
-def _variant(kind: Kind, entry: dict[str, Any]) -> Variant:
+def _preset(kind: Kind, entry: dict[str, Any]) -> Preset:
     card = entry.get("card")
     weights = entry.get("weights", "random")
     if entry.get("revision"):
         weights = f"{weights}@{entry['revision']}"
-    return Variant(
+    return Preset(
         weights=weights,
         options=entry.get("options", {}),
         card=CARDS[kind](**card) if card else None,

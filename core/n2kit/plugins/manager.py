@@ -18,8 +18,9 @@ import pluggy
 from packaging.requirements import Requirement
 
 from n2kit.contract import hookspecs
-from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Variant
+from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Preset
 from n2kit.errors import BadInput, Unavailable, suggest
+from n2kit.plugins.api_version import api_problem, stated_api
 from n2kit.plugins.isolation import first_look
 
 GROUP = "n2kit"
@@ -75,7 +76,10 @@ class Manager:
             plugin.disabled = not wanted.takes(plugin)
         wanted.check([plugin for _, plugin in pairs])
         enabled = [(p, plugin) for p, plugin in pairs if not plugin.disabled]
-        unsound = first_look([p for p, plugin in enabled if plugin.distribution != OWN])
+        foreign = [p for p, plugin in enabled if plugin.distribution != OWN]
+        # An import of what the contract no longer has would fail without naming the cause: the source is read first.
+        outdated = {p.value: problem for p in foreign if (problem := api_problem(stated_api(p.value)))}
+        unsound = outdated | first_look([p for p in foreign if p.value not in outdated])
         for point, plugin in enabled:
             plugin.problem = unsound.get(point.value) or self._load(point, plugin)
         self.plugins = [plugin for _, plugin in pairs]
@@ -216,8 +220,8 @@ def _check_api(module: ModuleType) -> None:
     api = getattr(module, "N2KIT_PLUGIN_API", None)
     if not (isinstance(api, tuple) and len(api) == 2):
         raise TypeError("states no N2KIT_PLUGIN_API = (major, minor)")
-    if api[0] != hookspecs.PLUGIN_API[0] or api[1] > hookspecs.PLUGIN_API[1]:
-        raise TypeError(f"written for plug-in API {api[0]}.{api[1]}; this n2kit has %d.%d" % hookspecs.PLUGIN_API)
+    if problem := api_problem(api):
+        raise TypeError(problem)
 
 
 def _components(module: ModuleType) -> list[ComponentSpec]:
@@ -256,8 +260,8 @@ def _check_types(spec: ComponentSpec) -> None:
             raise TypeError(f"a component's {name} is {value!r}, not a text")
     if not NAME.fullmatch(spec.name):
         raise TypeError(f"{spec.name!r} is no name for a component: letters, digits, and . _ - between them")
-    if not isinstance(spec.variants, Mapping) or not all(isinstance(v, Variant) for v in spec.variants.values()):
-        raise TypeError(f"variants of {spec.kind} {spec.name!r} are no mapping of names to Variant")
+    if not isinstance(spec.presets, Mapping) or not all(isinstance(v, Preset) for v in spec.presets.values()):
+        raise TypeError(f"presets of {spec.kind} {spec.name!r} are no mapping of names to Preset")
     for name in ("requires", "model_types"):
         if not isinstance(getattr(spec, name), tuple | list):
             raise TypeError(f"{name} of {spec.kind} {spec.name!r} is no tuple")

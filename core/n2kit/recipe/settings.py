@@ -33,7 +33,7 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     name: str = Field(
-        description="NAME[:VARIANT][@SOURCE], as n2kit ls lists them; other keys are the component's options"
+        description="NAME[:PRESET][@SOURCE], as n2kit ls lists them; other keys are the component's options"
     )
 
     @property

@@ -13,6 +13,6 @@ def references(kind: Kind, distribution: str) -> list[str]:
 
 
 def references_of(spec: ComponentSpec, distribution: str) -> list[str]:
-    """One component at each `tiny…` variant, or as it is where it has none."""
+    """One component at each `tiny…` preset, or as it is where it has none."""
     name = spec.name if distribution == OWN else f"{distribution}/{spec.name}"
-    return [f"{name}:{v}" for v in spec.variants if v.startswith("tiny")] or [name]
+    return [f"{name}:{v}" for v in spec.presets if v.startswith("tiny")] or [name]

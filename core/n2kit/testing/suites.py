@@ -59,7 +59,7 @@ def parametrize_components(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A test for each component of a distribution: its argument `component` is `(kind, reference)`; ids work with -k.
 
-    Backbones are taken at each `tiny…` variant, other parts at `tiny` or their defaults. With `laws`, the test has a second
+    Backbones are taken at each `tiny…` preset, other parts at `tiny` or their defaults. With `laws`, the test has a second
     argument `law` and runs for each law of each component: `keep(law, subject_of(*component))`.
     """
     found = [(kind, reference) for kind in kinds or KINDS for reference in references(kind, distribution)]

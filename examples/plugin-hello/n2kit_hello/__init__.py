@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel
 
-from n2kit.contract import ComponentSpec, Variant, VisionCard, hookimpl
+from n2kit.contract import ComponentSpec, Preset, VisionCard, hookimpl
 
-N2KIT_PLUGIN_API = (1, 0)
+N2KIT_PLUGIN_API = (2, 0)
 CARD = VisionCard(tokens=16, token_width=24, pooled_width=24, image_size=32, parameters=4 * 24)
 
 
@@ -26,7 +26,7 @@ def n2kit_register_components():
             target="n2kit_hello.model:Hello",
             config="n2kit_hello:Config",
             card="n2kit_hello:card",
-            variants={"tiny": Variant(card=CARD, notes="random weights")},
+            presets={"tiny": Preset(card=CARD, notes="random weights")},
             capabilities=frozenset({"bfloat16"}),
         )
     ]

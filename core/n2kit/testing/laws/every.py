@@ -20,12 +20,12 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
 
 
 @law("vision", "llm", "mllm")
-def has_a_tiny_variant(subject: Subject) -> None:
-    """There is a variant `tiny…` of random weights: the real architecture, offline, in seconds."""
-    tiny = [name for name, variant in subject.spec.variants.items() if name.startswith("tiny")]
-    assert tiny, f"{subject} has variants {sorted(subject.spec.variants)} and none called tiny"
-    downloads = [name for name in tiny if subject.spec.variants[name].weights != "random"]
-    assert not downloads, f"{downloads[0]} takes weights from {subject.spec.variants[downloads[0]].weights}"
+def has_a_tiny_preset(subject: Subject) -> None:
+    """There is a preset `tiny…` of random weights: the real architecture, offline, in seconds."""
+    tiny = [name for name, preset in subject.spec.presets.items() if name.startswith("tiny")]
+    assert tiny, f"{subject} has presets {sorted(subject.spec.presets)} and none called tiny"
+    downloads = [name for name in tiny if subject.spec.presets[name].weights != "random"]
+    assert not downloads, f"{downloads[0]} takes weights from {subject.spec.presets[downloads[0]].weights}"
 
 
 @law("vision", "llm")
@@ -36,7 +36,7 @@ def card_is_what_is_measured(subject: Subject) -> None:
 
 @law("vision", "llm")
 def the_card_function_agrees(subject: Subject) -> None:
-    """What the spec's `card` computes for the options of a random variant is what is measured (its parameters may be 0)."""
+    """What the spec's `card` computes for the options of a random preset is what is measured (its parameters may be 0)."""
     component = subject.component
     if subject.spec.card is None or component.weights.scheme != "random":
         return

@@ -12,7 +12,7 @@ from n2kit.testing.subjects import MLLMSubject, folder
 # These build a whole model from a spec of kind llm or vision, which an mllm is not.
 SKIPPED = {
     "joins_a_model",
-    "has_a_tiny_variant",
+    "has_a_tiny_preset",
     "card_is_what_is_measured",
     "parameters_are_counted_exactly",
     "the_card_function_agrees",
