@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from n2kit.contract.image_transform import ImageTransform
 from n2kit.data.images import UnreadableImage, open_image, to_rgb
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, suggest
 
 ROWS = [
     {"id": "a", "image": "a.png", "title": "红色", "topics": ["x", "y"], "content": "c, d", "category": "k"},
@@ -107,6 +109,33 @@ def test_broken_files_are_one_clear_error(tmp_path: Path, name: str, content: st
         read_items(write(tmp_path, name, content))
 
 
+def test_a_parquet_file_is_read_for_its_own_columns_alone(tmp_path: Path) -> None:
+    """A column that nobody uses may hold what Python cannot: a date after 9999, a text that is no UTF-8."""
+    late = pa.array([2**52, 0], pa.timestamp("ms"))
+    broken = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(struct.pack("<3i", 0, 1, 2)), pa.py_buffer(b"\xffx")]
+    )
+    table = pa.table({"id": ["a", "b"], "title": ["x", "y"], "sold": late, "note": broken})
+    pq.write_table(table, tmp_path / "i.parquet")
+    assert [i.title for i in read_items(tmp_path / "i.parquet")] == ["x", "y"]
+    for column in ("sold", "note"):
+        with pytest.raises(BadInput, match=f"row 1, column '{column}': "):
+            read_items(tmp_path / "i.parquet", columns={"content": column})
+    with pytest.raises(BadInput, match="no column price"):
+        read_items(tmp_path / "i.parquet", columns={"content": "price"})
+    pairs = pa.table({"sold": late, "query": ["a", "b"], "note": broken, "target": ["b", "a"], "grade": [1, 2]})
+    pq.write_table(pairs, tmp_path / "p.parquet")
+    read = read_pairs(tmp_path / "p.parquet", {"a", "b"})
+    assert (list(read), read.grades[("b", "a")], read.unread) == ([("a", "b"), ("b", "a")], 2.0, ("sold", "note"))
+
+
+def test_hints_are_quick_among_many_names() -> None:
+    ids = [f"item-{n}" for n in range(200_000)]
+    assert "item-77" in (suggest("itme-77", ids) or "")
+    assert suggest("lmap", ["lamp", "cup"]) == "did you mean lamp?"
+    assert suggest("zz", ids) is None
+
+
 def test_wrong_encoding_is_named_by_line(tmp_path: Path) -> None:
     path = tmp_path / "i.csv"
     path.write_bytes("id,title\na,ok\nb,é\n".encode("latin-1"))
@@ -163,6 +192,39 @@ def test_image_paths_stay_inside_their_folder(tmp_path: Path) -> None:
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         with pytest.raises(UnreadableImage, match="outside the images folder"):
             open_image(Item("a", path), tmp_path / "images")
+
+
+@pytest.mark.parametrize("error", [struct.error("x"), TypeError("x"), RuntimeError("x"), NotImplementedError()])
+def test_whatever_a_decoder_raises_is_an_unreadable_image(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: Image.Image) -> None:
+        raise error
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "load", load)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(UnreadableImage, match=r"item 'a': image 'a.png': (x|NotImplementedError)"):
+        open_image(Item("a", image="a.png"), tmp_path)
+
+
+def test_formats_that_start_programs_are_not_read(tmp_path: Path) -> None:
+    """An EPS under another name would have Pillow start Ghostscript on it."""
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(UnreadableImage, match="not an image of a format that is read"):
+        open_image(Item("a", image="a.jpg"), tmp_path)
+
+
+@pytest.mark.parametrize(("width", "height", "colours"), [(20, 65_536, 0), (65_536, 1, 2), (9_400, 9_400, 6)])
+def test_images_that_take_too_much_memory_are_refused_before_they_are_decoded(
+    tmp_path: Path, width: int, height: int, colours: int
+) -> None:
+    """Headers of PNGs, in grey, RGB and RGB with transparency: a side, or the whole, is beyond what is read."""
+    header = b"IHDR" + struct.pack(">2I5B", width, height, 8, colours, 0, 0, 0)
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, b"IDAT", b"IEND")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(UnreadableImage, match="too many pixels"):
+        open_image(Item("a", image="a.png"), tmp_path)
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "no such file"), (b"text", "not an image"), (b"cut", "a.png")])

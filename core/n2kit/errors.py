@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 SHOWN = 3  # of many reasons
+MANY = 2_000  # names to compare with a misspelt one
 
 
 def few(reasons: Sequence[str], total: int | None = None) -> str:
@@ -48,6 +49,12 @@ class Unavailable(N2kitError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str | None:
-    """`did you mean` for a hint, or None."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5)
+    """Write `did you mean …?` for a hint out of the nearest of the known names, or return None.
+
+    Among many, such as the ids of a catalogue, those are compared that begin or end alike: comparing all takes seconds.
+    """
+    name, names = name.lower(), list(known)
+    if len(names) > MANY:
+        names = [n for n in names if n[:2].lower() == name[:2] or n[-2:].lower() == name[-2:]][:MANY]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else None

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from n2kit.data.items import Item
 
 WHITE = (255, 255, 255)
+# Read by Pillow's own decoders. Others start programs (EPS: Ghostscript) or are rare enough to be an attack more often than an image.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+MOST_SIDE = 65_535  # pixels, as many as a JPEG can have
+MOST_BYTES = 1_000_000_000  # of what an image takes in memory until it is RGB
 
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
@@ -61,20 +65,35 @@ def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
     if special:  # a pipe would be waited for
         raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: not a file", way)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image)
             yield image
         return
     except FileNotFoundError:
         reason = "no such file"
     except UnidentifiedImageError:
-        reason = "not an image"
+        reason = f"not an image of a format that is read ({', '.join(FORMATS)})"
     except Image.DecompressionBombError:
         reason = "too many pixels to be safe"
     except MemoryError:
         reason = "too large for this machine's memory"
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = str(error) or type(error).__name__
+    except (
+        Exception
+    ) as error:  # a damaged file may raise anything: struct.error, TypeError, RuntimeError, NotImplementedError
+        reason = str(error).partition("\n")[0] or type(error).__name__
     raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {reason}", way)
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuse an image that would take too much memory, before it is decoded.
+
+    Raises:
+        DecompressionBombError: a side or the decoded size is beyond what is read.
+    """
+    transparent = "A" in image.getbands() or "transparency" in image.info
+    needed = image.width * image.height * (12 if transparent else 4)  # laid on a ground, it is there three times
+    if max(image.size) > MOST_SIDE or needed > MOST_BYTES:
+        raise Image.DecompressionBombError
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -170,7 +171,8 @@ def _rows(
     elif suffix in (".jsonl", ".ndjson"):
         rows = jsonl_rows(path, problems)
     elif suffix == ".parquet":
-        rows = parquet_rows(path)
+        wanted = {columns.get(name, name) for name in FIELDS}
+        rows = parquet_rows(path, lambda names: [name for name in names if name in wanted])
     else:
         known = ".csv, .tsv, .jsonl, .ndjson, .parquet"
         raise BadInput(f"{path}: unknown format {suffix or '(no ending)'}", f"known: {known}")
@@ -232,23 +234,54 @@ def jsonl_rows(path: Path, problems: list[str]) -> Iterator[Row]:
                 problems.append(f"{path}:{number}: not a JSON object")
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
-    """Rows of a Parquet file with their numbers from 1, a batch in memory at a time."""
+def parquet_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterator[Row]:
+    """Yield the rows of a Parquet file with their numbers from 1, a batch in memory at a time.
+
+    Args:
+        wanted: of the file's columns, those to read; the others are null in every row. What nobody uses may be of any type.
+
+    Raises:
+        BadInput: no Parquet file, a damaged one, or a value that cannot be read, with its row and column.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        names = [str(name) for name in table.schema_arrow.names]
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
+    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise BadInput(f"{path}: two columns are called {repeated!r}", "rename one of them")
+    nothing = dict.fromkeys(names)
     number = 0
     try:
-        for batch in table.iter_batches():
-            for row in batch.to_pylist():
+        for batch in table.iter_batches(columns=wanted(names)):
+            for row in _values(batch, path, number):
                 number += 1
-                yield number, row
-    except (pa.ArrowInvalid, OSError) as error:
+                yield number, nothing | row
+    except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{path}: damaged after row {number}: {error}".splitlines()[0], "write the file again") from None
+
+
+def _values(batch: Any, path: Path, before: int) -> list[dict[str, Any]]:
+    """Convert a batch of Arrow to Python rows; `before` it there were so many.
+
+    Raises:
+        BadInput: a value that Python cannot hold, such as a date after 9999 or a text that is no UTF-8.
+    """
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except Exception:  # whatever a type's conversion raises; found again value by value, to say where
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            for n, value in enumerate(column):
+                try:
+                    value.as_py()
+                except Exception as error:
+                    what = f"{path}: row {before + n + 1}, column {name!r}: {error}".splitlines()[0]
+                    raise BadInput(what, "write the column as text") from None
+        raise
+    return rows
 
 
 def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -249,14 +249,34 @@ def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[Ro
     if suffix not in (".parquet", ".jsonl", ".ndjson"):
         yield from _delimited(path, known)
         return
-    for number, row in parquet_rows(path) if suffix == ".parquet" else jsonl_rows(path, problems):
-        against = {k: v for k, v in row.items() if _NEGATIVES.fullmatch(k)}
-        texts = {k: "" if v is None else str(v).strip() for k, v in row.items() if k not in against}
-        grade = next((k for k in texts if k.lower() in _GRADES), None)
-        names = next((n for n in _NAMES if set(n) <= set(texts)), [k for k in texts if k != grade])
-        unread = tuple(k for k in texts if k != grade and k not in names[:2])
-        graded = None if grade is None else texts[grade]
-        yield Row(number, [texts[k] for k in names], graded, tuple(against.values()), unread)
+    if suffix == ".parquet":
+        rows = parquet_rows(path, lambda names: [name for name in names if name not in _Columns.of(names).unread])
+    else:
+        rows = jsonl_rows(path, problems)
+    for number, row in rows:
+        columns = _Columns.of(row)
+        texts = ["" if row[name] is None else str(row[name]).strip() for name in columns.ids]
+        grade = None if columns.grade is None else "" if row[columns.grade] is None else str(row[columns.grade]).strip()
+        yield Row(number, texts, grade, tuple(row[name] for name in columns.negatives), columns.unread)
+
+
+class _Columns(NamedTuple):
+    """The columns of a file by what they hold: two ids, a grade, hard negatives, or nothing that is read here."""
+
+    ids: tuple[str, ...]
+    grade: str | None
+    negatives: tuple[str, ...]
+    unread: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> _Columns:
+        """Sort columns by their names; without two that are known, the first two hold the ids."""
+        negatives = tuple(name for name in names if _NEGATIVES.fullmatch(name))
+        others = [name for name in names if name not in negatives]
+        grade = next((name for name in others if name.lower() in _GRADES), None)
+        plain = tuple(name for name in others if name != grade)
+        ids = next((n for n in _NAMES if set(n) <= set(plain)), plain[:2])
+        return cls(ids, grade, negatives, tuple(name for name in plain if name not in ids))
 
 
 def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
