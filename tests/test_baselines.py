@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from n2kit.bench.baselines import frozen as frozen_module
+from n2kit.bench.baselines import tfidf as tfidf_module
 from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
-from n2kit.bench.baselines.baselines import frozen as frozen_module
-from n2kit.bench.baselines.baselines import tfidf as tfidf_module
 from n2kit.bench.baselines.frozen import Features, Frozen
 from n2kit.bench.baselines.heads import standardised, train_head
 from n2kit.bench.baselines.tfidf import tfidf

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from n2kit.contract.card_probe import remembered
+from n2kit.contract.card_probe import cached_card
 from n2kit.contract.interfaces import Origin
 from n2kit.errors import BadInput
 from n2kit.plugins.catalogue import registry
@@ -83,15 +83,15 @@ def test_measured_cards_are_remembered_without_torch(cache: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"of": 1}', '{"of": {}, "card": {"tokens": "x"}}'])
 def test_a_broken_cache_is_measured_again(cache: Path, content: str) -> None:
     card = registry().resolve("vision", "timm:tiny").card()
-    assert remembered("timm", "an architecture", lambda: card) == card  # type: ignore[arg-type,return-value]
+    assert cached_card("timm", "an architecture", lambda: card) == card  # type: ignore[arg-type,return-value]
     (file,) = cache.iterdir()
     file.write_text(content)
     other = replace(card, tokens=3)  # type: ignore[type-var]
-    assert remembered("timm", "an architecture", lambda: other) == other  # type: ignore[arg-type,return-value]
-    assert remembered("timm", "an architecture", lambda: card) == other  # type: ignore[arg-type,return-value]
+    assert cached_card("timm", "an architecture", lambda: other) == other  # type: ignore[arg-type,return-value]
+    assert cached_card("timm", "an architecture", lambda: card) == other  # type: ignore[arg-type,return-value]
 
 
 def test_a_cache_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     card = registry().resolve("vision", "timm:tiny").card()
-    assert remembered("timm", "an architecture", lambda: card) == card  # type: ignore[arg-type,return-value]
+    assert cached_card("timm", "an architecture", lambda: card) == card  # type: ignore[arg-type,return-value]
