@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from n2kit.contract.cards import KINDS, Kind
-from n2kit.testing import Law, parametrize_components, subject_of
+from n2kit.testing import Law, component_under_test, parametrize_components
 from n2kit.testing.references import references
-from n2kit.testing.suites import keep
+from n2kit.testing.suites import assert_law
 
 
 @pytest.mark.filterwarnings("error::n2kit.testing.suites.CapabilityHint")
 @parametrize_components(laws=True)
 def test_law(component: tuple[Kind, str], law: Law) -> None:
-    keep(law, subject_of(*component))
+    assert_law(law, component_under_test(*component))
 
 
 @pytest.mark.parametrize("kind", KINDS)

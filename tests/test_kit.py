@@ -14,20 +14,28 @@ from torch import Tensor, nn
 
 from n2kit.contract.cards import KINDS
 from n2kit.contract.interfaces import VisionOut
-from n2kit.testing import laws_of, subject_of
+from n2kit.testing import component_under_test, laws_of
 from n2kit.testing.check import check_component, try_law
-from n2kit.testing.matrix import Cell, Report, cells, check, in_tree, run, uncovered
-from n2kit.testing.subjects import SUBJECTS, Subject
+from n2kit.testing.matrix import (
+    Combination,
+    MatrixSummary,
+    assert_model_works,
+    combinations,
+    components_of,
+    run,
+    uncovered,
+)
+from n2kit.testing.under_test import UNDER_TEST, ComponentUnderTest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin-hello"
 
 
-def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any) -> Subject:
-    """A subject whose parts have been tampered with."""
-    sound = subject_of(kind, reference)
+def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any) -> ComponentUnderTest:
+    """A component whose parts have been tampered with."""
+    sound = component_under_test(kind, reference)
     owned = replace(sound.component.owned, spec=replace(sound.spec, **spec))
 
-    class Spoiled(SUBJECTS[kind]):  # type: ignore[misc]
+    class Spoiled(UNDER_TEST[kind]):  # type: ignore[misc]
         def make(self) -> Any:
             part = super().make()
             spoil(part)
@@ -36,8 +44,8 @@ def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any
     return Spoiled(replace(sound.component, owned=owned))
 
 
-def outcome(subject: Subject, law: str) -> tuple[str, str]:
-    found = try_law(next(entry for entry in laws_of(subject.kind) if entry.name == law), subject)
+def outcome(under_test: ComponentUnderTest, law: str) -> tuple[str, str]:
+    found = try_law(next(entry for entry in laws_of(under_test.kind) if entry.name == law), under_test)
     return found.state, found.reason
 
 
@@ -136,7 +144,7 @@ def test_a_broken_part_fails_its_law(kind: Any, reference: str, spoil: Any, law:
     state, found = outcome(spoiled(kind, reference, spoil), law)
     assert state == "failed"
     assert reason in found
-    assert outcome(subject_of(kind, reference), law)[0] == "passed"
+    assert outcome(component_under_test(kind, reference), law)[0] == "passed"
 
 
 def test_a_declared_capability_must_hold_and_another_is_a_hint() -> None:
@@ -176,7 +184,7 @@ def test_suites_are_inherited(pytester: pytest.Pytester) -> None:
     """As an author writes it: `-k` finds a law, a broken law fails, an undeclared capability is a hint at the end."""
     pytester.makepyfile(
         test_mine="""
-        from n2kit.testing import FusionSuite, parametrize_components, suite, subject_of
+        from n2kit.testing import FusionSuite, parametrize_components, suite, component_under_test
 
         class TestGate(FusionSuite):
             component = "gate"
@@ -188,7 +196,7 @@ def test_suites_are_inherited(pytester: pytest.Pytester) -> None:
 
         @parametrize_components("fusion")
         def test_each(component):
-            assert subject_of(*component).kind == "fusion"
+            assert component_under_test(*component).kind == "fusion"
         """
     )
     outcome = pytester.runpytest_inprocess("-q", "-k", "TestGate and (matters or width)", "-p", "no:cacheprovider")
@@ -202,23 +210,25 @@ def test_suites_are_inherited(pytester: pytest.Pytester) -> None:
 
 
 def test_the_matrix_covers_every_pair_and_names_what_fails() -> None:
-    names = in_tree()
-    tried = list(cells(names))
+    names = components_of()
+    tried = list(combinations(names))
     assert len(tried) == len(names["vision"]) * len(names["llm"]) * len(names["connector"])
     assert uncovered(names, tried) == []
     few = {kind: values[:2] for kind, values in names.items()}
-    assert ("fusion x", "loss y") in uncovered(few | {"fusion": ["x"], "loss": ["y"]}, [Cell("a", "b", "c", "d", "e")])
-    report = Report(passed=3, failed={"a+b": "the image does not matter"})
-    assert "3 combinations hold, 0 are refused, 1 fail" in str(report)
-    assert "FAILED a+b: the image does not matter" in str(report)
+    assert ("fusion x", "loss y") in uncovered(
+        few | {"fusion": ["x"], "loss": ["y"]}, [Combination("a", "b", "c", "d", "e")]
+    )
+    summary = MatrixSummary(passed=3, failed={"a+b": "the image does not matter"})
+    assert "3 combinations hold, 0 are refused, 1 fail" in str(summary)
+    assert "FAILED a+b: the image does not matter" in str(summary)
 
 
 def test_a_few_cells_of_the_matrix() -> None:
-    few = {kind: values[:2] for kind, values in in_tree().items()} | {"llm": ["bert:tiny", "qwen:tiny"]}
-    report = run(few)
-    assert report.failed == {}
-    assert report.passed + report.refused.total() == 8
-    assert report.passed >= 6
+    few = {kind: values[:2] for kind, values in components_of().items()} | {"llm": ["bert:tiny", "qwen:tiny"]}
+    summary = run(few)
+    assert summary.failed == {}
+    assert summary.passed + summary.refused.total() == 8
+    assert summary.passed >= 6
 
 
 def test_the_matrix_notices_a_blind_model() -> None:
@@ -227,9 +237,9 @@ def test_the_matrix_notices_a_blind_model() -> None:
     model = n2kit.build(
         "qwen:tiny", "clip:tiny", connector="mlp:4", settings={"llm.tune": "full", "vision.tune": "full"}
     ).eval()
-    check(model)
+    assert_model_works(model)
     model.vision.forward = lambda pixels: VisionOut(  # type: ignore[union-attr,method-assign]
         torch.zeros(len(pixels), 17, 32), torch.zeros(len(pixels), 32)
     )
     with pytest.raises(AssertionError, match="no gradient in vision|the image does not matter"):
-        check(model)
+        assert_model_works(model)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from n2kit.testing.matrix import cells, in_tree, run, uncovered
+from n2kit.testing.matrix import combinations, components_of, run, uncovered
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf8")
 # Why the plan may refuse a combination; anything else is a failure.
@@ -23,14 +23,14 @@ REASONS = (
 
 @pytest.mark.slow
 def test_any_by_any(record_property: Callable[[str, object], None]) -> None:
-    names = in_tree()
-    assert uncovered(names, cells(names)) == []  # every two values of any two kinds meet
-    report = run(names)
-    record_property("n2kit", str(report))  # printed at the end
-    assert not report.failed
-    unnamed = [reason for reason in report.refused if not any(re.search(r, reason) for r in REASONS)]
+    names = components_of()
+    assert uncovered(names, combinations(names)) == []  # every two values of any two kinds meet
+    summary = run(names)
+    record_property("n2kit", str(summary))  # printed at the end
+    assert not summary.failed
+    unnamed = [reason for reason in summary.refused if not any(re.search(r, reason) for r in REASONS)]
     assert not unnamed
-    assert report.passed >= 1000
-    assert report.passed + report.refused.total() == len(list(cells(names)))
+    assert summary.passed >= 1000
+    assert summary.passed + summary.refused.total() == len(list(combinations(names)))
     sizes = " × ".join(str(len(names[kind])) for kind in ("vision", "llm", "connector"))
-    assert f"{sizes}: **{report.passed:,} combinations**" in README
+    assert f"{sizes}: **{summary.passed:,} combinations**" in README

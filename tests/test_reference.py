@@ -27,19 +27,19 @@ SALIENCY_CASES = ["saliency_basic", "saliency_notellm2"]
 
 
 @pytest.fixture(scope="module")
-def results() -> dict[str, reference.Result]:
-    return {r.name: r for r in reference.check(GOLDEN)}
+def results() -> dict[str, reference.CaseResult]:
+    return {r.name: r for r in reference.check_cases(GOLDEN)}
 
 
 @pytest.mark.parametrize("name", [*MODEL_CASES, *GENERATION_CASES, *SALIENCY_CASES, "recall"])
-def test_case_passes(results: dict[str, reference.Result], name: str) -> None:
+def test_case_passes(results: dict[str, reference.CaseResult], name: str) -> None:
     result = results[name]
     assert result.status == "passed", result.line()
     assert result.value <= 1e-5
     assert result.gradient <= 1e-4
 
 
-def test_everything_in_the_files_is_compared(results: dict[str, reference.Result]) -> None:
+def test_everything_in_the_files_is_compared(results: dict[str, reference.CaseResult]) -> None:
     for name in [*MODEL_CASES, *GENERATION_CASES, *SALIENCY_CASES]:
         data = load_file(GOLDEN / f"{name}.safetensors")
         stated = {k for k in data if k.startswith(("output.", "grad."))}

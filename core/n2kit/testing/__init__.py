@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from n2kit.testing.laws import Law as Law
     from n2kit.testing.laws import law as law
     from n2kit.testing.laws import laws_of as laws_of
-    from n2kit.testing.subjects import Subject as Subject
-    from n2kit.testing.subjects import subject_of as subject_of
     from n2kit.testing.suites import ConnectorSuite as ConnectorSuite
     from n2kit.testing.suites import FusionSuite as FusionSuite
     from n2kit.testing.suites import IndexSuite as IndexSuite
@@ -29,11 +27,13 @@ if TYPE_CHECKING:
     from n2kit.testing.suites import VisionSuite as VisionSuite
     from n2kit.testing.suites import parametrize_components as parametrize_components
     from n2kit.testing.suites import suite as suite
+    from n2kit.testing.under_test import ComponentUnderTest as ComponentUnderTest
+    from n2kit.testing.under_test import component_under_test as component_under_test
 
 _HOME = {
     "check": "check_component",
     "laws": "Law law laws_of",
-    "subjects": "Subject subject_of",
+    "under_test": "ComponentUnderTest component_under_test",
     "suites": (
         "ConnectorSuite FusionSuite IndexSuite LLMSuite LossSuite MLLMSuite VisionSuite parametrize_components suite"
     ),

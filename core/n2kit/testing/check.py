@@ -6,31 +6,31 @@ from collections.abc import Iterator
 
 from n2kit.contract.cards import Kind
 from n2kit.errors import N2kitError
-from n2kit.testing.finding import Finding
+from n2kit.testing.law_result import LawResult
 from n2kit.testing.laws import Law, laws_of
-from n2kit.testing.subjects import Subject, subject_of
+from n2kit.testing.under_test import ComponentUnderTest, component_under_test
 
 
-def check_component(kind: Kind, reference: str) -> Iterator[Finding]:
+def check_component(kind: Kind, reference: str) -> Iterator[LawResult]:
     """Try every law of a kind on the component that `reference` names."""
     try:
-        subject = subject_of(kind, reference)
+        under_test = component_under_test(kind, reference)
     except N2kitError as problem:
-        yield Finding(f"{kind}/{reference}", "resolves", "failed", problem.message)
+        yield LawResult(f"{kind}/{reference}", "resolves", "failed", problem.message)
         return
     for law in laws_of(kind):
-        yield try_law(law, subject)
+        yield try_law(law, under_test)
 
 
-def try_law(law: Law, subject: Subject) -> Finding:
+def try_law(law: Law, under_test: ComponentUnderTest) -> LawResult:
     """Try one law; whatever a component raises is its failure, with the reason in one line."""
-    declared = law.capability is None or law.capability in subject.spec.capabilities
+    declared = law.capability is None or law.capability in under_test.spec.capabilities
     try:
-        law.check(subject)
+        law.check(under_test)
     except Exception as problem:
         reason = str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
         reason = (reason.splitlines() or [""])[0]
-        return Finding(str(subject), law.name, "failed" if declared else "not declared", reason)
+        return LawResult(str(under_test), law.name, "failed" if declared else "not declared", reason)
     if not declared:
-        return Finding(str(subject), law.name, "hint", f"it could declare the capability {law.capability!r}")
-    return Finding(str(subject), law.name, "passed")
+        return LawResult(str(under_test), law.name, "hint", f"it could declare the capability {law.capability!r}")
+    return LawResult(str(under_test), law.name, "passed")

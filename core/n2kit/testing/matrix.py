@@ -33,7 +33,7 @@ from n2kit.plugins.manager import OWN
 from n2kit.recipe.settings import Recipe
 from n2kit.testing.laws.compare import TOLERANCE, distance
 from n2kit.testing.references import references
-from n2kit.testing.subjects import facts_of
+from n2kit.testing.under_test import extras_for
 
 KINDS = ("vision", "llm", "connector", "fusion", "loss")
 ITEMS = [  # a and c, b and d are partners: less alike than others, so that no loss is content
@@ -45,7 +45,7 @@ ITEMS = [  # a and c, b and d are partners: less alike than others, so that no l
 
 
 @dataclass(frozen=True)
-class Cell:
+class Combination:
     """One combination."""
 
     vision: str
@@ -67,7 +67,7 @@ class Cell:
 
 
 @dataclass
-class Report:
+class MatrixSummary:
     """What came of a matrix: how many combinations hold, which are refused and why, which fail."""
 
     passed: int = 0
@@ -81,10 +81,10 @@ class Report:
         lines = [f"{self.passed} combinations hold, {sum(self.refused.values())} are refused, {len(self.failed)} fail"]
         lines += [f"({sizes}; {self.seconds:.0f} s)"]
         lines += [f"refused {count}: {reason}" for reason, count in self.refused.most_common()]
-        return "\n".join(lines + [f"FAILED {cell}: {reason}" for cell, reason in self.failed.items()])
+        return "\n".join(lines + [f"FAILED {combination}: {reason}" for combination, reason in self.failed.items()])
 
 
-def cells(names: dict[str, list[str]]) -> Iterator[Cell]:
+def combinations(names: dict[str, list[str]]) -> Iterator[Combination]:
     """All of vision × LLM × connector; fusion and loss so that every two values of any two kinds meet."""
     fusions, losses = names["fusion"], names["loss"]
     pairs = list(itertools.product(fusions, losses))
@@ -93,10 +93,10 @@ def cells(names: dict[str, list[str]]) -> Iterator[Cell]:
             for c, connector in enumerate(names["connector"]):
                 # Steps without a common divisor with the number of pairs walk through all of them.
                 fusion, loss = pairs[(v * 5 + n * 11 + c * 13) % len(pairs)]
-                yield Cell(vision, llm, connector, fusion, loss)
+                yield Combination(vision, llm, connector, fusion, loss)
 
 
-def uncovered(names: dict[str, list[str]], tried: Iterable[Cell]) -> list[tuple[str, str]]:
+def uncovered(names: dict[str, list[str]], tried: Iterable[Combination]) -> list[tuple[str, str]]:
     """Values of two kinds that no combination brings together."""
     met = {
         frozenset({(a, getattr(c, a)), (b, getattr(c, b))}) for c in tried for a, b in itertools.combinations(KINDS, 2)
@@ -109,44 +109,44 @@ def uncovered(names: dict[str, list[str]], tried: Iterable[Cell]) -> list[tuple[
     ]
 
 
-def in_tree(distribution: str = OWN) -> dict[str, list[str]]:
+def components_of(distribution: str = OWN) -> dict[str, list[str]]:
     """The components of a distribution by kind, at their tiny."""
     return {kind: references(kind, distribution) for kind in KINDS}  # type: ignore[arg-type]
 
 
-def run(names: dict[str, list[str]]) -> Report:
-    """Try every cell; one that fails stops no other.
+def run(names: dict[str, list[str]]) -> MatrixSummary:
+    """Try every combination; one that fails stops no other.
 
-    Of each vision encoder × LLM, the first cell that the plan accepts runs from pixels, the encoder tuned. The others start at
+    Of each vision encoder × LLM, the first combination that the plan accepts runs from pixels, the encoder tuned. The others start at
     the encoder's output, computed once, and their gradient must arrive there.
     """
     from_pixels: set[tuple[str, str]] = set()
-    start, report = time.perf_counter(), Report(sizes={kind: len(names[kind]) for kind in KINDS})
-    for cell in cells(names):
+    start, summary = time.perf_counter(), MatrixSummary(sizes={kind: len(names[kind]) for kind in KINDS})
+    for combination in combinations(names):
         try:
-            plan = make_plan(cell.recipe())
+            plan = make_plan(combination.recipe())
             if plan.refusals:
-                report.refused[plan.refusals[0].message] += 1
+                summary.refused[plan.refusals[0].message] += 1
                 continue
-            pair = (cell.vision, cell.llm)
-            seen = _seen(cell.vision) if pair in from_pixels else None
-            check(_joined(cell, plan, seen), seen)
+            pair = (combination.vision, combination.llm)
+            seen = _seen(combination.vision) if pair in from_pixels else None
+            assert_model_works(_joined(combination, plan, seen), seen)
             from_pixels.add(pair)
-            report.passed += 1
+            summary.passed += 1
         except Exception as problem:
             reason = str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
-            report.failed["+".join(vars(cell).values())] = (reason.splitlines() or [""])[0]
-    report.seconds = time.perf_counter() - start
-    return report
+            summary.failed["+".join(vars(combination).values())] = (reason.splitlines() or [""])[0]
+    summary.seconds = time.perf_counter() - start
+    return summary
 
 
-def check(model: Model, seen: VisionOut | None = None) -> None:
+def assert_model_works(model: Model, seen: VisionOut | None = None) -> None:
     """Hold one joined model to the laws above; `seen` is its encoder's output for the two pictures. Raises AssertionError."""
     leaves = None if seen is None else seen.map(lambda t: t.clone().requires_grad_(t.is_floating_point()))
     batch = _batch(model, ITEMS, leaves)
     with model.reading_all_at_once() as states:
         out = model(batch)
-    loss = model.loss(out.views, out.present, None, **facts_of(model.loss, len(ITEMS) // 2)).loss
+    loss = model.loss(out.views, out.present, None, **extras_for(model.loss, len(ITEMS) // 2)).loss
     assert loss.isfinite(), f"the loss is {loss.item()}"
     if not loss.item():  # a margin that is kept has no gradient: then the vectors' own
         loss = loss + sum(view.sum() for view in out.views.values())
@@ -182,10 +182,10 @@ def _gradients_everywhere(model: Model, leaves: VisionOut | None) -> None:
         assert arrived or not tensors, f"no gradient in {name}"
 
 
-def _joined(cell: Cell, plan: Plan, seen: VisionOut | None) -> Model:
-    """The model of a cell; backbones are shared by all cells, new parts are new."""
+def _joined(combination: Combination, plan: Plan, seen: VisionOut | None) -> Model:
+    """The model of a combination; backbones are shared by all cells, new parts are new."""
     chosen = plan.components
-    llm, vision = _backbone("llm", cell.llm), _backbone("vision", cell.vision)
+    llm, vision = _backbone("llm", combination.llm), _backbone("vision", combination.vision)
     connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
     model = join(plan, Parts(llm, loss_of(chosen["loss"]), vision, connector)).eval()
     model.calibrate(seen)
@@ -235,6 +235,6 @@ def _batch(model: Model, items: list[Item], seen: VisionOut | None) -> Batch:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = run(in_tree())
+    result = run(components_of())
     print(json.dumps(vars(result), default=str) if "--json" in sys.argv else result)
     sys.exit(1 if result.failed else 0)

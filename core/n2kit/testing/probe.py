@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from n2kit.contract.cards import ComponentSpec
 from n2kit.plugins.isolation import HEAVY, ending
 from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
-from n2kit.testing.finding import Finding
+from n2kit.testing.law_result import LawResult
 from n2kit.testing.references import references_of
 
 SECONDS = 900
@@ -26,7 +26,7 @@ WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
 
 
 @dataclass
-class Probed:
+class PluginCheckResult:
     """What was found on a plug-in: `problems` fail it, `hints` do not; `laws` is how many were kept."""
 
     plugin: str
@@ -36,9 +36,9 @@ class Probed:
     laws: int = 0
 
 
-def probe(plugin: Plugin) -> Probed:
+def probe(plugin: Plugin) -> PluginCheckResult:
     """Probe a plug-in so that not even an abort of its process harms this one."""
-    result = Probed(plugin.name, plugin.distribution)
+    result = PluginCheckResult(plugin.name, plugin.distribution)
     if plugin.disabled:
         result.hints.append("it is disabled")
         return result
@@ -64,7 +64,7 @@ def probe(plugin: Plugin) -> Probed:
     return result
 
 
-def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], None]) -> list[Probed]:
+def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], None]) -> list[PluginCheckResult]:
     """Probe plug-ins, some at a time: most of a probe is the start of its interpreter.
 
     Args:
@@ -81,7 +81,7 @@ def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], Non
         return [done.result() for done in running]
 
 
-def _read(lines: str, result: Probed) -> str:
+def _read(lines: str, result: PluginCheckResult) -> str:
     """Sort a child's findings into a result; what it was at when it ended."""
     at = "before any law"
     for line in lines.splitlines():
@@ -98,16 +98,16 @@ def _read(lines: str, result: Probed) -> str:
     return at
 
 
-def findings(plugin: Plugin) -> Iterator[Finding]:
+def law_results(plugin: Plugin) -> Iterator[LawResult]:
     """Everything that there is to say about a plug-in, found in this process: declarations first, then the laws."""
     sound = []
     for spec in plugin.specs:
         problems = declarations(spec, plugin.distribution)
-        yield from (Finding(f"{spec.kind}/{spec.name}", "declares what there is", "failed", p) for p in problems)
+        yield from (LawResult(f"{spec.kind}/{spec.name}", "declares what there is", "failed", p) for p in problems)
         sound += [] if problems else [spec]
     if heavy := [m for m in HEAVY if m in sys.modules]:
         reason = f"`config` or `card` of its components imports {', '.join(heavy)}; a plan must do without"
-        yield Finding(f"plug-in/{plugin.name}", "plans without torch", "failed", reason)
+        yield LawResult(f"plug-in/{plugin.name}", "plans without torch", "failed", reason)
     from n2kit.testing.check import check_component
 
     for spec in sound:
@@ -130,7 +130,7 @@ def declarations(spec: ComponentSpec, distribution: str) -> list[str]:
 
 def _main(distribution: str, name: str) -> None:
     plugin = next(p for p in manager().plugins if (p.distribution, p.name) == (distribution, name))
-    for found in findings(plugin):
+    for found in law_results(plugin):
         print(json.dumps(asdict(found), ensure_ascii=False), flush=True)
     print(END)
 

@@ -52,7 +52,7 @@ WORD_KEYS = {"image_token_id": IMG, "image_emb_token_id": IMG_EMB, "text_emb_tok
 
 
 @dataclass
-class Result:
+class CaseResult:
     """One case: the largest relative difference of values and of gradients, or why it failed."""
 
     name: str
@@ -72,7 +72,7 @@ class Result:
         return f"{self.name:<24} {self.status:<8} {detail}"
 
 
-def check(folder: Path) -> Iterator[Result]:
+def check_cases(folder: Path) -> Iterator[CaseResult]:
     """Check every case of a folder, one result at a time.
 
     Raises:
@@ -89,15 +89,15 @@ def check(folder: Path) -> Iterator[Result]:
         yield _guarded("recall", lambda: recall_case(folder))
 
 
-def _guarded(name: str, run: Any) -> Result:
+def _guarded(name: str, run: Any) -> CaseResult:
     try:
-        result: Result = run()
+        result: CaseResult = run()
     except Exception as error:  # a damaged case fails, and the next one is checked
-        result = Result(name, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
+        result = CaseResult(name, "failed", reason=f"{type(error).__name__}: {error}".splitlines()[0])
     return result
 
 
-def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Result:
+def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> CaseResult:
     """Compare the loss and its terms, every output and every gradient of one case."""
     data = load_file(folder / f"{case['name']}.safetensors")
     if "output.saliency" in data:
@@ -250,8 +250,8 @@ def _compare(
     model: Model,
     config: dict[str, Any],
     batch: Batch,
-) -> Result:
-    result = Result(case["name"], "passed")
+) -> CaseResult:
+    result = CaseResult(case["name"], "passed")
     for name, value in losses.items():
         if name in case:
             if value is None:
@@ -284,7 +284,7 @@ def _compare(
     return result
 
 
-def saliency_case(case: dict[str, Any], config: dict[str, Any], data: dict[str, Tensor]) -> Result:
+def saliency_case(case: dict[str, Any], config: dict[str, Any], data: dict[str, Tensor]) -> CaseResult:
     """Compare the curves S_v, S_t and S_o of every item and layer, and their means over the items."""
     from n2kit.evaluate.saliency import saliency
 
@@ -292,7 +292,7 @@ def saliency_case(case: dict[str, Any], config: dict[str, Any], data: dict[str, 
     model = build_case(case | {"dim_reduction": len(data["param.linear.weight"])}, config)
     load_parameters(model, data, config)
     curves = saliency(model, batch_of(data, config, case))
-    result = Result(case["name"], "passed", compared=2)
+    result = CaseResult(case["name"], "passed", compared=2)
     result.differences["output.saliency"] = _relative(curves, data["output.saliency"])
     result.differences["saliency_mean"] = _relative(curves.mean(0), torch.tensor(case["saliency_mean"]))
     result.value = max(result.differences.values())
@@ -302,7 +302,7 @@ def saliency_case(case: dict[str, Any], config: dict[str, Any], data: dict[str, 
     return result
 
 
-def recall_case(folder: Path) -> Result:
+def recall_case(folder: Path) -> CaseResult:
     """Compare the reference's greedy pair selection, its pool, and every recall."""
     from n2kit.evaluate import evaluate
 
@@ -310,7 +310,7 @@ def recall_case(folder: Path) -> Result:
     vectors = load_file(folder / "recall.safetensors")["embeddings"].numpy()
     metrics = {int(k.rpartition("@")[2]): v for k, v in content["metrics"].items() if "@" in k}
     report = evaluate(content["ids"], vectors, [tuple(p) for p in content["pairs"]], ks=sorted(metrics))
-    result = Result("recall", "passed", compared=len(metrics) + 2)
+    result = CaseResult("recall", "passed", compared=len(metrics) + 2)
     for k, expected in metrics.items():
         result.differences[f"recall@{k}"] = _relative(torch.tensor(report.recall[k]), torch.tensor(expected))
     result.value = max(result.differences.values())
@@ -357,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     results = []
     try:
-        for result in check(options.folder):
+        for result in check_cases(options.folder):
             results.append(result)
             if not options.json:
                 print(result.line(), flush=True)

@@ -14,7 +14,7 @@ from n2kit.testing.laws import Law, laws_of
 from n2kit.testing.references import references
 
 if TYPE_CHECKING:
-    from n2kit.testing.subjects import Subject
+    from n2kit.testing.under_test import ComponentUnderTest
 
 
 class CapabilityHint(UserWarning):
@@ -28,13 +28,13 @@ class Suite:
     component: ClassVar[str]
 
     @pytest.fixture
-    def subject(self) -> Subject:
+    def under_test(self) -> ComponentUnderTest:
         import torch
 
-        from n2kit.testing.subjects import subject_of
+        from n2kit.testing.under_test import component_under_test
 
         torch.set_num_threads(1)  # tiny models: threads cost more than they give
-        return subject_of(self.kind, self.component)
+        return component_under_test(self.kind, self.component)
 
 
 def suite(kind: Kind, component: str) -> type[Suite]:
@@ -42,16 +42,16 @@ def suite(kind: Kind, component: str) -> type[Suite]:
     return type(f"{kind.capitalize()}Suite", (SUITES[kind],), {"component": component})
 
 
-def keep(law: Law, subject: Subject) -> None:
+def assert_law(law: Law, under_test: ComponentUnderTest) -> None:
     """Hold a component to a law, as a test: skipped where its capability is not declared and not there."""
-    if law.capability is None or law.capability in subject.spec.capabilities:
-        law.check(subject)
+    if law.capability is None or law.capability in under_test.spec.capabilities:
+        law.check(under_test)
         return
     try:
-        law.check(subject)
+        law.check(under_test)
     except Exception as problem:
         pytest.skip(f"capability {law.capability} is not declared: {problem}")
-    warnings.warn(f"{subject} could declare the capability {law.capability!r}", CapabilityHint, stacklevel=2)
+    warnings.warn(f"{under_test} could declare the capability {law.capability!r}", CapabilityHint, stacklevel=2)
 
 
 def parametrize_components(
@@ -60,7 +60,7 @@ def parametrize_components(
     """A test for each component of a distribution: its argument `component` is `(kind, reference)`; ids work with -k.
 
     Backbones are taken at each `tiny…` preset, other parts at `tiny` or their defaults. With `laws`, the test has a second
-    argument `law` and runs for each law of each component: `keep(law, subject_of(*component))`.
+    argument `law` and runs for each law of each component: `assert_law(law, component_under_test(*component))`.
     """
     found = [(kind, reference) for kind in kinds or KINDS for reference in references(kind, distribution)]
     if not laws:
@@ -71,8 +71,8 @@ def parametrize_components(
 
 def _tests(kind: Kind) -> dict[str, Any]:
     def test_of(law: Law) -> Callable[..., None]:
-        def test(self: Suite, subject: Subject) -> None:
-            keep(law, subject)
+        def test(self: Suite, under_test: ComponentUnderTest) -> None:
+            assert_law(law, under_test)
 
         test.__doc__ = law.check.__doc__
         return test

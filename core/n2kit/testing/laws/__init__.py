@@ -1,4 +1,4 @@
-"""The laws of the kit: plain functions that take a subject (`n2kit.testing.subjects`) and raise AssertionError.
+"""The laws of the kit: plain functions that take a component under test (`n2kit.testing.under_test`) and raise AssertionError.
 
 A law with a `capability` holds only for components that declare it; where one keeps it without declaring it, that is a hint.
 """
@@ -34,11 +34,11 @@ class Law:
 def law(*kinds: Kind, capability: str | None = None) -> Callable[[Check], Check]:
     """Make a function a law of some kinds; of all of them if none is given."""
 
-    def keep(check: Check) -> Check:
+    def register(check: Check) -> Check:
         _LAWS.append(Law(check.__name__, kinds or KINDS, check, capability))
         return check
 
-    return keep
+    return register
 
 
 def laws_of(kind: Kind) -> tuple[Law, ...]:

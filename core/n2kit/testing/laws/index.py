@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from n2kit.testing.laws import law
-from n2kit.testing.subjects import IndexSubject, folder
+from n2kit.testing.under_test import IndexUnderTest, folder
 
 
 @law("index")
-def a_vector_finds_itself(subject: IndexSubject) -> None:
+def a_vector_finds_itself(under_test: IndexUnderTest) -> None:
     """Best first, scores are dot products; nearly every stored vector is its own nearest."""
-    vectors = subject.vectors().numpy()
-    scores, rows = subject.part.search(vectors, 10)
+    vectors = under_test.vectors().numpy()
+    scores, rows = under_test.part.search(vectors, 10)
     assert scores.shape == rows.shape == (len(vectors), 10), f"search gives shapes {scores.shape} and {rows.shape}"
     assert (np.diff(scores, axis=1) <= 1e-6).all(), "scores are not in descending order"
     hits = float((rows[:, 0] == np.arange(len(vectors))).mean())
@@ -22,21 +22,21 @@ def a_vector_finds_itself(subject: IndexSubject) -> None:
 
 
 @law("index")
-def more_neighbours_than_vectors(subject: IndexSubject) -> None:
+def more_neighbours_than_vectors(under_test: IndexUnderTest) -> None:
     """Asked for more than there are, the rest of the rows are -1."""
-    vectors = subject.vectors().numpy()
-    _, rows = subject.part.search(vectors[:2], len(vectors) + 5)
+    vectors = under_test.vectors().numpy()
+    _, rows = under_test.part.search(vectors[:2], len(vectors) + 5)
     assert rows.shape == (2, len(vectors) + 5), f"rows have shape {rows.shape}"
     assert (rows[:, -5:] == -1).all(), "rows beyond the stored ones are not -1"
 
 
 @law("index")
-def gives_back_what_it_stores(subject: IndexSubject) -> None:
+def gives_back_what_it_stores(under_test: IndexUnderTest) -> None:
     """`vector(row)` is the stored vector, nearly; saved and loaded, it finds the same."""
-    vectors = subject.vectors().numpy()
-    assert np.allclose(subject.part.vector(7), vectors[7], atol=0.05), "vector(7) is another"
-    want = subject.part.search(vectors[:20], 5)[1]
+    vectors = under_test.vectors().numpy()
+    assert np.allclose(under_test.part.vector(7), vectors[7], atol=0.05), "vector(7) is another"
+    want = under_test.part.search(vectors[:20], 5)[1]
     with folder() as where:
-        subject.part.save(where)
-        got = type(subject.part).load(where).search(vectors[:20], 5)[1]
+        under_test.part.save(where)
+        got = type(under_test.part).load(where).search(vectors[:20], 5)[1]
     assert (want == got).all(), "the loaded index finds other rows"

@@ -7,16 +7,16 @@ import torch
 from n2kit.contract.interfaces import Origin
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, differ, distance, equal
-from n2kit.testing.subjects import LENGTH, LLMSubject, folder, seeded
+from n2kit.testing.under_test import LENGTH, LLMUnderTest, folder, seeded
 
 
 @law("llm")
-def widths_are_those_of_the_card(subject: LLMSubject) -> None:
+def widths_are_those_of_the_card(under_test: LLMUnderTest) -> None:
     """`embed` gives [B, T, De], `forward` [B, T, Dh], finite, in the dtype of the weights."""
-    part, ids = subject.part, subject.ids()
+    part, ids = under_test.part, under_test.ids()
     with torch.no_grad():
         x = part.embed(ids)
-        states = part(x, **subject.facts(x))
+        states = part(x, **under_test.extras(x))
     want = (*ids.shape, part.card.input_width)
     assert tuple(x.shape) == want, f"embeddings have shape {list(x.shape)}, the card says {list(want)}"
     want = (*ids.shape, part.card.output_width)
@@ -25,24 +25,24 @@ def widths_are_those_of_the_card(subject: LLMSubject) -> None:
 
 
 @law("llm")
-def padding_on_the_right_changes_nothing(subject: LLMSubject) -> None:
+def padding_on_the_right_changes_nothing(under_test: LLMUnderTest) -> None:
     """Real positions give the same states whatever stands behind them."""
-    part, x = subject.part, subject.inputs()[0]
+    part, x = under_test.part, under_test.inputs()[0]
     real = LENGTH - 5
     with torch.no_grad():
-        want = part(x[:, :real], **subject.facts(x[:, :real]))
-        got = part(x, **subject.facts(x, real))[:, :real]
+        want = part(x[:, :real], **under_test.extras(x[:, :real]))
+        got = part(x, **under_test.extras(x, real))[:, :real]
     close([want], [got], "states without and with padding")
 
 
 @law("llm")
-def no_later_token_leaks(subject: LLMSubject) -> None:
+def no_later_token_leaks(under_test: LLMUnderTest) -> None:
     """A causal model's state depends on nothing after it; one that reads both ways says so in its card."""
-    part, x = subject.part, subject.inputs()[0]
+    part, x = under_test.part, under_test.inputs()[0]
     other = x.clone()
     other[:, -1] = x[:, 0] * 2 + 1
     with torch.no_grad():
-        off = distance(part(x, **subject.facts(x))[:, :-1], part(other, **subject.facts(x))[:, :-1])
+        off = distance(part(x, **under_test.extras(x))[:, :-1], part(other, **under_test.extras(x))[:, :-1])
     if part.card.causal:
         assert off <= 1e-4, f"the card says causal, and the last token changes earlier states by {off:.1e}"
     else:
@@ -50,40 +50,40 @@ def no_later_token_leaks(subject: LLMSubject) -> None:
 
 
 @law("llm")
-def rows_behind_a_common_start_are_the_same(subject: LLMSubject) -> None:
+def rows_behind_a_common_start_are_the_same(under_test: LLMUnderTest) -> None:
     """Where the part says that rows can share their start, they have the states that they have in one piece."""
-    part, x = subject.part, subject.inputs()[0].clone()
+    part, x = under_test.part, under_test.inputs()[0].clone()
     if not part.shares_start:
         return
     start = LENGTH // 2
     x[:, :start] = x[:1, :start]
     with torch.no_grad():
-        want = part(x, **subject.facts(x))[:, start:]
-        got = part(x[:, start:], after=part.start(x[:1, :start]), **subject.facts(x[:, start:]))
+        want = part(x, **under_test.extras(x))[:, start:]
+        got = part(x[:, start:], after=part.start(x[:1, :start]), **under_test.extras(x[:, start:]))
     close([want], [got], "states in one piece and behind a start")
 
 
 @law("llm")
-def every_token_matters(subject: LLMSubject) -> None:
+def every_token_matters(under_test: LLMUnderTest) -> None:
     """The last state depends on the first token, and on the order of the tokens."""
-    part, x = subject.part, subject.inputs()[0]
+    part, x = under_test.part, under_test.inputs()[0]
     other, swapped = x.clone(), x.clone()
     other[:, 0] = x[:, 1] * 2
     swapped[:, [1, 2]] = x[:, [2, 1]]
     with torch.no_grad():
-        last, changed, moved = (part(row, **subject.facts(row))[:, -1] for row in (x, other, swapped))
+        last, changed, moved = (part(row, **under_test.extras(row))[:, -1] for row in (x, other, swapped))
     differ(last, changed, "the last state, when the first token is another")
     differ(last, moved, "the last state, when two tokens are exchanged")
 
 
 @law("llm")
-def gradients_reach_the_embeddings(subject: LLMSubject) -> None:
+def gradients_reach_the_embeddings(under_test: LLMUnderTest) -> None:
     """Also of a frozen model: connectors learn through it. A model that cannot says `embeds=False` in its card."""
-    if not subject.part.card.embeds:
+    if not under_test.part.card.embeds:
         return
-    part = subject.new().freeze()
-    x = subject.inputs()[0].clone().requires_grad_()
-    states = part(x, **subject.facts(x))
+    part = under_test.new().freeze()
+    x = under_test.inputs()[0].clone().requires_grad_()
+    states = part(x, **under_test.extras(x))
     (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
     assert x.grad is not None, "the input embeddings get no gradient"
     assert x.grad.isfinite().all(), "the gradient of the input embeddings is not finite"
@@ -92,14 +92,14 @@ def gradients_reach_the_embeddings(subject: LLMSubject) -> None:
 
 
 @law("llm", capability="logits")
-def it_scores_the_next_token(subject: LLMSubject) -> None:
+def it_scores_the_next_token(under_test: LLMUnderTest) -> None:
     """Created with its head: the card of one without, scores [n, vocab] with a gradient, the same when loaded."""
-    component = subject.component
+    component = under_test.component
     with seeded():
-        part = component.cls().create(Origin(subject.config, component.weights.locate(), head=True)).eval()
-    assert part.card == subject.part.card, "the card counts the head"
-    x = part.embed(subject.ids(1)).detach().requires_grad_()
-    scores = part.logits(part(x, **subject.facts(x))[0])
+        part = component.cls().create(Origin(under_test.config, component.weights.locate(), head=True)).eval()
+    assert part.card == under_test.part.card, "the card counts the head"
+    x = part.embed(under_test.ids(1)).detach().requires_grad_()
+    scores = part.logits(part(x, **under_test.extras(x))[0])
     assert scores.shape[0] == LENGTH, f"{LENGTH} states give scores of shape {list(scores.shape)}"
     most = max(part.tokenizer("oak chair 橡木", add_special_tokens=False)["input_ids"])
     assert scores.shape[1] > most, f"{scores.shape[1]} tokens have a score, and the tokenizer gives token {most}"
@@ -114,14 +114,14 @@ def it_scores_the_next_token(subject: LLMSubject) -> None:
     with folder() as where, torch.no_grad():
         part.save(where)
         again = type(part).load(where).eval()
-        equal([scores.detach()], [again.logits(again(x, **subject.facts(x))[0])], "scores of the loaded part")
+        equal([scores.detach()], [again.logits(again(x, **under_test.extras(x))[0])], "scores of the loaded part")
 
 
 @law("llm")
-def the_tokenizer_fits_the_table(subject: LLMSubject) -> None:
+def the_tokenizer_fits_the_table(under_test: LLMUnderTest) -> None:
     """Every id is a row of the embedding table, in any script, and special words in a text are text."""
-    vocab = subject.part.card.vocab
+    vocab = under_test.part.card.vocab
     for text in ("oak chair, 2 pcs", "橡木椅子 #话题#", "🪑 é ß ž", "<IMG> <|im_end|> </s>"):
-        ids = subject.part.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = under_test.part.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert ids, f"{text!r} has no tokens"
         assert 0 <= min(ids) <= max(ids) < vocab, f"{text!r} has ids {min(ids)} … {max(ids)}, the table {vocab} rows"

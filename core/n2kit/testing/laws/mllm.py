@@ -7,7 +7,7 @@ from n2kit.contract.cards import Kind
 from n2kit.plugins.catalogue import check_card
 from n2kit.testing.laws import law, laws_of
 from n2kit.testing.laws.compare import same_state
-from n2kit.testing.subjects import MLLMSubject, folder
+from n2kit.testing.under_test import MLLMUnderTest, folder
 
 # These build a whole model from a spec of kind llm or vision, which an mllm is not.
 SKIPPED = {
@@ -20,16 +20,16 @@ SKIPPED = {
 
 
 @law("mllm")
-def the_card_is_what_is_measured(subject: MLLMSubject) -> None:
+def the_card_is_what_is_measured(under_test: MLLMUnderTest) -> None:
     """The card that the plan reads equals the one measured on the three parts."""
-    check_card(str(subject), subject.component.card(), card_of(subject.part))
+    check_card(str(under_test), under_test.component.card(), card_of(under_test.part))
 
 
 @law("mllm")
-def its_llm_and_its_tower_keep_their_laws(subject: MLLMSubject) -> None:
+def its_llm_and_its_tower_keep_their_laws(under_test: MLLMUnderTest) -> None:
     """Each on its own is a language model and a vision encoder as any other."""
     kinds: tuple[Kind, Kind] = ("llm", "vision")
-    for side, kind in zip(subject.sides, kinds, strict=True):
+    for side, kind in zip(under_test.sides, kinds, strict=True):
         for entry in laws_of(kind):
             if entry.capability is None and entry.name not in SKIPPED:
                 try:
@@ -39,10 +39,10 @@ def its_llm_and_its_tower_keep_their_laws(subject: MLLMSubject) -> None:
 
 
 @law("mllm")
-def its_connector_feeds_its_llm(subject: MLLMSubject) -> None:
+def its_connector_feeds_its_llm(under_test: MLLMUnderTest) -> None:
     """The tower's tokens become [I, Q, De], and the connector loads bit-equal."""
-    joined = subject.part
-    seen = joined.vision(*subject.sides[1].inputs(2))
+    joined = under_test.part
+    seen = joined.vision(*under_test.sides[1].inputs(2))
     out = joined.connector(seen.tokens, seen.mask)
     want = (2, joined.connector.tokens, joined.llm.card.input_width)
     assert tuple(out.shape) == want, f"the connector gives {list(out.shape)}, not {list(want)}"
@@ -52,7 +52,7 @@ def its_connector_feeds_its_llm(subject: MLLMSubject) -> None:
 
 
 @law("mllm")
-def joins_a_model(subject: MLLMSubject) -> None:
+def joins_a_model(under_test: MLLMUnderTest) -> None:
     """It plans, builds, gets gradients under mICL, and loads again from its bundle."""
     import torch
 
@@ -63,7 +63,7 @@ def joins_a_model(subject: MLLMSubject) -> None:
     from n2kit.testing.laws.compare import equal
 
     settings = {"head.width": 8, "llm.tune": "full", "prompt.body_tokens": 200}
-    model = build(mllm=subject.component.reference, variant="micl", settings=settings).train()
+    model = build(mllm=under_test.component.reference, variant="micl", settings=settings).train()
     rows = [model.prompter(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
     batch = collate(rows, range(4))
     size = model.vision.card.image_size  # type: ignore[union-attr]

@@ -29,7 +29,7 @@ DIFFERENT = (VisionCard(16, 24, 40, 32, 1000), LLMCard(48, 56, 2, 512, 512, 1000
 IMAGES, ROWS, LENGTH = 3, 3, 12
 
 
-class Subject:
+class ComponentUnderTest:
     """A component under test. `part` is made once and shared; a law that changes it makes its own with `new()`."""
 
     def __init__(self, component: Component) -> None:
@@ -71,7 +71,7 @@ class Subject:
         """Everything that the part computes for `inputs`; `learning`: from the part's own embeddings, where it has such."""
         return tensors(part(*self.inputs(rows), **self.options(rows)))
 
-    def stirred(self) -> Any:
+    def perturbed(self) -> Any:
         """The part with its trainable numbers a little moved: a gate that starts at zero lets nothing through yet."""
         part = self.new()
         with torch.no_grad(), seeded(1):
@@ -81,7 +81,7 @@ class Subject:
         return part
 
 
-class VisionSubject(Subject):
+class VisionUnderTest(ComponentUnderTest):
     def images(self, count: int = IMAGES) -> list[Image.Image]:
         """Pictures of several sizes, none like another."""
         noise = torch.Generator().manual_seed(0)
@@ -95,7 +95,7 @@ class VisionSubject(Subject):
         return (torch.stack([self.part.transform(image) for image in self.images(rows)]),)
 
 
-class LLMSubject(Subject):
+class LLMUnderTest(ComponentUnderTest):
     def ids(self, rows: int = ROWS, length: int = LENGTH) -> Tensor:
         """[rows, length], no row like another."""
         vocab = self.part.card.vocab
@@ -107,9 +107,9 @@ class LLMSubject(Subject):
 
     def outputs(self, part: Any, rows: int = ROWS, *, learning: bool = False) -> list[Tensor]:
         x = part.embed(self.ids(rows)) if learning else self.inputs(rows)[0]
-        return tensors(part(x, **self.facts(x)))
+        return tensors(part(x, **self.extras(x)))
 
-    def facts(self, x: Tensor, real: int | None = None) -> dict[str, Tensor]:
+    def extras(self, x: Tensor, real: int | None = None) -> dict[str, Tensor]:
         """What the LLM wants to know of x [B, T, De], of which `real` positions are no padding."""
         known = {
             "mask": torch.arange(x.shape[1])[None].expand(len(x), -1) < (x.shape[1] if real is None else real),
@@ -118,10 +118,10 @@ class LLMSubject(Subject):
         return {name: known[name] for name in self.part.wants}
 
     def options(self, rows: int = ROWS) -> dict[str, Any]:
-        return self.facts(self.inputs(rows)[0])
+        return self.extras(self.inputs(rows)[0])
 
 
-class JointSubject(Subject):
+class JointUnderTest(ComponentUnderTest):
     """A connector or a fusion, made for two cards: the first of `SAME` that it takes."""
 
     @functools.cached_property
@@ -146,12 +146,12 @@ class JointSubject(Subject):
         return VisionOut(tokens, draw(rows, vision.pooled_width, seed=2))
 
 
-class ConnectorSubject(JointSubject):
+class ConnectorUnderTest(JointUnderTest):
     def inputs(self, rows: int = IMAGES) -> tuple[Tensor]:
         return (self.seen(rows).tokens,)
 
 
-class FusionSubject(JointSubject):
+class FusionUnderTest(JointUnderTest):
     def inputs(self, rows: int = ROWS) -> tuple[Tensor, Tensor | None]:
         return draw(rows, self.cards[1].output_width, seed=3), self.seen(rows).pooled
 
@@ -160,7 +160,7 @@ class FusionSubject(JointSubject):
         return {name: known[name] for name in self.part.wants}
 
 
-class LossSubject(Subject):
+class LossUnderTest(ComponentUnderTest):
     pairs, width = 6, 32
 
     def make(self) -> Any:
@@ -172,23 +172,23 @@ class LossSubject(Subject):
         return ({"multimodal": torch.cat([left, left + 2 * draw(rows, self.width, seed=5)])},)
 
     def options(self, rows: int = 6) -> dict[str, Any]:
-        return facts_of(self.part, rows)
+        return extras_for(self.part, rows)
 
 
-class MLLMSubject(Subject):
-    """A multimodal LLM; `sides` are its LLM and its tower as subjects of their own."""
+class MLLMUnderTest(ComponentUnderTest):
+    """A multimodal LLM; `sides` are its LLM and its tower as components under test of their own."""
 
     @functools.cached_property
-    def sides(self) -> tuple[LLMSubject, VisionSubject]:
+    def sides(self) -> tuple[LLMUnderTest, VisionUnderTest]:
         joined: Joined = self.part
-        llm, vision = LLMSubject(self.component), VisionSubject(self.component)
+        llm, vision = LLMUnderTest(self.component), VisionUnderTest(self.component)
         for side, name in ((llm, "llm"), (vision, "vision")):
             vars(side)["_part"] = getattr(joined, name).eval()
             vars(side)["make"] = lambda name=name: getattr(self.make(), name)
         return llm, vision
 
 
-class IndexSubject(Subject):
+class IndexUnderTest(ComponentUnderTest):
     def make(self) -> Any:
         return self.component.cls().build(self.vectors().numpy())
 
@@ -197,23 +197,23 @@ class IndexSubject(Subject):
         return torch.nn.functional.normalize(draw(200, 16, seed=6), dim=-1)
 
 
-SUBJECTS: dict[Kind, type[Subject]] = {
-    "vision": VisionSubject, "llm": LLMSubject, "mllm": MLLMSubject, "connector": ConnectorSubject,
-    "fusion": FusionSubject, "loss": LossSubject, "index": IndexSubject,
+UNDER_TEST: dict[Kind, type[ComponentUnderTest]] = {
+    "vision": VisionUnderTest, "llm": LLMUnderTest, "mllm": MLLMUnderTest, "connector": ConnectorUnderTest,
+    "fusion": FusionUnderTest, "loss": LossUnderTest, "index": IndexUnderTest,
 }  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4)  # laws of one component follow each other
-def subject_of(kind: Kind, reference: str) -> Subject:
+def component_under_test(kind: Kind, reference: str) -> ComponentUnderTest:
     """The component that `reference` names, ready for the laws.
 
     Raises:
         BadInput, Unavailable: as `--llm`, `--vision`, … would.
     """
-    return SUBJECTS[kind](registry().resolve(kind, reference))
+    return UNDER_TEST[kind](registry().resolve(kind, reference))
 
 
-def facts_of(loss: Loss, pairs: int) -> dict[str, Any]:
+def extras_for(loss: Loss, pairs: int) -> dict[str, Any]:
     """What a loss wants to know of so many pairs."""
     known = {
         "grades": torch.linspace(1, 0.5, pairs),

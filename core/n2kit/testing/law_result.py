@@ -9,7 +9,7 @@ State = Literal["passed", "failed", "hint", "not declared"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class LawResult:
     """`hint`: the component keeps a capability's law without declaring the capability."""
 
     component: str
