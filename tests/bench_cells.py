@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.expand import expand
 from n2kit.bench.matrix.presets import filled
-from n2kit.bench.matrix.spec import Matrix
+from n2kit.bench.matrix.spec import MatrixSpec
 
 NAMES = ("items", "images", "pairs", "val_pairs", "test_pairs", "pool", "on_bad_image")
 DATA: dict[str, str | None] = dict.fromkeys(NAMES, "same")
@@ -24,7 +24,7 @@ CONFIG = {
 
 
 def cells(data: dict[str, str | None] = DATA, **matrix: Any) -> list[Cell]:
-    return expand(filled(Matrix.model_validate(TINY | matrix)), data)
+    return expand(filled(MatrixSpec.model_validate(TINY | matrix)), data)
 
 
 def checkpoint(folder: Path, value: int) -> None:

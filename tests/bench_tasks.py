@@ -6,7 +6,7 @@ import os
 import signal
 from dataclasses import dataclass
 
-from n2kit.bench.runner.context import Bench, StopError
+from n2kit.bench.runner.context import BenchContext, StopError
 from n2kit.bench.runner.tasks import Task
 
 
@@ -14,7 +14,7 @@ from n2kit.bench.runner.tasks import Task
 class Killed(Task):
     """As by the kernel when memory is short."""
 
-    def perform(self, bench: Bench) -> None:
+    def perform(self, bench: BenchContext) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -22,7 +22,7 @@ class Killed(Task):
 class Broken(Task):
     """Raises what a cell does not see to itself."""
 
-    def perform(self, bench: Bench) -> None:
+    def perform(self, bench: BenchContext) -> None:
         raise RuntimeError("nobody saw that coming")
 
 
@@ -30,7 +30,7 @@ class Broken(Task):
 class Full(Task):
     """Finds the disk full."""
 
-    def perform(self, bench: Bench) -> None:
+    def perform(self, bench: BenchContext) -> None:
         raise StopError("No space left on device", "free some space; the same command goes on")
 
 
@@ -38,6 +38,6 @@ class Full(Task):
 class Works(Task):
     """Writes rows as a cell does."""
 
-    def perform(self, bench: Bench) -> None:
+    def perform(self, bench: BenchContext) -> None:
         for cell in self.cells:
-            bench.write(bench.store.row(cell) | {"state": "done"})
+            bench.write(bench.store.new_row(cell) | {"state": "done"})

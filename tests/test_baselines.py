@@ -14,7 +14,7 @@ import pytest
 from n2kit.bench.baselines import frozen as frozen_module
 from n2kit.bench.baselines import tfidf as tfidf_module
 from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
-from n2kit.bench.baselines.frozen import Features, Frozen
+from n2kit.bench.baselines.frozen import Features, FrozenFeatures
 from n2kit.bench.baselines.heads import standardised, train_head
 from n2kit.bench.baselines.tfidf import tfidf
 from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, HeadSettings
@@ -35,9 +35,9 @@ TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny"}
 
 
 @pytest.fixture(scope="module")
-def shared() -> Frozen:
+def shared() -> FrozenFeatures:
     """One set of features for all tests of this file, as for all baselines of a matrix."""
-    return Frozen()
+    return FrozenFeatures()
 
 
 def call(workspace: Path, name: str, **changed: Any) -> BaselineOut:
@@ -58,7 +58,7 @@ def info_nce(name: str = "notellm2") -> Loss:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_baseline_gives_each_item_a_unit_vector_and_says_what_it_costs(
-    name: str, workspace: Path, shared: Frozen
+    name: str, workspace: Path, shared: FrozenFeatures
 ) -> None:
     out = call(workspace, name, frozen=shared)
     assert out.ids == [item.id for item in read_items(workspace / "items.jsonl")]
@@ -70,11 +70,11 @@ def test_every_baseline_gives_each_item_a_unit_vector_and_says_what_it_costs(
     assert (out.costs["parameters"] > 0) == (name != "tfidf")
 
 
-def test_the_seed_decides_a_head_and_nothing_of_the_features(workspace: Path, shared: Frozen) -> None:
+def test_the_seed_decides_a_head_and_nothing_of_the_features(workspace: Path, shared: FrozenFeatures) -> None:
     first, again, other = (call(workspace, "concat", frozen=shared, seed=seed).vectors for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.allclose(first, other)
-    assert np.array_equal(*(call(workspace, "text", frozen=Frozen(), seed=seed).vectors for seed in (0, 1)))
+    assert np.array_equal(*(call(workspace, "text", frozen=FrozenFeatures(), seed=seed).vectors for seed in (0, 1)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------- heads
@@ -87,18 +87,18 @@ def toy(pairs: int = 260, seed: int = 0) -> tuple[Items, list[Features], list[tu
     """Two items a topic; each half shows a part of the topic in a few features, and noise in many more."""
     draw = np.random.default_rng(seed)
     topic = np.repeat(draw.normal(size=(pairs, 6)), 2, axis=0)
-    halves = []
+    modalities = []
     for part in (topic[:, :3], topic[:, 3:]):
         values = np.concatenate([part + 0.1 * draw.normal(size=part.shape), draw.normal(size=(2 * pairs, 10))], axis=1)
         scale = draw.uniform(0.1, 20, size=values.shape[1])  # as of a backbone, whose features differ in scale
-        halves.append(Features((values * scale).astype(np.float32), np.ones(2 * pairs, bool), 1.0, 0))
+        modalities.append(Features((values * scale).astype(np.float32), np.ones(2 * pairs, bool), 1.0, 0))
     items = Items([Item(str(n)) for n in range(2 * pairs)])
-    return items, halves, [(str(2 * n), str(2 * n + 1)) for n in range(pairs)]
+    return items, modalities, [(str(2 * n), str(2 * n + 1)) for n in range(pairs)]
 
 
-def learned(halves: list[Features], items: Items, pairs: list[tuple[str, str]], **options: Any) -> np.ndarray:
+def learned(modalities: list[Features], items: Items, pairs: list[tuple[str, str]], **options: Any) -> np.ndarray:
     settings = HeadSettings(lrs=[1e-2], max_steps=120, batch_size=64)
-    out = train_head(halves, items, Pairs(pairs[TRAIN]), Pairs(pairs[VAL]), info_nce, settings, width=16, **options)
+    out = train_head(modalities, items, Pairs(pairs[TRAIN]), Pairs(pairs[VAL]), info_nce, settings, width=16, **options)
     return out.vectors
 
 
@@ -107,36 +107,39 @@ def recall(items: Items, vectors: np.ndarray, pairs: list[tuple[str, str]]) -> f
 
 
 def test_a_head_finds_in_both_halves_what_pairs_have_in_common() -> None:
-    items, halves, pairs = toy()
-    plain = np.concatenate([standardised(half, np.arange(2 * TRAIN.stop)) for half in halves], axis=1)
+    items, modalities, pairs = toy()
+    plain = np.concatenate([standardised(modality, np.arange(2 * TRAIN.stop)) for modality in modalities], axis=1)
     untrained = recall(items, plain / np.linalg.norm(plain, axis=1, keepdims=True), pairs)
-    both = {alike: recall(items, learned(halves, items, pairs, alike=alike), pairs) for alike in (False, True)}
-    single = max(recall(items, learned([half], items, pairs), pairs) for half in halves)
+    both = {
+        normalize_each: recall(items, learned(modalities, items, pairs, normalize_each=normalize_each), pairs)
+        for normalize_each in (False, True)
+    }
+    single = max(recall(items, learned([modality], items, pairs), pairs) for modality in modalities)
     assert min(both.values()) > untrained + 0.3
     assert min(both.values()) > single
 
 
 def test_a_head_sees_no_item_outside_the_training_and_validation_pairs() -> None:
-    items, halves, pairs = toy()
-    hidden = [Features(half.values.copy(), half.there, 1.0, 0) for half in halves]
-    for half in hidden:
-        half.values[2 * VAL.stop :] = 1000.0  # items of the test pairs
-    seen, blind = learned(halves, items, pairs), learned(hidden, items, pairs)
+    items, modalities, pairs = toy()
+    hidden = [Features(modality.values.copy(), modality.present, 1.0, 0) for modality in modalities]
+    for modality in hidden:
+        modality.values[2 * VAL.stop :] = 1000.0  # items of the test pairs
+    seen, blind = learned(modalities, items, pairs), learned(hidden, items, pairs)
     assert np.array_equal(seen[: 2 * VAL.stop], blind[: 2 * VAL.stop])
 
 
 def test_the_last_step_is_always_looked_at() -> None:
-    items, halves, pairs = toy()
+    items, modalities, pairs = toy()
     settings = HeadSettings(lrs=[1e-9, 1e-2], max_steps=12, eval_steps=20, batch_size=32)
-    out = train_head(halves, items, Pairs(pairs[TRAIN]), Pairs(pairs[VAL]), info_nce, settings, width=16)
+    out = train_head(modalities, items, Pairs(pairs[TRAIN]), Pairs(pairs[VAL]), info_nce, settings, width=16)
     assert (out.lr, out.steps) == (1e-2, 12)
     assert out.mrr is not None
 
 
 def test_validation_pairs_choose_the_learning_rate_and_the_step() -> None:
-    items, halves, pairs = toy()
+    items, modalities, pairs = toy()
     settings = HeadSettings(lrs=[1e-9, 1e-2], max_steps=60, eval_steps=5, batch_size=32)
-    given = (halves, items, Pairs(pairs[TRAIN]))
+    given = (modalities, items, Pairs(pairs[TRAIN]))
     chosen = train_head(*given, Pairs(pairs[VAL]), info_nce, settings, width=16)
     assert chosen.lr == 1e-2
     assert chosen.steps % 5 == 0
@@ -152,12 +155,12 @@ def test_standardising_goes_by_the_training_items_and_leaves_absent_ones_at_zero
 
 
 def test_a_head_is_trained_by_any_loss_that_needs_vectors_alone() -> None:
-    items, halves, pairs = toy(20)
+    items, modalities, pairs = toy(20)
     settings = HeadSettings(lrs=[1e-2], max_steps=3, batch_size=8)
     for name in ("infonce", "sigmoid", "triplet", "cosent"):
-        train_head(halves, items, Pairs(pairs), None, lambda name=name: info_nce(name), settings, width=4)
+        train_head(modalities, items, Pairs(pairs), None, lambda name=name: info_nce(name), settings, width=4)
     with pytest.raises(Mismatch, match="wants generation"):
-        train_head(halves, items, Pairs(pairs), None, lambda: info_nce("notellm"), settings, width=4)
+        train_head(modalities, items, Pairs(pairs), None, lambda: info_nce("notellm"), settings, width=4)
 
 
 # ------------------------------------------------------------------------------------------------------------------- features
@@ -212,7 +215,7 @@ def test_features_are_computed_once_and_again_when_their_source_changes(
             return own(self, rows, *rest)
 
         monkeypatch.setattr(cache, method, counted)
-    monkeypatch.setattr(frozen_module, "PROBE", 0)  # whose cost is measured anew each time
+    monkeypatch.setattr(frozen_module, "TIMED_ITEMS", 0)  # whose cost is measured anew each time
     first = call(workspace, "concat", images=images)
     once = Counter(computed)
     assert once == {"StateCache": 12, "FeatureCache": 24}  # two items of a concept have the same text

@@ -21,8 +21,8 @@ from bench_tasks import Broken, Full, Killed, Works
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.data import read_data
 from n2kit.bench.matrix.expand import expand
-from n2kit.bench.matrix.spec import Matrix
-from n2kit.bench.runner.context import Bench
+from n2kit.bench.matrix.spec import MatrixSpec
+from n2kit.bench.runner.context import BenchContext
 from n2kit.bench.runner.local import run_local
 from n2kit.bench.runner.store import Store
 from n2kit.errors import Unavailable
@@ -47,16 +47,16 @@ def alike(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def bench(workspace: Path, tmp_path: Path) -> tuple[Bench, list[Cell]]:
+def bench(workspace: Path, tmp_path: Path) -> tuple[BenchContext, list[Cell]]:
     """A matrix of six cells in tmp_path, and those."""
     files = {"items": "items.jsonl", "pairs": "train.csv", "test_pairs": "test.csv", "images": "images"}
-    matrix = Matrix.model_validate(
+    matrix = MatrixSpec.model_validate(
         {"llm": "qwen:tiny", "variant": "text_only", "seeds": 6} | {k: workspace / v for k, v in files.items()}
     )
     data, _ = read_data(matrix)
     store = Store(tmp_path / "out")
     store.claim(data.digests)
-    return Bench(matrix, data, store), expand(matrix, data.digests)
+    return BenchContext(matrix, data, store), expand(matrix, data.digests)
 
 
 @pytest.mark.slow
@@ -265,7 +265,7 @@ def test_a_failing_cell_stops_nothing_and_can_be_tried_again(cli: Any, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[Bench, list[Cell]]) -> None:
+def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[BenchContext, list[Cell]]) -> None:
     shared, (a, b, c, d, e, f) = bench
     tasks = [Works((a,)), Killed((b, c)), Works((d,)), Broken((e,)), Works((f,))]
     run_local(shared, tasks, jobs=2, threads=1)
@@ -278,7 +278,7 @@ def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[Bench, list[C
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_matrix_and_fails_no_cell(bench: tuple[Bench, list[Cell]]) -> None:
+def test_a_full_disk_stops_the_matrix_and_fails_no_cell(bench: tuple[BenchContext, list[Cell]]) -> None:
     shared, cells = bench
     with pytest.raises(Unavailable, match="No space left"):
         run_local(
@@ -392,7 +392,7 @@ def test_ray_gives_the_same_results(cli: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_tasks_that_die_end_their_own_cells_alone(
-    bench: tuple[Bench, list[Cell]], monkeypatch: pytest.MonkeyPatch
+    bench: tuple[BenchContext, list[Cell]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
     from n2kit.bench.runner.ray import run_ray

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from bench_cells import DATA, TINY, arms, cells, checkpoint
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.commands import commands
 from n2kit.bench.matrix.expand import expand
 from n2kit.bench.matrix.presets import filled
-from n2kit.bench.matrix.spec import Matrix
+from n2kit.bench.matrix.spec import MatrixSpec
 from n2kit.bench.runner.store import Store
-from n2kit.bench.runner.tasks import open_cells, tasks
+from n2kit.bench.runner.tasks import pending_cells, tasks
 from n2kit.errors import BadInput
 
 
@@ -115,19 +115,19 @@ def test_baselines_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(identity, "version", version)
+    monkeypatch.setattr(keys, "version", version)
     (words,) = cells(baselines="tfidf")
     assert words.refusal == (
         "the baseline tfidf needs scikit-learn, which is not installed",
         'pip install "n2kit[bench]"',
     )
-    (text,) = expand(Matrix(mllm=["llava:tiny"], baselines=["text"]), DATA)
+    (text,) = expand(MatrixSpec(mllm=["llava:tiny"], baselines=["text"]), DATA)
     assert (text.arm, (text.refusal or ("",))[0]) == ("text: llava:tiny", "baseline text takes no multimodal LLM apart")
 
 
 def test_commands_say_how_the_parts_of_a_multimodal_llm_are_tuned() -> None:
-    (cell,) = expand(Matrix(mllm=["llava:tiny"], settings={"llm.tune": "lora:4", "train.max_steps": 3}), DATA)
-    build = commands(cell, Matrix(), Path("out")).partition(";")[0]
+    (cell,) = expand(MatrixSpec(mllm=["llava:tiny"], settings={"llm.tune": "lora:4", "train.max_steps": 3}), DATA)
+    build = commands(cell, MatrixSpec(), Path("out")).partition(";")[0]
     assert "--mllm llava:tiny" in build
     assert """--set 'llm.tune="lora:4"'""" in build
     assert "--llm" not in build
@@ -167,24 +167,24 @@ def test_arms_of_the_paper_that_the_parts_do_not_allow_are_refused() -> None:
 
 
 def test_a_preset_fills_in_what_is_not_said() -> None:
-    quick = filled(Matrix.model_validate(TINY | {"preset": "quick", "variant": "micl"}))
+    quick = filled(MatrixSpec.model_validate(TINY | {"preset": "quick", "variant": "micl"}))
     assert (quick.variant, quick.settings["train.max_steps"], quick.seeds) == (["micl"], 20, [0])
-    again = Matrix.model_validate(__import__("yaml").safe_load(quick.to_yaml()))
+    again = MatrixSpec.model_validate(__import__("yaml").safe_load(quick.to_yaml()))
     assert again == quick
 
 
 def test_the_paper_follows_attention_unless_it_is_told_not_to() -> None:
-    assert filled(Matrix.model_validate(TINY | {"preset": "paper"})).saliency > 0
-    assert filled(Matrix.model_validate(TINY | {"preset": "paper", "saliency": 0})).saliency == 0
-    assert filled(Matrix.model_validate(TINY | {"preset": "paper", "baselines": []})).baselines == []
+    assert filled(MatrixSpec.model_validate(TINY | {"preset": "paper"})).saliency > 0
+    assert filled(MatrixSpec.model_validate(TINY | {"preset": "paper", "saliency": 0})).saliency == 0
+    assert filled(MatrixSpec.model_validate(TINY | {"preset": "paper", "baselines": []})).baselines == []
 
 
 def test_arms_that_come_to_the_same_are_named(tmp_path: Path) -> None:
     found = cells(preset="paper", connector="qformer:16", seeds=1)
     (full,) = [cell for cell in found if cell.arm.endswith("+notellm2")]
     assert full.also == ("16 tokens", "weights 9:1")
-    assert open_cells(Store(tmp_path), found, only="weights 9:1") == [full]
-    assert Store(tmp_path).row(full)["also"] == full.also
+    assert pending_cells(Store(tmp_path), found, only="weights 9:1") == [full]
+    assert Store(tmp_path).new_row(full)["also"] == full.also
 
 
 def test_a_seed_among_the_settings_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from n2kit.bench.matrix.spec import Matrix, read_matrix
+from n2kit.bench.matrix.spec import MatrixSpec, read_matrix
 from n2kit.errors import BadInput
 
 FILES = ("--items", "items.jsonl", "--pairs", "train.csv", "--test-pairs", "test.csv", "--images", "images")
@@ -104,8 +104,8 @@ def test_no_torch_where_nothing_is_run(workspace: Path, tmp_path: Path) -> None:
     shutil.copytree(workspace, tmp_path / "w")
     code = (
         "import sys; from n2kit.bench.matrix.expand import expand; from n2kit.bench.runner.scheduler import run_matrix;"
-        "from n2kit.bench.matrix.spec import Matrix; from n2kit.bench.matrix.data import read_data\n"
-        "m = Matrix(llm=['qwen:tiny'], vision=['siglip:tiny'], items='items.jsonl', pairs='train.csv', test_pairs='test.csv', images='images')\n"
+        "from n2kit.bench.matrix.spec import MatrixSpec; from n2kit.bench.matrix.data import read_data\n"
+        "m = MatrixSpec(llm=['qwen:tiny'], vision=['siglip:tiny'], items='items.jsonl', pairs='train.csv', test_pairs='test.csv', images='images')\n"
         "print(len(expand(m, read_data(m)[0].digests)), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "w", check=True)
@@ -131,7 +131,7 @@ def test_the_file_of_the_page_is_a_matrix(tmp_path: Path) -> None:
     matrix = read_matrix(file, {})
     assert matrix.settings == {"train.max_steps": 300, "train.new_lr": 2e-3}
     named = set(re.findall(r"`(\w+)`", PAGE.split("Other keys: ")[1].split("as the flags")[0]))
-    assert named | matrix.model_fields_set == set(Matrix.model_fields)
+    assert named | matrix.model_fields_set == set(MatrixSpec.model_fields)
 
 
 @pytest.mark.usefixtures("at_workspace")

@@ -8,23 +8,23 @@ from typing import Any
 import pytest
 
 from bench_cells import DATA, NAMES, cells, checkpoint
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.plugins.weights import Weights
 from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.settings import Recipe
 
 
 def test_keys_go_by_content_and_not_by_path(tmp_path: Path) -> None:
-    keys = []
+    found = []
     for place in ("here", "there"):
         folder = tmp_path / place
         folder.mkdir()
         checkpoint(folder, 0)
         (folder / "README.md").write_text(place)  # no part of the model
-        keys.append(cells(llm=f"qwen@file:{folder}", variant="text_only")[0].key)
-    assert keys[0] == keys[1]
+        found.append(cells(llm=f"qwen@file:{folder}", variant="text_only")[0].key)
+    assert found[0] == found[1]
     checkpoint(tmp_path / "there", 1)
-    assert cells(llm=f"qwen@file:{tmp_path / 'there'}", variant="text_only")[0].key != keys[0]
+    assert cells(llm=f"qwen@file:{tmp_path / 'there'}", variant="text_only")[0].key != found[0]
 
 
 @pytest.mark.parametrize("setting", ["train.log_steps=3", "train.save_steps=7", "train.feature_cache_gb=1.5"])
@@ -43,7 +43,7 @@ def test_settings_that_change_the_result_change_the_key(setting: dict[str, Any])
 def test_settings_that_count_are_those_that_make_another_run() -> None:
     from n2kit.train.run import FREE
 
-    assert FREE["train"] | {"seed"} == identity.UNSEEN
+    assert FREE["train"] | {"seed"} == keys.UNSEEN
 
 
 def test_epochs_count_only_without_max_steps() -> None:
@@ -78,7 +78,7 @@ def test_defaults_are_those_of_the_cell_version() -> None:
         "weight_decay": 0.001,
         "warmup": 0.1,
     }
-    assert (identity.CELL_VERSION, train, Recipe().train.epochs) == (1, known, 1.0)
+    assert (keys.CELL_VERSION, train, Recipe().train.epochs) == (1, known, 1.0)
     prompt = Recipe().prompt.model_dump(exclude={"template"})
     assert prompt == {"body_tokens": 140, "title_chars": None, "content_chars": None, "topics": None}
     assert load_template("en").suffix == ' The compression word is:"'
@@ -94,4 +94,4 @@ def test_weights_of_a_hub_go_by_their_commit(monkeypatch: pytest.MonkeyPatch) ->
     commit = "0123456789abcdef0123456789abcdef01234567"
     monkeypatch.setattr(Weights, "locate", lambda self, patterns=None: Path("hub/snapshots") / commit)
     for revision in (None, "main", commit):
-        assert identity.weights_id(Weights("hf", "org/name", revision)) == f"hf:org/name@{commit}"
+        assert keys.weights_id(Weights("hf", "org/name", revision)) == f"hf:org/name@{commit}"

@@ -112,7 +112,7 @@ def test_the_page_shows_every_arm_and_how_to_redo_every_cell(page: Page, matrix:
 def test_what_is_not_separable_is_not_coloured(page: Page, matrix: Path) -> None:
     found, _ = panels.panels(aggregate(read_results(matrix)))
     effects = [e for panel in found for e in panel.effects]
-    unsure = sum(not e.gap.separable for e in effects)
+    unsure = sum(not e.difference.separable for e in effects)
     assert 0 < unsure < len(effects)
     assert page.source.count('class="num flat"') == unsure
 
@@ -214,12 +214,12 @@ def test_an_arm_whose_vectors_were_cut_short_is_not_shown(tmp_path: Path, catalo
 
 
 def test_pictures_are_small_and_each_is_there_once(page: Page) -> None:
-    pictures = re.findall(r"url\(data:image/webp;base64,([^)]*)\)", page.source)
+    image_count = re.findall(r"url\(data:image/webp;base64,([^)]*)\)", page.source)
     bound = (neighbours.DISAGREE + neighbours.DRAWN) * (2 + neighbours.ARMS * neighbours.NEIGHBOURS)
-    assert 0 < len(pictures) <= min(bound, 2 * CONCEPTS)
+    assert 0 < len(image_count) <= min(bound, 2 * CONCEPTS)
     import io
 
-    for data in pictures:
+    for data in image_count:
         with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
             assert picture.format == "WEBP"
             assert max(picture.size) == neighbours.SIDE
@@ -228,11 +228,11 @@ def test_pictures_are_small_and_each_is_there_once(page: Page) -> None:
 def test_a_picture_that_cannot_be_read_is_shown_by_its_text(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     items = Items([Item("a", "missing.png", title="one"), Item("b", "b.png"), Item("c", "../c.png")])
-    pictures = neighbours.Thumbnails(items, tmp_path)
+    image_count = neighbours.Thumbnails(items, tmp_path)
     for item_id in ("a", "b", "c", "unknown"):
-        pictures.add(item_id)
-    assert not pictures.data
-    assert [pictures.text(i) for i in ("a", "b", "unknown")] == ["one", "", "unknown"]
+        image_count.add(item_id)
+    assert not image_count.data
+    assert [image_count.text(i) for i in ("a", "b", "unknown")] == ["one", "", "unknown"]
 
 
 def test_a_page_of_what_is_there_so_far(tmp_path: Path, catalogue: tuple[Items, Path]) -> None:
@@ -259,18 +259,25 @@ def test_saliency_that_is_none_is_refused(tmp_path: Path) -> None:
         write(tmp_path)
 
 
-def spot(number: int, cost: float, value: float) -> charts.Spot:
-    return charts.Spot(cost, value, value, value, number, "", None)
+def point(number: int, cost: float, value: float) -> charts.Point:
+    return charts.Point(cost, value, value, value, number, "", None)
 
 
 def test_pareto_front_by_hand() -> None:
-    spots = [spot(1, 10, 0.9), spot(2, 5, 0.9), spot(3, 5, 0.8), spot(4, 1, 0.5), spot(5, 2, 0.4), spot(6, 0, 0.1)]
-    assert [s.number for s in charts.pareto(spots)] == [6, 4, 2]
-    assert [s.number for s in charts.pareto(spots, sign=-1.0)] == [6]
-    plot = charts.scatter(spots, str, str)
+    points = [
+        point(1, 10, 0.9),
+        point(2, 5, 0.9),
+        point(3, 5, 0.8),
+        point(4, 1, 0.5),
+        point(5, 2, 0.4),
+        point(6, 0, 0.1),
+    ]
+    assert [s.number for s in charts.pareto(points)] == [6, 4, 2]
+    assert [s.number for s in charts.pareto(points, sign=-1.0)] == [6]
+    plot = charts.scatter(points, str, str)
     assert plot.zero is not None
     assert all(0 <= p.x <= charts.WIDTH and 0 <= p.y <= charts.HEIGHT for p in plot.points)
-    x = {p.spot.number: p.x for p in plot.points}
+    x = {p.point.number: p.x for p in plot.points}
     assert x[6] < x[4] < x[5] < x[2] == x[3] < x[1]
 
 
@@ -313,5 +320,5 @@ def test_a_step_is_the_difference_of_its_two_arms(matrix: Path) -> None:
     value = {bar.name: bar.arm.figures[board.metric].value for bar in panel.bars}
     assert [(e.a, e.b) for e in panel.effects] == [step[1:] for step in panels.STEPS]
     for e in panel.effects:
-        assert e.gap.value == pytest.approx(value[e.b] - value[e.a])
-        assert e.gap.low <= e.gap.value <= e.gap.high
+        assert e.difference.value == pytest.approx(value[e.b] - value[e.a])
+        assert e.difference.low <= e.difference.value <= e.difference.high

@@ -12,7 +12,7 @@ import pytest
 
 import bench_rows as rows
 from n2kit.bench.report import aggregate, compare, read_results, sections, summary, table, write
-from n2kit.bench.report.aggregate import Board, holm
+from n2kit.bench.report.aggregate import Leaderboard, holm
 from n2kit.bench.report.labels import component
 from n2kit.bench.report.tables import tex_escaped
 from n2kit.errors import BadInput
@@ -31,7 +31,7 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def board_of(folder: Path, metric: str | None = None, **more: Any) -> Board:
+def board_of(folder: Path, metric: str | None = None, **more: Any) -> Leaderboard:
     return aggregate(read_results(folder), metric, **more)
 
 
@@ -90,11 +90,11 @@ def test_who_can_be_told_apart_from_the_best(tmp_path: Path) -> None:
     assert {arm.label: arm.verdict for arm in board.arms} == {
         "best": "best", "nearly": "not separable", "lucky": "seeds overlap", "worse": "separable",
     }  # fmt: skip
-    gap = board.by_label["worse"].gap
-    assert gap is not None
-    assert gap.value == pytest.approx(-90 / 200)
-    assert gap.low < gap.value < gap.high < 0
-    assert gap.p < gap.corrected < 0.05
+    difference = board.by_label["worse"].difference
+    assert difference is not None
+    assert difference.value == pytest.approx(-90 / 200)
+    assert difference.low < difference.value < difference.high < 0
+    assert difference.p < difference.corrected < 0.05
 
 
 def test_many_arms_can_still_be_told_apart(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_arms_on_other_queries_are_shown_but_not_compared(tmp_path: Path) -> Non
     board = board_of(tmp_path)
     assert [arm.label for arm in board.arms] == ["x", "y", "partial"]
     assert board.by_label["partial"].verdict == "other queries"
-    assert board.by_label["partial"].gap is None
+    assert board.by_label["partial"].difference is None
     assert board.by_label["y"].verdict == "not separable"
 
 
@@ -299,7 +299,7 @@ def test_markdown_csv_and_latex(matrix: Path) -> None:
         first, *_ = found = list(csv.DictReader(file))
     assert [row["arm"] for row in found] == [arm.label for arm in board.arms]
     assert float(first["recall@10"]) == best.figures["recall@10"].value
-    assert float(found[1]["p_holm"]) == board.arms[1].gap.corrected  # type: ignore[union-attr]
+    assert float(found[1]["p_holm"]) == board.arms[1].difference.corrected  # type: ignore[union-attr]
     columns, cells = table(board)
     deviation = best.figures["recall@10"].deviation
     assert deviation is not None
@@ -357,11 +357,11 @@ def test_compare_pairs_the_queries_of_common_arms(tmp_path: Path) -> None:
         ["gone"],
         ["come"],
     )
-    gap = found.changes["better"].gaps["recall@10"]
-    assert gap.value == pytest.approx(40 / 200)
-    assert 0 < gap.low < gap.value < gap.high
-    assert gap.separable
-    none = found.changes["same"].gaps["recall@10"]
+    difference = found.changes["better"].differences["recall@10"]
+    assert difference.value == pytest.approx(40 / 200)
+    assert 0 < difference.low < difference.value < difference.high
+    assert difference.separable
+    none = found.changes["same"].differences["recall@10"]
     assert (none.value, none.corrected) == (0, 1)
     columns, cells = found.table()
     by_arm = {row[0]: dict(zip(columns, row, strict=True)) for row in cells}
@@ -380,8 +380,8 @@ def test_compare_says_so_where_the_data_differ(tmp_path: Path) -> None:
     rows.ranked(b, "same", 1, hits(20, 40), data=rows.DATA | {"items": "other"})
     found = compare(a, b)
     assert "different data (items)" in found.remarks()[0]
-    assert not found.changes["same"].gaps
-    assert found.changes["better"].gaps
+    assert not found.changes["same"].differences
+    assert found.changes["better"].differences
     assert next(row for row in found.table()[1] if row[0] == "same")[-1] == "other queries"
 
 

@@ -18,7 +18,7 @@ from n2kit_cli.output import document, event, progress, say, table
 
 if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
     from n2kit.bench.runner.scheduler import Engine
 
 
@@ -135,7 +135,7 @@ def run(
     from n2kit.bench.matrix.expand import expand
     from n2kit.bench.matrix.presets import filled
     from n2kit.bench.matrix.spec import read_matrix
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
     from n2kit.bench.runner.scheduler import Engine, run_matrix
     from n2kit.bench.runner.store import Store
     from n2kit.recipe.settings import given, parse_sets
@@ -161,10 +161,10 @@ def run(
     cells = expand(wanted, data.digests)
     runs = Engine(jobs, threads, engine is EngineName.ray or ray_address is not None, ray_address)
     if dry_run:
-        _preview(Bench(wanted, data, Store(out), device), cells, only, retry_failed, runs, json)
+        _preview(BenchContext(wanted, data, Store(out), device), cells, only, retry_failed, runs, json)
         return
     with watching(event if json else None) as report:
-        shared = Bench(wanted, data, Store(out), device, keep_bundles, report)
+        shared = BenchContext(wanted, data, Store(out), device, keep_bundles, report)
         try:
             rows = run_matrix(shared, cells, only=only, retry=retry_failed, engine=runs)
         except KeyboardInterrupt:
@@ -186,7 +186,7 @@ def run(
         raise typer.Exit(2)
 
 
-def _report(bench: Bench, planned: int) -> list[Path]:
+def _report(bench: BenchContext, planned: int) -> list[Path]:
     """The pages and tables on the cells that there are; a matrix is not lost for a page that cannot be written."""
     from n2kit.bench.report import write
     from n2kit.errors import N2kitError
@@ -199,7 +199,7 @@ def _report(bench: Bench, planned: int) -> list[Path]:
         return []
 
 
-def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, engine: Engine, json: bool) -> None:
+def _preview(bench: BenchContext, cells: list[Cell], only: str | None, retry: bool, engine: Engine, json: bool) -> None:
     """What would be run. The list comes before the probe, which takes its time."""
     from n2kit.bench.runner.scheduler import preview, timed
 
@@ -215,7 +215,7 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
         for arm, refusal in {cell.arm: cell.refusal for cell in cells if cell.refusal is not None}.items():
             say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")
         shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
-        say(shared + (f"; features are computed once for {', '.join(seen.towers)}" if seen.towers else ""))
+        say(shared + (f"; features are computed once for {', '.join(seen.encoders)}" if seen.encoders else ""))
         if seen.note is not None:
             say(f"note: {seen.note}")
     with progress("probe") as bar:
@@ -233,7 +233,7 @@ def _preview(bench: Bench, cells: list[Cell], only: str | None, retry: bool, eng
             {
                 "cells": listed,
                 "trainings": seen.trainings,
-                "towers": seen.towers,
+                "towers": seen.encoders,
                 "seconds": hours,
                 "notes": notes,
             }

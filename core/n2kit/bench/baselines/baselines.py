@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.bench.baselines.frozen import Features, Frozen
-from n2kit.bench.baselines.heads import Trained, train_head
+from n2kit.bench.baselines.frozen import Features, FrozenFeatures
+from n2kit.bench.baselines.heads import TrainedHead, train_head
 from n2kit.bench.baselines.tfidf import tfidf
 from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, settings_of
 from n2kit.builder import loss_of
@@ -55,7 +55,7 @@ def run_baseline(
     settings: Mapping[str, Any] | None = None,
     device: str | None = None,
     on_bad_image: OnBadImage = "error",
-    frozen: Frozen | None = None,
+    frozen: FrozenFeatures | None = None,
 ) -> BaselineOut:
     """Vectors of all items by one of `NAMES`. Test pairs are no argument: nothing here can see them.
 
@@ -76,38 +76,38 @@ def run_baseline(
     if missing := [kind for kind in baseline.takes if given[kind] is None]:
         raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
     recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
-    frozen = Frozen() if frozen is None else frozen
+    frozen = FrozenFeatures() if frozen is None else frozen
     start, cpu = time.perf_counter(), time.process_time()
-    halves = _halves(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
-    unreadable = {i: why for half in halves for i, why in half.unreadable.items()}
+    modalities = _modalities(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
+    unreadable = {i: why for modality in modalities for i, why in modality.unreadable.items()}
     skipped = unreadable if on_bad_image == "skip" else {}
-    trained: Trained | None = None
+    trained: TrainedHead | None = None
     if baseline.trained:
         trained = train_head(
-            halves,
+            modalities,
             items,
             _without(pairs, skipped),
             _without(val_pairs, skipped) if val_pairs else None,
             lambda: _loss(recipe),
             own,
             width=recipe.head.width,
-            alike=name == "sum",
+            normalize_each=name == "sum",
             seed=seed,
         )
         vectors = trained.vectors
     else:
-        vectors = _unit(halves[0].values) if halves else tfidf(items)
+        vectors = _unit(modalities[0].values) if modalities else tfidf(items)
     elapsed = time.perf_counter() - start, time.process_time() - cpu
     kept = [n for n, item in enumerate(items) if item.id not in skipped]
     out = BaselineOut([items.items[n].id for n in kept], vectors[kept], {}, skipped=unreadable)
-    out.costs = _costs(halves, trained, elapsed[0], len(items))
-    out.notes = _notes(halves, trained, vectors, frozen)
+    out.costs = _costs(modalities, trained, elapsed[0], len(items))
+    out.notes = _notes(modalities, trained, vectors, frozen)
     return out
 
 
-def _halves(
+def _modalities(
     kinds: tuple[str, ...],
-    frozen: Frozen,
+    frozen: FrozenFeatures,
     recipe: Recipe,
     items: Items,
     images: Path | None,
@@ -136,21 +136,23 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return unit.astype(np.float32)
 
 
-def _costs(halves: list[Features], trained: Trained | None, seconds: float, items: int) -> dict[str, float]:
+def _costs(modalities: list[Features], trained: TrainedHead | None, seconds: float, items: int) -> dict[str, float]:
     """`embed_ms_item` is what a new item takes, from its text and its image file on, whatever the caches knew."""
     costs: dict[str, float] = {
-        "parameters": sum(half.parameters for half in halves) + (trained.parameters if trained else 0),
+        "parameters": sum(modality.parameters for modality in modalities) + (trained.parameters if trained else 0),
         "trained_parameters": trained.parameters if trained else 0,
         "train_s": trained.seconds if trained else 0.0,
         "train_cpu_s": trained.cpu_seconds if trained else 0.0,
         "steps": trained.steps if trained else 0,
-        "embed_ms_item": sum(half.ms_item for half in halves) if halves else 1000 * seconds / items,
+        "embed_ms_item": sum(modality.ms_item for modality in modalities) if modalities else 1000 * seconds / items,
     }
     return costs
 
 
-def _notes(halves: list[Features], trained: Trained | None, vectors: np.ndarray, frozen: Frozen) -> list[str]:
-    notes = [note for half in halves for note in half.notes]
+def _notes(
+    modalities: list[Features], trained: TrainedHead | None, vectors: np.ndarray, frozen: FrozenFeatures
+) -> list[str]:
+    notes = [note for modality in modalities for note in modality.notes]
     if empty := int((~vectors.any(axis=1)).sum()):
         notes.append(f"{empty} items have nothing that this baseline reads: as queries they find nothing")
     if trained is not None and trained.mrr is None:

@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     from n2kit.inputs.reader import OnBadImage
     from n2kit.modeling.prompts import Sequence as TokenRow
 
-TOGETHER = 64  # pictures decoded before they are encoded
-ROWS = 512  # texts read before their states are kept
-PROBE = 16  # items that tell what one costs, for the caches may know all of them
+DECODE_BATCH = 64  # pictures decoded before they are encoded
+TEXTS_PER_SAVE = 512  # texts read before their states are kept
+TIMED_ITEMS = 16  # items that tell what one costs, for the caches may know all of them
 
 
 @dataclass(frozen=True)
 class Features:
     """One backbone's view of a catalogue.
 
-    `values` [n, d] float32 in the order of the items, rows of zeros where `there` [n] is False; `unreadable`: item id → reason.
+    `values` [n, d] float32 in the order of the items, rows of zeros where `present` [n] is False; `unreadable`: item id → reason.
     `ms_item`: what one item costs, from its text or its image file on; `parameters`: of the backbone.
     """
 
     values: np.ndarray
-    there: np.ndarray
+    present: np.ndarray
     ms_item: float
     parameters: int
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Features:
 
 
 @dataclass
-class Frozen:
+class FrozenFeatures:
     """Frozen features, remembered for the baselines of one matrix; `problem` says why nothing can be kept on disk, if so.
 
     On disk they are in the caches that trainings use, within `train.feature_cache_gb`: a joined model that was trained before
@@ -73,7 +73,7 @@ class Frozen:
             BadInput, Mismatch, Unavailable: the language model cannot be built.
         """
         about = (recipe.llm.model_dump(), recipe.prompt.model_dump(), recipe.train.precision, device, items.digest())
-        return self._once(_hash("text", *about), lambda: self._text(recipe, items, device))
+        return self._memoized(_hash("text", *about), lambda: self._text(recipe, items, device))
 
     def image(
         self, recipe: Recipe, items: Items, images: Path | None, on_bad_image: OnBadImage, device: str | None = None
@@ -84,9 +84,9 @@ class Frozen:
             UnreadableImage: under policy `error`. BadInput, Mismatch, Unavailable: the vision encoder cannot be loaded.
         """
         about = (recipe.vision.model_dump(), recipe.train.precision, device, items.digest(), str(images), on_bad_image)
-        return self._once(_hash("image", *about), lambda: self._image(recipe, items, images, on_bad_image, device))
+        return self._memoized(_hash("image", *about), lambda: self._image(recipe, items, images, on_bad_image, device))
 
-    def _once(self, key: str, compute: Callable[[], Features]) -> Features:
+    def _memoized(self, key: str, compute: Callable[[], Features]) -> Features:
         if key not in self.known:
             self.known[key] = compute()
         return self.known[key]
@@ -98,14 +98,14 @@ class Frozen:
             model.widen()
         gigabytes = recipe.train.feature_cache_gb
         cache = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
-        there = np.array([item.has_text for item in items])
+        present = np.array([item.has_text for item in items])
         rows = [model.prompter(item, image=False) for item in items if item.has_text]
         values = np.zeros((len(items), model.width), np.float32)
         if rows:
-            values[there] = _states(cache, rows)
+            values[present] = _states(cache, rows)
         self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
-        cost = _cost(lambda: _states(StateCache(model.llm, 0, dtype), rows[:PROBE]), len(rows[:PROBE]))
-        return Features(values, there, cost, sum(p.numel() for p in model.llm.parameters()))
+        cost = _cost(lambda: _states(StateCache(model.llm, 0, dtype), rows[:TIMED_ITEMS]), len(rows[:TIMED_ITEMS]))
+        return Features(values, present, cost, sum(p.numel() for p in model.llm.parameters()))
 
     def _image(
         self, recipe: Recipe, items: Items, images: Path | None, on_bad_image: OnBadImage, device: str | None
@@ -118,14 +118,14 @@ class Frozen:
         dtype, _ = pick_precision(recipe.train.precision, next(vision.parameters()).device)
         cache = feature_cache(vision, recipe.train.feature_cache_gb, folder, dtype, memory=False)
         cache = cache or FeatureCache(vision, 0, images=folder, dtype=dtype)
-        values, there = self._pooled(cache, items, folder, on_bad_image)
+        values, present = self._pooled(cache, items, folder, on_bad_image)
         self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
-        readable = [item for item, seen in zip(items, there, strict=True) if seen][:PROBE]
-        absent = [item for item, seen in zip(items, there, strict=True) if item.image and not seen]
+        readable = [item for item, seen in zip(items, present, strict=True) if seen][:TIMED_ITEMS]
+        absent = [item for item, seen in zip(items, present, strict=True) if item.image and not seen]
         return Features(
             values,
-            there,
-            _cost(lambda: _look_anew(cache, readable, folder), len(readable)),
+            present,
+            _cost(lambda: _encode_uncached(cache, readable, folder), len(readable)),
             sum(p.numel() for p in vision.parameters()),
             _reasons(absent, folder, on_bad_image),
             () if vision.card.pooled_width else (f"{recipe.vision.name} has no pooled vector: the mean of its tokens",),
@@ -134,16 +134,16 @@ class Frozen:
     def _pooled(
         self, cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`values` and `there`; on disk as one table, since the tokens of every picture may be more than the bound."""
+        """`values` and `present`; on disk as one table, since the tokens of every picture may be more than the bound."""
         assert cache.contents is not None
         key = _hash("pooled", [cache.contents.digest(item.image) if item.image else "" for item in items])
         found = cache.store.read(key) if cache.store is not None else None
         if found is not None and {"values", "there"} <= found.keys():
             return found["values"].numpy(), found["there"].numpy()
-        values, there = _look_at_all(cache, items, folder, on_bad_image)
+        values, present = _encode_all(cache, items, folder, on_bad_image)
         if cache.store is not None:
-            cache.store.write(key, {"values": torch.from_numpy(values), "there": torch.from_numpy(there)})
-        return values, there
+            cache.store.write(key, {"values": torch.from_numpy(values), "there": torch.from_numpy(present)})
+        return values, present
 
 
 def _text_alone(recipe: Recipe) -> Recipe:
@@ -165,20 +165,20 @@ def _encoder(recipe: Recipe) -> VisionEncoder:
 def _states(cache: StateCache, rows: list[TokenRow]) -> np.ndarray:
     """Unit vectors [n, Dh]; kept on disk some at a time, so that an interruption loses little."""
     found: list[Tensor] = []
-    for start in range(0, len(rows), ROWS):
-        some = cache.rows(rows[start : start + ROWS])
+    for start in range(0, len(rows), TEXTS_PER_SAVE):
+        some = cache.rows(rows[start : start + TEXTS_PER_SAVE])
         found += [some[n].float() for n in range(len(some))]
     return F.normalize(torch.stack(found), dim=-1).numpy()
 
 
-def _look_at_all(
+def _encode_all(
     cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage
 ) -> tuple[np.ndarray, np.ndarray]:
     """One vector a picture; the tokens of all pictures are never in memory together."""
     rows: dict[int, np.ndarray] = {}
     shown = [n for n, item in enumerate(items) if item.image]
-    for start in range(0, len(shown), TOGETHER):
-        some = {n: items.items[n] for n in shown[start : start + TOGETHER]}
+    for start in range(0, len(shown), DECODE_BATCH):
+        some = {n: items.items[n] for n in shown[start : start + DECODE_BATCH]}
         pixels = _pixels(cache, list(some.values()), folder, on_bad_image)
         readable = {n: item.image for n, item in some.items() if item.image in pixels or item.image in cache}
         if readable:
@@ -226,7 +226,7 @@ def _one_vector(out: VisionOut) -> np.ndarray:
     return (tokens if out.mask is None else tokens[out.mask]).mean(0).numpy()
 
 
-def _look_anew(cache: FeatureCache, items: list[Item], folder: Path) -> None:
+def _encode_uncached(cache: FeatureCache, items: list[Item], folder: Path) -> None:
     device = next(cache.vision.parameters()).device
     pixels = torch.stack([cache.vision.transform(open_image(item, folder)) for item in items]).to(device)
     cast = torch.autocast(device.type, cache.dtype) if cache.dtype not in (None, torch.float32) else nullcontext()

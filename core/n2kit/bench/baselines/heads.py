@@ -32,20 +32,20 @@ class Head(nn.Module):
         alike: each mapped half gets unit length before the sum, so that neither can outshout the other.
     """
 
-    def __init__(self, widths: Sequence[int], width: int, *, alike: bool = False) -> None:
+    def __init__(self, widths: Sequence[int], width: int, *, normalize_each: bool = False) -> None:
         super().__init__()
         self.maps = nn.ModuleList(nn.Linear(d, width, bias=False) for d in widths)
-        self.alike = alike
+        self.normalize_each = normalize_each
         for part in self.maps:
             nn.init.normal_(part.weight, std=sum(widths) ** -0.5)  # type: ignore[arg-type]  # keeps cosines, roughly
 
-    def forward(self, halves: Sequence[Tensor]) -> Tensor:
-        mapped = [part(half) for part, half in zip(self.maps, halves, strict=True)]
-        return torch.stack([F.normalize(m, dim=-1) if self.alike else m for m in mapped]).sum(0)
+    def forward(self, modalities: Sequence[Tensor]) -> Tensor:
+        mapped = [part(modality) for part, modality in zip(self.maps, modalities, strict=True)]
+        return torch.stack([F.normalize(m, dim=-1) if self.normalize_each else m for m in mapped]).sum(0)
 
 
 @dataclass
-class Trained:
+class TrainedHead:
     """Unit vectors [n, width] of all items (zeros for those with no half), and how they came about.
 
     `mrr` is that of the validation pairs, None without any; `seconds` and `cpu_seconds` hold the whole search.
@@ -61,7 +61,7 @@ class Trained:
 
 
 def train_head(
-    halves: Sequence[Features],
+    modalities: Sequence[Features],
     items: Items,
     pairs: Pairs,
     val_pairs: Pairs | None,
@@ -69,9 +69,9 @@ def train_head(
     settings: HeadSettings,
     *,
     width: int | None = None,
-    alike: bool = False,
+    normalize_each: bool = False,
     seed: int = 0,
-) -> Trained:
+) -> TrainedHead:
     """Train a head of `width` (None: as wide as the widest half) and map all items by it.
 
     The features are standardised by the items of `pairs` alone.
@@ -82,18 +82,18 @@ def train_head(
     _check(pairs, new_loss())
     start, cpu = time.perf_counter(), time.process_time()
     own = np.array(sorted({items.position[i] for pair in pairs for i in pair}))
-    inputs = [torch.from_numpy(standardised(half, own)) for half in halves]
+    inputs = [torch.from_numpy(standardised(modality, own)) for modality in modalities]
     search = _Search(inputs, items, pairs, val_pairs, new_loss, settings)
     width = width or max(x.shape[1] for x in inputs)
     with torch.random.fork_rng(devices=[]):
         runs = []
         for lr in settings.lrs if val_pairs else settings.lrs[:1]:
             torch.manual_seed(seed)
-            runs.append(search.run(Head([x.shape[1] for x in inputs], width, alike=alike), lr, seed))
+            runs.append(search.run(Head([x.shape[1] for x in inputs], width, normalize_each=normalize_each), lr, seed))
     best = max(runs, key=lambda run: run.mrr or 0.0)
     with torch.no_grad():
         vectors = F.normalize(best.head(inputs), dim=-1).numpy()
-    return Trained(
+    return TrainedHead(
         vectors,
         best.lr,
         best.steps,
@@ -113,14 +113,14 @@ def _check(pairs: Pairs, loss: Loss) -> None:
         )
 
 
-def standardised(half: Features, rows: np.ndarray) -> np.ndarray:
+def standardised(modality: Features, rows: np.ndarray) -> np.ndarray:
     """Values [n, d] with mean 0 and deviation 1 over those of `rows` that are there; zeros for an item that is not."""
-    known = half.values[rows][half.there[rows]]
+    known = modality.values[rows][modality.present[rows]]
     if not len(known):
-        return np.zeros_like(half.values)
+        return np.zeros_like(modality.values)
     mean, deviation = known.mean(0), known.std(0)
     scale = np.where(deviation > FLAT * max(1.0, float(np.abs(known).max())), 1 / np.maximum(deviation, FLAT * FLAT), 0)
-    return np.where(half.there[:, None], (half.values - mean) * scale, 0).astype(np.float32)
+    return np.where(modality.present[:, None], (modality.values - mean) * scale, 0).astype(np.float32)
 
 
 @dataclass

@@ -6,18 +6,18 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.baseline_names import BASELINES, settings_of
-from n2kit.bench.matrix.cell import Cell, short, tower_of
+from n2kit.bench.matrix.cell import Cell, short, vision_feature_key
 from n2kit.bench.matrix.combinations import backbones_of
-from n2kit.bench.matrix.spec import AXES, Matrix
+from n2kit.bench.matrix.spec import AXES, MatrixSpec
 from n2kit.contract.cards import VisionCard
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.planning.planner import component_of
 from n2kit.recipe.settings import resolve
 
 
-def baseline_cells(matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[Cell]:
+def baseline_cells(matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterator[Cell]:
     """Each baseline with the backbones that it takes; with each seed if it is trained. Those of one LLM are one task."""
     for name in matrix.baselines:
         if name not in BASELINES:
@@ -29,7 +29,7 @@ def baseline_cells(matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[C
 
 
 def _baseline(
-    name: str, backbones: Mapping[str, str], matrix: Matrix, data: Mapping[str, str | None]
+    name: str, backbones: Mapping[str, str], matrix: MatrixSpec, data: Mapping[str, str | None]
 ) -> Iterator[Cell]:
     baseline, default = BASELINES[name], resolve().recipe
     taken = {kind: backbones.get(kind) or getattr(default, kind).name for kind in baseline.takes}
@@ -42,7 +42,7 @@ def _baseline(
     )
     common: dict[str, Any] = {"axes": axes, "baseline": name, "trained": baseline.trained}
     try:
-        if baseline.needs is not None and identity.installed(baseline.needs) == identity.UNKNOWN:
+        if baseline.needs is not None and keys.installed(baseline.needs) == keys.UNKNOWN:
             raise Unavailable(
                 f"the baseline {name} needs {baseline.needs}, which is not installed", 'pip install "n2kit[bench]"'
             )
@@ -53,10 +53,10 @@ def _baseline(
             )
         parts = {kind: component_of(recipe, kind) for kind in wanted}
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
-        facts = identity.of_baseline(name, parts, recipe, trained, data, baseline.needs)
+        facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.needs)
     except (Mismatch, Unavailable) as problem:
         arm = ": ".join([name, "+".join(short(n) for n in backbones.values() if n)])
-        key = identity.digest(identity.CELL_VERSION, name, dict(backbones))
+        key = keys.digest(keys.CELL_VERSION, name, dict(backbones))
         yield Cell(
             arm, key=key, run_key=key, seed=matrix.seeds[0], refusal=(problem.message, problem.hint or ""), **common
         )
@@ -64,12 +64,21 @@ def _baseline(
     names = {kind: part.reference for kind, part in parts.items()}
     common["axes"] = axes | names
     arm = ": ".join([name, *(["+".join(short(names[kind]) for kind in baseline.takes)] if taken else [])])
-    run_key = identity.digest("baselines", facts["parts"].get("llm"), dict(data))
-    seen = identity.of_vectors("vision" in parts, data, "both")
+    run_key = keys.digest("baselines", facts["parts"].get("llm"), dict(data))
+    seen = keys.of_vectors("vision" in parts, data, "both")
     figures = seen | matrix.evaluation
     card = parts["vision"].card() if "vision" in parts else None
-    tower = tower_of(parts["vision"], card, recipe) if isinstance(card, VisionCard) else None
+    vision_key = vision_feature_key(parts["vision"], card, recipe) if isinstance(card, VisionCard) else None
     for seed in matrix.seeds if baseline.trained else matrix.seeds[:1]:
-        key = identity.digest(facts, seed, figures)
-        vectors = (identity.digest(facts, seed, seen),)
-        yield Cell(arm, seed=seed, key=key, run_key=run_key, vectors_keys=vectors, recipe=recipe, tower=tower, **common)
+        key = keys.digest(facts, seed, figures)
+        vectors = (keys.digest(facts, seed, seen),)
+        yield Cell(
+            arm,
+            seed=seed,
+            key=key,
+            run_key=run_key,
+            vectors_keys=vectors,
+            recipe=recipe,
+            vision_key=vision_key,
+            **common,
+        )

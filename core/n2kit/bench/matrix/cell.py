@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.spec import Inference
 from n2kit.contract.cards import VisionCard
 from n2kit.plugins.component import Component
@@ -15,7 +15,7 @@ from n2kit.recipe.settings import Recipe
 
 
 @dataclass(frozen=True)
-class Tower:
+class VisionFeatureKey:
     """A frozen vision encoder; `values` is how many numbers it gives for a picture."""
 
     key: str
@@ -47,7 +47,7 @@ class Cell:
     trained: bool = True
     baseline: str | None = None
     refusal: tuple[str, str] | None = None
-    tower: Tower | None = None
+    vision_key: VisionFeatureKey | None = None
     also: tuple[str, ...] = ()
 
     def source(self, kept: Mapping[str, str]) -> str | None:
@@ -55,12 +55,12 @@ class Cell:
         return kept.get(self.vectors_keys[0]) if self.vectors_keys else None
 
 
-def tower_of(component: Component, card: VisionCard, recipe: Recipe) -> Tower | None:
+def vision_feature_key(component: Component, card: VisionCard, recipe: Recipe) -> VisionFeatureKey | None:
     """A vision encoder that is frozen; None where no features are to be kept."""
     if not recipe.train.feature_cache_gb:
         return None
-    key = identity.digest(identity.part(component), recipe.train.precision, recipe.train.feature_cache_gb)
-    return Tower(key, short(component.reference), card.tokens * card.token_width + card.pooled_width)
+    key = keys.digest(keys.part(component), recipe.train.precision, recipe.train.feature_cache_gb)
+    return VisionFeatureKey(key, short(component.reference), card.tokens * card.token_width + card.pooled_width)
 
 
 def short(reference: str) -> str:

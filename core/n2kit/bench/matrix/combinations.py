@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2kit.bench.matrix.baseline_names import OWN
-from n2kit.bench.matrix.spec import Arm, Inference, Matrix
+from n2kit.bench.matrix.spec import ArmSpec, Inference, MatrixSpec
 from n2kit.errors import BadInput, suggest
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.variants import SPECS
@@ -26,7 +26,7 @@ class Combination:
     optional: bool = False
 
 
-def combinations(matrix: Matrix) -> Iterator[Combination]:
+def combinations(matrix: MatrixSpec) -> Iterator[Combination]:
     """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal.
 
     Where arms or baselines are named and no variant, they are all that is wanted.
@@ -44,12 +44,12 @@ def combinations(matrix: Matrix) -> Iterator[Combination]:
         yield from _of_arm(arm, matrix)
 
 
-def own_settings(matrix: Matrix) -> dict[str, Any]:
+def own_settings(matrix: MatrixSpec) -> dict[str, Any]:
     """The settings of recipes, without those of baselines."""
     return {key: value for key, value in matrix.settings.items() if not key.startswith(OWN)}
 
 
-def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
+def _product(matrix: MatrixSpec) -> Iterator[dict[str, Any]]:
     for backbones in backbones_of(matrix):
         for variant, connector, fusion, loss in itertools.product(
             _or_none(matrix.variant), _or_none(matrix.connector), _or_none(matrix.fusion), _or_none(matrix.loss)
@@ -58,7 +58,7 @@ def _product(matrix: Matrix) -> Iterator[dict[str, Any]]:
             yield backbones | {axis: value for axis, value in rest.items() if value is not None}
 
 
-def backbones_of(matrix: Matrix) -> list[dict[str, Any]]:
+def backbones_of(matrix: MatrixSpec) -> list[dict[str, Any]]:
     """Every llm with every vision, and every multimodal LLM: axis → name, for those that are named."""
     pairs = [
         {axis: value for axis, value in (("llm", llm), ("vision", vision)) if value is not None}
@@ -72,7 +72,7 @@ def _or_none(values: Sequence[str]) -> list[str | None]:
     return list(values) or [None]
 
 
-def _of_arm(arm: Arm, matrix: Matrix) -> Iterator[Combination]:
+def _of_arm(arm: ArmSpec, matrix: MatrixSpec) -> Iterator[Combination]:
     if arm.variant is not None:
         _known_variant(arm.variant)
     own = {axis: v for axis in ("llm", "vision", "mllm") if (v := getattr(arm, axis)) is not None}
@@ -98,11 +98,11 @@ def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Without the axes that the variant makes no use of."""
     spec = SPECS[chosen.get("variant", Recipe().variant)]
     whole = "mllm" in chosen
-    there = {
+    used = {
         "llm": not whole, "vision": not whole and spec.image, "connector": not whole and spec.early,
         "fusion": spec.late, "mllm": True, "loss": True, "variant": True,
     }  # fmt: skip
-    return {axis: value for axis, value in chosen.items() if there[axis]}
+    return {axis: value for axis, value in chosen.items() if used[axis]}
 
 
 def _known_variant(name: str) -> None:

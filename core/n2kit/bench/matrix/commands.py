@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from n2kit.bench.matrix.cell import Cell
-from n2kit.bench.matrix.spec import AXES, Inference, Matrix
+from n2kit.bench.matrix.spec import AXES, Inference, MatrixSpec
 from n2kit.recipe.settings import CHOICES, Recipe
 
-TAKEN: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
+REMOVED_INPUT: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
 
 
-def commands(cell: Cell, matrix: Matrix, root: Path) -> str:
+def commands(cell: Cell, matrix: MatrixSpec, root: Path) -> str:
     """build; train; embed; eval: with every setting that is not a default, wherever it came from. Of a baseline, a bench of it alone."""
     if cell.baseline is not None or cell.recipe is None:
         return shlex.join(["n2kit", "bench", str(root / "matrix.yaml"), "--only", cell.key, "-o", f"bench/{cell.key}"])
@@ -30,7 +30,7 @@ def commands(cell: Cell, matrix: Matrix, root: Path) -> str:
         val = ["--val-pairs", str(matrix.val_pairs)] if matrix.val_pairs else []
         lines.append(["n2kit", "train", start, *items, "--pairs", str(matrix.pairs), *val, *lenient, *bad, "-o", run])
     bundle = f"{run}/bundle" if cell.trained else start
-    without = ["--without", TAKEN[cell.inference]] if cell.inference != "both" else []
+    without = ["--without", REMOVED_INPUT[cell.inference]] if cell.inference != "both" else []
     precision = ["--precision", cell.recipe.train.precision]
     lines.append(["n2kit", "embed", bundle, *items, *without, *lenient, *bad, *precision, "-o", vectors])
     pool = ["--pool", str(matrix.pool)] if matrix.pool else []

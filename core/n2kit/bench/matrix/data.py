@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from n2kit.bench.matrix.spec import Matrix
+from n2kit.bench.matrix.spec import MatrixSpec
 from n2kit.data.items import Items, images_digest, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Data:
+class BenchData:
     """Items and pairs, read once."""
 
     items: Items
@@ -28,7 +28,7 @@ class Data:
     on_bad_image: Any  # n2kit.inputs.reader.OnBadImage, which is beside torch
 
     @cached_property
-    def wanted(self) -> Items:
+    def evaluated_items(self) -> Items:
         """The items that an evaluation needs vectors of: pool and test pairs; all of them without a pool."""
         if self.pool is None:
             return self.items
@@ -36,7 +36,7 @@ class Data:
         return Items([item for item in self.items if item.id in named])
 
     @property
-    def pictures(self) -> int:
+    def image_count(self) -> int:
         """How many image files the items name."""
         return len({item.image for item in self.items if item.image})
 
@@ -55,7 +55,7 @@ class Data:
         }
 
 
-def read_data(matrix: Matrix) -> tuple[Data, list[str]]:
+def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
     """The data that a matrix names, and what a lenient reading left out of it.
 
     Raises:
@@ -78,4 +78,4 @@ def read_data(matrix: Matrix) -> tuple[Data, list[str]]:
     pool = read_ids(matrix.pool, items, lenient=lenient) if matrix.pool else None
     read = {matrix.items: items, matrix.pairs: pairs, matrix.test_pairs: test, matrix.val_pairs: val}
     notes = [f"{file}: dropped {len(r.dropped)} rows" for file, r in read.items() if r is not None and r.dropped]
-    return Data(items, pairs, val, test, pool, matrix.images, matrix.on_bad_image), notes
+    return BenchData(items, pairs, val, test, pool, matrix.images, matrix.on_bad_image), notes

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.baseline_cells import baseline_cells
-from n2kit.bench.matrix.cell import Cell, Tower, short, tower_of
+from n2kit.bench.matrix.cell import Cell, VisionFeatureKey, short, vision_feature_key
 from n2kit.bench.matrix.combinations import Combination, combinations
-from n2kit.bench.matrix.spec import AXES, Matrix
+from n2kit.bench.matrix.spec import AXES, MatrixSpec
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.planning.plan import Plan
 from n2kit.planning.planner import make_plan
 from n2kit.recipe.settings import Recipe, resolve
 
 
-def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
+def expand(matrix: MatrixSpec, data: Mapping[str, str | None]) -> list[Cell]:
     """All cells of a matrix, in its order, each once; those that cannot be carry the reason.
 
     Args:
@@ -32,9 +32,9 @@ def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
     cells: dict[str, Cell] = {}
     for combination in combinations(matrix):
         for cell in _cells(combination, matrix, data):
-            there = cells.setdefault(cell.key, cell)
-            if combination.name and there is not cell:
-                cells[cell.key] = replace(there, also=(*there.also, combination.name))
+            first = cells.setdefault(cell.key, cell)
+            if combination.name and first is not cell:
+                cells[cell.key] = replace(first, also=(*first.also, combination.name))
     for cell in baseline_cells(matrix, data):
         cells.setdefault(cell.key, cell)
     if not cells:
@@ -42,19 +42,19 @@ def expand(matrix: Matrix, data: Mapping[str, str | None]) -> list[Cell]:
     return _distinct(list(cells.values()))
 
 
-def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | None]) -> Iterator[Cell]:
+def _cells(combination: Combination, matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterator[Cell]:
     """A combination with each seed; one without weights of chance or training has one cell."""
     try:
         resolved = resolve(combination.flags)
         given = frozenset(resolved.origin)
         plan = make_plan(resolved.recipe, given=given)
-        training = identity.of_training(plan, data, trained=combination.trained)
+        training = keys.of_training(plan, data, trained=combination.trained)
     except (BadInput, Unavailable) as problem:
         if not combination.optional and not isinstance(problem, Mismatch | Unavailable):
             raise
         yield from _refused(combination, matrix, problem)
         return
-    seen = identity.of_vectors(plan.vision is not None, data, combination.inference)
+    seen = keys.of_vectors(plan.vision is not None, data, combination.inference)
     followed = matrix.saliency if _followed(combination, plan) else 0
     figures = seen | matrix.evaluation | {"saliency": followed}
     refusal = None
@@ -62,28 +62,30 @@ def _cells(combination: Combination, matrix: Matrix, data: Mapping[str, str | No
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
     elif (reason := _pointless(combination, plan)) is not None:
         refusal = (reason, "leave this arm out")
-    kind = identity.digest(identity.kind_of(training))
+    kind = keys.digest(keys.kind_of(training))
     chosen = {kind: component.reference for kind, component in plan.components.items()}
     axes = _axes(combination, chosen | {"variant": plan.recipe.variant})
-    arm, tower = _label(combination, plan), _tower(plan)
+    arm, vision_key = _label(combination, plan), _vision_key(plan)
     chance = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
     for seed in matrix.seeds if chance else matrix.seeds[:1]:
         recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
-        run_key = identity.digest(training, seed)
-        key = identity.digest(run_key, figures)
+        run_key = keys.digest(training, seed)
+        key = keys.digest(run_key, figures)
         # Curves need the model, as vectors do.
-        curves = [identity.digest(run_key, seen, followed, matrix.bootstrap)] if followed else []
+        curves = [keys.digest(run_key, seen, followed, matrix.bootstrap)] if followed else []
         yield Cell(
-            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_keys=(*curves, identity.digest(run_key, seen)),
+            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_keys=(*curves, keys.digest(run_key, seen)),
             kind=kind, recipe=recipe, given=given, inference=combination.inference, trained=combination.trained, refusal=refusal,
-            tower=tower,
+            vision_key=vision_key,
         )  # fmt: skip
 
 
-def _tower(plan: Plan) -> Tower | None:
+def _vision_key(plan: Plan) -> VisionFeatureKey | None:
     if plan.vision is None or plan.recipe.vision.tune != "frozen":
         return None
-    return tower_of(plan.components["mllm" if "mllm" in plan.components else "vision"], plan.vision, plan.recipe)
+    return vision_feature_key(
+        plan.components["mllm" if "mllm" in plan.components else "vision"], plan.vision, plan.recipe
+    )
 
 
 def _followed(combination: Combination, plan: Plan) -> bool:
@@ -98,7 +100,7 @@ def _pointless(combination: Combination, plan: Plan) -> str | None:
     return f"variant {plan.recipe.variant} reads {'images' if plan.variant.image else 'text'} alone: nothing can be taken away"
 
 
-def _refused(combination: Combination, matrix: Matrix, problem: BadInput | Unavailable) -> Iterator[Cell]:
+def _refused(combination: Combination, matrix: MatrixSpec, problem: BadInput | Unavailable) -> Iterator[Cell]:
     """Cells whose parts cannot even be looked at."""
     flags = combination.flags
     kinds = ("mllm", "llm", "vision", "connector", "fusion")
@@ -110,8 +112,8 @@ def _refused(combination: Combination, matrix: Matrix, problem: BadInput | Unava
     }
     axes = _axes(combination, chosen)
     for seed in matrix.seeds:
-        run_key = identity.digest(identity.CELL_VERSION, dict(flags), combination.trained, seed)
-        key = identity.digest(run_key, combination.inference)
+        run_key = keys.digest(keys.CELL_VERSION, dict(flags), combination.trained, seed)
+        key = keys.digest(run_key, combination.inference)
         refusal = (problem.message, problem.hint or "")
         yield Cell(arm, axes, seed, key, run_key, inference=combination.inference, refusal=refusal)
 

@@ -54,7 +54,7 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
         schedule["lrs"] = rates
     seen = ["items", "pairs", "val_pairs", "on_bad_image"] + ["images"] * (plan.vision is not None)
     return facts | {
-        "tune": {kind: getattr(recipe, kind).tune for kind, there in used.items() if there},
+        "tune": {kind: getattr(recipe, kind).tune for kind, present in used.items() if present},
         "train": schedule,
         "data": {name: data[name] for name in seen},
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from n2kit.bench.matrix.spec import Arm, Inference, Matrix
+from n2kit.bench.matrix.spec import ArmSpec, Inference, MatrixSpec
 
 # NoteLLM-2's comparisons: variants, visual tokens, weights of the two views, and inputs taken away from a trained model.
 VARIANTS = ["text_only", "only_late_fusion", "basic", "late_early_fusion", "micl", "notellm2"]
 TOKENS = (8, 16, 32, 48)
 WEIGHTS = (1, 3, 9, 19)  # of the multimodal view, to 1 of the visual view
-TAKEN: dict[Inference, str] = {"no-image": "without image", "no-text": "without text"}
+REMOVED_INPUT: dict[Inference, str] = {"no-image": "without image", "no-text": "without text"}
 NEGLECTING = ("basic", "late_early_fusion", "notellm2")
 PAPER_BASELINES = ["tfidf", "text", "vision", "text-linear", "vision-linear", "concat", "sum"]
 FOLLOWED = 32  # items, for the saliency of every arm that has it
@@ -17,7 +17,7 @@ QUICK_VARIANTS = ["text_only", "basic", "notellm2"]
 QUICK_STEPS = 20
 
 
-def filled(matrix: Matrix) -> Matrix:
+def filled(matrix: MatrixSpec) -> MatrixSpec:
     """The matrix with what its preset adds, spelled out; what the user named stays as it is."""
     if matrix.preset is None:
         return matrix
@@ -40,20 +40,23 @@ def filled(matrix: Matrix) -> Matrix:
     )
 
 
-def _paper() -> list[Arm]:
+def _paper() -> list[ArmSpec]:
     """The paper's arms that are no variant; those that the components at hand do not allow are refused, each with its reason."""
     untrained = [
-        Arm(name="zero-shot, text alone", variant="text_only", settings={"head.width": None}, trained=False),
-        Arm(name="zero-shot", settings={"head.width": None}, trained=False),
+        ArmSpec(name="zero-shot, text alone", variant="text_only", settings={"head.width": None}, trained=False),
+        ArmSpec(name="zero-shot", settings={"head.width": None}, trained=False),
     ]
-    before = [Arm(name="NoteLLM", variant="text_only", loss="notellm")]  # text, with topics and categories to generate
-    tokens = [Arm(name=f"{n} tokens", settings={"connector.tokens": n}) for n in TOKENS]
+    before = [
+        ArmSpec(name="NoteLLM", variant="text_only", loss="notellm")
+    ]  # text, with topics and categories to generate
+    tokens = [ArmSpec(name=f"{n} tokens", settings={"connector.tokens": n}) for n in TOKENS]
     weights = [
-        Arm(name=f"weights {n}:1", settings={"loss.text_weight": float(n), "loss.vision_weight": 1.0}) for n in WEIGHTS
+        ArmSpec(name=f"weights {n}:1", settings={"loss.text_weight": float(n), "loss.vision_weight": 1.0})
+        for n in WEIGHTS
     ]
     taken = [
-        Arm(name=words, variant=variant, inference=inference)
-        for inference, words in TAKEN.items()
+        ArmSpec(name=words, variant=variant, inference=inference)
+        for inference, words in REMOVED_INPUT.items()
         for variant in NEGLECTING
     ]
     return [arm.model_copy(update={"optional": True}) for arm in (*untrained, *before, *tokens, *weights, *taken)]

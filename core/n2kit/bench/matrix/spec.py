@@ -58,7 +58,7 @@ Names = Annotated[list[str], BeforeValidator(_listed)]
 Dotted = Annotated[dict[str, Any], BeforeValidator(_flat)]
 
 
-class Arm(Settings):
+class ArmSpec(Settings):
     """One more arm for every pair of backbones: what it does not name is the first of the matrix's own, the variant notellm2."""
 
     name: str = Field(min_length=1, description="what the arm is called")
@@ -75,7 +75,7 @@ class Arm(Settings):
     optional: bool = Field(False, description="true: where the parts at hand cannot be it, it is refused and no error")
 
 
-class Matrix(Settings):
+class MatrixSpec(Settings):
     """Axes, whose product is run; arms that are added to it; and the data that all cells share."""
 
     preset: Preset | None = Field(None, description="paper: the paper's arms and the first baselines; quick: a few")
@@ -90,7 +90,7 @@ class Matrix(Settings):
         [0], min_length=1, description="a list, or N for 0 … N − 1"
     )
     settings: Dotted = Field({}, description="dotted key → value, for every cell: train.max_steps: 300")
-    arms: list[Arm] = Field([], description="further arms")
+    arms: list[ArmSpec] = Field([], description="further arms")
     baselines: Names = Field([], description="what anybody would try first; n2kit bench --help names them")
     items: Path | None = Field(None, description="the items file")
     pairs: Path | None = Field(None, description="training pairs")
@@ -114,7 +114,7 @@ class Matrix(Settings):
 
     @field_validator("arms")
     @classmethod
-    def _by_name(cls, value: list[Arm]) -> list[Arm]:
+    def _by_name(cls, value: list[ArmSpec]) -> list[ArmSpec]:
         names = [(arm.name, arm.variant or "notellm2") for arm in value]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two arms of one variant are called {twice[0]!r}")
@@ -133,7 +133,7 @@ class Matrix(Settings):
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> Matrix:
+def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> MatrixSpec:
     """A matrix file, over which flags count; `settings` of both are merged.
 
     Raises:
@@ -149,7 +149,7 @@ def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> Matrix:
     else:
         merged["settings"] = own  # for pydantic to refuse, with its line
     try:
-        return Matrix.model_validate(merged)
+        return MatrixSpec.model_validate(merged)
     except ValidationError as error:
         raise BadInput(_explain(error, lines, flags), "docs/bench.md names every key") from None
 
@@ -201,6 +201,7 @@ def _explain(error: ValidationError, lines: Mapping[Place, str], flags: Mapping[
         where = f"--{str(place[0]).replace('_', '-')}" if place and place[0] in flags else known or "matrix"
         what = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            what = f"there is no such key; {suggest(str(place[-1]), Arm.model_fields if len(place) > 1 else Matrix.model_fields) or ''}"
+            names = ArmSpec.model_fields if len(place) > 1 else MatrixSpec.model_fields
+            what = f"there is no such key; {suggest(str(place[-1]), names) or ''}"
         found.append(f"{where}: {'.'.join(map(str, place))}: {what.rstrip('; ')}")
     return "\n".join(found) if len(found) == 1 else f"{len(found)} entries are wrong\n" + "\n".join(found)

@@ -5,11 +5,22 @@ columns, rows = table(aggregate(results))
 write(folder, items, images)            # report.html, results.md, results.csv, results.tex
 """
 
-from n2kit.bench.report.aggregate import Board, aggregate
+from n2kit.bench.report.aggregate import Leaderboard, aggregate
 from n2kit.bench.report.compare import Comparison, compare
-from n2kit.bench.report.read import Results, Row, read_results
+from n2kit.bench.report.read import CellRow, Results, read_results
 from n2kit.bench.report.summary import summary
 from n2kit.bench.report.tables import table
 from n2kit.bench.report.write import write
 
-__all__ = ["Board", "Comparison", "Results", "Row", "aggregate", "compare", "read_results", "summary", "table", "write"]
+__all__ = [
+    "CellRow",
+    "Comparison",
+    "Leaderboard",
+    "Results",
+    "aggregate",
+    "compare",
+    "read_results",
+    "summary",
+    "table",
+    "write",
+]

@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from n2kit.bench.report.read import DONE, Axes, Ranks, Results, Row, read_ranks
+from n2kit.bench.report.read import DONE, Axes, CellRow, Ranking, Results, read_ranking
 from n2kit.errors import BadInput
 from n2kit.evaluate import bootstrap, metrics
 
@@ -36,7 +36,7 @@ Verdict = Literal["best", "not separable", "seeds overlap", "separable", "other 
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanInterval:
     """A mean over seeds and queries, its 95 % interval over queries, and each seed's own mean, by seed."""
 
     value: float
@@ -51,7 +51,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Gap:
+class Difference:
     """An arm's difference from another one: paired interval over queries, p-value, and p after the correction."""
 
     value: float
@@ -66,16 +66,16 @@ class Gap:
 
 
 @dataclass
-class Arm:
+class ArmResult:
     """All finished seeds of an arm. `values` [Q, M]: each query's metrics, averaged over the seeds."""
 
     label: str
     axes: Axes
-    rows: list[Row]
-    asked: Ranks  # of its first seed
+    rows: list[CellRow]
+    ranking: Ranking  # of its first seed
     values: np.ndarray
-    figures: dict[str, Estimate]
-    gap: Gap | None = None
+    figures: dict[str, MeanInterval]
+    difference: Difference | None = None
     verdict: Verdict = "other queries"
 
     @property
@@ -104,26 +104,26 @@ class Arm:
 
 
 @dataclass
-class Board:
+class Leaderboard:
     """The arms of a matrix, best first by `metric`; those on other queries last."""
 
     results: Results
     metric: str
     metrics: list[str]
-    arms: list[Arm]
+    arms: list[ArmResult]
     resamples: int
     planned: int | None = None
-    by_label: dict[str, Arm] = field(init=False)
+    by_label: dict[str, ArmResult] = field(init=False)
 
     def __post_init__(self) -> None:
         self.by_label = {arm.label: arm for arm in self.arms}
 
     @property
-    def best(self) -> Arm | None:
+    def best(self) -> ArmResult | None:
         return self.arms[0] if self.arms else None
 
     @property
-    def comparable(self) -> list[Arm]:
+    def comparable(self) -> list[ArmResult]:
         return [arm for arm in self.arms if arm.verdict != "other queries"]
 
     @property
@@ -131,7 +131,7 @@ class Board:
         return max((len(arm.rows) for arm in self.arms if arm.trained), default=0)
 
 
-def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, planned: int | None = None) -> Board:
+def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, planned: int | None = None) -> Leaderboard:
     """Average the finished cells over their seeds and compare every arm with the best.
 
     Args:
@@ -148,17 +148,17 @@ def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, pla
     metric = metric or main_metric(ks)
     if done and metric not in names:
         raise BadInput(f"no metric {metric!r}", f"there are: {', '.join(names)}")
-    by_arm: dict[str, list[Row]] = {}
+    by_arm: dict[str, list[CellRow]] = {}
     for row in done:
         by_arm.setdefault(row.arm, []).append(row)
     resamples = max(RESAMPLES, AN_ARM * len(by_arm))
     arms = [_arm(label, rows, ks, names, seed) for label, rows in by_arm.items()]
     if arms:
         arms = _judge(arms, names.index(metric), _better(metric), resamples, seed)
-    return Board(results, metric, names, arms, resamples, planned)
+    return Leaderboard(results, metric, names, arms, resamples, planned)
 
 
-def cutoffs(rows: Sequence[Row]) -> list[int]:
+def cutoffs(rows: Sequence[CellRow]) -> list[int]:
     """The k of recall@k that all rows have."""
     found = [{int(n.removeprefix("recall@")) for n in row.metrics if n.startswith("recall@")} for row in rows]
     return sorted(set.intersection(*found)) if found else []
@@ -177,44 +177,44 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in out]
 
 
-def gaps(base: np.ndarray, others: Sequence[np.ndarray], resamples: int, seed: int) -> list[Gap]:
+def paired_differences(base: np.ndarray, others: Sequence[np.ndarray], resamples: int, seed: int) -> list[Difference]:
     """Each of `others` minus `base`, all of them values [Q] of the same queries; p corrected for their number."""
     if not others:
         return []
     found = bootstrap.paired(base[:, None], np.stack(others, 1), resamples, seed)
-    return [Gap(*map(float, g)) for g in zip(*found, holm(found.p.tolist()), strict=True)]
+    return [Difference(*map(float, g)) for g in zip(*found, holm(found.p.tolist()), strict=True)]
 
 
-def query_values(asked: Ranks, ks: Sequence[int]) -> np.ndarray:
+def query_values(ranking: Ranking, ks: Sequence[int]) -> np.ndarray:
     """Values [Q, M] of `metrics.names(ks)`, queries in the order of their ids."""
-    owner = np.unique([query for query, _ in asked.pairs], return_inverse=True)[1]
-    values = metrics.per_query(asked.ranks, owner, ks)
+    owner = np.unique([query for query, _ in ranking.pairs], return_inverse=True)[1]
+    values = metrics.per_query(ranking.ranks, owner, ks)
     return np.stack([values[name] for name in metrics.names(ks)], 1)
 
 
-def seeds_overlap(a: Estimate, b: Estimate) -> bool:
+def seeds_overlap(a: MeanInterval, b: MeanInterval) -> bool:
     """Whether the ranges over seeds touch."""
     return min(a.seeds) <= max(b.seeds) and min(b.seeds) <= max(a.seeds)
 
 
-def _arm(label: str, rows: list[Row], ks: Sequence[int], names: Sequence[str], seed: int) -> Arm:
-    asked = [read_ranks(row) for row in rows]
-    for row, ranks in zip(rows, asked, strict=True):
-        if not same_question(ranks, asked[0]):
+def _arm(label: str, rows: list[CellRow], ks: Sequence[int], names: Sequence[str], seed: int) -> ArmResult:
+    ranking = [read_ranking(row) for row in rows]
+    for row, ranks in zip(rows, ranking, strict=True):
+        if not same_task(ranks, ranking[0]):
             what = f"{row.ranks_file}: other pairs or another pool than {rows[0].ranks_file}"
             raise BadInput(what, "seeds of one arm must be asked the same: remove one of the two cells' folders")
-    each = np.stack([query_values(ranks, ks) for ranks in asked])
+    each = np.stack([query_values(ranks, ks) for ranks in ranking])
     values = each.mean(0)
     low, high = bootstrap.interval(values, RESAMPLES, seed)
     of_seeds = each.mean(1)
     figures = {
-        name: Estimate(float(values[:, n].mean()), float(low[n]), float(high[n]), tuple(map(float, of_seeds[:, n])))
+        name: MeanInterval(float(values[:, n].mean()), float(low[n]), float(high[n]), tuple(map(float, of_seeds[:, n])))
         for n, name in enumerate(names)
     }
-    return Arm(label, rows[0].axes, rows, asked[0], values, figures)
+    return ArmResult(label, rows[0].axes, rows, ranking[0], values, figures)
 
 
-def same_question(a: Ranks, b: Ranks) -> bool:
+def same_task(a: Ranking, b: Ranking) -> bool:
     return (a.pairs, a.pool, a.protocol) == (b.pairs, b.pool, b.protocol)
 
 
@@ -223,19 +223,19 @@ def _better(metric: str) -> float:
     return -1.0 if metric == "mean_rank" else 1.0
 
 
-def _judge(arms: list[Arm], column: int, sign: float, resamples: int, seed: int) -> list[Arm]:
+def _judge(arms: list[ArmResult], column: int, sign: float, resamples: int, seed: int) -> list[ArmResult]:
     """Order the arms and say of each how it stands against the best."""
-    questions = Counter((arm.asked.pairs, arm.asked.pool, arm.asked.protocol) for arm in arms)
+    questions = Counter((arm.ranking.pairs, arm.ranking.pool, arm.ranking.protocol) for arm in arms)
     usual = questions.most_common(1)[0][0]
     name = list(arms[0].figures)[column]
     ordered = sorted(arms, key=lambda arm: (-sign * arm.figures[name].value, arm.label))
-    same = [arm for arm in ordered if (arm.asked.pairs, arm.asked.pool, arm.asked.protocol) == usual]
+    same = [arm for arm in ordered if (arm.ranking.pairs, arm.ranking.pool, arm.ranking.protocol) == usual]
     best, *rest = same
     best.verdict = "best"
-    found = gaps(best.values[:, column], [arm.values[:, column] for arm in rest], resamples, seed)
-    for arm, gap in zip(rest, found, strict=True):
-        arm.gap = gap
-        if not gap.separable:
+    found = paired_differences(best.values[:, column], [arm.values[:, column] for arm in rest], resamples, seed)
+    for arm, difference in zip(rest, found, strict=True):
+        arm.difference = difference
+        if not difference.separable:
             arm.verdict = "not separable"
         else:
             overlap = seeds_overlap(arm.figures[name], best.figures[name])

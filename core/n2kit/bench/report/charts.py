@@ -70,7 +70,7 @@ def _steps(about: float) -> Iterable[float]:
 
 
 @dataclass(frozen=True)
-class Spot:
+class Point:
     """A point to place: what it costs, what it reaches, and how it is drawn."""
 
     cost: float
@@ -83,12 +83,12 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedPoint:
     x: float
     y: float
     low: float
     high: float
-    spot: Spot
+    point: Point
     front: bool
 
 
@@ -96,33 +96,33 @@ class Placed:
 class Scatter:
     """A Pareto plot. `line`: the front as SVG points; ticks are (place, text)."""
 
-    points: list[Placed]
+    points: list[PlacedPoint]
     line: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     zero: float | None  # where what costs nothing stands
 
     @property
-    def front(self) -> list[Spot]:
-        return [p.spot for p in self.points if p.front]
+    def front(self) -> list[Point]:
+        return [p.point for p in self.points if p.front]
 
 
-def pareto(spots: Sequence[Spot], sign: float = 1.0) -> list[Spot]:
+def pareto(candidates: Sequence[Point], sign: float = 1.0) -> list[Point]:
     """Those that nothing both as cheap and as good beats, cheapest first; `sign` is −1 where less is better."""
-    front: list[Spot] = []
-    for spot in sorted(spots, key=lambda s: (s.cost, -sign * s.value, s.number)):
-        if not front or sign * spot.value > sign * front[-1].value:
-            front.append(spot)
+    front: list[Point] = []
+    for point in sorted(candidates, key=lambda s: (s.cost, -sign * s.value, s.number)):
+        if not front or sign * point.value > sign * front[-1].value:
+            front.append(point)
     return front
 
 
-def scatter(spots: Sequence[Spot], x_text: Text, y_text: Text, sign: float = 1.0) -> Scatter:
+def scatter(candidates: Sequence[Point], x_text: Text, y_text: Text, sign: float = 1.0) -> Scatter:
     """Cost on a logarithmic axis; free arms stand left of it."""
-    front = pareto(spots, sign)
-    inside = {spot.number for spot in front}
-    y = linear([v for s in spots for v in ((s.low, s.high) if s.number in inside else (s.value,))])
-    x = logarithmic(s.cost for s in spots)
-    free = any(s.cost <= 0 for s in spots)
+    front = pareto(candidates, sign)
+    inside = {point.number for point in front}
+    y = linear([v for s in candidates for v in ((s.low, s.high) if s.number in inside else (s.value,))])
+    x = logarithmic(s.cost for s in candidates)
+    free = any(s.cost <= 0 for s in candidates)
     left = LEFT + (ZERO if free else 0.0)
 
     def across(cost: float) -> float:
@@ -132,8 +132,8 @@ def scatter(spots: Sequence[Spot], x_text: Text, y_text: Text, sign: float = 1.0
         return HEIGHT - BOTTOM - y(value) * (HEIGHT - BOTTOM - TOP)
 
     points = [
-        Placed(across(s.cost), up(s.value), up(s.low), up(s.high), s, s.number in inside)
-        for s in sorted(spots, key=lambda s: s.number in inside)
+        PlacedPoint(across(s.cost), up(s.value), up(s.low), up(s.high), s, s.number in inside)
+        for s in sorted(candidates, key=lambda s: s.number in inside)
     ]
     corners = [(across(s.cost), up(s.value)) for s in front]
     steps = corners[:1] + [c for (_, y0), (x1, y1) in pairwise(corners) for c in ((x1, y0), (x1, y1))]

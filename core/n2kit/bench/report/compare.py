@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.bench.report import labels
-from n2kit.bench.report.aggregate import ALPHA, AN_ARM, RESAMPLES, Arm, Board, Gap, aggregate, holm, same_question
+from n2kit.bench.report.aggregate import (
+    ALPHA,
+    AN_ARM,
+    RESAMPLES,
+    ArmResult,
+    Difference,
+    Leaderboard,
+    aggregate,
+    holm,
+    same_task,
+)
 from n2kit.bench.report.read import DONE, Results, read_results
 from n2kit.errors import BadInput
 from n2kit.evaluate import bootstrap
@@ -17,15 +27,15 @@ SHOWN = 10  # arms that only one side has, called by name in a remark
 
 @dataclass(frozen=True)
 class Change:
-    """An arm on both sides. `gaps`: metric → B − A, p corrected over the arms; empty where the two were not asked the same."""
+    """An arm on both sides. `differences`: metric → B − A, p corrected over the arms; empty where the two were not asked the same."""
 
-    a: Arm
-    b: Arm
-    gaps: dict[str, Gap]
+    a: ArmResult
+    b: ArmResult
+    differences: dict[str, Difference]
 
     @property
     def same_queries(self) -> bool:
-        return same_question(self.a.asked, self.b.asked)
+        return same_task(self.a.ranking, self.b.ranking)
 
 
 @dataclass(frozen=True)
@@ -52,10 +62,15 @@ class Comparison:
         return ["arm", "seeds", f"{self.metric}, A", "B", "B − A", "95 %", "p", ""], rows
 
     def _difference(self, change: Change) -> list[str]:
-        if (gap := change.gaps.get(self.metric)) is None:
+        if (difference := change.differences.get(self.metric)) is None:
             return ["", "", "", "other queries"]
-        low, value, high = (labels.signed(x, self.metric) for x in (gap.low, gap.value, gap.high))
-        return [value, f"{low} to {high}", f"{gap.corrected:.3g}", "" if gap.separable else "not separable"]
+        low, value, high = (labels.signed(x, self.metric) for x in (difference.low, difference.value, difference.high))
+        return [
+            value,
+            f"{low} to {high}",
+            f"{difference.corrected:.3g}",
+            "" if difference.separable else "not separable",
+        ]
 
     def remarks(self) -> list[str]:
         """What to know before reading the table, the gravest first."""
@@ -77,9 +92,9 @@ class Comparison:
         return said
 
     def to_dict(self) -> dict[str, Any]:
-        def side(arm: Arm) -> dict[str, Any]:
+        def side(arm: ArmResult) -> dict[str, Any]:
             figures = {name: asdict(arm.figures[name]) for name in self.metrics}
-            return {"seeds": arm.seeds, "queries": arm.queries, "pool": arm.asked.pool, "metrics": figures}
+            return {"seeds": arm.seeds, "queries": arm.queries, "pool": arm.ranking.pool, "metrics": figures}
 
         return {
             "a": str(self.folders[0]),
@@ -87,7 +102,7 @@ class Comparison:
             "metric": self.metric,
             "arms": {
                 label: {"a": side(c.a), "b": side(c.b), "same_queries": c.same_queries}
-                | {"differences": {name: asdict(gap) for name, gap in c.gaps.items()}}
+                | {"differences": {name: asdict(difference) for name, difference in c.differences.items()}}
                 for label, c in self.changes.items()
             },
             "only_a": self.only_a,
@@ -126,10 +141,15 @@ def compare(dir1: Path, dir2: Path, metric: str | None = None, *, seed: int = 0)
 
 
 def _changes(
-    a: Board, b: Board, pairs: list[tuple[Arm, Arm]], metrics: list[str], resamples: int, seed: int
+    a: Leaderboard,
+    b: Leaderboard,
+    pairs: list[tuple[ArmResult, ArmResult]],
+    metrics: list[str],
+    resamples: int,
+    seed: int,
 ) -> list[Change]:
     columns = [[board.metrics.index(name) for name in metrics] for board in (a, b)]
-    paired = [(left, right) for left, right in pairs if same_question(left.asked, right.asked)]
+    paired = [(left, right) for left, right in pairs if same_task(left.ranking, right.ranking)]
     found = {
         left.label: bootstrap.paired(left.values[:, columns[0]], right.values[:, columns[1]], resamples, seed)
         for left, right in paired
@@ -138,15 +158,15 @@ def _changes(
         name: dict(zip(found, holm([float(d.p[n]) for d in found.values()]), strict=True))
         for n, name in enumerate(metrics)
     }
-    gaps = {
-        label: {name: _gap(d, n, corrected[name][label]) for n, name in enumerate(metrics)}
+    differences = {
+        label: {name: _corrected_difference(d, n, corrected[name][label]) for n, name in enumerate(metrics)}
         for label, d in found.items()
     }
-    return [Change(left, right, gaps.get(left.label, {})) for left, right in pairs]
+    return [Change(left, right, differences.get(left.label, {})) for left, right in pairs]
 
 
-def _gap(found: bootstrap.Difference, n: int, corrected: float) -> Gap:
-    return Gap(float(found.value[n]), float(found.low[n]), float(found.high[n]), float(found.p[n]), corrected)
+def _corrected_difference(found: bootstrap.Difference, n: int, corrected: float) -> Difference:
+    return Difference(float(found.value[n]), float(found.low[n]), float(found.high[n]), float(found.p[n]), corrected)
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -162,6 +182,6 @@ def _versions(results: Results) -> dict[str, Any]:
     return {name: " / ".join(versions) for name, versions in found.items()}
 
 
-def _some(a: Board, b: Board) -> str:
+def _some(a: Leaderboard, b: Leaderboard) -> str:
     sides = [next(iter(board.by_label), "nothing finished") for board in (a, b)]
     return f"arms are matched by name: A has {sides[0]!r} …, B {sides[1]!r} …"

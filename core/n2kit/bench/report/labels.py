@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from n2kit.bench.report.aggregate import Arm, Estimate
+from n2kit.bench.report.aggregate import ArmResult, MeanInterval
 from n2kit.bench.report.read import Axes
 from n2kit.recipe.settings import Recipe
 
@@ -89,14 +89,14 @@ def number(value: float, metric: str) -> str:
     return f"{100 * value:.1f}" if share(metric) else f"{value:.1f}"
 
 
-def with_interval(estimate: Estimate, metric: str) -> str:
+def with_interval(figure: MeanInterval, metric: str) -> str:
     """`65.9 ± 4.3`, half the interval's width behind the sign."""
-    return f"{number(estimate.value, metric)} ± {number((estimate.high - estimate.low) / 2, metric)}"
+    return f"{number(figure.value, metric)} ± {number((figure.high - figure.low) / 2, metric)}"
 
 
-def spread(estimate: Estimate, metric: str) -> str:
+def spread(figure: MeanInterval, metric: str) -> str:
     """The standard deviation over seeds; an en dash where there is one alone."""
-    return "–" if estimate.deviation is None else number(estimate.deviation, metric)
+    return "–" if figure.deviation is None else number(figure.deviation, metric)
 
 
 def signed(value: float, metric: str) -> str:
@@ -134,7 +134,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def seeds_of(arm: Arm, most: int) -> str:
+def seeds_of(arm: ArmResult, most: int) -> str:
     """`3`, or `2 of 3` where another arm has more."""
     return str(len(arm.rows)) if len(arm.rows) == most or not arm.trained else f"{len(arm.rows)} of {most}"
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from n2kit.bench.report.aggregate import Arm, Board
-from n2kit.bench.report.read import Ranks, Row, read_ranks
-from n2kit.bench.runner.store import AGAIN
+from n2kit.bench.report.aggregate import ArmResult, Leaderboard
+from n2kit.bench.report.read import CellRow, Ranking, read_ranking
+from n2kit.bench.runner.store import RERUN_HINT
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.utils.files import whole_parquet
@@ -37,10 +37,10 @@ RULE = (
 
 
 @dataclass
-class Found:
+class ArmNeighbours:
     """The nearest items of one arm, and the rank of the right one."""
 
-    arm: Arm
+    arm: ArmResult
     rank: int
     items: list[str]
 
@@ -52,7 +52,7 @@ class Example:
     query: str
     targets: list[str]
     why: str
-    found: list[Found]
+    found: list[ArmNeighbours]
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Thumbnails:
         return whole if len(whole) <= TEXT else f"{whole[: TEXT - 1]}…"
 
 
-def examples(board: Board, pool: Collection[str] | None = None, seed: int = 0) -> list[Example]:
+def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int = 0) -> list[Example]:
     """Queries by the rule above; none where the arms left no vectors.
 
     Args:
@@ -93,7 +93,7 @@ def examples(board: Board, pool: Collection[str] | None = None, seed: int = 0) -
     arms = shown_arms(board)
     if not arms:
         return []
-    ranks = [read_ranks(arm.rows[0]) for arm in arms]
+    ranks = [read_ranking(arm.rows[0]) for arm in arms]
     queries = sorted({query for query, _ in ranks[0].pairs})
     best = np.array([[by_query[q] for q in queries] for by_query in map(_by_query, ranks)])  # [arms, Q]
     chosen = choose(best, seed)
@@ -108,25 +108,25 @@ def examples(board: Board, pool: Collection[str] | None = None, seed: int = 0) -
             queries[n],
             targets[queries[n]],
             why,
-            [Found(arm, int(best[a, n]), nearest[a][place]) for a, arm in enumerate(arms)],
+            [ArmNeighbours(arm, int(best[a, n]), nearest[a][place]) for a, arm in enumerate(arms)],
         )
         for place, (n, why) in enumerate(chosen)
     ]
 
 
-def shown_arms(board: Board) -> list[Arm]:
+def shown_arms(board: Leaderboard) -> list[ArmResult]:
     """The arms of RULE that left vectors, in the board's order."""
-    there = [
+    present = [
         arm
         for arm in board.comparable
         if whole_parquet(arm.rows[0].vectors_file) and arm.axes.inference in (None, "both")
     ]
-    wanted = there[:1] + [arm for arm in there if arm.baseline][:1]
+    wanted = present[:1] + [arm for arm in present if arm.baseline][:1]
     for variant in SHOWN_FIRST:
-        wanted += [arm for arm in there if arm.axes.variant == variant][:1]
-    wanted += there
+        wanted += [arm for arm in present if arm.axes.variant == variant][:1]
+    wanted += present
     labels = list(dict.fromkeys(arm.label for arm in wanted))[:ARMS]
-    return [arm for arm in there if arm.label in labels]
+    return [arm for arm in present if arm.label in labels]
 
 
 def choose(ranks: np.ndarray, seed: int) -> list[tuple[int, str]]:
@@ -138,26 +138,26 @@ def choose(ranks: np.ndarray, seed: int) -> list[tuple[int, str]]:
     return [(n, "the arms disagree") for n in first] + [(n, "drawn at random") for n in others[:DRAWN]]
 
 
-def _by_query(asked: Ranks) -> dict[str, int]:
+def _by_query(ranking: Ranking) -> dict[str, int]:
     """Query → the rank of its best target."""
     out: dict[str, int] = {}
-    for (query, _), rank in zip(asked.pairs, asked.ranks.tolist(), strict=True):
+    for (query, _), rank in zip(ranking.pairs, ranking.ranks.tolist(), strict=True):
         out[query] = min(rank, out.get(query, rank))
     return out
 
 
-def _nearest(row: Row, asked: Ranks, queries: Sequence[str], pool: Collection[str] | None) -> list[list[str]]:
+def _nearest(row: CellRow, ranking: Ranking, queries: Sequence[str], pool: Collection[str] | None) -> list[list[str]]:
     """The nearest items of each query by dot product, as the protocol ranks them."""
     ids, vectors = read_vectors(row)
     place = {item_id: n for n, item_id in enumerate(ids)}
     if missing := [q for q in queries if q not in place]:
-        raise BadInput(f"{row.vectors_file}: no vector of {missing[0]!r}", AGAIN)
+        raise BadInput(f"{row.vectors_file}: no vector of {missing[0]!r}", RERUN_HINT)
     allowed = np.ones(len(ids), bool)
     if pool is not None:
-        inside = set(pool) | {target for _, target in asked.pairs}
+        inside = set(pool) | {target for _, target in ranking.pairs}
         allowed = np.array([i in inside for i in ids])
-    if asked.protocol != "standard":
-        allowed[[place[q] for q, _ in asked.pairs if q in place]] = False
+    if ranking.protocol != "standard":
+        allowed[[place[q] for q, _ in ranking.pairs if q in place]] = False
     rows = [place[q] for q in queries]
     scores = np.where(allowed, vectors[rows] @ vectors.T, -np.inf)
     scores[np.arange(len(rows)), rows] = -np.inf
@@ -165,7 +165,7 @@ def _nearest(row: Row, asked: Ranks, queries: Sequence[str], pool: Collection[st
     return [[ids[n] for n in line if scores[q, n] > -np.inf] for q, line in enumerate(best)]
 
 
-def read_vectors(row: Row) -> tuple[list[str], np.ndarray]:
+def read_vectors(row: CellRow) -> tuple[list[str], np.ndarray]:
     """Ids and vectors [n, d] of a cell, read without torch.
 
     Raises:
@@ -177,4 +177,4 @@ def read_vectors(row: Row) -> tuple[list[str], np.ndarray]:
         flat = np.asarray(pc.list_flatten(table.column("vector")).to_numpy(), np.float32)
         return ids, flat.reshape(len(ids), -1)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{row.vectors_file}: no readable vectors: {error}".splitlines()[0], AGAIN) from None
+        raise BadInput(f"{row.vectors_file}: no readable vectors: {error}".splitlines()[0], RERUN_HINT) from None

@@ -14,8 +14,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
-from n2kit.bench.report.aggregate import Board
-from n2kit.bench.report.read import DONE, Row
+from n2kit.bench.report.aggregate import Leaderboard
+from n2kit.bench.report.read import DONE, CellRow
 from n2kit.bench.report.summary import summary
 from n2kit.data.items import Items
 from n2kit.utils.version import VERSION
@@ -24,7 +24,7 @@ FACTS = 80  # lines of the environment
 TEMPLATES = "templates"
 
 
-def page(board: Board, items: Items | None, images: Path | None, pool: Collection[str] | None = None) -> str:
+def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Collection[str] | None = None) -> str:
     """The HTML text.
 
     Args:
@@ -80,18 +80,18 @@ def _source(name: str) -> str:
     return resources.files("n2kit.bench.report").joinpath(TEMPLATES, name).read_text("utf8")
 
 
-def _facts(board: Board) -> list[tuple[str, str]]:
+def _facts(board: Leaderboard) -> list[tuple[str, str]]:
     """What the figures are about, a line each."""
     counts = ", ".join(f"{n:,} {state}" for state, n in board.results.counts.items())
     facts = [("cells", counts + (f", of {board.planned:,}" if board.planned else ""))]
     if board.best is not None:
-        asked = board.best.asked
+        ranking = board.best.ranking
         facts += [
-            ("queries", f"{board.best.queries:,} ({len(asked.pairs):,} pairs)"),
-            ("pool", f"{asked.pool:,} items"),
+            ("queries", f"{board.best.queries:,} ({len(ranking.pairs):,} pairs)"),
+            ("pool", f"{ranking.pool:,} items"),
         ]
         seeds = sorted({row.seed for row in board.results.of(DONE)})
-        facts += [("protocol", asked.protocol or "–"), ("seeds", ", ".join(map(str, seeds)))]
+        facts += [("protocol", ranking.protocol or "–"), ("seeds", ", ".join(map(str, seeds)))]
     facts.append(("data", ", ".join(f"{k} {str(v)[:12]}" for k, v in board.results.data.items() if v) or "–"))
     devices = dict.fromkeys(row.device for row in board.results.of(DONE) if row.device)
     facts.append(("device", ", ".join(devices) or "–"))
@@ -102,9 +102,9 @@ def _facts(board: Board) -> list[tuple[str, str]]:
     return [*facts, ("versions", ", ".join(f"{k} {' and '.join(v)}" for k, v in versions.items()) or "–")]
 
 
-def _redo(board: Board) -> list[tuple[str, list[Row]]]:
+def _redo(board: Leaderboard) -> list[tuple[str, list[CellRow]]]:
     """Arm → its cells that have a command, the arms of the table first."""
-    cells: dict[str, list[Row]] = {arm.label: [] for arm in board.arms}
+    cells: dict[str, list[CellRow]] = {arm.label: [] for arm in board.arms}
     for row in board.results.rows:
         if row.command:
             cells.setdefault(row.arm, []).append(row)
@@ -116,7 +116,7 @@ def _matrix_command(folder: Path) -> str | None:
     return f"n2kit bench {shlex.quote(str(matrix))} -o {shlex.quote(str(folder))}" if matrix.is_file() else None
 
 
-def _environment(board: Board) -> list[tuple[str, str]]:
+def _environment(board: Leaderboard) -> list[tuple[str, str]]:
     def leaves(value: Any, name: str) -> list[tuple[str, str]]:
         if isinstance(value, dict) and value:
             return [leaf for k, v in value.items() for leaf in leaves(v, f"{name}.{k}" if name else str(k))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2kit.bench.report import labels
-from n2kit.bench.report.aggregate import Arm, Board, Gap, gaps
+from n2kit.bench.report.aggregate import ArmResult, Difference, Leaderboard, paired_differences
 from n2kit.bench.report.read import Axes
 from n2kit.recipe.variants import SPECS
 
@@ -37,12 +37,12 @@ STEPS = (
 
 @dataclass
 class Bar:
-    """An arm in a panel. `alike`: not separable from the panel's best."""
+    """An arm in a panel. `tied`: not separable from the panel's best."""
 
     name: str
-    arm: Arm
+    arm: ArmResult
     best: bool = False
-    alike: bool = False
+    tied: bool = False
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Effect:
     what: str
     a: str
     b: str
-    gap: Gap
+    difference: Difference
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Panel:
     effects: list[Effect] = field(default_factory=list)
 
 
-def panels(board: Board) -> tuple[list[Panel], int]:
+def panels(board: Leaderboard) -> tuple[list[Panel], int]:
     """At most MOST panels, variants first, and how many more there would be."""
     arms = [arm for arm in board.comparable if not arm.baseline]
     found = [*_variants(board, arms), *_one_thing(board, arms, ("inference",))]
@@ -76,7 +76,7 @@ def panels(board: Board) -> tuple[list[Panel], int]:
     return found[:MOST], max(0, len(found) - MOST)
 
 
-def _variants(board: Board, arms: Sequence[Arm]) -> Iterator[Panel]:
+def _variants(board: Leaderboard, arms: Sequence[ArmResult]) -> Iterator[Panel]:
     """A panel for each set of parts; a variant that uses fewer of them stands in every panel that it fits."""
     sides = {arm.label: _parts(arm.axes) for arm in arms}
     whole = [s for s in sides.values() if not any(_fits(s, other) and s != other for other in sides.values())]
@@ -110,9 +110,9 @@ def _fits(fewer: dict[str, Any], more: dict[str, Any]) -> bool:
     return all(more.get(k) == v for k, v in fewer.items()) and all(key in fewer for key in beside)
 
 
-def _one_thing(board: Board, arms: Sequence[Arm], what: tuple[str, ...]) -> Iterator[Panel]:
+def _one_thing(board: Leaderboard, arms: Sequence[ArmResult], what: tuple[str, ...]) -> Iterator[Panel]:
     """A panel for each set of arms that are alike in all but `what`: one part, or settings that change together."""
-    groups: dict[str, list[tuple[str, Arm]]] = {}
+    groups: dict[str, list[tuple[str, ArmResult]]] = {}
     for arm in arms:
         everything = arm.axes.model_dump(exclude={"baseline", "setting"}) | arm.axes.setting
         values = [everything.pop(key, DEFAULT) for key in what]
@@ -134,7 +134,7 @@ def _one_thing(board: Board, arms: Sequence[Arm], what: tuple[str, ...]) -> Iter
         yield panel
 
 
-def _default(arm: Arm) -> str:
+def _default(arm: ArmResult) -> str:
     """What an arm without a setting of its own is called; where others come to the same, with their names."""
     return f"{DEFAULT} ({', '.join(arm.rows[0].also)})" if arm.rows[0].also else DEFAULT
 
@@ -145,7 +145,7 @@ def _named(value: Any) -> str:
     return labels.component(value) if isinstance(value, str) else labels.plain(value)
 
 
-def _rest(board: Board, shared: Sequence[tuple[str, str | None]]) -> str:
+def _rest(board: Leaderboard, shared: Sequence[tuple[str, str | None]]) -> str:
     """The shared parts that are not the same in the whole matrix."""
     same = labels.constant(arm.axes for arm in board.arms)
     left = {part: labels.component(value) for part, value in shared if value is not None and part not in same}
@@ -153,25 +153,30 @@ def _rest(board: Board, shared: Sequence[tuple[str, str | None]]) -> str:
     return " · ".join(filter(None, [" + ".join(left.values()), variant]))
 
 
-def _values(board: Board, arm: Arm) -> Any:
+def _values(board: Leaderboard, arm: ArmResult) -> Any:
     return arm.values[:, board.metrics.index(board.metric)]
 
 
-def _judge(panel: Panel, board: Board) -> None:
+def _judge(panel: Panel, board: Leaderboard) -> None:
     """Mark the panel's best, and what is not separable from it (Holm over the panel)."""
     sign = -1 if board.metric == "mean_rank" else 1
     best = max(panel.bars, key=lambda bar: sign * bar.arm.figures[board.metric].value)
     others = [bar for bar in panel.bars if bar is not best]
     best.best = True
-    found = gaps(_values(board, best.arm), [_values(board, bar.arm) for bar in others], board.resamples, 0)
-    for bar, gap in zip(others, found, strict=True):
-        bar.alike = not gap.separable
+    found = paired_differences(
+        _values(board, best.arm), [_values(board, bar.arm) for bar in others], board.resamples, 0
+    )
+    for bar, difference in zip(others, found, strict=True):
+        bar.tied = not difference.separable
 
 
-def _effects(panel: Panel, board: Board) -> list[Effect]:
+def _effects(panel: Panel, board: Leaderboard) -> list[Effect]:
     """The steps between the panel's variants, p corrected for their number. They were laid down before the results were seen."""
-    there = {bar.name: bar.arm for bar in panel.bars}
-    steps = [step for step in STEPS if step[1] in there and step[2] in there]
+    present = {bar.name: bar.arm for bar in panel.bars}
+    steps = [step for step in STEPS if step[1] in present and step[2] in present]
     zero = 0 * _values(board, panel.bars[0].arm)
-    changes = [_values(board, there[b]) - _values(board, there[a]) for _, a, b in steps]
-    return [Effect(*step, gap) for step, gap in zip(steps, gaps(zero, changes, board.resamples, 0), strict=True)]
+    changes = [_values(board, present[b]) - _values(board, present[a]) for _, a, b in steps]
+    return [
+        Effect(*step, difference)
+        for step, difference in zip(steps, paired_differences(zero, changes, board.resamples, 0), strict=True)
+    ]

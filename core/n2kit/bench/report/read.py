@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from n2kit.bench.runner.store import AGAIN, FORMAT
+from n2kit.bench.runner.store import FORMAT, RERUN_HINT
 from n2kit.errors import BadInput
 from n2kit.utils.files import read_json
 
@@ -49,7 +49,7 @@ class Axes(_Lenient):
     setting: dict[str, Any] = {}
 
 
-class Bucket(_Lenient):
+class BucketRow(_Lenient):
     """A metric's values on part of the queries."""
 
     name: str
@@ -58,7 +58,7 @@ class Bucket(_Lenient):
     metrics: dict[str, dict[str, float | None]] = {}
 
 
-class Row(_Lenient):
+class CellRow(_Lenient):
     """One cell: an arm with a seed, and what became of it. `path` is its cell.json."""
 
     format: int
@@ -71,7 +71,7 @@ class Row(_Lenient):
     reason: str = ""
     hint: str = ""
     metrics: dict[str, dict[str, float | None]] = {}
-    buckets: list[Bucket] = []
+    buckets: list[BucketRow] = []
     costs: dict[str, float | None] = {}
     pairs_beyond: int = 0
     pairs_left_out: int = 0
@@ -93,7 +93,7 @@ class Row(_Lenient):
         return self.path.with_name("vectors.parquet")
 
 
-class Ranks(NamedTuple):
+class Ranking(NamedTuple):
     """Ranks [P] of the targets of `pairs` (sorted) among `pool` items, ties lost."""
 
     pairs: tuple[tuple[str, str], ...]
@@ -111,12 +111,12 @@ class Results:
     """
 
     folder: Path
-    rows: list[Row]
+    rows: list[CellRow]
     unfinished: int = 0
     notes: list[str] = field(default_factory=list)
     env: dict[str, Any] = field(default_factory=dict)
 
-    def of(self, *states: str) -> list[Row]:
+    def of(self, *states: str) -> list[CellRow]:
         return [row for row in self.rows if row.state in states]
 
     @property
@@ -156,7 +156,7 @@ def read_results(folder: Path) -> Results:
     return results
 
 
-def read_ranks(row: Row) -> Ranks:
+def read_ranking(row: CellRow) -> Ranking:
     """The ranks of a cell that is done.
 
     Raises:
@@ -167,21 +167,21 @@ def read_ranks(row: Row) -> Ranks:
         table = pq.read_table(file, columns=["query", "target", "rank"])
         ranks = table.column("rank").to_numpy()
     except FileNotFoundError:
-        raise BadInput(f"{row.path}: done, but without {file.name}", AGAIN) from None
+        raise BadInput(f"{row.path}: done, but without {file.name}", RERUN_HINT) from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{file}: no readable ranks: {error}".splitlines()[0], AGAIN) from None
+        raise BadInput(f"{file}: no readable ranks: {error}".splitlines()[0], RERUN_HINT) from None
     pairs = list(zip(table.column("query").to_pylist(), table.column("target").to_pylist(), strict=True))
     if not pairs or not np.issubdtype(ranks.dtype, np.integer) or ranks.min() < 1:
-        raise BadInput(f"{file}: no ranks from 1 upwards", AGAIN)
+        raise BadInput(f"{file}: no ranks from 1 upwards", RERUN_HINT)
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
     meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     pool = meta.get("pool", "")
-    return Ranks(
+    return Ranking(
         tuple(pairs[n] for n in order), ranks[order], int(pool) if pool.isdigit() else 0, meta.get("protocol", "")
     )
 
 
-def _listed(file: Path) -> list[Row]:
+def _listed(file: Path) -> list[CellRow]:
     """The rows of results.jsonl, whose arms are called as in the matrix that was run last; a line half written is not there."""
     rows = []
     with file.open("rb") as lines:  # a text may hold what `splitlines` takes for the end of a line
@@ -198,32 +198,32 @@ def _listed(file: Path) -> list[Row]:
     return rows
 
 
-def _found(files: list[Path]) -> list[Row]:
+def _found(files: list[Path]) -> list[CellRow]:
     """The rows of cells, the oldest first."""
     ages = {file: file.stat().st_mtime_ns for file in files}
     return [_row(read_json(file), str(file), file) for file in sorted(files, key=lambda f: (ages[f], f))]
 
 
-def _row(raw: dict[str, Any], where: str, file: Path) -> Row:
+def _row(raw: dict[str, Any], where: str, file: Path) -> CellRow:
     if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
         raise BadInput(f"{where}: format {raw['format']}, this version reads {FORMAT}", "use the n2kit that wrote it")
     try:
-        return Row.model_validate(raw | {"path": file})
+        return CellRow.model_validate(raw | {"path": file})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{where}: {name}: {first['msg']}", AGAIN) from None
+        raise BadInput(f"{where}: {name}: {first['msg']}", RERUN_HINT) from None
 
 
-def _choose(results: Results, rows: Sequence[Row]) -> None:
+def _choose(results: Results, rows: Sequence[CellRow]) -> None:
     """Rows oldest first → the newest of each arm and seed, on the newest row's data."""
     newest = {(row.arm, row.seed): row for row in rows}
     last = next((row for row in reversed(rows) if row.data), rows[-1])
-    same = [row for row in newest.values() if not row.data or _fingerprint(row) == _fingerprint(last)]
+    same = [row for row in newest.values() if not row.data or _data_key(row) == _data_key(last)]
     if other := len(newest) - len(same):
         results.notes.append(f"{other} cells were run on other data than the newest one and are left out")
     results.rows = sorted(same, key=lambda r: (r.arm, r.seed))
 
 
-def _fingerprint(row: Row) -> str:
+def _data_key(row: CellRow) -> str:
     return json.dumps(row.data, sort_keys=True)

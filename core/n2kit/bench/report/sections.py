@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from n2kit.bench.report import charts, labels, neighbours, panels, tables
-from n2kit.bench.report.aggregate import Arm, Board
-from n2kit.bench.report.read import Row
-from n2kit.bench.runner.store import AGAIN
+from n2kit.bench.report.aggregate import ArmResult, Difference, Leaderboard
+from n2kit.bench.report.read import CellRow
+from n2kit.bench.runner.store import RERUN_HINT
 from n2kit.data.items import Items
 from n2kit.errors import BadInput
 
@@ -29,7 +29,7 @@ CURVES = 12  # arms whose saliency is drawn
 BUCKETS, BUCKET_ARMS = 10, 12  # the largest buckets, the best arms
 
 
-def colours(board: Board) -> dict[str, int]:
+def colours(board: Leaderboard) -> dict[str, int]:
     """What shares a colour → its number: pairs of backbones, or vision encoders alone where there are too many pairs."""
     for name in (_backbones, lambda arm: labels.component(arm.axes.vision) if arm.axes.vision else "no picture"):
         groups = sorted({name(arm) for arm in board.arms if not arm.baseline}, key=labels.natural)
@@ -38,11 +38,11 @@ def colours(board: Board) -> dict[str, int]:
     return {}
 
 
-def _backbones(arm: Arm) -> str:
+def _backbones(arm: ArmResult) -> str:
     return " + ".join(labels.component(part) for part in (arm.axes.mllm, arm.axes.llm, arm.axes.vision) if part)
 
 
-def _colour(arm: Arm, colours: Mapping[str, int]) -> int | None:
+def _colour(arm: ArmResult, colours: Mapping[str, int]) -> int | None:
     """None for baselines."""
     if arm.baseline:
         return None
@@ -50,7 +50,7 @@ def _colour(arm: Arm, colours: Mapping[str, int]) -> int | None:
     return colours.get(_backbones(arm), colours.get(vision))
 
 
-def rows(board: Board, colours: Mapping[str, int]) -> list[dict[str, Any]]:
+def rows(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """The table: text to show and numbers to sort by."""
     m, names = board.metric, tables.short_names(board)
     metrics = tables.shown_metrics(board)
@@ -79,7 +79,7 @@ def rows(board: Board, colours: Mapping[str, int]) -> list[dict[str, Any]]:
                 for name in metrics
             ],
             "plot": _interval(track, arm, m),
-            "against": labels.signed(arm.gap.value, m) if arm.gap else "",
+            "against": labels.signed(arm.difference.value, m) if arm.difference else "",
             "mark": tables.MARKS[arm.verdict],
             "why": _why(arm, m),
             "costs": [(labels.cost(c, arm.costs.get(c)), arm.costs.get(c, "")) for c in costs],
@@ -95,21 +95,26 @@ def _parts(name: str) -> tuple[str, str]:
     return (way, joined) if dot else (name, "")
 
 
-def _spoken(arm: Arm, metric: str) -> str:
+def _spoken(arm: ArmResult, metric: str) -> str:
     f = arm.figures[metric]
     seeds = ", ".join(labels.number(v, metric) for v in f.seeds)
     bounds = f"{labels.number(f.low, metric)} – {labels.number(f.high, metric)}"
     return f"{labels.title(metric)} {labels.number(f.value, metric)}, 95 % interval {bounds}, seeds {seeds}"
 
 
-def _why(arm: Arm, metric: str) -> str:
-    if arm.gap is None:
+def _why(arm: ArmResult, metric: str) -> str:
+    if arm.difference is None:
         return ""
-    low, high = labels.signed(arm.gap.low, metric), labels.signed(arm.gap.high, metric)
-    return f"95 % interval of the difference {low} to {high}, p {arm.gap.p:.2g}, after Holm's correction {arm.gap.corrected:.2g}"
+    found = arm.difference
+    low, high = labels.signed(found.low, metric), labels.signed(found.high, metric)
+    return f"95 % interval of the difference {low} to {high}, p {found.p:.2g}, after Holm's correction {found.corrected:.2g}"
 
 
-def _interval(track: charts.Scale, arm: Arm, metric: str) -> dict[str, Any]:
+def _bounds(difference: Difference, metric: str) -> str:
+    return f"{labels.signed(difference.low, metric)} to {labels.signed(difference.high, metric)}"
+
+
+def _interval(track: charts.Scale, arm: ArmResult, metric: str) -> dict[str, Any]:
     f = arm.figures[metric]
     placed = {name: track.percent(getattr(f, name)) for name in ("low", "value", "high")}
     return placed | {
@@ -118,22 +123,22 @@ def _interval(track: charts.Scale, arm: Arm, metric: str) -> dict[str, Any]:
     }
 
 
-def prices(board: Board, colours: Mapping[str, int]) -> list[dict[str, Any]]:
+def prices(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """A Pareto plot for each of the first PLOTS prices in which arms differ."""
     m, names = board.metric, tables.short_names(board)
     sign = -1.0 if m == "mean_rank" else 1.0
     plots = []
     for price in PRICES:
-        spots = [
-            charts.Spot(
+        points = [
+            charts.Point(
                 cost, (f := arm.figures[m]).value, f.low, f.high, number,
                 f"{names[arm.label]}: {labels.cost(price, cost)}, {_spoken(arm, m)}", _colour(arm, colours),
             )
             for number, arm in enumerate(board.arms, 1)
             if arm in board.comparable and (cost := arm.costs.get(price)) is not None
         ]  # fmt: skip
-        if len({spot.cost for spot in spots}) > 1:
-            plot = charts.scatter(spots, partial(labels.cost, price), partial(_tick, metric=m), sign)
+        if len({point.cost for point in points}) > 1:
+            plot = charts.scatter(points, partial(labels.cost, price), partial(_tick, metric=m), sign)
             front = [
                 {"number": s.number, "name": names[board.arms[s.number - 1].label], "colour": s.colour}
                 | {"cost": labels.cost(price, s.cost), "value": labels.number(s.value, m)}
@@ -148,17 +153,17 @@ def _tick(value: float, metric: str) -> str:
     return f"{100 * value if labels.share(metric) else value:g}"
 
 
-def drawn(panel: panels.Panel, board: Board) -> dict[str, Any]:
+def drawn(panel: panels.Panel, board: Leaderboard) -> dict[str, Any]:
     m = board.metric
     track = charts.linear(
         (v for bar in panel.bars for v in (bar.arm.figures[m].high, *bar.arm.figures[m].seeds)), zero=True
     )
-    forest = charts.linear((v for e in panel.effects for v in (e.gap.low, e.gap.high)), zero=True)
+    forest = charts.linear((v for e in panel.effects for v in (e.difference.low, e.difference.high)), zero=True)
     return {
         "title": panel.title,
         "rest": panel.rest,
         "bars": [
-            {"name": bar.name, "label": bar.arm.label, "best": bar.best, "alike": bar.alike, "colour": None}
+            {"name": bar.name, "label": bar.arm.label, "best": bar.best, "tied": bar.tied, "colour": None}
             | {"value": labels.number(bar.arm.figures[m].value, m), "plot": _interval(track, bar.arm, m)}
             for bar in panel.bars
         ],
@@ -167,20 +172,18 @@ def drawn(panel: panels.Panel, board: Board) -> dict[str, Any]:
             {
                 "what": e.what,
                 "steps": f"{e.a} → {e.b}",
-                "value": labels.signed(e.gap.value, m),
-                "sure": e.gap.separable,
+                "value": labels.signed(e.difference.value, m),
+                "sure": e.difference.separable,
             }
-            | {name: forest.percent(getattr(e.gap, name)) for name in ("low", "high")}
-            | {"mean": forest.percent(e.gap.value), "up": e.gap.value > 0}
-            | {
-                "title": f"{labels.signed(e.gap.low, m)} to {labels.signed(e.gap.high, m)}, p {e.gap.corrected:.2g} (Holm)"
-            }
+            | {name: forest.percent(getattr(e.difference, name)) for name in ("low", "high")}
+            | {"mean": forest.percent(e.difference.value), "up": e.difference.value > 0}
+            | {"title": f"{_bounds(e.difference, m)}, p {e.difference.corrected:.2g} (Holm)"}
             for e in panel.effects
         ],
     }
 
 
-def saliency(board: Board) -> list[dict[str, Any]]:
+def saliency(board: Leaderboard) -> list[dict[str, Any]]:
     """The curves of the best arms that have some, averaged over seeds, each layer's as shares of their sum."""
     out: list[dict[str, Any]] = []
     names = tables.short_names(board)
@@ -195,17 +198,17 @@ def saliency(board: Board) -> list[dict[str, Any]]:
     return out
 
 
-def _curves(row: Row) -> np.ndarray:
+def _curves(row: CellRow) -> np.ndarray:
     try:
         curves = np.asarray(row.saliency["layers"], np.float64)
         if curves.ndim == 2 and curves.shape[1] == 3 and np.isfinite(curves).all():
             return curves
     except (TypeError, ValueError):
         pass
-    raise BadInput(f"{row.path}: saliency.layers is not three numbers a layer", AGAIN)
+    raise BadInput(f"{row.path}: saliency.layers is not three numbers a layer", RERUN_HINT)
 
 
-def buckets(board: Board) -> dict[str, Any] | None:
+def buckets(board: Leaderboard) -> dict[str, Any] | None:
     """The main metric on the largest buckets, for the best arms and the best baseline."""
     m, names = board.metric, tables.short_names(board)
     sizes: dict[str, tuple[int, str]] = {}
@@ -227,7 +230,7 @@ def buckets(board: Board) -> dict[str, Any] | None:
     return {"columns": columns, "lines": lines}
 
 
-def _in_bucket(arm: Arm, name: str, metric: str) -> dict[str, Any] | None:
+def _in_bucket(arm: ArmResult, name: str, metric: str) -> dict[str, Any] | None:
     """Value and half interval: the seeds' own, averaged, which is never narrower than the interval of their mean."""
     found = [b.metrics[metric] for row in arm.rows for b in row.buckets if b.name == name and metric in b.metrics]
     values = [v for f in found if (v := f.get("value")) is not None]
@@ -242,7 +245,7 @@ def _in_bucket(arm: Arm, name: str, metric: str) -> dict[str, Any] | None:
 
 
 def examples(
-    board: Board, shown: Sequence[neighbours.Example], items: Items | None, images: Path | None
+    board: Leaderboard, shown: Sequence[neighbours.Example], items: Items | None, images: Path | None
 ) -> dict[str, Any] | None:
     if not shown or items is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from n2kit.bench.report import labels
-from n2kit.bench.report.aggregate import Arm, Board
+from n2kit.bench.report.aggregate import ArmResult, Leaderboard
 from n2kit.bench.report.read import DONE
 from n2kit.errors import few
 from n2kit.evaluate import WHY_LEFT_OUT
@@ -15,43 +15,48 @@ NAMED = 4  # arms called by name in a sentence; the rest are counted
 THROUGH = ("embed_ms_item", "trained_parameters")  # what "cheapest" goes by: the first that was measured
 
 
-def summary(board: Board) -> list[str]:
+def summary(board: Leaderboard) -> list[str]:
     """Which arm is best, from which it cannot be told apart, baselines, price, and what to be careful about."""
     if board.best is None:
         return ["No cell is finished yet.", *_cautions(board, {})]
     names = labels.short_names([(arm.label, arm.axes) for arm in board.arms])
-    said = [_first(board, board.best, names), _alike(board, names), _baselines(board, names), _cheapest(board, names)]
+    said = [
+        _best(board, board.best, names),
+        _not_separable(board, names),
+        _baselines(board, names),
+        _cheapest(board, names),
+    ]
     return [sentence for sentence in said if sentence] + _cautions(board, names)
 
 
-def _first(board: Board, best: Arm, names: dict[str, str]) -> str:
+def _best(board: Leaderboard, best: ArmResult, names: dict[str, str]) -> str:
     m, figure = board.metric, best.figures[board.metric]
     bounds = f"95 % interval {labels.number(figure.low, m)} – {labels.number(figure.high, m)}"
     if m.startswith("recall@"):
         k = int(m.removeprefix("recall@"))
-        place = f"{'in the first place' if k == 1 else f'among the first {k:,}'} of {best.asked.pool:,}"
+        place = f"{'in the first place' if k == 1 else f'among the first {k:,}'} of {best.ranking.pool:,}"
         share, who = f"{labels.number(figure.value, m)} %", f"“{names[best.label]}” finds"
-        if len(best.asked.pairs) > best.queries:  # several right items a query: recall is their share
+        if len(best.ranking.pairs) > best.queries:  # several right items a query: recall is their share
             return f"{who} {share} of a query's right items {place}, the mean of {best.queries:,} queries ({bounds})."
         return f"{who} the right item {place} for {share} of {best.queries:,} queries ({bounds})."
     unit = " %" if labels.share(m) else ""
     return f"“{names[best.label]}” is best by {m}: {labels.number(figure.value, m)}{unit} on {best.queries:,} queries ({bounds})."
 
 
-def _alike(board: Board, names: dict[str, str]) -> str:
+def _not_separable(board: Leaderboard, names: dict[str, str]) -> str:
     others = [arm for arm in board.comparable if arm is not board.best]
-    alike = [arm for arm in others if arm.verdict == "not separable"]
+    tied = [arm for arm in others if arm.verdict == "not separable"]
     unsure = [arm for arm in others if arm.verdict == "seeds overlap"]
     if not others:
         return ""
     every = "Every other arm" if len(board.comparable) == len(board.arms) else "Every other arm on its queries"
-    said = f"It cannot be told apart from {_listed(alike, names)}" if alike else f"{every} is separably worse"
+    said = f"It cannot be told apart from {_listed(tied, names)}" if tied else f"{every} is separably worse"
     if unsure:
         said += f"; with another seed it might fall behind {_listed(unsure, names)}"
     return said + "."
 
 
-def _baselines(board: Board, names: dict[str, str]) -> str:
+def _baselines(board: Leaderboard, names: dict[str, str]) -> str:
     best = board.best
     trained = next((arm for arm in board.comparable if arm.trained), None)
     baseline = next((arm for arm in board.comparable if arm.baseline), None)
@@ -66,18 +71,18 @@ def _baselines(board: Board, names: dict[str, str]) -> str:
     return f"The best baseline, “{names[baseline.label]}”, is {_behind(board, baseline)}."
 
 
-def _behind(board: Board, arm: Arm) -> str:
-    gap, m = arm.gap, board.metric
-    assert gap is not None  # only the best arm has none
-    bounds = sorted((abs(gap.low), abs(gap.high))) if gap.low * gap.high > 0 else None
-    size = labels.number(abs(gap.value), m)
+def _behind(board: Leaderboard, arm: ArmResult) -> str:
+    difference, m = arm.difference, board.metric
+    assert difference is not None  # only the best arm has none
+    bounds = sorted((abs(difference.low), abs(difference.high))) if difference.low * difference.high > 0 else None
+    size = labels.number(abs(difference.value), m)
     unit = " points" if labels.share(m) else " ranks"
-    if not gap.separable:
-        return (
-            f"{size}{unit} behind, which is not separable (interval of the difference {_range(gap.low, gap.high, m)})"
-        )
+    if not difference.separable:
+        return f"{size}{unit} behind, which is not separable (interval of the difference {_range(difference.low, difference.high, m)})"
     inside = (
-        f"{labels.number(bounds[0], m)} – {labels.number(bounds[1], m)}" if bounds else _range(gap.low, gap.high, m)
+        f"{labels.number(bounds[0], m)} – {labels.number(bounds[1], m)}"
+        if bounds
+        else _range(difference.low, difference.high, m)
     )
     seeds = "; the seeds overlap" if arm.verdict == "seeds overlap" else ""
     return f"{size}{unit} behind ({inside}{seeds})"
@@ -87,7 +92,7 @@ def _range(low: float, high: float, metric: str) -> str:
     return f"{labels.signed(low, metric)} to {labels.signed(high, metric)}"
 
 
-def _cheapest(board: Board, names: dict[str, str]) -> str:
+def _cheapest(board: Leaderboard, names: dict[str, str]) -> str:
     best, m = board.best, board.metric
     by = next((cost for cost in THROUGH if any(cost in arm.costs for arm in board.comparable)), None)
     if best is None or by is None or not labels.share(m) or len(board.comparable) < 2 or by not in best.costs:
@@ -103,7 +108,7 @@ def _cheapest(board: Board, names: dict[str, str]) -> str:
     return f"The cheapest {within} is “{names[cheap.label]}”: {price}, against {labels.cost(by, best.costs[by])}."
 
 
-def _cautions(board: Board, names: dict[str, str]) -> list[str]:
+def _cautions(board: Leaderboard, names: dict[str, str]) -> list[str]:
     counts = board.results.counts
     missing = sum(n for state, n in counts.items() if state != DONE)
     planned = board.planned or sum(counts.values())
@@ -126,20 +131,20 @@ def _cautions(board: Board, names: dict[str, str]) -> list[str]:
     return said + _beyond(board) + _left_out(board) + [f"{note[0].upper()}{note[1:]}." for note in board.results.notes]
 
 
-def _beyond(board: Board) -> list[str]:
+def _beyond(board: Leaderboard) -> list[str]:
     """Cut-offs that tell nothing."""
     cuts = {int(name.partition("@")[2]) for name in board.metrics if name.startswith("recall@")}
-    beyond = [f"{k:,}" for k in sorted(cuts) if board.best is not None and k >= board.best.asked.pool]
+    beyond = [f"{k:,}" for k in sorted(cuts) if board.best is not None and k >= board.best.ranking.pool]
     return [f"At {', '.join(beyond)} every model finds everything: the pool is no larger."] if beyond else []
 
 
-def _left_out(board: Board) -> list[str]:
+def _left_out(board: Leaderboard) -> list[str]:
     """What was measured without: pairs that the protocol has no place for, pictures that cannot be read."""
     rows = board.results.of(DONE)
     said = []
     if best := board.best:
         beyond = max(row.pairs_beyond for row in best.rows)
-        said += [f"{beyond:,} more test pairs were not asked: {WHY_LEFT_OUT[best.asked.protocol]}."] if beyond else []
+        said += [f"{beyond:,} more test pairs were not asked: {WHY_LEFT_OUT[best.ranking.protocol]}."] if beyond else []
     worst = max(rows, key=lambda row: (row.pairs_left_out, row.items_skipped), default=None)
     if worst is None or not worst.items_skipped:
         return said
@@ -150,11 +155,11 @@ def _left_out(board: Board) -> list[str]:
     ]
 
 
-def _distinct(board: Board, name: str) -> int:
+def _distinct(board: Leaderboard, name: str) -> int:
     return len({repr(getattr(row, name)) for row in board.results.of(DONE)})
 
 
-def _listed(arms: Sequence[Arm], names: dict[str, str]) -> str:
+def _listed(arms: Sequence[ArmResult], names: dict[str, str]) -> str:
     called = [f"“{names[arm.label]}”" for arm in arms]
     if len(called) > NAMED:
         called = [*called[: NAMED - 1], f"{len(called) - NAMED + 1} others"]

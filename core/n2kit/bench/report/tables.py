@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from n2kit.bench.report import labels
-from n2kit.bench.report.aggregate import ALPHA, Arm, Board, Verdict
+from n2kit.bench.report.aggregate import ALPHA, ArmResult, Leaderboard, Verdict
 from n2kit.bench.report.read import FAILED, REFUSED
 from n2kit.bench.report.summary import summary
 
@@ -24,13 +24,13 @@ MARKS: dict[Verdict, str] = {
 Table = tuple[list[str], list[list[str]]]
 
 
-def shown_metrics(board: Board) -> list[str]:
+def shown_metrics(board: Leaderboard) -> list[str]:
     """Recall at every cut-off, MRR, and what the arms are ordered by."""
     wanted = [name for name in board.metrics if name.startswith("recall@") or name == "mrr"]
     return wanted if board.metric in wanted else [*wanted, board.metric]
 
 
-def legend(board: Board) -> list[str]:
+def legend(board: Leaderboard) -> list[str]:
     """What the numbers and marks of a table mean, a sentence each."""
     m = board.metric
     return [
@@ -41,7 +41,7 @@ def legend(board: Board) -> list[str]:
     ]
 
 
-def table(board: Board) -> Table:
+def table(board: Leaderboard) -> Table:
     """Columns and rows of text, best first."""
     metrics, names = shown_metrics(board), short_names(board)
     costs = measured(board, COSTS)
@@ -61,26 +61,26 @@ def table(board: Board) -> Table:
     return columns, rows
 
 
-def against(arm: Arm, metric: str) -> str:
+def against(arm: ArmResult, metric: str) -> str:
     mark = MARKS[arm.verdict]
-    return mark if arm.gap is None else f"{labels.signed(arm.gap.value, metric)} {mark}".rstrip()
+    return mark if arm.difference is None else f"{labels.signed(arm.difference.value, metric)} {mark}".rstrip()
 
 
-def problems(board: Board) -> Table | None:
+def problems(board: Leaderboard) -> Table | None:
     """The cells that failed or were refused, or None."""
     rows = [[r.arm, str(r.seed), r.state, r.reason, r.hint] for r in board.results.of(FAILED, REFUSED)]
     return (["arm", "seed", "state", "reason", "hint"], rows) if rows else None
 
 
-def measured(board: Board, costs: Sequence[str]) -> list[str]:
+def measured(board: Leaderboard, costs: Sequence[str]) -> list[str]:
     return [c for c in costs if any(c in arm.costs for arm in board.arms)]
 
 
-def short_names(board: Board) -> dict[str, str]:
+def short_names(board: Leaderboard) -> dict[str, str]:
     return labels.short_names([(arm.label, arm.axes) for arm in board.arms])
 
 
-def markdown(board: Board) -> str:
+def markdown(board: Leaderboard) -> str:
     lines = ["# Results", "", *_paragraphs(summary(board)), *_markdown_table(board), ""]
     lines += _paragraphs(legend(board) if board.arms else [])
     if bad := problems(board):
@@ -92,7 +92,7 @@ def _paragraphs(sentences: Sequence[str]) -> list[str]:
     return [" ".join(map(_marked, sentences)), ""] if sentences else []
 
 
-def _markdown_table(board: Board) -> list[str]:
+def _markdown_table(board: Leaderboard) -> list[str]:
     columns, rows = table(board)
     for name in [*shown_metrics(board)]:
         at = columns.index(name)
@@ -103,7 +103,7 @@ def _markdown_table(board: Board) -> list[str]:
     return _pipes(columns, [[_marked(row[0]), *row[1:]] for row in rows], escaped=True)
 
 
-def leaders(board: Board, metric: str) -> set[str]:
+def leaders(board: Leaderboard, metric: str) -> set[str]:
     """The labels of the arms with the best value, of those that were asked the same."""
     values = {arm.label: arm.figures[metric].value for arm in board.comparable}
     if not values:
@@ -125,7 +125,7 @@ def _marked(text: str) -> str:
     return " ".join(text.split())
 
 
-def csv_text(board: Board) -> str:
+def csv_text(board: Leaderboard) -> str:
     """Every number at full precision, one row an arm."""
     out = io.StringIO()
     rows = [_record(board, arm) for arm in board.arms]
@@ -139,19 +139,22 @@ def csv_text(board: Board) -> str:
     return out.getvalue()
 
 
-def _record(board: Board, arm: Arm) -> dict[str, Any]:
+def _record(board: Leaderboard, arm: ArmResult) -> dict[str, Any]:
     axes = arm.axes.model_dump()
     axes["setting"] = json.dumps(axes["setting"], sort_keys=True) if axes["setting"] else ""
     record: dict[str, Any] = {"arm": arm.label} | {k: "" if v is None else v for k, v in axes.items()}
-    record |= {"seeds": len(arm.rows), "queries": arm.queries, "pool": arm.asked.pool}
+    record |= {"seeds": len(arm.rows), "queries": arm.queries, "pool": arm.ranking.pool}
     for name, f in arm.figures.items():
         record |= {name: f.value, f"{name}_low": f.low, f"{name}_high": f.high}
         record |= {f"{name}_seed_min": min(f.seeds), f"{name}_seed_max": max(f.seeds)}
         record[f"{name}_seed_deviation"] = "" if f.deviation is None else f.deviation
-    gap = arm.gap
-    record |= {"ordered_by": board.metric, "verdict": arm.verdict, "difference": gap.value if gap else ""}
-    record |= {"difference_low": gap.low if gap else "", "difference_high": gap.high if gap else ""}
-    return record | {"p": gap.p if gap else "", "p_holm": gap.corrected if gap else ""}
+    difference = arm.difference
+    record |= {"ordered_by": board.metric, "verdict": arm.verdict, "difference": difference.value if difference else ""}
+    record |= {
+        "difference_low": difference.low if difference else "",
+        "difference_high": difference.high if difference else "",
+    }
+    return record | {"p": difference.p if difference else "", "p_holm": difference.corrected if difference else ""}
 
 
 _TEX = {
@@ -166,7 +169,7 @@ def tex_escaped(text: str) -> str:
     return "".join(_TEX.get(char, char) for char in " ".join(text.split()))
 
 
-def latex(board: Board) -> str:
+def latex(board: Leaderboard) -> str:
     """A `table` for the booktabs package; the best of each column is bold."""
     columns, rows = table(board)
     metrics = shown_metrics(board)

@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2kit.bench.baselines.baselines import run_baseline
-from n2kit.bench.baselines.frozen import Frozen
+from n2kit.bench.baselines.frozen import FrozenFeatures
 from n2kit.bench.matrix.baseline_names import BASELINES
-from n2kit.bench.runner.rows import failed, row_of, scored
+from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.embed.encode import Encoded
 from n2kit.embed.store import write_vectors
 from n2kit.errors import Failed
 
 if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
 
 
-def run_baselines(bench: Bench, cells: Sequence[Cell]) -> None:
+def run_baselines(bench: BenchContext, cells: Sequence[Cell]) -> None:
     """Run baselines one after the other, and write the row of each."""
-    frozen = Frozen()
+    frozen = FrozenFeatures()
     for cell in cells:
-        bench.say({"event": "phase", "phase": f"baseline {cell.baseline}"})
+        bench.emit({"event": "phase", "phase": f"baseline {cell.baseline}"})
         try:
             row = _run(bench, cell, frozen)
         except Exception as problem:
-            row = failed(bench, cell, problem)
+            row = failed_row(bench, cell, problem)
         bench.write(row)
 
 
-def _run(bench: Bench, cell: Cell, frozen: Frozen) -> dict[str, Any]:
+def _run(bench: BenchContext, cell: Cell, frozen: FrozenFeatures) -> dict[str, Any]:
     data = bench.data
     assert cell.baseline is not None
     taken = {kind: cell.axes[kind] for kind in BASELINES[cell.baseline].takes}
@@ -40,12 +40,12 @@ def _run(bench: Bench, cell: Cell, frozen: Frozen) -> dict[str, Any]:
         cell.baseline, items=data.items, pairs=data.pairs, val_pairs=data.val_pairs, images=data.images, seed=cell.seed,
         settings=bench.matrix.settings, device=bench.device, on_bad_image=data.on_bad_image, frozen=frozen, **taken,
     )  # fmt: skip
-    wanted = [n for n, item_id in enumerate(made.ids) if item_id in data.wanted]
+    wanted = [n for n, item_id in enumerate(made.ids) if item_id in data.evaluated_items]
     if not wanted:
         raise Failed("no item that could be read", "--on-bad-image text-only")
     ids, vectors = [made.ids[n] for n in wanted], np.ascontiguousarray(made.vectors[wanted])
-    folder = bench.store.folder_of(cell.key)
+    folder = bench.store.cell_folder(cell.key)
     folder.mkdir(parents=True, exist_ok=True)
     write_vectors(Encoded(ids, vectors, None, made.skipped), f"baseline-{cell.key}", folder / "vectors.parquet")
-    found = scored(bench, cell, ids, vectors, made.skipped)
-    return row_of(bench, cell) | found | {"state": "done", "costs": made.costs, "notes": made.notes}
+    found = evaluate_vectors(bench, cell, ids, vectors, made.skipped)
+    return base_row(bench, cell) | found | {"state": "done", "costs": made.costs, "notes": made.notes}

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from n2kit.bench.matrix.cell import Cell
-from n2kit.bench.matrix.commands import TAKEN
-from n2kit.bench.runner.context import Bench
-from n2kit.bench.runner.rows import failed, row_of, scored
+from n2kit.bench.matrix.commands import REMOVED_INPUT
+from n2kit.bench.runner.context import BenchContext
+from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.builder import from_plan
 from n2kit.bundle import io as bundles
 from n2kit.embed import embed, encode
@@ -32,7 +32,7 @@ TIMED = 32  # items whose embedding is timed, from their files to their vectors
 
 
 @dataclass
-class Trained:
+class TrainedModel:
     """A model to evaluate, and what it cost."""
 
     model: Model
@@ -40,7 +40,7 @@ class Trained:
     costs: dict[str, float | int | None]
 
 
-def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
+def run_cells(bench: BenchContext, cells: Sequence[Cell]) -> None:
     """Run cells that share a training, and write the row of each; what fails is written as failed.
 
     Raises:
@@ -52,56 +52,56 @@ def run_together(bench: Bench, cells: Sequence[Cell]) -> None:
 
         run_baselines(bench, cells)
         return
-    start = bench.store.start_of(cells[0].run_key)
+    start = bench.store.start_bundle(cells[0].run_key)
     try:
-        trained = _trained(bench, cells[0], start)
+        trained = _train_model(bench, cells[0], start)
     except Exception as problem:
         for cell in cells:
-            bench.write(failed(bench, cell, problem))
+            bench.write(failed_row(bench, cell, problem))
         return
     for cell in cells:
         try:
-            row = _evaluated(bench, cell, trained)
+            row = _evaluate_cell(bench, cell, trained)
         except Exception as problem:
-            row = failed(bench, cell, problem)
+            row = failed_row(bench, cell, problem)
         bench.write(row)
     if not bench.keep_bundles:
         bench.store.drop_weights(cells[0].run_key)
 
 
-def _trained(bench: Bench, cell: Cell, start: Path) -> Trained:
+def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
     assert cell.recipe is not None
     if not cell.trained:
-        bench.say({"event": "phase", "phase": "build"})
+        bench.emit({"event": "phase", "phase": "build"})
         model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
-        return Trained(model, f"untrained-{cell.run_key}", _size(model) | {"trained_parameters": 0})
-    folder, data = bench.store.run_of(cell.run_key), bench.data
+        return TrainedModel(model, f"untrained-{cell.run_key}", _size(model) | {"trained_parameters": 0})
+    folder, data = bench.store.run_folder(cell.run_key), bench.data
     if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
         shutil.rmtree(folder)  # its weights were not kept
     begun = time.perf_counter()
     if not (start / bundles.MANIFEST).is_file():  # of a training that is finished too: by it the run is known
-        bench.say({"event": "phase", "phase": "build"})
+        bench.emit({"event": "phase", "phase": "build"})
         bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True, by_reference=True)
     building = time.perf_counter() - begun
-    bench.say({"event": "phase", "phase": "train"})
+    bench.emit({"event": "phase", "phase": "train"})
     begun, before = time.perf_counter(), time.process_time()
     result = train(
         start, data.items, data.pairs, cell.recipe, folder, images=data.images, val_pairs=data.val_pairs,
-        on_bad_image=data.on_bad_image, device=bench.device, report=bench.say,
+        on_bad_image=data.on_bad_image, device=bench.device, report=bench.emit,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt
     cpu = time.process_time() - before
     model = bundles.load(folder / "bundle").to(pick_device(bench.device))
     whole = building + time.perf_counter() - begun
-    peak = _peak(pick_device(bench.device))
-    costs = bench.store.training_costs(cell.run_key, lambda: _training(result, whole, cpu, peak))
+    peak = _peak_memory_mb(pick_device(bench.device))
+    costs = bench.store.training_costs(cell.run_key, lambda: _training_costs(result, whole, cpu, peak))
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     bench.store.drop(start)
-    return Trained(model, result.fingerprint, costs | _size(model))
+    return TrainedModel(model, result.fingerprint, costs | _size(model))
 
 
-def _training(result: RunResult, whole: float, cpu: float, peak: float | None) -> dict[str, Any]:
+def _training_costs(result: RunResult, whole: float, cpu: float, peak: float | None) -> dict[str, Any]:
     """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps.
 
     Args:
@@ -125,40 +125,44 @@ def _size(model: Model) -> dict[str, Any]:
     return {"parameters": sum(p.numel() for p in weights), "trained_parameters": trained}
 
 
-def _evaluated(bench: Bench, cell: Cell, trained: Trained) -> dict[str, Any]:
+def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> dict[str, Any]:
     """Embed, evaluate, and write ranks and vectors."""
     data, model = bench.data, trained.model
     assert cell.recipe is not None
-    folder = bench.store.folder_of(cell.key)
+    folder = bench.store.cell_folder(cell.key)
     folder.mkdir(parents=True, exist_ok=True)
-    items = data.wanted if cell.inference == "both" else data.wanted.without(TAKEN[cell.inference])
+    items = (
+        data.evaluated_items
+        if cell.inference == "both"
+        else data.evaluated_items.without(REMOVED_INPUT[cell.inference])
+    )
     precision = cell.recipe.train.precision
     begun = time.perf_counter()
     stored = embed(
         model, trained.fingerprint, items, folder / "vectors.parquet", images=data.images, force=True,
         on_bad_image=data.on_bad_image, precision=precision,
-        progress=lambda done, total: bench.say({"event": "progress", "phase": "embed", "done": done, "total": total}),
+        progress=lambda done, total: bench.emit({"event": "progress", "phase": "embed", "done": done, "total": total}),
     )  # fmt: skip
     embedded = time.perf_counter() - begun
-    there = set(stored.ids)
-    read = [item for item in items if item.id in there]
+    embedded_ids = set(stored.ids)
+    read = [item for item in items if item.id in embedded_ids]
     timed = ([item for item in read if item.id not in stored.skipped] or read)[:TIMED]
     encode(model, timed[:2], images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     begun = time.perf_counter()
     encode(model, timed, images=data.images, on_bad_image=data.on_bad_image, precision=precision)
     pace = 1000 * (time.perf_counter() - begun) / len(timed)
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
-    found = scored(bench, cell, stored.ids, stored.vectors, stored.skipped)
+    found = evaluate_vectors(bench, cell, stored.ids, stored.vectors, stored.skipped)
     found |= _saliency(bench, cell, model, stored.skipped)
-    return row_of(bench, cell) | found | {"state": "done", "costs": costs}
+    return base_row(bench, cell) | found | {"state": "done", "costs": costs}
 
 
-def _saliency(bench: Bench, cell: Cell, model: Model, unreadable: Container[str]) -> dict[str, Any]:
+def _saliency(bench: BenchContext, cell: Cell, model: Model, unreadable: Container[str]) -> dict[str, Any]:
     """S_v, S_t and S_o by layer over pairs of items that have both modalities, or why there are none; nothing if not asked for."""
     data, sample = bench.data, bench.matrix.saliency
     if not sample or cell.inference != "both":
         return {}
-    bench.say({"event": "phase", "phase": "saliency"})
+    bench.emit({"event": "phase", "phase": "saliency"})
     whole = {item.id for item in data.items if item.image and item.has_text and item.id not in unreadable}
     kept = [pair for pair in data.test_pairs if whole.issuperset(pair)]
     reading = Reading(data.images, on_bad_image=data.on_bad_image)
@@ -169,7 +173,7 @@ def _saliency(bench: Bench, cell: Cell, model: Model, unreadable: Container[str]
     return {"saliency": {"layers": curves.mean.tolist(), "items": curves.items} | bounds}
 
 
-def _peak(device: torch.device) -> float | None:
+def _peak_memory_mb(device: torch.device) -> float | None:
     """The most memory that this process has had, in MB; of the GPU where it used one. None where nobody counts it."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from n2kit.bench.runner.context import said
-from n2kit.bench.runner.vision_features import needed, store_of, tower_of
+from n2kit.bench.runner.context import one_line
+from n2kit.bench.runner.vision_features import frozen_encoder, needed, store_of
 from n2kit.builder import from_plan
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.pairs import Pairs
@@ -28,7 +28,7 @@ from n2kit.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
     from n2kit.modeling.model import Model
 
 FEW_PAIRS = 4  # of a probed step; a whole one is taken to cost in proportion
@@ -49,25 +49,25 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Seconds of all that is open, one task after the other; `paces` and `towers` say what they were made of.
+class TimeEstimate:
+    """Seconds of all that is open, one task after the other; `paces` and `features_s` say what they were made of.
 
     `notes`: what could not be probed, and is not in the sum.
     """
 
     seconds: float
     paces: Mapping[str, Pace]  # by Cell.kind
-    towers: Mapping[str, float]  # key → seconds of features that are still to be computed
+    features_s: Mapping[str, float]  # key → seconds of features that are still to be computed
     notes: Sequence[str] = ()
 
 
 def estimate(
-    bench: Bench,
+    bench: BenchContext,
     cells: Sequence[Cell],
     done: Iterable[tuple[Cell, Mapping[str, Any]]],
     threads: int,
     progress: Callable[[int, int], None],
-) -> Estimate:
+) -> TimeEstimate:
     """What the open `cells` will take, baselines left out.
 
     Args:
@@ -76,42 +76,42 @@ def estimate(
         progress: called with (probed, to be probed).
     """
     torch.set_num_threads(threads)
-    paces = {cell.kind: pace for cell, row in done if (pace := _seen(bench, cell, row)) is not None}
+    paces = {cell.kind: pace for cell, row in done if (pace := _measured_pace(bench, cell, row)) is not None}
     unknown = {cell.kind: cell for cell in cells if cell.baseline is None and cell.kind not in paces}
-    towers: dict[str, list[Cell]] = {}
+    by_encoder: dict[str, list[Cell]] = {}
     for cell in cells:
-        if cell.tower is not None:
-            towers.setdefault(cell.tower.key, []).append(cell)
-    total = len(unknown) + len(towers)
+        if cell.vision_key is not None:
+            by_encoder.setdefault(cell.vision_key.key, []).append(cell)
+    total = len(unknown) + len(by_encoder)
     features: dict[str, float] = {}
     notes: list[str] = []
-    for n, (key, own) in enumerate(towers.items()):
-        with _noted(notes, own[0].arm):
-            features[key] = _probe_tower(bench, own)
+    for n, (key, own) in enumerate(by_encoder.items()):
+        with _note_failure(notes, own[0].arm):
+            features[key] = _probe_features(bench, own)
         progress(n + 1, total)
     for n, (kind, cell) in enumerate(unknown.items()):
-        with _noted(notes, cell.arm):
+        with _note_failure(notes, cell.arm):
             paces[kind] = _probe(bench, cell)
-        progress(len(towers) + n + 1, total)
+        progress(len(by_encoder) + n + 1, total)
     seconds = sum(features.values())
     known = [cell for cell in cells if cell.baseline is None and cell.kind in paces]
     trainings = {cell.run_key: cell for cell in known}
-    seconds += sum(_training(bench, cell, paces[cell.kind]) for cell in trainings.values())
-    embedded = len(bench.data.wanted) + TIMED
+    seconds += sum(_training_seconds(bench, cell, paces[cell.kind]) for cell in trainings.values())
+    embedded = len(bench.data.evaluated_items) + TIMED
     seconds += sum(embedded * paces[cell.kind].item for cell in known)
-    return Estimate(seconds, paces, features, list(dict.fromkeys(notes)))
+    return TimeEstimate(seconds, paces, features, list(dict.fromkeys(notes)))
 
 
 @contextmanager
-def _noted(notes: list[str], arm: str) -> Iterator[None]:
+def _note_failure(notes: list[str], arm: str) -> Iterator[None]:
     """What fails in a probe would fail its own cells alone."""
     try:
         yield
     except Exception as problem:
-        notes.append(f"{arm} could not be probed, and is not in the estimate: {said(problem)}")
+        notes.append(f"{arm} could not be probed, and is not in the estimate: {one_line(problem)}")
 
 
-def _training(bench: Bench, cell: Cell, pace: Pace) -> float:
+def _training_seconds(bench: BenchContext, cell: Cell, pace: Pace) -> float:
     assert cell.recipe is not None
     if not cell.trained:
         return pace.fixed
@@ -121,16 +121,16 @@ def _training(bench: Bench, cell: Cell, pace: Pace) -> float:
     return pace.fixed + steps * pace.step + watched * pace.item
 
 
-def _seen(bench: Bench, cell: Cell, row: Mapping[str, Any]) -> Pace | None:
+def _measured_pace(bench: BenchContext, cell: Cell, row: Mapping[str, Any]) -> Pace | None:
     """The pace of a cell that is done."""
     costs = row["costs"]
     if cell.baseline is not None or costs.get("embed_s") is None or (cell.trained and not costs.get("train_s")):
         return None
     step = costs["train_s"] / costs["steps"] if cell.trained else 0.0
-    return Pace(step, costs["embed_s"] / len(bench.data.wanted), costs.get("overhead_s") or 0.0)
+    return Pace(step, costs["embed_s"] / len(bench.data.evaluated_items), costs.get("overhead_s") or 0.0)
 
 
-def _probe(bench: Bench, cell: Cell) -> Pace:
+def _probe(bench: BenchContext, cell: Cell) -> Pace:
     """A few real steps on a few pairs, and a few embeddings; nothing of it is kept."""
     assert cell.recipe is not None
     data = bench.data
@@ -138,13 +138,13 @@ def _probe(bench: Bench, cell: Cell) -> Pace:
     model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
     fixed = LOADS * (time.perf_counter() - begun)
     train = cell.recipe.train
-    cache = _memory(bench, model, cell)
+    cache = _memory_cache(bench, model, cell)
     step = 0.0
     if cell.trained:
         few = list(islice(data.pairs, min(FEW_PAIRS, train.batch_size)))
         step = _steps(bench, model, cell, Pairs(few, grades=data.pairs.grades), cache)
         step *= min(train.batch_size, len(data.pairs)) / len(few)
-    items = data.wanted.items[:FEW_ITEMS]
+    items = data.evaluated_items.items[:FEW_ITEMS]
 
     def embed() -> float:
         begun = time.perf_counter()
@@ -155,11 +155,11 @@ def _probe(bench: Bench, cell: Cell) -> Pace:
     return Pace(step, embed(), fixed)
 
 
-class _EnoughError(Exception):
+class _ProbeDoneError(Exception):
     """Ends a training that has shown its pace."""
 
 
-def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureCache | None) -> float:
+def _steps(bench: BenchContext, model: Model, cell: Cell, pairs: Pairs, cache: FeatureCache | None) -> float:
     """Seconds of a step on `pairs`, the same in each: from the second one on their features are known."""
     assert cell.recipe is not None
     ends: list[float] = []
@@ -168,7 +168,7 @@ def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureC
         if event["event"] == "step":
             ends.append(time.perf_counter())
             if len(ends) == STEPS:
-                raise _EnoughError  # before a checkpoint is written
+                raise _ProbeDoneError  # before a checkpoint is written
 
     # Without what is kept of a frozen LLM: the first time, every text is new.
     settings = cell.recipe.train.model_copy(
@@ -183,7 +183,7 @@ def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureC
         }
     )
     data = bench.data
-    with tempfile.TemporaryDirectory(prefix="n2kit-probe-") as folder, suppress(_EnoughError):
+    with tempfile.TemporaryDirectory(prefix="n2kit-probe-") as folder, suppress(_ProbeDoneError):
         fit(
             model, data.items, pairs, settings, Path(folder), images=data.images, on_bad_image=data.on_bad_image,
             device=bench.device, cache=cache, report=watch,
@@ -191,7 +191,7 @@ def _steps(bench: Bench, model: Model, cell: Cell, pairs: Pairs, cache: FeatureC
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def _memory(bench: Bench, model: Model, cell: Cell) -> FeatureCache | None:
+def _memory_cache(bench: BenchContext, model: Model, cell: Cell) -> FeatureCache | None:
     """Features in memory alone."""
     if model.vision is None or not model.vision.frozen or bench.data.images is None:
         return None
@@ -200,13 +200,13 @@ def _memory(bench: Bench, model: Model, cell: Cell) -> FeatureCache | None:
     return FeatureCache(model.vision, int(1e9), images=bench.data.images, dtype=dtype)
 
 
-def _probe_tower(bench: Bench, cells: Sequence[Cell]) -> float:
+def _probe_features(bench: BenchContext, cells: Sequence[Cell]) -> float:
     """Seconds of the features that are not kept yet: by a few pictures, and by how many of a sample are there."""
     images = bench.data.images
     shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
     if not shown or images is None:
         return 0.0
-    vision = tower_of(bench, cells[0])
+    vision = frozen_encoder(bench, cells[0])
     cache = store_of(bench, cells[0], vision)
     sample = shown[:: max(1, len(shown) // SAMPLED)]
     open_ = sum(item.image not in cache for item in sample) / len(sample) if cache is not None else 1.0

@@ -14,7 +14,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.runner.context import StopError, nobody, said
+from n2kit.bench.runner.context import StopError, ignore, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.plugins.isolation import ending
 from n2kit.utils.signals import handled
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
 
 # A fork of a process that has imported torch and done nothing with it: a cell starts in no time, with a heap of its own. Where
 # the platform's own libraries do not bear a fork, a new interpreter.
 METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
 UNKNOWN = 255  # what multiprocessing says of a process whose fork server was killed
-PATIENCE = 60.0  # seconds that a process gets to end after it was told to a second time
+KILL_TIMEOUT_S = 60.0  # seconds that a process gets to end after it was told to a second time
 
 
 @dataclass
-class Running:
+class RunningTask:
     """A task and its process; `pipe` gives what it reports, and ends with it."""
 
     task: Task
@@ -43,7 +43,7 @@ class Running:
     problem: str = ""
 
 
-def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> None:
+def run_local(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int) -> None:
     """Do tasks, at most `jobs` at a time with `threads` each; those that read a tower's features wait for them.
 
     Raises:
@@ -55,15 +55,15 @@ def run_local(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int) -> N
         try:
             pool.run()
         except (KeyboardInterrupt, StopError):
-            bench.say({"event": "interrupt"})
+            bench.emit({"event": "interrupt"})
             pool.stop()
             raise
 
 
 class _Pool:
-    def __init__(self, bench: Bench, tasks: list[Task], jobs: int, threads: int) -> None:
+    def __init__(self, bench: BenchContext, tasks: list[Task], jobs: int, threads: int) -> None:
         self.bench, self.waiting, self.jobs, self.threads = bench, tasks, jobs, threads
-        self.running: dict[Any, Running] = {}
+        self.running: dict[Any, RunningTask] = {}
         self.context: BaseContext = multiprocessing.get_context(METHOD)
         if METHOD == "forkserver":
             self.context.set_forkserver_preload(["n2kit.bench.runner.cells", "n2kit.bench.runner.vision_features"])
@@ -76,9 +76,9 @@ class _Pool:
 
     def _next(self) -> Task | None:
         unfinished = [*(r.task for r in self.running.values()), *self.waiting]
-        busy = frozenset(tower for task in unfinished if task.features for tower in task.towers)
+        busy = frozenset(vision_key for task in unfinished if task.features for vision_key in task.vision_keys)
         for task in self.waiting:
-            if task.features or not task.towers & busy:
+            if task.features or not task.vision_keys & busy:
                 self.waiting.remove(task)
                 return task
         return None
@@ -87,13 +87,13 @@ class _Pool:
         taken = {r.slot for r in self.running.values()}
         slot = next(n for n in range(self.jobs) if n not in taken)
         ours, theirs = self.context.Pipe(duplex=False)
-        bench = replace(self.bench, say=nobody)
+        bench = replace(self.bench, emit=ignore)
         arguments = (bench, task, theirs, dict(os.environ), self.threads, slot)
         process = self.context.Process(target=_work, args=arguments, daemon=True)  # type: ignore[attr-defined]
         process.start()
         theirs.close()
-        self.running[ours] = Running(task, process, ours, slot)
-        self.bench.say({"event": "task", "worker": slot, "name": task.name})
+        self.running[ours] = RunningTask(task, process, ours, slot)
+        self.bench.emit({"event": "task", "worker": slot, "name": task.name})
 
     def _listen(self) -> None:
         for pipe in _ready(self.running):
@@ -108,27 +108,27 @@ class _Pool:
             if event["event"] == "crash":
                 one.problem = event["reason"]
             else:
-                self.bench.say(event | {"worker": one.slot})
+                self.bench.emit(event | {"worker": one.slot})
 
-    def _ended(self, one: Running) -> None:
+    def _ended(self, one: RunningTask) -> None:
         one.process.join()
         one.pipe.close()
         code = one.process.exitcode or 0
-        reason = one.problem or f"its process was lost: {_how(code)}"
+        reason = one.problem or f"its process was lost: {_exit_reason(code)}"
         if code and one.task.features:
-            self.bench.say({"event": "note", "text": reason, "worker": one.slot})
+            self.bench.emit({"event": "note", "text": reason, "worker": one.slot})
         elif code:
             for cell in one.task.cells:
                 if self.bench.store.read(cell) is None:
-                    self.bench.lost(cell, reason)
-        self.bench.say({"event": "task_end", "worker": one.slot, "name": one.task.name})
+                    self.bench.mark_crashed(cell, reason)
+        self.bench.emit({"event": "task_end", "worker": one.slot, "name": one.task.name})
 
     def stop(self) -> None:
         """Let every task end at its next good moment; told again, end them at once."""
         self.waiting.clear()
         try:
             for one in self.running.values():
-                self._tell(one, signal.SIGINT)
+                self._send_signal(one, signal.SIGINT)
             while self.running:
                 for pipe in _ready(self.running):
                     with suppress(EOFError, OSError):
@@ -138,22 +138,22 @@ class _Pool:
         except KeyboardInterrupt:
             for one in self.running.values():
                 one.process.kill()
-                one.process.join(PATIENCE)
+                one.process.join(KILL_TIMEOUT_S)
 
-    def _tell(self, one: Running, number: int) -> None:
+    def _send_signal(self, one: RunningTask, number: int) -> None:
         with suppress(ProcessLookupError):
             if one.process.pid is not None:
                 os.kill(one.process.pid, number)
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     """How a process ended that had not finished its task."""
     if METHOD == "forkserver" and code == UNKNOWN:
         return "nobody saw how"  # whoever started it is gone too
     return f"something {ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
 
 
-def _ready(running: dict[Any, Running]) -> list[Any]:
+def _ready(running: dict[Any, RunningTask]) -> list[Any]:
     """The pipes that have something to say, or have ended; waits for one."""
     return list(connection.wait(list(running)))
 
@@ -166,7 +166,7 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _work(bench: Bench, task: Task, pipe: Any, environment: dict[str, str], threads: int, slot: int) -> None:
+def _work(bench: BenchContext, task: Task, pipe: Any, environment: dict[str, str], threads: int, slot: int) -> None:
     """A task in a process of its own. Ctrl-C comes from the parent alone: a terminal would send it a second time."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
@@ -179,14 +179,14 @@ def _work(bench: Bench, task: Task, pipe: Any, environment: dict[str, str], thre
     try:
         from n2kit.bench.runner.machine import prepare
 
-        task.perform(prepare(replace(bench, say=pipe.send), threads, slot))
+        task.perform(prepare(replace(bench, emit=pipe.send), threads, slot))
     except KeyboardInterrupt:
         os._exit(130)
     except StopError as problem:
         pipe.send({"event": "crash", "message": problem.message, "hint": problem.hint})
         os._exit(1)
     except Exception as problem:  # what a task does not see to itself, as features that cannot be computed
-        pipe.send({"event": "crash", "reason": said(problem)})
+        pipe.send({"event": "crash", "reason": one_line(problem)})
         os._exit(1)
 
 

@@ -12,12 +12,12 @@ import torch
 from n2kit.utils.device import assume_bf16_gain, bf16_gain
 
 if TYPE_CHECKING:
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
 
 PRECISION = "precision.json"
 
 
-def prepare(bench: Bench, threads: int, slot: int) -> Bench:
+def prepare(bench: BenchContext, threads: int, slot: int) -> BenchContext:
     """Set threads and precision of this process, and of several GPUs take one.
 
     Precision `auto` on a CPU goes by a measurement that another load may turn over: the first process of a matrix makes it.

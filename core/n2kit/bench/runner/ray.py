@@ -12,18 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.runner.context import StopError, nobody, said
+from n2kit.bench.runner.context import StopError, ignore, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.errors import Unavailable
 from n2kit.utils.signals import handled
 
 if TYPE_CHECKING:
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
 
 SENT = ("N2KIT_", "HF_", "XDG_")  # what of the environment another node is told
 
 
-def run_ray(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int, address: str | None = None) -> None:
+def run_ray(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int, address: str | None = None) -> None:
     """Do tasks, features first, as many at a time as there are CPUs for `threads` each (and a GPU each, where there are any).
 
     Args:
@@ -38,30 +38,30 @@ def run_ray(bench: Bench, tasks: Sequence[Task], jobs: int, threads: int, addres
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # One call a process: a cell's memory is its own.
         remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_calls=1, max_retries=0)(_work)
-        told = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
+        environment = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
         root = bench.store.root.absolute()
-        sent = ray.put(replace(bench, say=nobody, store=replace(bench.store, root=root)))
+        sent = ray.put(replace(bench, emit=ignore, store=replace(bench.store, root=root)))
         for features in (True, False):
             wanted = [task for task in tasks if task.features is features]
-            running = {remote.remote(sent, task, str(Path.cwd()), told, threads): task for task in wanted}
+            running = {remote.remote(sent, task, str(Path.cwd()), environment, threads): task for task in wanted}
             with handled(signal.default_int_handler, signal.SIGTERM):  # for which Ray has a handler of its own
                 _wait(ray, bench, running)
 
 
-def _wait(ray: Any, bench: Bench, running: dict[Any, Task]) -> None:
+def _wait(ray: Any, bench: BenchContext, running: dict[Any, Task]) -> None:
     try:
         while running:
             for reference in ray.wait(list(running))[0]:
                 _over(ray, bench, reference, running.pop(reference))
     except (KeyboardInterrupt, StopError):
-        bench.say({"event": "interrupt"})
+        bench.emit({"event": "interrupt"})
         for reference in running:
             ray.cancel(reference)
         ray.wait(list(running), num_returns=len(running))
         raise
 
 
-def _over(ray: Any, bench: Bench, reference: Any, task: Task) -> None:
+def _over(ray: Any, bench: BenchContext, reference: Any, task: Task) -> None:
     """Tell what came of a task that has ended."""
     reason = ""
     try:
@@ -69,16 +69,16 @@ def _over(ray: Any, bench: Bench, reference: Any, task: Task) -> None:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, StopError):
             raise error.cause from None
-        reason = said(error.cause)
+        reason = one_line(error.cause)
     except ray.exceptions.RayError as error:
         reason = f"its process was lost: {type(error).__name__}: {error}".splitlines()[0]
     if reason and task.features:
-        bench.say({"event": "note", "text": f"{task.name}: {reason}"})
+        bench.emit({"event": "note", "text": f"{task.name}: {reason}"})
     for cell in () if task.features else task.cells:
         if (row := bench.store.read(cell)) is None:
-            bench.lost(cell, reason or "it left no result")
+            bench.mark_crashed(cell, reason or "it left no result")
         else:
-            bench.told(row)
+            bench.emit_row(row)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def _connected(address: str | None, cpus: int) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _work(bench: Bench, task: Task, folder: str, environment: dict[str, str], threads: int) -> None:
+def _work(bench: BenchContext, task: Task, folder: str, environment: dict[str, str], threads: int) -> None:
     """A task on some node.
 
     Raises:

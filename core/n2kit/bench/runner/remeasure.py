@@ -6,23 +6,23 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.runner.rows import failed, row_of, scored
+from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.embed.store import read_vectors
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
 
 KEPT = ("costs", "notes", "device", "threads", "versions")  # what measuring does not change
 CURVES = ("saliency", "no_saliency")
 
 
-def remeasure(bench: Bench, cells: Sequence[Cell], kept: Mapping[str, str]) -> list[Cell]:
+def remeasure(bench: BenchContext, cells: Sequence[Cell], kept: Mapping[str, str]) -> list[Cell]:
     """Measure the cells that have vectors, write their rows, and give those that are still to be run.
 
     Args:
-        kept: `Store.vectors()`. Vectors that cannot be read are made again, and that is said.
+        kept: `Store.kept_vectors()`. Vectors that cannot be read are made again, and that is said.
 
     Raises:
         StopError: the disk is full.
@@ -35,23 +35,23 @@ def remeasure(bench: Bench, cells: Sequence[Cell], kept: Mapping[str, str]) -> l
         try:
             row = _measured(bench, cell, source)
         except BadInput as problem:
-            bench.say({"event": "note", "text": f"{problem.message}; {cell.arm} is run again"})
+            bench.emit({"event": "note", "text": f"{problem.message}; {cell.arm} is run again"})
             left.append(cell)
             continue
         except Exception as problem:
-            row = failed(bench, cell, problem)
+            row = failed_row(bench, cell, problem)
         bench.write(row)
     return left
 
 
-def _measured(bench: Bench, cell: Cell, source: str) -> dict[str, Any]:
+def _measured(bench: BenchContext, cell: Cell, source: str) -> dict[str, Any]:
     """The row of a cell, by the vectors and the costs of the cell `source`."""
-    before, folder = bench.store.folder_of(source), bench.store.folder_of(cell.key)
+    before, folder = bench.store.cell_folder(source), bench.store.cell_folder(cell.key)
     vectors = read_vectors(before / "vectors.parquet")
     folder.mkdir(parents=True, exist_ok=True)
     if source != cell.key:  # else its ranks were lost
         shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
-    old = bench.store.row_of(source)
-    found = scored(bench, cell, vectors.ids, vectors.vectors, vectors.skipped)
+    old = bench.store.read_row(source)
+    found = evaluate_vectors(bench, cell, vectors.ids, vectors.vectors, vectors.skipped)
     names = KEPT + CURVES * bool(bench.matrix.saliency)
-    return row_of(bench, cell) | found | {name: old[name] for name in names if name in old} | {"state": "done"}
+    return base_row(bench, cell) | found | {name: old[name] for name in names if name in old} | {"state": "done"}

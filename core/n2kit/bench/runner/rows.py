@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.commands import commands
-from n2kit.bench.runner.context import Bench, full
+from n2kit.bench.runner.context import BenchContext, disk_full
 from n2kit.errors import SHOWN, Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
@@ -21,40 +21,42 @@ from n2kit.utils.device import pick_device
 from n2kit.utils.files import no_room
 
 
-def row_of(bench: Bench, cell: Cell) -> dict[str, Any]:
+def base_row(bench: BenchContext, cell: Cell) -> dict[str, Any]:
     """A row without results."""
-    return bench.store.row(cell) | {
+    return bench.store.new_row(cell) | {
         "data": bench.data.digests,
         "versions": {"python": platform.python_version()}
-        | {name: identity.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
+        | {name: keys.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
         "threads": torch.get_num_threads(),
         "device": str(pick_device(bench.device)),
         "command": commands(cell, bench.matrix, bench.store.root),
     }
 
 
-def failed(bench: Bench, cell: Cell, problem: Exception) -> dict[str, Any]:
+def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> dict[str, Any]:
     """The row of a cell that an error has ended; one that nobody expected leaves its traceback.
 
     Raises:
         StopError: the disk is full, which is no cell's fault.
     """
     if no_room(problem):
-        raise full(bench.store) from problem
+        raise disk_full(bench.store) from problem
     if isinstance(problem, N2kitError):
         reason, hint = problem.message, problem.hint or ""
         if "--on-bad-image" in hint:
             hint += ", with another -o: the results are then about other data"
     else:
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        file = bench.store.folder_of(cell.key) / "traceback.txt"
+        file = bench.store.cell_folder(cell.key) / "traceback.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(traceback.format_exception(problem)), "utf8")
         hint = f"{file} shows where"
-    return row_of(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
+    return base_row(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
 
 
-def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapping[str, str]) -> dict[str, Any]:
+def evaluate_vectors(
+    bench: BenchContext, cell: Cell, ids: list[str], vectors: Any, skipped: Mapping[str, str]
+) -> dict[str, Any]:
     """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
 
     Args:
@@ -69,7 +71,7 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapp
         raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
     pool = None if data.pool is None else have.intersection(data.pool)
     report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool, protocol=matrix.protocol)
-    write_ranks(report, bench.store.folder_of(cell.key) / "ranks.parquet")
+    write_ranks(report, bench.store.cell_folder(cell.key) / "ranks.parquet")
     figures = report.figures(resamples=matrix.bootstrap)
     return {
         "metrics": {name: asdict(figure) for name, figure in figures.items()},
@@ -83,7 +85,7 @@ def scored(bench: Bench, cell: Cell, ids: list[str], vectors: Any, skipped: Mapp
     }
 
 
-def _buckets(report: Report, bench: Bench) -> list[dict[str, Any]]:
+def _buckets(report: Report, bench: BenchContext) -> list[dict[str, Any]]:
     found = []
     for bucket in buckets(report.pairs, bench.data.items, bench.data.pairs):
         figures = report.figures(bucket.rows, resamples=bench.matrix.bootstrap)

@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.matrix import keys as identity
+from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.cell import Cell
-from n2kit.bench.runner.context import Bench
+from n2kit.bench.runner.context import BenchContext
 from n2kit.bench.runner.local import cpus, run_local
 from n2kit.bench.runner.store import MATRIX
-from n2kit.bench.runner.tasks import Task, crowded, open_cells, tasks
+from n2kit.bench.runner.tasks import Task, cache_too_small, pending_cells, tasks
 from n2kit.utils.files import write_json
 from n2kit.utils.signals import handled
 
 if TYPE_CHECKING:
-    from n2kit.bench.runner.eta import Estimate
+    from n2kit.bench.runner.eta import TimeEstimate
 
 PACKAGES = ("n2kit", "torch", "transformers", "timm", "open_clip_torch", "accelerate", "peft", "safetensors", "numpy")
 
@@ -42,7 +42,7 @@ class Engine:
         """Threads of a task."""
         return self.threads or max(1, cpus() // self.jobs)
 
-    def run(self, bench: Bench, todo: Sequence[Task]) -> None:
+    def run(self, bench: BenchContext, todo: Sequence[Task]) -> None:
         if self.ray and todo:
             from n2kit.bench.runner.ray import run_ray
 
@@ -55,7 +55,7 @@ HERE = Engine()
 
 
 def run_matrix(
-    bench: Bench, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, engine: Engine = HERE
+    bench: BenchContext, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, engine: Engine = HERE
 ) -> list[dict[str, Any]]:
     """Run every cell that is not done, and give the rows of all that have one, in the order of the matrix.
 
@@ -73,34 +73,34 @@ def run_matrix(
     store = bench.store
     store.claim(bench.data.digests)
     with store.locked():
-        todo = open_cells(store, cells, only=only, retry=retry)
+        todo = pending_cells(store, cells, only=only, retry=retry)
         (store.root / MATRIX).write_text(bench.matrix.to_yaml(), "utf8")
         write_json(store.root / "env.json", _environment(engine))
         if retry:
             for cell in todo:
                 if (row := store.read(cell)) is not None and row["state"] == "failed":
-                    store.forget(cell)
+                    store.reset(cell)
         states = [cell.refusal is not None for cell in cells]
-        bench.say({"event": "matrix", "cells": len(cells), "open": len(todo), "refused": sum(states)})
-        if (text := crowded(todo, bench.data.pictures)) is not None:
-            bench.say({"event": "note", "text": text})
+        bench.emit({"event": "matrix", "cells": len(cells), "open": len(todo), "refused": sum(states)})
+        if (text := cache_too_small(todo, bench.data.image_count)) is not None:
+            bench.emit({"event": "note", "text": text})
         store.collect(cells)
 
-        def say(event: dict[str, Any]) -> None:
+        def emit(event: dict[str, Any]) -> None:
             if event["event"] == "row":
-                store.add(event["key"])
-            bench.say(event)
+                store.append_result(event["key"])
+            bench.emit(event)
 
         try:
-            engine.run(replace(bench, say=say), tasks(_unmeasured(replace(bench, say=say), todo)))
+            engine.run(replace(bench, emit=emit), tasks(_unmeasured(replace(bench, emit=emit), todo)))
         finally:
             rows = store.collect(cells)
     return rows
 
 
-def _unmeasured(bench: Bench, todo: Sequence[Cell]) -> Sequence[Cell]:
+def _unmeasured(bench: BenchContext, todo: Sequence[Cell]) -> Sequence[Cell]:
     """Measure the cells whose vectors are kept; the others."""
-    kept = bench.store.vectors()
+    kept = bench.store.kept_vectors()
     if not any(cell.source(kept) for cell in todo):
         return todo
     from n2kit.bench.runner.remeasure import remeasure
@@ -120,27 +120,29 @@ class Preview:
     cells: Sequence[Cell]
     states: list[str]
     trainings: int
-    towers: list[str]
+    encoders: list[str]
     note: str | None = None
-    estimate: Estimate | None = None
+    estimate: TimeEstimate | None = None
 
 
-def preview(bench: Bench, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> Preview:
+def preview(bench: BenchContext, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> Preview:
     """What `run_matrix` would do, without the time that it takes; writes nothing.
 
     Raises:
         BadInput: as `run_matrix`.
     """
     if bench.store.root.exists():
-        bench.store.check(bench.data.digests)
-    todo = open_cells(bench.store, cells, only=only, retry=retry)
-    kept = bench.store.vectors()
+        bench.store.ensure_same_data(bench.data.digests)
+    todo = pending_cells(bench.store, cells, only=only, retry=retry)
+    kept = bench.store.kept_vectors()
     rows = [bench.store.read(cell) for cell in cells]
     states = [_state(cell, row, cell in todo, kept) for cell, row in zip(cells, rows, strict=True)]
     todo = [cell for cell in todo if cell.source(kept) is None]
-    towers = list({cell.tower.key: cell.tower.name for cell in todo if cell.tower is not None}.values())
+    encoders = list(
+        {cell.vision_key.key: cell.vision_key.name for cell in todo if cell.vision_key is not None}.values()
+    )
     trainings = len({c.run_key for c in todo if c.trained and c.baseline is None})
-    return Preview(cells, states, trainings, towers, crowded(todo, bench.data.pictures))
+    return Preview(cells, states, trainings, encoders, cache_too_small(todo, bench.data.image_count))
 
 
 def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Mapping[str, str]) -> str:
@@ -151,7 +153,7 @@ def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Mapping[s
     return "left out" if row is None else str(row["state"])
 
 
-def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:
+def timed(bench: BenchContext, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:
     """The preview with how long the open cells take, by those that are done or by a short probe in this process."""
     from n2kit.bench.runner.eta import estimate
 
@@ -164,6 +166,6 @@ def timed(bench: Bench, seen: Preview, threads: int, progress: Callable[[int, in
 
 def _environment(engine: Engine) -> dict[str, Any]:
     """The machine that a matrix was last run on."""
-    packages = {name: identity.installed(name) for name in PACKAGES}
+    packages = {name: keys.installed(name) for name in PACKAGES}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count() or 1}
     return machine | {"jobs": engine.jobs, "threads": engine.each, "ray": engine.ray} | packages

@@ -21,7 +21,7 @@ from n2kit.utils.files import locked, read_json, whole_parquet, write_json
 
 FORMAT = 1
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
-AGAIN = "remove the cell's folder: the same n2kit bench command makes it again"
+RERUN_HINT = "remove the cell's folder: the same n2kit bench command makes it again"
 FIRST = {f".{DATA}.tmp"}  # what a bench that was killed while it made the folder may leave
 
 
@@ -31,7 +31,7 @@ class Store:
 
     root: Path
 
-    def check(self, data: dict[str, str | None]) -> None:
+    def ensure_same_data(self, data: dict[str, str | None]) -> None:
         """Raises BadInput if the folder is another program's, or holds cells of other data: one report must not mix them."""
         mark = self.root / DATA
         if not mark.is_file():
@@ -39,34 +39,34 @@ class Store:
                 raise BadInput(
                     f"{self.root} exists, and n2kit bench did not make it, or its {DATA} is lost", "give another -o"
                 )
-        elif (there := read_json(mark)) != data:
-            differs = ", ".join(k for k in data if there.get(k) != data[k])
+        elif (found := read_json(mark)) != data:
+            differs = ", ".join(k for k in data if found.get(k) != data[k])
             raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
 
     def claim(self, data: dict[str, str | None]) -> None:
         """Make the folder this data's, or find that it is. Raises BadInput as `check`."""
-        self.check(data)
+        self.ensure_same_data(data)
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / DATA, data)
-        self.folder_of("").mkdir(exist_ok=True)
+        self.cell_folder("").mkdir(exist_ok=True)
 
     def locked(self) -> AbstractContextManager[None]:
         """While one bench writes the folder, no other does. Raises BadInput (when entered): another is at it."""
         return locked(self.root / ".lock", str(self.root))
 
-    def folder_of(self, key: str) -> Path:
+    def cell_folder(self, key: str) -> Path:
         return self.root / "cells" / key
 
-    def run_of(self, run_key: str) -> Path:
+    def run_folder(self, run_key: str) -> Path:
         return self.root / "runs" / run_key
 
-    def start_of(self, run_key: str) -> Path:
+    def start_bundle(self, run_key: str) -> Path:
         """The untrained bundle that a training starts at."""
         return self.root / "runs" / f".start-{run_key}"
 
     def drop_weights(self, run_key: str) -> None:
         """What a cell needs no more and takes a disk's room."""
-        self.drop(self.run_of(run_key) / "bundle")
+        self.drop(self.run_folder(run_key) / "bundle")
 
     def drop(self, bundle: Path) -> None:
         """Remove a bundle, its manifest first: one that is half gone is none."""
@@ -75,60 +75,60 @@ class Store:
 
     def training_costs(self, run_key: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The costs of a training as they were written when it ended; else those measured now."""
-        file = self.run_of(run_key) / COSTS
+        file = self.run_folder(run_key) / COSTS
         if not file.is_file():
             write_json(file, measured())
         return read_json(file)
 
     def read(self, cell: Cell) -> dict[str, Any] | None:
         """The row of a cell that has one; None for one that is to be run."""
-        file = self.folder_of(cell.key) / ROW
+        file = self.cell_folder(cell.key) / ROW
         if not file.is_file():
             return None
-        row = self.row_of(cell.key)
+        row = self.read_row(cell.key)
         # What an arm is called may change without its result: the row goes by the matrix that is run now.
         now = {"arm": cell.arm, "also": cell.also, "axes": dict(cell.axes)}
         return row | now if row.get("format") == FORMAT and "state" in row else None
 
-    def row_of(self, key: str) -> dict[str, Any]:
+    def read_row(self, key: str) -> dict[str, Any]:
         """The row of a cell that is over, as it was written. Raises BadInput if the file is damaged."""
         try:
-            return read_json(self.folder_of(key) / ROW)
+            return read_json(self.cell_folder(key) / ROW)
         except BadInput as problem:
-            raise BadInput(problem.message, AGAIN) from None
+            raise BadInput(problem.message, RERUN_HINT) from None
 
-    def vectors(self) -> dict[str, str]:
+    def kept_vectors(self) -> dict[str, str]:
         """Which vectors are kept: what they are known by → the key of a done cell that has them. Cells of other matrices
         count too, where they can be read.
         """
         found: dict[str, str] = {}
         for file in filter(whole_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
             with suppress(BadInput, OSError):
-                row = self.row_of(file.parent.name)
+                row = self.read_row(file.parent.name)
                 if row.get("state") == "done":
                     found |= dict.fromkeys(row.get("vectors_keys", []), file.parent.name)
         return found
 
-    def whole(self, row: Mapping[str, Any]) -> bool:
+    def has_ranks(self, row: Mapping[str, Any]) -> bool:
         """Whether what a row's figures came out of is there too, as reports want it."""
-        return row["state"] != "done" or whole_parquet(self.folder_of(row["key"]) / "ranks.parquet")
+        return row["state"] != "done" or whole_parquet(self.cell_folder(row["key"]) / "ranks.parquet")
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a cell's row; it is then over."""
-        folder = self.folder_of(row["key"])
+        folder = self.cell_folder(row["key"])
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ROW, row)
 
-    def forget(self, cell: Cell) -> None:
+    def reset(self, cell: Cell) -> None:
         """Make a cell one that is to be run; its training, if it was that which failed, starts anew unless it has a checkpoint."""
-        (self.folder_of(cell.key) / ROW).unlink(missing_ok=True)
+        (self.cell_folder(cell.key) / ROW).unlink(missing_ok=True)
 
-    def add(self, key: str) -> None:
+    def append_result(self, key: str) -> None:
         """Add the row of a cell that is over to the results, for whoever watches; `collect` puts them in order."""
         with (self.root / RESULTS).open("a", encoding="utf8") as file:
-            file.write(json.dumps(self.row_of(key), ensure_ascii=False) + "\n")
+            file.write(json.dumps(self.read_row(key), ensure_ascii=False) + "\n")
 
-    def row(self, cell: Cell) -> dict[str, Any]:
+    def new_row(self, cell: Cell) -> dict[str, Any]:
         """What is known of a cell before it is run."""
         refused = (
             {} if cell.refusal is None else {"state": "refused", "reason": cell.refusal[0], "hint": cell.refusal[1]}
@@ -161,7 +161,7 @@ class Store:
 
         That a cell is refused is so today, and is written there alone: a row that it got before stays what it is.
         """
-        known = [self.row(cell) if cell.refusal is not None else self.read(cell) for cell in cells]
+        known = [self.new_row(cell) if cell.refusal is not None else self.read(cell) for cell in cells]
         rows = [row for row in known if row is not None]
         aside = self.root / f".{RESULTS}.tmp"
         aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf8")

@@ -12,10 +12,10 @@ from n2kit.bench.matrix.cell import Cell
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
     from n2kit.bench.runner.store import Store
 
-ROOM = 0.9  # of the cache, that is certain to be filled
+USABLE_SHARE = 0.9  # of the cache, that is certain to be filled
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,33 @@ class Task:
     features: bool = False
 
     @property
-    def towers(self) -> frozenset[str]:
+    def vision_keys(self) -> frozenset[str]:
         """The frozen vision encoders that it uses."""
-        return frozenset(cell.tower.key for cell in self.cells if cell.tower is not None)
+        return frozenset(cell.vision_key.key for cell in self.cells if cell.vision_key is not None)
 
     @property
     def name(self) -> str:
         first = self.cells[0]
-        if self.features and first.tower is not None:
-            return f"features of {first.tower.name}"
+        if self.features and first.vision_key is not None:
+            return f"features of {first.vision_key.name}"
         return "baselines" if first.baseline else f"{first.arm} #{first.seed}"
 
-    def perform(self, bench: Bench) -> None:
+    def perform(self, bench: BenchContext) -> None:
         """Do it in this process; the rows of its cells say what came of it.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
         """
-        from n2kit.bench.runner.cells import run_together
+        from n2kit.bench.runner.cells import run_cells
         from n2kit.bench.runner.vision_features import compute
 
         if self.features:
             compute(bench, self.cells)
         else:
-            run_together(bench, self.cells)
+            run_cells(bench, self.cells)
 
 
-def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
+def pending_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
     """The cells that are still to be run: neither refused nor done, and failed ones with `retry` alone.
 
     Args:
@@ -71,7 +71,7 @@ def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, 
     found = []
     for cell in wanted:
         row = store.read(cell)
-        again = row is None or not store.whole(row) or (row["state"] == "failed" and retry)
+        again = row is None or not store.has_ranks(row) or (row["state"] == "failed" and retry)
         if cell.refusal is None and again:
             found.append(cell)
     return found
@@ -79,28 +79,28 @@ def open_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, 
 
 def tasks(cells: Sequence[Cell]) -> list[Task]:
     """Features first, then trainings, each in the order of the matrix."""
-    towers: dict[str, list[Cell]] = {}
+    vision_keys: dict[str, list[Cell]] = {}
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.run_key, []).append(cell)
-        if cell.tower is not None:
-            towers.setdefault(cell.tower.key, []).append(cell)
-    return [Task(tuple(c), features=True) for c in towers.values()] + [Task(tuple(c)) for c in groups.values()]
+        if cell.vision_key is not None:
+            vision_keys.setdefault(cell.vision_key.key, []).append(cell)
+    return [Task(tuple(c), features=True) for c in vision_keys.values()] + [Task(tuple(c)) for c in groups.values()]
 
 
-def crowded(cells: Sequence[Cell], images: int) -> str | None:
+def cache_too_small(cells: Sequence[Cell], images: int) -> str | None:
     """A remark where the features of all towers have no room in the cache, so that cells compute them anew; else None."""
-    towers = {cell.tower.key: cell for cell in cells if cell.tower is not None}
+    vision_keys = {cell.vision_key.key: cell for cell in cells if cell.vision_key is not None}
     bytes_, most = 0.0, 0.0
-    for cell in towers.values():
-        assert cell.tower is not None
+    for cell in vision_keys.values():
+        assert cell.vision_key is not None
         assert cell.recipe is not None
-        bytes_ += images * cell.tower.values * (2 if cell.recipe.train.precision == "bf16" else 4)
+        bytes_ += images * cell.vision_key.values * (2 if cell.recipe.train.precision == "bf16" else 4)
         most = max(most, cell.recipe.train.feature_cache_gb * 1e9)
-    if bytes_ <= most * ROOM:
+    if bytes_ <= most * USABLE_SHARE:
         return None
-    names = " and ".join(cell.tower.name for cell in towers.values() if cell.tower is not None)
+    names = " and ".join(cell.vision_key.name for cell in vision_keys.values() if cell.vision_key is not None)
     return (
         f"features of {images} images by {names} take up to {bytes_ / 1e9:.1f} GB, and train.feature_cache_gb is {most / 1e9:g}: "
-        f"some are computed anew in every cell; --set train.feature_cache_gb={math.ceil(bytes_ / ROOM / 1e9)} keeps them all"
+        f"some are computed anew in every cell; --set train.feature_cache_gb={math.ceil(bytes_ / USABLE_SHARE / 1e9)} keeps them all"
     )

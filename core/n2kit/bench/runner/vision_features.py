@@ -20,25 +20,25 @@ from n2kit.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
-    from n2kit.bench.runner.context import Bench
+    from n2kit.bench.runner.context import BenchContext
 
-TOGETHER = 64  # pictures decoded at a time
+DECODE_BATCH = 64  # pictures decoded at a time
 
 
-def compute(bench: Bench, cells: Sequence[Cell]) -> None:
+def compute(bench: BenchContext, cells: Sequence[Cell]) -> None:
     """Put into the user's cache folder what the cells' frozen encoder says of their pictures, as far as it is not there yet.
 
     A picture that cannot be read is left to the cells, which have a policy for it.
     """
-    data, vision = bench.data, tower_of(bench, cells[0])
+    data, vision = bench.data, frozen_encoder(bench, cells[0])
     cache = store_of(bench, cells[0], vision)
     if cache is None or data.images is None:
         return
     shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
-    for start in range(0, len(shown), TOGETHER):
+    for start in range(0, len(shown), DECODE_BATCH):
         pixels = {}
         known = []
-        for item in shown[start : start + TOGETHER]:
+        for item in shown[start : start + DECODE_BATCH]:
             if item.image not in cache:
                 try:
                     pixels[item.image] = vision.transform(open_image(item, data.images))
@@ -47,12 +47,12 @@ def compute(bench: Bench, cells: Sequence[Cell]) -> None:
             known.append(item.image)
         if known:
             cache.rows(known, pixels)
-        bench.say({"event": "progress", "phase": "features", "done": start + len(known), "total": len(shown)})
+        bench.emit({"event": "progress", "phase": "features", "done": start + len(known), "total": len(shown)})
     if cache.store is not None and cache.store.problem:
-        bench.say({"event": "note", "text": f"features are not kept on disk: {cache.store.problem}"})
+        bench.emit({"event": "note", "text": f"features are not kept on disk: {cache.store.problem}"})
 
 
-def tower_of(bench: Bench, cell: Cell) -> VisionEncoder:
+def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:
     """The cell's frozen vision encoder alone, as training computes with it."""
     assert cell.recipe is not None
     device = pick_device(bench.device)
@@ -67,19 +67,19 @@ def tower_of(bench: Bench, cell: Cell) -> VisionEncoder:
     return vision.to(device)
 
 
-def store_of(bench: Bench, cell: Cell, vision: VisionEncoder) -> FeatureCache | None:
+def store_of(bench: BenchContext, cell: Cell, vision: VisionEncoder) -> FeatureCache | None:
     """What is kept on disk of the encoder's output."""
     assert cell.recipe is not None
     gigabytes = cell.recipe.train.feature_cache_gb
     return feature_cache(vision, gigabytes, bench.data.images, _dtype(bench, cell), memory=False)
 
 
-def _dtype(bench: Bench, cell: Cell) -> torch.dtype:
+def _dtype(bench: BenchContext, cell: Cell) -> torch.dtype:
     assert cell.recipe is not None
     return pick_precision(cell.recipe.train.precision, pick_device(bench.device))[0]
 
 
-def needed(bench: Bench, cells: Sequence[Cell]) -> list[Item]:
+def needed(bench: BenchContext, cells: Sequence[Cell]) -> list[Item]:
     """The items whose pictures are certain to be seen: those that are embedded, and those of trainings that see them all."""
     data = bench.data
     ends = [i for pair in data.val_pairs or () for i in pair]
@@ -91,4 +91,4 @@ def needed(bench: Bench, cells: Sequence[Cell]) -> list[Item]:
         ):
             ends += [i for pair in data.pairs for i in pair]
             break
-    return [*data.wanted, *(data.items[i] for i in dict.fromkeys(ends))]
+    return [*data.evaluated_items, *(data.items[i] for i in dict.fromkeys(ends))]
