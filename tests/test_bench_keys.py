@@ -9,7 +9,7 @@ import pytest
 
 from bench_cells import DATA, NAMES, cells, checkpoint
 from n2kit.bench.matrix import keys
-from n2kit.plugins.weights import Weights
+from n2kit.plugins.weights import WeightsUri
 from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.settings import Recipe
 
@@ -92,6 +92,6 @@ def test_learning_rates_of_parts_that_there_are_not_change_nothing() -> None:
 
 def test_weights_of_a_hub_go_by_their_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    monkeypatch.setattr(Weights, "locate", lambda self, patterns=None: Path("hub/snapshots") / commit)
+    monkeypatch.setattr(WeightsUri, "locate", lambda self, patterns=None: Path("hub/snapshots") / commit)
     for revision in (None, "main", commit):
-        assert keys.weights_id(Weights("hf", "org/name", revision)) == f"hf:org/name@{commit}"
+        assert keys.weights_id(WeightsUri("hf", "org/name", revision)) == f"hf:org/name@{commit}"

@@ -50,7 +50,7 @@ def resolved(kind: Any, name: str, options: dict[str, Any]) -> Any:
 
 def card(kind: str, name: str, cards: tuple[VisionCard, LLMCard], **options: Any) -> Any:
     component = resolved(kind, name, options)
-    return component.load(component.owned.spec.card)(component.config(), *cards)
+    return component.load(component.registered.spec.card)(component.config(), *cards)
 
 
 def make(kind: str, name: str, cards: tuple[VisionCard, LLMCard], **options: Any) -> Any:

@@ -33,7 +33,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin-hello"
 def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any) -> ComponentUnderTest:
     """A component whose parts have been tampered with."""
     sound = component_under_test(kind, reference)
-    owned = replace(sound.component.owned, spec=replace(sound.spec, **spec))
+    registered = replace(sound.component.registered, spec=replace(sound.spec, **spec))
 
     class Spoiled(UNDER_TEST[kind]):  # type: ignore[misc]
         def make(self) -> Any:
@@ -41,7 +41,7 @@ def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any
             spoil(part)
             return part
 
-    return Spoiled(replace(sound.component, owned=owned))
+    return Spoiled(replace(sound.component, registered=registered))
 
 
 def outcome(under_test: ComponentUnderTest, law: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import n2kit
 from n2kit.contract.cards import LLMCard
-from n2kit.contract.interfaces import Origin
+from n2kit.contract.interfaces import LoadSpec
 from n2kit.data.items import Item
 from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.reader import Reader
@@ -72,7 +72,7 @@ def config_of(name: str) -> LLMConfig:
 
 
 def make(name: str, **options: Any) -> TransformersLLM:
-    return TransformersLLM.create(Origin(config_of(name).model_copy(update=options)))
+    return TransformersLLM.create(LoadSpec(config_of(name).model_copy(update=options)))
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def test_a_checkpoint_with_its_head_gives_the_same_card(name: str, tmp_path: Pat
     head.from_config(llm.model.config).save_pretrained(tmp_path)
     llm.tokenizer.save_pretrained(tmp_path)
     check_card(name, llm_card(LLMConfig(), lambda: tmp_path), llm.card)
-    assert TransformersLLM.create(Origin(LLMConfig(), tmp_path)).card == llm.card
+    assert TransformersLLM.create(LoadSpec(LLMConfig(), tmp_path)).card == llm.card
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -262,7 +262,7 @@ def test_a_second_embedding_by_token_id_is_refused(model_type: str) -> None:
     with pytest.raises(Mismatch, match="reads token ids alone"):
         n2kit.build("hf:tiny", "siglip:tiny", connector="mlp:tiny", settings={"llm.config": config})
     with pytest.raises(Mismatch, match="it reads token ids"):
-        TransformersLLM.create(Origin(LLMConfig(config=config)))
+        TransformersLLM.create(LoadSpec(LLMConfig(config=config)))
 
 
 def test_an_encoder_with_a_decoder_is_refused() -> None:
@@ -270,7 +270,7 @@ def test_an_encoder_with_a_decoder_is_refused() -> None:
     with pytest.raises(BadInput, match="an encoder with a decoder"):
         llm_card(LLMConfig(config=config), lambda: None)
     with pytest.raises(Mismatch, match="cannot be joined"):
-        TransformersLLM.create(Origin(LLMConfig(config={**config, "d_kv": 8, "d_ff": 64, "num_heads": 4})))
+        TransformersLLM.create(LoadSpec(LLMConfig(config={**config, "d_kv": 8, "d_ff": 64, "num_heads": 4})))
 
 
 def test_the_context_of_positions_behind_the_padding_can_be_used() -> None:
@@ -312,8 +312,8 @@ def test_cards_of_the_catalogue_fit_their_architectures() -> None:
     for name in registry().aliases["llm"]:
         for preset in registry().aliases["llm"][name]["presets"]:
             component = registry().resolve("llm", f"{name}:{preset}")
-            tinies = [v.card for v in component.owned.spec.presets.values() if isinstance(v.card, LLMCard)]
+            tinies = [v.card for v in component.registered.spec.presets.values() if isinstance(v.card, LLMCard)]
             assert isinstance(component.declared, LLMCard)
             assert component.declared.attention in {card.attention for card in tinies}, component.reference
-            encodes = component.owned.spec.name == "bert" or preset.startswith("embedding")
+            encodes = component.registered.spec.name == "bert" or preset.startswith("embedding")
             assert component.declared.causal != encodes

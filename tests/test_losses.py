@@ -23,7 +23,7 @@ NONE: frozenset[Pair] = frozenset()
 
 def loss(name: str, **options: Any) -> Any:
     component = registry().resolve("loss", name)
-    return component.cls()(component.load(component.owned.spec.config)(**options))
+    return component.cls()(component.load(component.registered.spec.config)(**options))
 
 
 def cosine(x: torch.Tensor, i: int, j: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 import n2kit
 from n2kit import builder as assemble
 from n2kit.bundle import io as bundle
-from n2kit.contract.interfaces import Joined, Origin
+from n2kit.contract.interfaces import Joined, LoadSpec
 from n2kit.data.items import Item
 from n2kit.embed import encode
 from n2kit.errors import BadInput, Mismatch
@@ -60,7 +60,7 @@ def _installed(catalogue: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
 def create(catalogue: Registry, name: str, source: str = "", kind: Any = "mllm", **options: Any) -> Any:
     component = catalogue.resolve(kind, f"{name}:tiny{source}")
     config = component.config().model_copy(update=options)
-    return component.cls().create(Origin(config, component.weights.locate()))
+    return component.cls().create(LoadSpec(config, component.weights.locate()))
 
 
 def build(name: str, variant: str = "basic", **settings: Any) -> n2kit.Model:
@@ -282,7 +282,7 @@ def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Registry,
         if number and name.startswith("qwen"):
             flattened(tmp_path)
         resolved = resolve({"mllm": f"file:{tmp_path}", "variant": "late_early_fusion", **options})
-        plan = make_plan(resolved.recipe, given=resolved.origin)
+        plan = make_plan(resolved.recipe, requested=resolved.origin)
         assert not plan.refusals
         model = assemble.from_plan(plan)
         assert model.vision is not None
@@ -361,11 +361,11 @@ def test_llava_reads_any_layers_and_keeps_no_block_that_it_does_not(catalogue: R
     config = tiny.LLAVA | {"vision_feature_layer": [-3, 1], "vision_feature_select_strategy": "full"}
     component = catalogue.resolve("mllm", "llava:tiny")
     options = component.config().model_copy(update={"config": config})
-    joined = component.cls().create(Origin(options, None))
+    joined = component.cls().create(LoadSpec(options, None))
     assert len(joined.vision.blocks()) == 1
     assert joined.vision.card.token_width == joined.vision.card.pooled_width == 64
     assert joined.connector.tokens == 17
-    planned = component.load(component.owned.spec.card)(options, lambda: None)
+    planned = component.load(component.registered.spec.card)(options, lambda: None)
     assert planned.tokens == 17
     assert planned.vision.token_width == 64
     pixels = torch.randn(2, 3, 32, 32)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from n2kit.contract.interfaces import Origin
+from n2kit.contract.interfaces import LoadSpec
 from n2kit.errors import BadInput
 from n2kit.plugins.catalogue import Registry
 from n2kit.plugins.manager import Manager
@@ -61,7 +61,7 @@ def whole(folder: Path, name: str, **preprocess: Any) -> Any:
 @torch.no_grad()
 def test_tiny_presets(catalogue: Registry, name: str, tmp_path: Path) -> None:
     component = catalogue.resolve("vision", f"open_clip:{name}")
-    part: OpenClipVision = component.cls().create(Origin(component.config())).freeze()
+    part: OpenClipVision = component.cls().create(LoadSpec(component.config())).freeze()
     assert component.declared == part.card == card(component.config(), lambda: None)
     part.train()
     assert not any(module.training for module in part.modules())
@@ -92,7 +92,7 @@ def test_a_whole_checkpoint_gives_what_open_clip_computes(catalogue: Registry, n
         tmp_path / "hub", name, mean=[0.5] * 3, std=[0.25] * 3, resize_mode="squash", interpolation="bilinear"
     )
     component = catalogue.resolve("vision", f"open_clip@file:{tmp_path / 'hub'}")
-    ours = component.cls().create(Origin(component.config(), component.weights.locate())).eval()
+    ours = component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
     assert component.card() == ours.card
     image = Image.effect_noise((90, 60), 80).convert("RGB")
     x = ours.transform(image)[None]
@@ -103,7 +103,7 @@ def test_a_whole_checkpoint_gives_what_open_clip_computes(catalogue: Registry, n
 
 
 def test_pictures_are_prepared_as_open_clip_does() -> None:
-    ours = OpenClipVision.create(Origin(OpenClipConfig(config=TINY["tiny"][0])))
+    ours = OpenClipVision.create(LoadSpec(OpenClipConfig(config=TINY["tiny"][0])))
     theirs = open_clip.image_transform(32, is_train=False)
     image = Image.effect_noise((6, 6), 80).convert("RGB").resize((90, 60), Image.Resampling.BICUBIC)
     assert (ours.transform(image) - theirs(image)).abs().mean() < 0.02  # type: ignore[operator]
@@ -112,21 +112,21 @@ def test_pictures_are_prepared_as_open_clip_does() -> None:
 def test_position_embeddings_fit_another_picture_size(tmp_path: Path) -> None:
     whole(tmp_path / "hub", "tiny")
     config = OpenClipConfig(image_size=64)
-    part = OpenClipVision.create(Origin(config, tmp_path / "hub"))
+    part = OpenClipVision.create(LoadSpec(config, tmp_path / "hub"))
     assert part.card == card(config, lambda: tmp_path / "hub")
     assert (part.card.tokens, part.card.image_size) == (65, 64)
     with pytest.raises(BadInput, match="plain transformers alone"):
-        OpenClipVision.create(Origin(OpenClipConfig(config=TINY["tiny-resnet"][0], image_size=96)))
+        OpenClipVision.create(LoadSpec(OpenClipConfig(config=TINY["tiny-resnet"][0], image_size=96)))
 
 
 def test_weights_of_another_tower_are_refused(tmp_path: Path) -> None:
     whole(tmp_path / "hub", "tiny")
     file = tmp_path / "hub" / "open_clip_model.safetensors"
     with pytest.raises(BadInput, match="not of this tower"):
-        OpenClipVision.create(Origin(OpenClipConfig(config=TINY["tiny-resnet"][0]), file))
+        OpenClipVision.create(LoadSpec(OpenClipConfig(config=TINY["tiny-resnet"][0]), file))
     file.write_bytes(b"nothing")
     with pytest.raises(BadInput, match="not readable as weights"):
-        OpenClipVision.create(Origin(OpenClipConfig(), tmp_path / "hub"))
+        OpenClipVision.create(LoadSpec(OpenClipConfig(), tmp_path / "hub"))
 
 
 def test_names_lead_to_weights_on_the_hub(catalogue: Registry) -> None:
@@ -164,7 +164,7 @@ def test_names_that_lead_nowhere(name: str, message: str, hint: str) -> None:
 @pytest.mark.parametrize("config", [{"arch": "ViT-B-33"}, {}, {"config": {"embed_dim": 8, "vision_cfg": {"wings": 2}}}])
 def test_bad_architectures_are_named(config: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="open_clip"):
-        OpenClipVision.create(Origin(OpenClipConfig(**config)))
+        OpenClipVision.create(LoadSpec(OpenClipConfig(**config)))
 
 
 def test_openai_weights_get_their_own_activation() -> None:

@@ -20,7 +20,7 @@ from n2kit.recipe.settings import parse_sets, resolve
 
 def plan(llm: str = "qwen:tiny", vision: str = "clip:tiny", *sets: str, **flags: Any) -> Plan:
     resolved = resolve({"llm": llm, "vision": vision, **flags, **parse_sets(sets)}, env={})
-    return make_plan(resolved.recipe, given=resolved.origin)
+    return make_plan(resolved.recipe, requested=resolved.origin)
 
 
 def reasons(made: Plan) -> list[tuple[str, str | None]]:
@@ -110,9 +110,9 @@ def test_versions_are_checked_before_anything_is_loaded(monkeypatch: pytest.Monk
     from n2kit.plugins import catalogue as registries
 
     catalogue = registries.Registry(registries.manager(), [])
-    for owned in catalogue.plugins.components("vision"):
-        if owned.spec.name == "clip":
-            monkeypatch.setitem(vars(owned.spec), "requires", ("pillow>=10", "nothing-like-this>=2"))
+    for registered in catalogue.plugins.components("vision"):
+        if registered.spec.name == "clip":
+            monkeypatch.setitem(vars(registered.spec), "requires", ("pillow>=10", "nothing-like-this>=2"))
     with pytest.raises(Unavailable, match="needs nothing-like-this>=2 \\(not installed\\)") as caught:
         plan()
     assert caught.value.hint == 'pip install "nothing-like-this>=2"'
@@ -128,9 +128,9 @@ def test_ids_are_pasted_back() -> None:
     ):
         made = plan(**flags)
         again = resolve(parse_id(made.id), env={})
-        assert make_plan(again.recipe, given=again.origin).id == made.id
+        assert make_plan(again.recipe, requested=again.origin).id == made.id
     whole = resolve({"mllm": "llava:tiny", "fusion": "gate"}, env={})
-    made = make_plan(whole.recipe, given=whole.origin)
+    made = make_plan(whole.recipe, requested=whole.origin)
     assert made.id == "llava:tiny+gate"
     assert parse_id(made.id) == {"variant": "notellm2", "mllm": "llava:tiny", "fusion": "gate"}
     assert [r.part for r in made.rows] == ["vision", "connector", "llm", "fusion", "head", "loss"]
@@ -138,7 +138,7 @@ def test_ids_are_pasted_back() -> None:
 
 def test_what_a_multimodal_llm_replaces_is_said() -> None:
     made = resolve({"mllm": "llava:tiny", "llm": "qwen:tiny"}, env={})
-    notes = make_plan(made.recipe, given=made.origin).notes
+    notes = make_plan(made.recipe, requested=made.origin).notes
     assert "mllm llava:tiny brings its own llm: what was named is left out" in notes
 
 

@@ -14,9 +14,9 @@ import pytest
 from n2kit.contract.cards import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.plugins.catalogue import Registry, check_card, registry
-from n2kit.plugins.isolation import first_look
+from n2kit.plugins.isolation import probe_imports
 from n2kit.plugins.manager import Manager, load_target, manager
-from n2kit.plugins.weights import Weights
+from n2kit.plugins.weights import WeightsUri
 from n2kit.testing.probe import probe
 
 GOOD = """
@@ -152,7 +152,7 @@ def test_files_of_the_current_folder_are_no_code(path: Path, tmp_path: Path, mon
 def test_what_a_plugin_leaves_running_is_not_waited_for(path: Path) -> None:
     source = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n" + GOOD
     start = time.monotonic()
-    looked = first_look([point(path, "leaving_mod", source, "leaving-dist")])
+    looked = probe_imports([point(path, "leaving_mod", source, "leaving-dist")])
     assert looked == {}
     assert time.monotonic() - start < 20
 
@@ -228,9 +228,11 @@ def test_declared_cards_are_measured_when_weights_are_loaded() -> None:
     for kind in ("llm", "vision"):
         for name in ("qwen", "llama", "hf") if kind == "llm" else ("clip", "siglip", "timm"):
             component = catalogue.resolve(kind, f"{name}:tiny")  # type: ignore[arg-type]
-            from n2kit.contract.interfaces import Origin
+            from n2kit.contract.interfaces import LoadSpec
 
-            check_card(component.reference, component.declared, component.cls().create(Origin(component.config())).card)
+            check_card(
+                component.reference, component.declared, component.cls().create(LoadSpec(component.config())).card
+            )
             wrong = vars(component.declared) | {"parameters": 1}
             with pytest.raises(Mismatch, match="parameters declared 1, measured"):
                 check_card("x", type(component.declared)(**wrong), component.declared)  # type: ignore[arg-type]
@@ -252,7 +254,7 @@ def test_cards_of_new_parts_equal_what_is_built(kind: Any, name: str, config: di
     llm = registry().resolve("llm", "qwen:tiny").card()
     component = registry().resolve(kind, name)
     component = replace(component, options={**component.options, **config})
-    card = component.load(component.owned.spec.card or "")(component.config(), vision, llm)
+    card = component.load(component.registered.spec.card or "")(component.config(), vision, llm)
     part = component.cls()(component.config(), vision=vision, llm=llm)
     assert card.parameters == sum(p.numel() for p in part.parameters())
     assert kind == "fusion" or card.tokens == part.tokens
@@ -279,15 +281,15 @@ def test_users_may_add_to_the_catalogue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["hf:org/name", "hf:org/name@abc", "file:/x/y", "pkg:dist/a/b.gguf", "random"])
 def test_weight_sources_round_trip(text: str) -> None:
-    assert str(Weights.parse(text)) == text
+    assert str(WeightsUri.parse(text)) == text
 
 
 def test_sources_choose_their_component_by_model_type(tmp_path: Path) -> None:
     for model_type, owner in (("qwen2", "qwen"), ("llama", "llama"), ("opt", "opt"), ("xglm", "hf")):
         (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
-        assert registry().resolve("llm", f"file:{tmp_path}").owned.spec.name == owner
+        assert registry().resolve("llm", f"file:{tmp_path}").registered.spec.name == owner
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
-    assert registry().resolve("vision", f"file:{tmp_path}").owned.spec.name == "siglip"
+    assert registry().resolve("vision", f"file:{tmp_path}").registered.spec.name == "siglip"
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(BadInput, match="no installed vision component reads"):
         registry().resolve("vision", f"file:{tmp_path}")
@@ -322,8 +324,8 @@ def test_old_repositories_are_read_from_the_hubs_own_conversion(
     monkeypatch.setattr(weights, "hub_problem", lambda: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda *a, **k: iter(offers))
-    assert Weights.parse("hf:openai/old").locate() == tmp_path / "refs-pr-7"
-    assert Weights.parse("hf:openai/old").locate(["config.json"]) == tmp_path / "main"
+    assert WeightsUri.parse("hf:openai/old").locate() == tmp_path / "refs-pr-7"
+    assert WeightsUri.parse("hf:openai/old").locate(["config.json"]) == tmp_path / "main"
     offers.clear()
     with pytest.raises(Unavailable, match="no safetensors"):
-        Weights.parse("hf:openai/old").locate()
+        WeightsUri.parse("hf:openai/old").locate()

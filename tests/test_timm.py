@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from n2kit.contract.card_probe import cached_card
-from n2kit.contract.interfaces import Origin
+from n2kit.contract.interfaces import LoadSpec
 from n2kit.errors import BadInput
 from n2kit.plugins.catalogue import registry
 from n2kit_timm.cards import card as timm_card
@@ -43,7 +43,7 @@ TIMM = {
 @torch.no_grad()
 def test_timm_families(arch: str) -> None:
     config = TimmConfig(arch=arch)
-    part = TimmVision.create(Origin(config)).eval()
+    part = TimmVision.create(LoadSpec(config)).eval()
     assert timm_card(config, lambda: None) == part.card
     assert part.card.prefix_tokens == TIMM[arch]
     assert part.card.grid is not None
@@ -64,7 +64,7 @@ def test_timm_families(arch: str) -> None:
 )
 def test_timm_refusals(config: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        TimmVision.create(Origin(TimmConfig(**config)))
+        TimmVision.create(LoadSpec(TimmConfig(**config)))
 
 
 def test_measured_cards_are_remembered_without_torch(cache: Path) -> None:

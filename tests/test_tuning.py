@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import n2kit
 from n2kit import Item, read_items, read_pairs
 from n2kit.bundle import io as bundle
-from n2kit.contract.interfaces import Origin, Part
+from n2kit.contract.interfaces import LoadSpec, Part
 from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.modeling import lora
 from n2kit.modeling.layer_depth import behind_blocks, depths, trial
@@ -48,7 +48,7 @@ def build(llm: str = "qwen:tiny", vision: str | None = "siglip:tiny", **given: A
 
 def backbone(kind: str, reference: str) -> Any:
     component = registry().resolve(kind, reference)  # type: ignore[arg-type]
-    return component.cls().create(Origin(component.config(), component.weights.locate())).eval()
+    return component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
 
 
 def fitted(model: Model, workspace: Path, folder: Path, **given: Any) -> engine.Fitted:
@@ -144,7 +144,7 @@ def test_every_wrong_value_is_named() -> None:
 
 def plan(**flags: Any) -> Plan:
     resolved = resolve({"llm": "qwen:tiny", "vision": "clip:tiny", **flags}, env={})
-    return make_plan(resolved.recipe, given=resolved.origin)
+    return make_plan(resolved.recipe, requested=resolved.origin)
 
 
 def test_more_blocks_than_there_are_are_refused() -> None:
@@ -155,9 +155,9 @@ def test_more_blocks_than_there_are_are_refused() -> None:
 
 
 def test_a_vision_encoder_that_names_no_blocks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for owned in registry().plugins.components("vision"):
-        if owned.spec.name == "clip":
-            monkeypatch.setitem(vars(owned.spec), "capabilities", frozenset())
+    for registered in registry().plugins.components("vision"):
+        if registered.spec.name == "clip":
+            monkeypatch.setitem(vars(registered.spec), "capabilities", frozenset())
     for tune in ("last:1", "lora:2"):
         (refusal,) = plan(**{"vision.tune": tune}).refusals
         assert refusal.message == f"vision.tune {tune} works on blocks, and vision clip:tiny names none of its own"

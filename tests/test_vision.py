@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
-from n2kit.contract.interfaces import Origin, VisionEncoder
+from n2kit.contract.interfaces import LoadSpec, VisionEncoder
 from n2kit.errors import BadInput
 from n2kit.plugins.catalogue import registry
 from n2kit_clip.cards import FAMILIES as CLIP
@@ -50,7 +50,7 @@ def noise(width: int, height: int) -> Image.Image:
 @torch.no_grad()
 def test_tiny_presets(reference: str, tmp_path: Path) -> None:
     component = registry().resolve("vision", reference)
-    part: VisionEncoder = component.cls().create(Origin(component.config())).freeze()
+    part: VisionEncoder = component.cls().create(LoadSpec(component.config())).freeze()
     card = part.card
     assert component.declared == card
     part.train()
@@ -77,7 +77,7 @@ def test_tiny_presets(reference: str, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_tokens_are_in_reading_order(reference: str) -> None:
     component = registry().resolve("vision", reference)
-    part = component.cls().create(Origin(component.config())).eval()
+    part = component.cls().create(LoadSpec(component.config())).eval()
     side, first = part.card.grid, part.card.prefix_tokens
     cell, x = part.card.image_size // side, pixels(1, part.card.image_size)
     changed = x.clone()
@@ -118,10 +118,10 @@ def test_a_classifiers_checkpoint_gives_its_backbone(model_type: str, tmp_path: 
     config = AutoConfig.for_model(**SMALL[model_type])
     classifier = AutoModelForImageClassification._model_mapping[type(config)]
     (classifier[0] if isinstance(classifier, tuple) else classifier)(config).save_pretrained(tmp_path)
-    part = TransformersVision.create(Origin(VisionConfig(), tmp_path)).eval()
+    part = TransformersVision.create(LoadSpec(VisionConfig(), tmp_path)).eval()
     assert vision_card(VisionConfig(), lambda: tmp_path) == part.card
     with torch.no_grad():  # nothing of it is made up, which would be another one each time
-        again = TransformersVision.create(Origin(VisionConfig(), tmp_path)).eval()
+        again = TransformersVision.create(LoadSpec(VisionConfig(), tmp_path)).eval()
         first, second = (p(pixels(1, part.card.image_size)) for p in (part, again))
     assert first.pooled.equal(second.pooled)
 
@@ -130,7 +130,7 @@ def test_the_pooler_is_used_where_it_was_trained(tmp_path: Path) -> None:
     config = AutoConfig.for_model(**SMALL["vit"])
     for kind, with_pooler in ((AutoModel, True), (AutoModelForImageClassification, False)):
         kind.from_config(config).save_pretrained(tmp_path)
-        part = TransformersVision.create(Origin(VisionConfig(), tmp_path)).eval()
+        part = TransformersVision.create(LoadSpec(VisionConfig(), tmp_path)).eval()
         with torch.no_grad():
             out = part(pixels(1, 32))
         assert out.pooled.equal(out.tokens[:, 0]) is not with_pooler
@@ -145,7 +145,7 @@ def test_what_only_pretraining_needs_is_left_out(cls: str, model_type: str, tmp_
         **SMALL[model_type], encoder_stride=8, decoder_hidden_size=16, decoder_num_attention_heads=2
     )
     getattr(transformers, cls)(config).save_pretrained(tmp_path)
-    part = TransformersVision.create(Origin(VisionConfig(), tmp_path))
+    part = TransformersVision.create(LoadSpec(VisionConfig(), tmp_path))
     assert vision_card(VisionConfig(), lambda: tmp_path) == part.card
     assert part.card.tokens == 17  # MAE hides three quarters unless it is told not to
 
@@ -163,8 +163,8 @@ def test_a_checkpoint_of_two_towers_gives_its_vision_tower(model_type: str, tmp_
     config = AutoConfig.for_model(model_type, vision_config=vision, text_config=text, projection_dim=16)
     AutoModel.from_config(config).save_pretrained(tmp_path)
     component = registry().resolve("vision", f"file:{tmp_path}")
-    assert component.owned.spec.name == "hf-vision"
-    part = component.cls().create(Origin(component.config(), tmp_path))
+    assert component.registered.spec.name == "hf-vision"
+    part = component.cls().create(LoadSpec(component.config(), tmp_path))
     assert component.card() == part.card == replace(part.card, tokens=17, parameters=23936)
 
 
@@ -173,7 +173,7 @@ def test_the_processors_size_counts_where_any_is_read(tmp_path: Path) -> None:
     AutoModel.from_config(AutoConfig.for_model(**config)).save_pretrained(tmp_path)
     say = {"size": {"shortest_edge": 48}, "crop_size": {"height": 40, "width": 40}, "do_center_crop": True}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(say))
-    part = TransformersVision.create(Origin(VisionConfig(fit="pad"), tmp_path))
+    part = TransformersVision.create(LoadSpec(VisionConfig(fit="pad"), tmp_path))
     assert part.card == vision_card(VisionConfig(), lambda: tmp_path)
     assert (part.card.image_size, part.card.tokens) == (40, 26)
     assert (part.image_transform.resize, part.image_transform.fit) == (48, "pad")
@@ -227,7 +227,7 @@ def test_pictures_are_prepared_as_transformers_does(processor: str, settings: di
 )
 def test_bad_architectures_are_named(config: dict[str, Any] | None, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        TransformersVision.create(Origin(VisionConfig(config=config)))
+        TransformersVision.create(LoadSpec(VisionConfig(config=config)))
 
 
 def test_channels_in_another_order_are_refused(tmp_path: Path) -> None:

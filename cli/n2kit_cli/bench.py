@@ -138,16 +138,16 @@ def run(
     from n2kit.bench.runner.context import BenchContext
     from n2kit.bench.runner.scheduler import Engine, run_matrix
     from n2kit.bench.runner.store import Store
-    from n2kit.recipe.settings import given, parse_sets
+    from n2kit.recipe.settings import drop_none, parse_sets
     from n2kit.recipe.tuning import lr_flags, tune_flags
 
-    axes = given(
+    axes = drop_none(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
         seeds=seeds, baselines=baselines, saliency=saliency, protocol=protocol and protocol.value,
         ks=None if k is None else cutoffs(k), bootstrap=bootstrap,
     )  # fmt: skip
-    files = given(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
-    reading = given(
+    files = drop_none(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
+    reading = drop_none(
         lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
         map=options.columns(renames) or None,
     )  # fmt: skip

@@ -54,11 +54,11 @@ def build(
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
     from n2kit.planning.planner import describe
-    from n2kit.recipe.settings import given
+    from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import lr_flags, tune_flags
     from n2kit.utils.files import check_free
 
-    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
     if not json:
         show(plan)

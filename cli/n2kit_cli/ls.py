@@ -51,18 +51,18 @@ def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, 
             "summary": "its plug-in is not installed",
             "distribution": "?",
         }
-    owned = owners[0]
+    registered = owners[0]
     entry = {
         "kind": kind,
         "name": name,
         "presets": list(catalogue.presets(kind, name)) if len(owners) == 1 else [],
-        "summary": owned.spec.summary + (f" ({name}:ANY)" if owned.spec.wildcard else ""),
+        "summary": registered.spec.summary + (f" ({name}:ANY)" if registered.spec.wildcard else ""),
         "distribution": ", ".join(o.distribution for o in owners),
     }
     if details and len(owners) == 1:
         from n2kit.plugins.manager import load_target
 
-        schema = load_target(owned.spec.config, owner=owned.distribution).model_json_schema()
+        schema = load_target(registered.spec.config, owner=registered.distribution).model_json_schema()
         entry["options"] = {
             k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()
         }

@@ -46,10 +46,10 @@ def plan(
     from n2kit.planning.memory import GB, device_memory, estimate
     from n2kit.planning.planner import describe
     from n2kit.planning.rules import fit_memory
-    from n2kit.recipe.settings import given
+    from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import tune_flags
 
-    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     made = planned(combination, {**named, **tune_flags(tune)}, sets, recipe)
     if memory is not None and not math.isfinite(memory):
         raise BadInput(f"--memory {memory} is no size", "gigabytes, as 24")
@@ -74,7 +74,7 @@ def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | No
 
     combined = parse_id(combination) if combination else {}
     resolved = resolve({**combined, **flags, **parse_sets(sets or [])}, file=recipe)
-    return make_plan(resolved.recipe, given=resolved.origin)
+    return make_plan(resolved.recipe, requested=resolved.origin)
 
 
 def show(plan: Plan) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from n2kit.bundle.references import of_component
 from n2kit.contract.cards import Card, MLLMCard
-from n2kit.contract.interfaces import LLM, Fusion, Joined, Loss, Origin, VisionEncoder
+from n2kit.contract.interfaces import LLM, Fusion, Joined, LoadSpec, Loss, VisionEncoder
 from n2kit.errors import Mismatch
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.planning.plan import Plan
@@ -16,7 +16,7 @@ from n2kit.planning.planner import make_plan
 from n2kit.plugins.catalogue import BACKBONES, check_card
 from n2kit.plugins.component import Component
 from n2kit.plugins.weights_reference import WeightsReference
-from n2kit.recipe.settings import given, resolve
+from n2kit.recipe.settings import drop_none, resolve
 from n2kit.recipe.variants import SPECS
 
 TAKEN_APART = ("llm", "vision", "connector")  # what a multimodal LLM brings
@@ -42,9 +42,9 @@ def build(
     Raises:
         BadInput, Mismatch, Unavailable: as the command line reports them.
     """
-    named = given(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     resolved = resolve({**named, **(settings or {})})
-    return from_plan(make_plan(resolved.recipe, given=resolved.origin))
+    return from_plan(make_plan(resolved.recipe, requested=resolved.origin))
 
 
 def from_plan(plan: Plan) -> Model:
@@ -112,8 +112,8 @@ def _owners(plan: Plan, parts: Parts) -> dict[str, Component]:
 def load_backbone(component: Component, *, head: bool = False) -> Any:
     """An LLM, with its language head if asked for, or a vision encoder. Raises Mismatch where it is not what its card says."""
     made, where = component.cls(), component.weights.locate()
-    with component.blamed():
-        part = made.create(Origin(component.config(), where, head))
+    with component.attribute_errors():
+        part = made.create(LoadSpec(component.config(), where, head))
     check_card(component.reference, component.declared, part.card)
     return part
 
@@ -121,7 +121,7 @@ def load_backbone(component: Component, *, head: bool = False) -> Any:
 def _taken_apart(plan: Plan) -> Parts:
     """A multimodal LLM's own three parts; of them, those that the variant uses."""
     component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
-    joined: Joined = component.cls().create(Origin(component.config(), component.weights.locate()))
+    joined: Joined = component.cls().create(LoadSpec(component.config(), component.weights.locate()))
     check_card(component.reference, component.declared, card_of(joined))
     return Parts(
         joined.llm,
@@ -133,7 +133,7 @@ def _taken_apart(plan: Plan) -> Parts:
 
 def measured_card(component: Component) -> Card:
     """Load a backbone and say what it is."""
-    return card_of(component.cls().create(Origin(component.config(), component.weights.locate())))
+    return card_of(component.cls().create(LoadSpec(component.config(), component.weights.locate())))
 
 
 def card_of(loaded: Any) -> Card:
@@ -154,9 +154,9 @@ def _provenance(component: Component) -> dict[str, Any]:
     return {
         "reference": component.reference,
         "kind": component.kind,
-        "component": component.owned.spec.name,
-        "distribution": component.owned.distribution,
-        "version": component.owned.version,
+        "component": component.registered.spec.name,
+        "distribution": component.registered.distribution,
+        "version": component.registered.version,
         "weights": str(component.weights),
         "licence": component.licence,
     }

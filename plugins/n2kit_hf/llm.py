@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from n2kit.contract import LLM, LLMCard, Origin
+from n2kit.contract import LLM, LLMCard, LoadSpec
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
@@ -83,14 +83,14 @@ class TransformersLLM(LLM):
             self._keep_head(whole)
 
     @classmethod
-    def create(cls, origin: Origin) -> Self:
+    def create(cls, spec: LoadSpec) -> Self:
         """Load a folder or a GGUF file, or make random weights.
 
         Raises:
             BadInput: nothing to make it from, or no checkpoint of a language model.
             Mismatch: an attention that the architecture does not have, or a model that needs token ids.
         """
-        path, options = origin.path, origin.config
+        path, options = spec.path, spec.config
         if path is None and not options.config:
             raise BadInput("random weights need an architecture", "--set llm.config='{model_type: llama, …}'")
         if path is not None and path.suffix == ".gguf":
@@ -98,14 +98,14 @@ class TransformersLLM(LLM):
 
             path = converted(path)
         attention = _attention(path, options)
-        reader = AutoModelForCausalLM if origin.head else AutoModel
+        reader = AutoModelForCausalLM if spec.head else AutoModel
         if path is None:
             kind = dict(options.config)
             config = AutoConfig.for_model(kind.pop("model_type"), attn_implementation=attention, **kind)
-            made = cls._of(random_model(reader, config, options), byte_tokenizer(config), origin.head)
+            made = cls._of(random_model(reader, config, options), byte_tokenizer(config), spec.head)
         else:
             loaded = load_model(reader, path, DTYPES[options.dtype], attention)
-            made = cls._of(loaded, read_tokenizer(path), origin.head)
+            made = cls._of(loaded, read_tokenizer(path), spec.head)
         if not made.card.embeds:
             what = f"model_type {made.model.config.model_type!r} cannot be joined: it reads token ids"
             raise Mismatch(what, "another language model; n2kit ls llm")

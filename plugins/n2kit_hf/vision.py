@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
 
-from n2kit.contract import Fit, ImageTransform, Origin, VisionEncoder, VisionOut, measure_card
+from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card
 from n2kit.errors import BadInput
 from n2kit_hf.cards import read_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
@@ -49,8 +49,8 @@ class TransformersVision(VisionEncoder):
         self.card = measure_card(self, transform.size, self.prefix_tokens)
 
     @classmethod
-    def create(cls, origin: Origin) -> Self:
-        path, options = origin.path, origin.config
+    def create(cls, spec: LoadSpec) -> Self:
+        path, options = spec.path, spec.config
         if path is None and not options.config:
             raise BadInput("random weights need an architecture", "--set vision.config='{model_type: vit, …}'")
         stated = read_config(path) if path else dict(options.config)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from n2kit.contract import MLLM, Connector, Joined, Origin
+from n2kit.contract import MLLM, Connector, Joined, LoadSpec
 from n2kit_hf.llm import TransformersLLM
 from n2kit_mllm.cards import BLIP2, LLAVA, QWEN, Family, dropped
 from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
@@ -26,15 +26,15 @@ class TakenApart(MLLM):
     vision: ClassVar[type[MLLMTower]]
 
     @classmethod
-    def create(cls, origin: Origin) -> Joined:
-        whole, tokenizer = whole_model(origin, cls.family)
+    def create(cls, spec: LoadSpec) -> Joined:
+        whole, tokenizer = whole_model(spec, cls.family)
         text, tower = cls.halves(whole)
-        if origin.config.attention is not None:
-            text.set_attn_implementation(origin.config.attention)
+        if spec.config.attention is not None:
+            text.set_attn_implementation(spec.config.attention)
         llm = cls.llm(text, tokenizer)
-        vision = cls.vision.of(tower, whole.config, origin)
+        vision = cls.vision.of(tower, whole.config, spec)
         # Like n2kit's own connectors, in float32 whatever the backbones are.
-        return Joined(llm, vision, cls.between(whole, origin, llm, vision).float().eval())
+        return Joined(llm, vision, cls.between(whole, spec, llm, vision).float().eval())
 
     @staticmethod
     @abstractmethod
@@ -43,7 +43,7 @@ class TakenApart(MLLM):
 
     @staticmethod
     @abstractmethod
-    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
         """The connector with its trained weights."""
 
 
@@ -57,7 +57,7 @@ class QwenVL(TakenApart):
         return whole.model.language_model, whole.model.visual
 
     @staticmethod
-    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
         made = Wrap(WrapConfig(), vision=vision.card, llm=llm.card)
         ids = torch.tensor([[whole.config.vision_start_token_id, whole.config.vision_end_token_id]])
         made.rows.data.copy_(llm.embed(ids)[0].detach())
@@ -74,7 +74,7 @@ class Llava(TakenApart):
         return whole.model.language_model, whole.model.vision_tower
 
     @staticmethod
-    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
         config = whole.config
         options = ProjectorConfig(
             activation=config.projector_hidden_act,
@@ -96,11 +96,11 @@ class Blip2(TakenApart):
         return whole.language_model.model, whole.vision_model
 
     @staticmethod
-    def between(whole: Any, origin: Origin, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
         options = QueryConfig(queries=whole.config.num_query_tokens, qformer=whole.config.qformer_config.to_diff_dict())
         made = Blip2QFormer(options, vision=vision.card, llm=llm.card)
         names = ("query_tokens", "qformer.", "language_projection.")
         made.load_state_dict({k: v for k, v in whole.state_dict().items() if k.startswith(names)})
-        if origin.path is None:  # zero queries would meet a LayerNorm of epsilon 1e-12 first: gradients of 1e13
-            nn.init.normal_(made.query_tokens, std=0.02, generator=torch.Generator().manual_seed(origin.config.seed))
+        if spec.path is None:  # zero queries would meet a LayerNorm of epsilon 1e-12 first: gradients of 1e13
+            nn.init.normal_(made.query_tokens, std=0.02, generator=torch.Generator().manual_seed(spec.config.seed))
         return made

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from n2kit.contract import Fit, ImageTransform, Origin, VisionCard, VisionEncoder, VisionOut
+from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionCard, VisionEncoder, VisionOut
 from n2kit_hf.checkpoints import quietly
 from n2kit_hf.image_families import CLIP, HALF, Colours
 from n2kit_hf.image_processor import read_processing
@@ -45,12 +45,12 @@ class MLLMTower(VisionEncoder):
         self.card = self.measure_card()
 
     @classmethod
-    def create(cls, origin: Origin) -> Self:
-        return cls.of(*tower_alone(origin, cls.family), origin)
+    def create(cls, spec: LoadSpec) -> Self:
+        return cls.of(*tower_alone(spec, cls.family), spec)
 
     @classmethod
     @abstractmethod
-    def of(cls, model: Any, whole: Any, origin: Origin) -> Self:
+    def of(cls, model: Any, whole: Any, spec: LoadSpec) -> Self:
         """The part, from the tower and the configuration of the whole model that it stood in."""
 
     @abstractmethod
@@ -89,9 +89,9 @@ class QwenTower(MLLMTower):
     family = QWEN
 
     @classmethod
-    def of(cls, model: Any, whole: Any, origin: Origin) -> Self:
-        options = origin.config
-        transform = transform_of(origin.path, WHOLE, options.image_size, options.fit)
+    def of(cls, model: Any, whole: Any, spec: LoadSpec) -> Self:
+        options = spec.config
+        transform = transform_of(spec.path, WHOLE, options.image_size, options.fit)
         # Trained at any proportions, so that no fit is the checkpoint's own; its "shortest_edge" is no side but an area.
         return cls(model, replace(transform, fit=options.fit or "pad", resize=None), options.pool)
 
@@ -129,14 +129,14 @@ class LlavaTower(MLLMTower):
     family = LLAVA
 
     @classmethod
-    def of(cls, model: Any, whole: Any, origin: Origin) -> Self:
+    def of(cls, model: Any, whole: Any, spec: LoadSpec) -> Self:
         config = model.config
         layers = cls.layers_of(whole, config.num_hidden_layers)
         if layers is not None:
             config.num_hidden_layers = max(layers)
             del model.encoder.layers[max(layers) :]
-        transform = transform_of(origin.path, COLOURS[config.model_type], config.image_size, origin.config.fit)
-        return cls(model, transform, origin.config.pool, layers)
+        transform = transform_of(spec.path, COLOURS[config.model_type], config.image_size, spec.config.fit)
+        return cls(model, transform, spec.config.pool, layers)
 
     @classmethod
     def layers_of(cls, whole: Any, blocks: int) -> list[int] | None:

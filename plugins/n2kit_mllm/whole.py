@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Bli
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
-from n2kit.contract import Origin
+from n2kit.contract import LoadSpec
 from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, random_model
 from n2kit_hf.llm import read_tokenizer
@@ -27,16 +27,16 @@ TOWER_CLASSES: dict[str, Any] = {
 }
 
 
-def config_of(origin: Origin, family: Family) -> Any:
+def config_of(spec: LoadSpec, family: Family) -> Any:
     """The whole model's configuration.
 
     Raises:
         BadInput: none is given, one that the family does not read, or one that transformers does not take.
     """
-    path = origin.path
-    if path is None and not origin.config.config:
+    path = spec.path
+    if path is None and not spec.config.config:
         raise BadInput("random weights need an architecture", "--set mllm.config='{model_type: llava, …}'")
-    facts = read(origin.config, path, family)
+    facts = read(spec.config, path, family)
     try:
         return AutoConfig.from_pretrained(path) if path else AutoConfig.for_model(facts.pop("model_type"), **facts)
     except (TypeError, ValueError, StrictDataclassError) as error:
@@ -44,7 +44,7 @@ def config_of(origin: Origin, family: Family) -> Any:
         raise BadInput(f"{where}: {error}".splitlines()[0], "see the architecture's configuration class") from None
 
 
-def whole_model(origin: Origin, family: Family) -> tuple[Any, PreTrainedTokenizerBase]:
+def whole_model(spec: LoadSpec, family: Family) -> tuple[Any, PreTrainedTokenizerBase]:
     """The model as transformers builds it, language model head included, and its tokenizer.
 
     The class with the head is the one that reads every key layout that a family's checkpoints have had.
@@ -52,25 +52,25 @@ def whole_model(origin: Origin, family: Family) -> tuple[Any, PreTrainedTokenize
     Raises:
         BadInput: a checkpoint of another family, or one with missing weights.
     """
-    path, options = origin.path, origin.config
-    config = config_of(origin, family)
+    path, options = spec.path, spec.config
+    config = config_of(spec, family)
     if path is None:
         return random_model(AutoModelForImageTextToText, config, options), byte_tokenizer(config)
     return load_model(AutoModelForImageTextToText, path, DTYPES[options.dtype]), read_tokenizer(path)
 
 
-def tower_alone(origin: Origin, family: Family) -> tuple[Any, Any]:
+def tower_alone(spec: LoadSpec, family: Family) -> tuple[Any, Any]:
     """The tower out of a whole checkpoint, without reading the rest, and the whole's configuration.
 
     Raises:
         BadInput: as `whole_model`.
     """
-    whole = config_of(origin, family)
+    whole = config_of(spec, family)
     config = whole.vision_config
-    if origin.path is None:
-        return random_model(_tower_class(config), config, origin.config), whole
+    if spec.path is None:
+        return random_model(_tower_class(config), config, spec.config), whole
     # The tower's keys stand at the top of its own class, and under a prefix in the whole checkpoint.
-    return load_tower(origin.path, config, origin.config.dtype, key_mapping={f"^{family.vision}": ""}), whole
+    return load_tower(spec.path, config, spec.config.dtype, key_mapping={f"^{family.vision}": ""}), whole
 
 
 def load_tower(folder: Path, config: Any, dtype: str, *, saved: bool = False, **how: Any) -> Any:

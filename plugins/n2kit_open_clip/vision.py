@@ -19,7 +19,7 @@ from PIL.Image import Image, Resampling
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from n2kit.contract import Fit, ImageTransform, Origin, VisionEncoder, VisionOut, measure_card, read_json
+from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card, read_json
 from n2kit.errors import BadInput
 from n2kit_open_clip.config import CONFIG, OpenClipConfig, architecture
 from n2kit_timm.vision import read_weights, stack_of
@@ -43,16 +43,16 @@ class OpenClipVision(VisionEncoder):
         self.card = measure_card(self, transform.size, int(isinstance(visual, VisionTransformer)))
 
     @classmethod
-    def create(cls, origin: Origin) -> Self:
-        config: OpenClipConfig = origin.config
-        found = architecture(config, origin.path)
+    def create(cls, spec: LoadSpec) -> Self:
+        config: OpenClipConfig = spec.config
+        found = architecture(config, spec.path)
         found["quick_gelu"] = found["quick_gelu"] or bool(_tagged(config).get("quick_gelu"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             visual = tower(found)
-        if origin.path is not None:
-            _fill(visual, origin.path)
-        return cls(visual.eval(), found, transform_of(config, origin.path, visual))
+        if spec.path is not None:
+            _fill(visual, spec.path)
+        return cls(visual.eval(), found, transform_of(config, spec.path, visual))
 
     def transform(self, image: Image) -> Tensor:
         return self.image_transform(image)

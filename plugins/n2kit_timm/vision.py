@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
-from n2kit.contract import ImageTransform, Origin, VisionEncoder, VisionOut, measure_card
+from n2kit.contract import ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card
 from n2kit.errors import BadInput
 from n2kit_timm.config import TimmConfig
 
@@ -47,13 +47,13 @@ class TimmVision(VisionEncoder):
             ) from None
 
     @classmethod
-    def create(cls, origin: Origin) -> Self:
-        config: TimmConfig = origin.config
+    def create(cls, spec: LoadSpec) -> Self:
+        config: TimmConfig = spec.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = architecture(config, num_classes=None if origin.path else 0)
-        if origin.path is not None:
-            _fill(model, origin.path)
+            model = architecture(config, num_classes=None if spec.path else 0)
+        if spec.path is not None:
+            _fill(model, spec.path)
             model.reset_classifier(0)
         return cls(model, config)
 

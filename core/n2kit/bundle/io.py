@@ -20,11 +20,11 @@ from n2kit.bundle.manifest import MANIFEST as MANIFEST
 from n2kit.bundle.manifest import read_manifest as read_manifest
 from n2kit.bundle.manifest import read_recipe as read_recipe
 from n2kit.bundle.readme import readme
-from n2kit.contract.interfaces import Origin, Part
+from n2kit.contract.interfaces import LoadSpec, Part
 from n2kit.errors import BadInput, Failed, Unavailable
 from n2kit.modeling import lora
 from n2kit.modeling.model import Model, Parts, Provenance
-from n2kit.plugins.manager import Owned, load_target, manager, require
+from n2kit.plugins.manager import RegisteredComponent, load_target, manager, require
 from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.recipe.prompt_templates import Template
 from n2kit.recipe.settings import Recipe
@@ -139,9 +139,9 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
         owners = {kind: _owner(kind, facts) for kind, facts in manifest.parts.items()}
         provenance = Provenance(manifest.parts)
         parts = _referred(folder, manifest, owners, provenance)
-        for kind, owned in owners.items():
+        for kind, registered in owners.items():
             if kind not in parts:
-                parts[kind] = _class(kind, owned).load(folder / kind)
+                parts[kind] = _class(kind, registered).load(folder / kind)
             if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith(ADAPTED):
                 lora.load(parts[kind], folder / kind / lora.FOLDER)
         vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
@@ -162,21 +162,23 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     return model.eval()
 
 
-def _referred(folder: Path, manifest: Manifest, owners: Mapping[str, Owned], provenance: Provenance) -> dict[str, Any]:
+def _referred(
+    folder: Path, manifest: Manifest, owners: Mapping[str, RegisteredComponent], provenance: Provenance
+) -> dict[str, Any]:
     """The parts that are made from weights elsewhere; those of one multimodal LLM out of one reading."""
     given, made = sources.places(), {}
     parts = {}
     for kind, source in manifest.sources.items():
-        owned = owners[kind]
-        override = given.get(kind, given.get(owned.spec.kind))
+        registered = owners[kind]
+        override = given.get(kind, given.get(registered.spec.kind))
         source, place = sources.find(kind, source, folder, override)
-        key = (owned.spec.name, place, repr(source.options), source.head)
+        key = (registered.spec.name, place, repr(source.options), source.head)
         if key not in made:
-            options = load_target(owned.spec.config, owner=owned.distribution).model_validate(source.options)
-            made[key] = load_target(owned.spec.target, owner=owned.distribution).create(
-                Origin(options, place, source.head)
+            options = load_target(registered.spec.config, owner=registered.distribution).model_validate(source.options)
+            made[key] = load_target(registered.spec.target, owner=registered.distribution).create(
+                LoadSpec(options, place, source.head)
             )
-        parts[kind] = getattr(made[key], kind) if owned.spec.kind == "mllm" else made[key]
+        parts[kind] = getattr(made[key], kind) if registered.spec.kind == "mllm" else made[key]
         provenance.sources[kind] = source.model_copy(update={"tensors": sources.checksum(parts[kind])})
     return parts
 
@@ -212,19 +214,19 @@ def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     return save(load(folder), out, trained=read_manifest(folder).trained, force=force, by_reference=False)
 
 
-def _owner(kind: str, facts: dict[str, Any]) -> Owned:
+def _owner(kind: str, facts: dict[str, Any]) -> RegisteredComponent:
     """The installed component that a part is of. Raises Unavailable if there is none."""
     name, distribution = facts["component"], facts["distribution"]
-    for owned in manager().components(facts.get("kind", kind)):  # a multimodal LLM owns three parts
-        if owned.spec.name == name and owned.distribution == distribution:
-            require(owned.spec, distribution)
-            return owned
+    for registered in manager().components(facts.get("kind", kind)):  # a multimodal LLM owns three parts
+        if registered.spec.name == name and registered.distribution == distribution:
+            require(registered.spec, distribution)
+            return registered
     raise Unavailable(
         f"the bundle's {kind} is {name!r} of the plug-in {distribution} {facts['version']}, which is not installed here",
         f"pip install {distribution}",
     )
 
 
-def _class(kind: str, owned: Owned) -> Any:
-    target = load_target(owned.spec.target, owner=owned.distribution)
-    return getattr(target, kind) if owned.spec.kind == "mllm" else target
+def _class(kind: str, registered: RegisteredComponent) -> Any:
+    target = load_target(registered.spec.target, owner=registered.distribution)
+    return getattr(target, kind) if registered.spec.kind == "mllm" else target

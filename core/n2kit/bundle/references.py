@@ -14,7 +14,7 @@ from torch import nn
 
 from n2kit.errors import BadInput, N2kitError, Unavailable
 from n2kit.plugins.component import Component
-from n2kit.plugins.weights import Weights, weight_files
+from n2kit.plugins.weights import WeightsUri, weight_files
 from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.utils.digests import file_digest
 
@@ -37,7 +37,7 @@ def of_component(component: Component, part: nn.Module, *, head: bool = False) -
 
 def written(source: WeightsReference, folder: Path, copy: Mapping[str, str]) -> WeightsReference:
     """The source as a bundle in `folder` writes it, in place of the files `copy` (path in the part's folder → sha256)."""
-    weights, near, files = Weights.parse(source.weights), None, source.files
+    weights, near, files = WeightsUri.parse(source.weights), None, source.files
     if weights.scheme == "file":
         with contextlib.suppress(ValueError):  # on another drive of Windows
             near = os.path.relpath(weights.location, folder.resolve())
@@ -52,10 +52,10 @@ def find(kind: str, source: WeightsReference, folder: Path, override: str | None
     Raises:
         Unavailable: they are not there. BadInput: they have changed.
     """
-    weights = Weights.parse(override or source.weights)
+    weights = WeightsUri.parse(override or source.weights)
     beside = folder / source.near if source.near else None
     if not override and beside is not None and beside.exists() and not Path(weights.location).exists():
-        weights = Weights("file", str(beside.resolve()))
+        weights = WeightsUri("file", str(beside.resolve()))
     what = f"the {kind} of {folder} is {weights} by reference"
     elsewhere = f"{PLACES}={kind}=file:FOLDER says where the same weights are now"
     try:
@@ -89,7 +89,7 @@ def places() -> dict[str, str]:
         part, equals, weights = entry.partition("=")
         if not equals or part.strip() not in ("llm", "vision", "mllm"):
             raise BadInput(f"{PLACES}: {entry!r} is not PART=SOURCE", f"{PLACES}=llm=file:FOLDER,vision=hf:org/name")
-        found[part.strip()] = str(Weights.parse(weights.strip()))
+        found[part.strip()] = str(WeightsUri.parse(weights.strip()))
     return found
 
 

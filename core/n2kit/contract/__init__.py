@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from n2kit.contract.interfaces import Connector as Connector
     from n2kit.contract.interfaces import Fusion as Fusion
     from n2kit.contract.interfaces import Joined as Joined
+    from n2kit.contract.interfaces import LoadSpec as LoadSpec
     from n2kit.contract.interfaces import Loss as Loss
     from n2kit.contract.interfaces import LossOut as LossOut
     from n2kit.contract.interfaces import NewPart as NewPart
-    from n2kit.contract.interfaces import Origin as Origin
     from n2kit.contract.interfaces import Part as Part
     from n2kit.contract.interfaces import VisionEncoder as VisionEncoder
     from n2kit.contract.interfaces import VisionOut as VisionOut
@@ -52,7 +52,7 @@ _HOME = {
     "contract.image_transform": "Fit ImageTransform",
     "contract.index": "Index",
     "contract.interfaces": (
-        "LLM MLLM Connector Fusion Joined Loss LossOut NewPart Origin Part VisionEncoder VisionOut"
+        "LLM MLLM Connector Fusion Joined Loss LossOut NewPart LoadSpec Part VisionEncoder VisionOut"
     ),
     "plugins.catalogue": "resolve_component",
     "plugins.component": "Component",

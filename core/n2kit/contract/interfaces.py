@@ -32,7 +32,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Origin:
+class LoadSpec:
     """What a backbone is created from: its options, and its weights' place (None: random).
 
     `head`: a language model is to keep its output head, for `LLM.logits`; asked only of one that declares the capability.
@@ -135,7 +135,7 @@ class VisionEncoder(Part):
 
     @classmethod
     @abstractmethod
-    def create(cls, origin: Origin) -> Self: ...
+    def create(cls, spec: LoadSpec) -> Self: ...
 
     @abstractmethod
     def transform(self, image: Image) -> Tensor:
@@ -154,7 +154,7 @@ class VisionEncoder(Part):
 class LLM(Part):
     """A language model that reads embeddings and gives its final-norm states. Inputs are right padded.
 
-    Its output head stays behind, unless the capability `logits` is declared and `Origin.head` asks for it.
+    Its output head stays behind, unless the capability `logits` is declared and `LoadSpec.head` asks for it.
 
     wants: keyword facts that `forward` takes besides x. `mask` [B, T] bool, real positions: for a model that reads both ways
         (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
@@ -184,7 +184,7 @@ class LLM(Part):
 
     @classmethod
     @abstractmethod
-    def create(cls, origin: Origin) -> Self: ...
+    def create(cls, spec: LoadSpec) -> Self: ...
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ class MLLM(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, origin: Origin) -> Joined: ...
+    def create(cls, spec: LoadSpec) -> Joined: ...
 
 
 class NewPart(Part):

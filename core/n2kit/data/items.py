@@ -141,13 +141,13 @@ def read_items(
         else:
             seen[item_id] = line
             items.append(Item.of(row))
-    settle(problems, lenient)
+    raise_row_errors(problems, lenient)
     if not items:
         raise BadInput(f"{path}: no items", "is this the right file?")
     return Items(items, problems, notes)
 
 
-def settle(problems: list[str], lenient: bool) -> None:
+def raise_row_errors(problems: list[str], lenient: bool) -> None:
     """Refuse the file for its problems, unless they may be dropped."""
     if problems and not lenient:
         shown = "\n".join(problems[:SHOWN])

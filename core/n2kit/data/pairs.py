@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n2kit.data.items import cells_of, jsonl_rows, opened, parquet_rows, settle
+from n2kit.data.items import cells_of, jsonl_rows, opened, parquet_rows, raise_row_errors
 from n2kit.errors import BadInput
 
 # A first row of such words, none of them an item's id, is a header.
@@ -108,7 +108,7 @@ def read_pairs(
     pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread))
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
-    settle(problems, lenient)
+    raise_row_errors(problems, lenient)
     if not len(pairs):
         raise BadInput(f"{path}: no pairs", "is this the right file?")
     return pairs
@@ -231,7 +231,7 @@ def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> lis
             problems.append(f"{path}:{line}: unknown id {cells[0]!r}")
         else:
             ids[cells[0]] = None
-    settle(problems, lenient)
+    raise_row_errors(problems, lenient)
     if not ids:
         raise BadInput(f"{path}: no ids", "is this the right file?")
     return list(ids)

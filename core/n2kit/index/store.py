@@ -78,8 +78,8 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
         (staged / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
         manifest = {
             "format": FORMAT,
-            "component": component.owned.spec.name,
-            "distribution": component.owned.distribution,
+            "component": component.registered.spec.name,
+            "distribution": component.registered.distribution,
             "fingerprint": stored.fingerprint,
             "items": len(stored.ids),
             "width": len(stored.index.vector(0)),
@@ -125,8 +125,8 @@ def load_index(folder: str | Path) -> StoredIndex:
             raise ValueError(f"{IDS} does not hold the ids of {manifest['items']} items")
     except (ValueError, KeyError) as error:
         raise BadInput(f"{folder} is damaged: {type(error).__name__}: {error}", "index again") from None
-    for owned in manager().components("index"):
-        if (owned.spec.name, owned.distribution) == (name, distribution):
-            index: Index = load_target(owned.spec.target, owner=owned.distribution).load(folder)
+    for registered in manager().components("index"):
+        if (registered.spec.name, registered.distribution) == (name, distribution):
+            index: Index = load_target(registered.spec.target, owner=registered.distribution).load(folder)
             return StoredIndex(index, ids, fingerprint)
     raise Unavailable(f"the index needs {distribution}, which is not installed", f"pip install {distribution}")

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from n2kit.planning.plan import Plan, Row
+from n2kit.planning.plan import Plan, PlanRow
 from n2kit.recipe.tuning import Tune, blocks_of
 
 GB = 1e9
@@ -60,7 +60,7 @@ def estimate(plan: Plan) -> Memory:
     )
 
 
-def _weights(plan: Plan, row: Row, precision: str) -> float:
+def _weights(plan: Plan, row: PlanRow, precision: str) -> float:
     """Bytes of a part's weights; under `qlora`, those of an LLM's blocks are packed."""
     if row.part != "llm" or not plan.recipe.llm.tune.startswith("qlora"):
         return row.parameters * _bytes(row, precision)
@@ -68,7 +68,7 @@ def _weights(plan: Plan, row: Row, precision: str) -> float:
     return (row.parameters - table) * PACKED + table * FLOAT
 
 
-def _bytes(row: Row, precision: str) -> int:
+def _bytes(row: PlanRow, precision: str) -> int:
     """Bytes a weight: a frozen part keeps its checkpoint's own width (16 bits, as published) where training is in bf16."""
     if row.trainable or precision == "fp32":
         return FLOAT + COPY[precision]

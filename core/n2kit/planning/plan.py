@@ -19,7 +19,7 @@ CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """One part of a plan."""
 
     part: str
@@ -41,7 +41,7 @@ class Plan:
     vision: VisionCard | None = None
     connector: ConnectorCard | None = None
     fusion: FusionCard | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[PlanRow] = field(default_factory=list)
     refusals: list[Mismatch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class Plan:
     @property
     def generates(self) -> bool:
         """Whether the loss has the language model generate answers, so that it needs its output head."""
-        return self.components["loss"].can("generation")
+        return self.components["loss"].has_capability("generation")
 
     @property
     def longest(self) -> int:

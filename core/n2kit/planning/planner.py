@@ -9,7 +9,7 @@ from typing import Any
 from n2kit.contract.cards import ConnectorCard, LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch
 from n2kit.planning.memory import estimate
-from n2kit.planning.plan import MLLM, Plan, Row
+from n2kit.planning.plan import MLLM, Plan, PlanRow
 from n2kit.planning.rules import apply
 from n2kit.plugins.catalogue import BACKBONES, Registry, registry
 from n2kit.plugins.component import Component
@@ -42,20 +42,20 @@ def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
     return {"variant": variant} | dict(zip(kinds, pieces, strict=False))
 
 
-def make_plan(recipe: Recipe, *, given: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
+def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
     """Resolve a recipe's components and apply every rule of `n2kit.planning.rules`.
 
     Args:
-        given: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
+        requested: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
     """
     load_template(recipe.prompt.template)
-    chosen = _resolve(recipe, given, catalogue or registry())
+    chosen = _resolve(recipe, requested, catalogue or registry())
     plan = _cards(recipe, chosen)
     plan.rows = _rows(plan)
-    apply(plan, given)
+    apply(plan, requested)
     return plan
 
 
@@ -75,12 +75,12 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _resolve(recipe: Recipe, given: Collection[str], catalogue: Registry) -> dict[str, Component]:
+def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Registry) -> dict[str, Component]:
     chosen: dict[str, Component] = {}
     problems: list[BadInput] = []
     for kind in _kinds(recipe):
         try:
-            chosen[kind] = component_of(recipe, kind, catalogue, asked=f"{kind}.name" in given)
+            chosen[kind] = component_of(recipe, kind, catalogue, asked=f"{kind}.name" in requested)
         except BadInput as error:
             problems.append(error)
     if len(problems) == 1:
@@ -98,7 +98,7 @@ def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *
     """
     choice = getattr(recipe, kind)
     component = (catalogue or registry()).resolve(kind, choice.name, asked=asked)  # type: ignore[arg-type]
-    require(component.owned.spec, component.owned.distribution)
+    require(component.registered.spec, component.registered.distribution)
     return with_options(component, choice.options)
 
 
@@ -113,7 +113,7 @@ def _kinds(recipe: Recipe) -> list[str]:
 def with_options(component: Component, options: dict[str, Any]) -> Component:
     """The component with the recipe's options, checked, and named by its shorthand's final value (`qformer:16`)."""
     component = replace(component, options={**component.options, **options})
-    config, shorthand = component.config(), component.owned.spec.shorthand
+    config, shorthand = component.config(), component.registered.spec.shorthand
     if set(options) - getattr(type(config), "KEEPS_CARD", frozenset()):
         component = replace(component, declared=None)  # another architecture than the one that was declared
     if shorthand is None or component.kind in BACKBONES:
@@ -145,16 +145,16 @@ def _joint_card(plan: Plan, kind: str) -> Any:
     component, vision = plan.components.get(kind), plan.vision
     if component is None or vision is None:
         return None
-    if component.owned.spec.card is None:
+    if component.registered.spec.card is None:
         raise BadInput(f"{kind} {component.reference} declares no card", "its plug-in must name one in its spec")
     try:
-        return component.load(component.owned.spec.card)(component.config(), vision, plan.llm)
+        return component.load(component.registered.spec.card)(component.config(), vision, plan.llm)
     except Mismatch as refusal:
         plan.refusals.append(refusal)
         return None
 
 
-def _rows(plan: Plan) -> list[Row]:
+def _rows(plan: Plan) -> list[PlanRow]:
     recipe, llm, vision = plan.recipe, plan.llm, plan.vision
     rows = []
     if vision is not None:
@@ -172,10 +172,10 @@ def _rows(plan: Plan) -> list[Row]:
         rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, plan.fusion.parameters))
     if width := recipe.head.width:
         size = llm.output_width * width
-        rows.append(Row("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
-    return [*rows, Row("loss", plan.components["loss"].reference, "", 1, 1)]
+        rows.append(PlanRow("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
+    return [*rows, PlanRow("loss", plan.components["loss"].reference, "", 1, 1)]
 
 
-def _row(plan: Plan, part: str, shape: str, parameters: int, trained: int) -> Row:
+def _row(plan: Plan, part: str, shape: str, parameters: int, trained: int) -> PlanRow:
     component = plan.components[part if part in plan.components else "mllm"]
-    return Row(part, component.reference, shape, parameters, trained, str(component.weights), component.licence)
+    return PlanRow(part, component.reference, shape, parameters, trained, str(component.weights), component.licence)

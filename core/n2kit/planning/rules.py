@@ -12,12 +12,12 @@ from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.tuning import Tune
 
 
-def apply(plan: Plan, given: Collection[str]) -> None:
+def apply(plan: Plan, requested: Collection[str]) -> None:
     """Add to a plan what its combination is refused for, and what its user should know."""
     for rule in RULES:
         plan.refusals.extend(rule(plan))
-    plan.refusals.extend(_ignored_fusion(plan, given))
-    plan.notes.extend(_notes(plan, given))
+    plan.refusals.extend(_ignored_fusion(plan, requested))
+    plan.notes.extend(_notes(plan, requested))
 
 
 def fit_memory(plan: Plan, device: float) -> None:
@@ -118,7 +118,7 @@ def generation(plan: Plan) -> Iterator[Mismatch]:
     if not plan.llm.causal:
         what = f"{plan.name('llm')} reads both ways: the vector would see the answer"
         yield Mismatch(f"loss {loss} has answers generated, and {what}", f"a causal language model, or {other}")
-    elif "llm" not in plan.components or not plan.components["llm"].can("logits"):
+    elif "llm" not in plan.components or not plan.components["llm"].has_capability("logits"):
         what = f"{plan.name('llm')} keeps no output head"
         yield Mismatch(f"loss {loss} has answers generated, and {what}", f"another --llm (n2kit ls llm), or {other}")
     template = load_template(plan.recipe.prompt.template)
@@ -129,7 +129,7 @@ def generation(plan: Plan) -> Iterator[Mismatch]:
 
 
 def licence(plan: Plan) -> Iterator[Mismatch]:
-    """Only the licences that the user allows, where a list is given."""
+    """Only the licences that the user allows, where a list is requested."""
     allowed = plan.recipe.licences
     if allowed is None:
         return
@@ -150,7 +150,7 @@ def tuning(plan: Plan) -> Iterator[Mismatch]:
         if card is None or tune.mode == "frozen" or (tune.mode == "full" and decay == 1):
             continue
         component = plan.components.get(kind)
-        if component is not None and "blocks" not in component.owned.spec.capabilities:
+        if component is not None and "blocks" not in component.registered.spec.capabilities:
             asked = f"train.layer_decay {decay:g}" if tune.mode == "full" else f"{kind}.tune {tune}"
             plain = "--set train.layer_decay=1" if tune.mode == "full" else f"--tune {kind}=full or {kind}=frozen"
             yield Mismatch(f"{asked} works on blocks, and {plan.name(kind)} names none of its own", plain)
@@ -177,9 +177,9 @@ RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
 )  # fmt: skip
 
 
-def _ignored_fusion(plan: Plan, given: Collection[str]) -> Iterator[Mismatch]:
+def _ignored_fusion(plan: Plan, requested: Collection[str]) -> Iterator[Mismatch]:
     recipe = plan.recipe
-    if "fusion.name" in given and not plan.variant.late and recipe.fusion.name != "none":
+    if "fusion.name" in requested and not plan.variant.late and recipe.fusion.name != "none":
         better = {"basic": "late_early_fusion", "micl": "notellm2"}.get(recipe.variant, "notellm2")
         yield Mismatch(
             f"variant {recipe.variant} has no late fusion, and fusion {recipe.fusion.name} was asked for",
@@ -187,15 +187,15 @@ def _ignored_fusion(plan: Plan, given: Collection[str]) -> Iterator[Mismatch]:
         )
 
 
-def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
+def _notes(plan: Plan, requested: Collection[str]) -> Iterator[str]:
     recipe, variant = plan.recipe, plan.variant
     for kind, used in (("vision", variant.image), ("connector", variant.early)):
-        if f"{kind}.name" in given and not used:
+        if f"{kind}.name" in requested and not used:
             yield f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out"
-        if f"{kind}.tune" in given and not used:
+        if f"{kind}.tune" in requested and not used:
             yield f"variant {recipe.variant} has no {kind}: {kind}.tune {getattr(recipe, kind).tune} is left out"
     if recipe.mllm is not None:
-        left = [k for k in ("llm", "vision", "connector") if f"{k}.name" in given]
+        left = [k for k in ("llm", "vision", "connector") if f"{k}.name" in requested]
         if left:
             yield f"mllm {recipe.mllm.name} brings its own {', '.join(left)}: what was named is left out"
     for kind, card in (("llm", plan.llm), ("vision", plan.vision)):
@@ -214,5 +214,5 @@ def _notes(plan: Plan, given: Collection[str]) -> Iterator[str]:
         if recipe.llm.tune == "frozen":
             yield f"llm.tune frozen: the answers of loss {recipe.loss.name} train the word <TEXT_EMB> and nothing else"
     inner = recipe.loss.options.get("of", "notellm2") if recipe.loss.name == "matryoshka" else recipe.loss.name
-    if variant.micl and plan.components["loss"].owned.distribution == OWN and inner not in ("notellm", "notellm2"):
+    if variant.micl and plan.components["loss"].registered.distribution == OWN and inner not in ("notellm", "notellm2"):
         yield f"loss {inner} does not train the visual view of variant {recipe.variant}; notellm2 does"

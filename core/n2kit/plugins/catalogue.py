@@ -20,8 +20,8 @@ import yaml
 from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Preset
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.plugins.component import Component
-from n2kit.plugins.manager import OWN, Manager, Owned, load_target, manager
-from n2kit.plugins.weights import SCHEMES, Weights
+from n2kit.plugins.manager import OWN, Manager, RegisteredComponent, load_target, manager
+from n2kit.plugins.weights import SCHEMES, WeightsUri
 from n2kit.utils.files import read_json
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
@@ -93,10 +93,12 @@ class Registry:
         alias = self.aliases[kind].get(name)
         return self._presets(kind, alias, self.plugins.find(kind, alias["component"] if alias else name))
 
-    def _presets(self, kind: Kind, alias: dict[str, Any] | None, owned: Owned | None) -> dict[str, Preset]:
+    def _presets(
+        self, kind: Kind, alias: dict[str, Any] | None, registered: RegisteredComponent | None
+    ) -> dict[str, Preset]:
         listed = {str(k): _preset(kind, v) for k, v in (alias or {}).get("presets", {}).items()}
-        own = dict(owned.spec.presets) if owned else {}
-        if alias is not None and owned is not None and self.aliases[kind].get(owned.spec.name) is not alias:
+        own = dict(registered.spec.presets) if registered else {}
+        if alias is not None and registered is not None and self.aliases[kind].get(registered.spec.name) is not alias:
             # Another name for a part of what the component reads: of its tiny models, the one of that part.
             tiny = alias.get("tiny", "tiny")
             own = {"tiny": own[tiny]} if tiny in own else {}
@@ -120,16 +122,16 @@ class Registry:
         ):
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
-        owned = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if asked else OWN)
-        if owned is None and alias is not None:
+        registered = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if asked else OWN)
+        if registered is None and alias is not None:
             raise self._unknown(kind, str(alias["component"]))
-        if owned is None:
+        if registered is None:
             raise self._unknown(kind, reference)
-        component = self._with_preset(kind, name, preset, alias, owned, source is not None)
+        component = self._with_preset(kind, name, preset, alias, registered, source is not None)
         if source is None:
             return component
-        weights = Weights.parse(source)
-        if weights.scheme == "random" and kind in BACKBONES and not (component.options or owned.spec.wildcard):
+        weights = WeightsUri.parse(source)
+        if weights.scheme == "random" and kind in BACKBONES and not (component.options or registered.spec.wildcard):
             raise BadInput(f"{kind} {text!r}: random weights of which architecture?", f"write {name}:tiny")
         declared = component.declared if weights == component.weights else None
         # Other weights under a bare family name are not known to be the default preset's, nor under its licence.
@@ -138,9 +140,15 @@ class Registry:
         return replace(component, reference=reference, weights=weights, declared=declared, licence=licence)
 
     def _with_preset(
-        self, kind: Kind, name: str, preset: str, alias: dict[str, Any] | None, owned: Owned, sourced: bool
+        self,
+        kind: Kind,
+        name: str,
+        preset: str,
+        alias: dict[str, Any] | None,
+        registered: RegisteredComponent,
+        sourced: bool,
     ) -> Component:
-        known = self._presets(kind, alias, owned)
+        known = self._presets(kind, alias, registered)
         base = dict((alias or {}).get("options", {}))
         if not preset:
             preset = str((alias or {}).get("default", "")) or _default_preset(kind, known)
@@ -149,26 +157,28 @@ class Registry:
             reference = f"{name}:{preset}"
             options = base | dict(chosen.options)
             return Component(
-                kind, reference, owned, options, Weights.parse(chosen.weights), chosen.card, chosen.licence
+                kind, reference, registered, options, WeightsUri.parse(chosen.weights), chosen.card, chosen.licence
             )
-        spec = owned.spec
+        spec = registered.spec
         if preset and spec.shorthand:
             # `qformer:16` and `timm:resnet18` set the one option that a component is chosen by.
             value: Any = int(preset) if preset.isdigit() else preset
             chosen = Preset()
             if spec.wildcard and not sourced:
-                chosen = load_target(spec.wildcard, owner=owned.distribution)(preset)
+                chosen = load_target(spec.wildcard, owner=registered.distribution)(preset)
             options = base | {spec.shorthand: value} | dict(chosen.options)
-            return Component(kind, f"{name}:{preset}", owned, options, Weights.parse(chosen.weights), chosen.card)
+            return Component(
+                kind, f"{name}:{preset}", registered, options, WeightsUri.parse(chosen.weights), chosen.card
+            )
         if preset:
             hint = suggest(preset, known) or f"{name} has {', '.join(known) or 'no presets'}"
             raise BadInput(f"{kind} {name!r} has no preset {preset!r}", hint)
-        return Component(kind, name, owned, base)
+        return Component(kind, name, registered, base)
 
     def _by_source(self, kind: Kind, source: str) -> Component:
         if len(source) > 3 and source.startswith("hf:") and Path(source[3:]).expanduser().is_dir():
             source = "file:" + source[3:]
-        weights = Weights.parse(source)
+        weights = WeightsUri.parse(source)
         found = weights.locate(["config.json"])
         assert found is not None
         config_file = found / "config.json"
@@ -178,19 +188,19 @@ class Registry:
         if len({o.distribution for o in readers}) > 1:
             choices = ", ".join(f"{o.distribution}/{o.spec.name}@{source}" for o in readers)
             raise BadInput(f"{source} ({model_type}) is read by plug-ins of two packages", f"write one of: {choices}")
-        owned = next(iter(readers), None)
+        registered = next(iter(readers), None)
         for other in reversed(BACKBONES):
-            if owned is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
+            if registered is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
                 raise BadInput(
                     f"{source} is a {other} (model_type {model_type!r}), not a {kind}", f"write --{other} {source}"
                 )
-        owned = owned or next((o for o in candidates if "*" in o.spec.model_types), None)
-        if owned is None:
+        registered = registered or next((o for o in candidates if "*" in o.spec.model_types), None)
+        if registered is None:
             readable = ", ".join(sorted({t for o in candidates for t in o.spec.model_types}))
             raise BadInput(
                 f"no installed {kind} component reads {source} (model_type {model_type!r})", f"readable: {readable}"
             )
-        return Component(kind, source, owned, {}, weights)
+        return Component(kind, source, registered, {}, weights)
 
     def _unknown(self, kind: Kind, reference: str) -> BadInput | Unavailable:
         name = reference.partition(":")[0]

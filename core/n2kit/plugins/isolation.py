@@ -29,7 +29,7 @@ SECONDS = 30
 KEPT = 1000  # looks in the cache
 # What a plug-in's module may not import: `n2kit --help` and every other command would wait for it.
 HEAVY = ("torch", "transformers", "timm", "open_clip", "numpy", "faiss")
-_LOOK = """
+_PROBE = """
 import importlib, json, sys
 problem = None
 try:
@@ -40,7 +40,7 @@ print("\\nn2kit:" + json.dumps([problem, [m for m in sys.argv[2].split(",") if m
 """
 
 
-def first_look(points: Iterable[EntryPoint]) -> dict[str, str]:
+def probe_imports(points: Iterable[EntryPoint]) -> dict[str, str]:
     """What keeps plug-ins from being loaded: entry point's value → reason; nothing for those that are sound."""
     known = _read_cache()
     keys = {point.value: _key(point.value) for point in points}
@@ -54,7 +54,7 @@ def first_look(points: Iterable[EntryPoint]) -> dict[str, str]:
     return {value: problem for value, problem in problems.items() if problem}
 
 
-class Look(NamedTuple):
+class ProbeResult(NamedTuple):
     """What keeps a plug-in out, if anything does, and whether that will be so as long as its files are the same."""
 
     problem: str | None
@@ -75,18 +75,18 @@ def _start(value: str) -> Running:
     module = value.partition(":")[0].strip()
     out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (closed when they are read)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", _LOOK, module, ",".join(HEAVY)],  # -P: the current folder is data, not code
+        [sys.executable, "-P", "-c", _PROBE, module, ",".join(HEAVY)],  # -P: the current folder is data, not code
         stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, start_new_session=True,
     )  # fmt: skip
     return Running(process, out, err)
 
 
-def _outcome(running: Running, end: float) -> Look:
+def _outcome(running: Running, end: float) -> ProbeResult:
     process = running.process
     try:
         process.wait(timeout=max(0.1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        return Look(f"took more than {SECONDS} s to import", lasting=True)  # nobody waits for it twice
+        return ProbeResult(f"took more than {SECONDS} s to import", lasting=True)  # nobody waits for it twice
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
@@ -94,16 +94,20 @@ def _outcome(running: Running, end: float) -> Look:
     out, err = (_text(file) for file in (running.out, running.err))
     verdict = next((line for line in reversed(out) if line.startswith("n2kit:")), None)
     if verdict is None:
-        return Look(f"{ending(process.returncode)} while it was imported" + (f": {err[-1]}" if err else ""))
+        return ProbeResult(
+            f"{describe_exit(process.returncode)} while it was imported" + (f": {err[-1]}" if err else "")
+        )
     try:
         problem, heavy = json.loads(verdict.removeprefix("n2kit:"))
     except ValueError:
-        return Look(f"{ending(process.returncode)} while it was imported")
+        return ProbeResult(f"{describe_exit(process.returncode)} while it was imported")
     if problem:
-        return Look(str(problem))
+        return ProbeResult(str(problem))
     if heavy:
-        return Look(f"imports {', '.join(heavy)} at the top: import it in the module that `target` names", lasting=True)
-    return Look(None, lasting=True)
+        return ProbeResult(
+            f"imports {', '.join(heavy)} at the top: import it in the module that `target` names", lasting=True
+        )
+    return ProbeResult(None, lasting=True)
 
 
 def _text(file: IO[bytes]) -> list[str]:
@@ -114,7 +118,7 @@ def _text(file: IO[bytes]) -> list[str]:
         return file.read().decode("utf8", "replace").strip().splitlines()
 
 
-def ending(code: int) -> str:
+def describe_exit(code: int) -> str:
     """What an exit code says: `ended the process with code 3`, `killed the process by SIGABRT`."""
     if code < 0:
         with contextlib.suppress(ValueError):

@@ -21,7 +21,7 @@ from n2kit.contract import hookspecs
 from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Preset
 from n2kit.errors import BadInput, Unavailable, suggest
 from n2kit.plugins.api_version import api_problem, stated_api
-from n2kit.plugins.isolation import first_look
+from n2kit.plugins.isolation import probe_imports
 
 GROUP = "n2kit"
 HOOK = "n2kit_"
@@ -54,7 +54,7 @@ class Plugin:
 
 
 @dataclass(frozen=True)
-class Owned:
+class RegisteredComponent:
     """A component with the distribution that it came from."""
 
     spec: ComponentSpec
@@ -79,7 +79,7 @@ class Manager:
         foreign = [p for p, plugin in enabled if plugin.distribution != OWN]
         # An import of what the contract no longer has would fail without naming the cause: the source is read first.
         outdated = {p.value: problem for p in foreign if (problem := api_problem(stated_api(p.value)))}
-        unsound = outdated | first_look([p for p in foreign if p.value not in outdated])
+        unsound = outdated | probe_imports([p for p in foreign if p.value not in outdated])
         for point, plugin in enabled:
             plugin.problem = unsound.get(point.value) or self._load(point, plugin)
         self.plugins = [plugin for _, plugin in pairs]
@@ -107,12 +107,14 @@ class Manager:
     def hook(self) -> Any:
         return self.pluggy.hook
 
-    def components(self, kind: Kind) -> list[Owned]:
+    def components(self, kind: Kind) -> list[RegisteredComponent]:
         """Every component of a kind, namesakes included, in name order."""
-        owned = (Owned(s, p.distribution, p.version) for p in self.plugins for s in p.specs if s.kind == kind)
-        return sorted(owned, key=lambda o: (o.spec.name, o.distribution))
+        registered = (
+            RegisteredComponent(s, p.distribution, p.version) for p in self.plugins for s in p.specs if s.kind == kind
+        )
+        return sorted(registered, key=lambda o: (o.spec.name, o.distribution))
 
-    def find(self, kind: Kind, name: str, *, prefer: str | None = None) -> Owned | None:
+    def find(self, kind: Kind, name: str, *, prefer: str | None = None) -> RegisteredComponent | None:
         """The component called `name` or `distribution/name`; None if there is none. Of namesakes, that of `prefer`.
 
         Raises:

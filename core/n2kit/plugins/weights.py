@@ -20,7 +20,7 @@ OFFLINE_WAYS = "offline: NAME@file:FOLDER, NAME@pkg:DISTRIBUTION/PATH, or NAME:t
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightsUri:
     """A weight source; `str()` gives back what was parsed."""
 
     scheme: str
@@ -28,7 +28,7 @@ class Weights:
     revision: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Weights:
+    def parse(cls, text: str) -> WeightsUri:
         """Raises BadInput for an unknown scheme."""
         if text == "random":
             return cls("random")
@@ -63,7 +63,7 @@ class Weights:
             return _packaged(self.location)
         return _from_hub(self.location, self.revision, patterns or HUB_FILES)
 
-    def pinned(self, found: Path) -> Weights:
+    def pinned(self, found: Path) -> WeightsUri:
         """The same weights without what may mean others tomorrow: a hub's branch, a relative path.
 
         Args:

@@ -209,13 +209,13 @@ def resolve(
     ambient = _from_env(os.environ if env is None else env)
     for path in (_user_file(), PROJECT_FILE):
         if path.is_file():
-            _overlay(merged, origin, _applicable(_read_yaml(path), base))
+            apply_layer(merged, origin, _applicable(_read_yaml(path), base))
     if file is not None:
         if not file.is_file():
             raise BadInput(f"no recipe file {file}", "n2kit config show prints one to start from")
-        _overlay(merged, origin, _read_yaml(file))
-    _overlay(merged, origin, _applicable(ambient, base))
-    _overlay(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items()])
+        apply_layer(merged, origin, _read_yaml(file))
+    apply_layer(merged, origin, _applicable(ambient, base))
+    apply_layer(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items()])
     try:
         return Resolved(Recipe.model_validate(merged), origin)
     except ValidationError as error:
@@ -241,7 +241,7 @@ def _applicable(entries: Iterable[tuple[str, Any, str]], base: Recipe | None) ->
     return [e for e in entries if base is None or e[0].split(".")[0] == "train"]
 
 
-def given(**flags: Any) -> dict[str, Any]:
+def drop_none(**flags: Any) -> dict[str, Any]:
     """The flags that were given: those that are not None."""
     return {k: v for k, v in flags.items() if v is not None}
 
@@ -272,7 +272,7 @@ def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     return out
 
 
-def _overlay(merged: dict[str, Any], origin: dict[str, str], entries: Iterable[tuple[str, Any, str]]) -> None:
+def apply_layer(merged: dict[str, Any], origin: dict[str, str], entries: Iterable[tuple[str, Any, str]]) -> None:
     """Write one layer over `merged`, component names first: a new name drops the options of the one before."""
     named = [(f"{k}.name" if k in CHOICES and isinstance(v, str) else k, v, w) for k, v, w in entries]
     for key, value, where in sorted(named, key=lambda e: not e[0].endswith(".name")):

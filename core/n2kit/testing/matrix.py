@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from n2kit.builder import join, loss_of
-from n2kit.contract.interfaces import Origin, VisionEncoder, VisionOut
+from n2kit.contract.interfaces import LoadSpec, VisionEncoder, VisionOut
 from n2kit.data.items import Item
 from n2kit.modeling.batch import Batch, collate
 from n2kit.modeling.model import Model, Parts
@@ -201,7 +201,7 @@ def _component(kind: str, reference: str) -> Any:
 @functools.cache
 def _backbone(kind: str, reference: str) -> Any:
     component = _component(kind, reference)
-    return component.cls().create(Origin(component.config(), component.weights.locate())).eval()
+    return component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
 
 
 @functools.cache

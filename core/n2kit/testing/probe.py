@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 
 from n2kit.contract.cards import ComponentSpec
-from n2kit.plugins.isolation import HEAVY, ending
+from n2kit.plugins.isolation import HEAVY, describe_exit
 from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.testing.law_result import LawResult
 from n2kit.testing.references import references_of
@@ -60,7 +60,7 @@ def probe(plugin: Plugin) -> PluginCheckResult:
         result.problems.append(f"{at}: it ended the process")
     elif done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        result.problems.append(f"{at}: {ending(done.returncode)}: {reason}")
+        result.problems.append(f"{at}: {describe_exit(done.returncode)}: {reason}")
     return result
 
 

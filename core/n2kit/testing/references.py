@@ -8,8 +8,8 @@ from n2kit.plugins.manager import OWN, manager
 
 def references(kind: Kind, distribution: str) -> list[str]:
     """Each component of a kind that a distribution brings, at its smallest."""
-    owned = (o for o in manager().components(kind) if o.distribution == distribution)
-    return [reference for o in owned for reference in references_of(o.spec, distribution)]
+    registered = (o for o in manager().components(kind) if o.distribution == distribution)
+    return [reference for o in registered for reference in references_of(o.spec, distribution)]
 
 
 def references_of(spec: ComponentSpec, distribution: str) -> list[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from n2kit.contract.cards import Kind, LLMCard, VisionCard
-from n2kit.contract.interfaces import Joined, Loss, Origin, Part, VisionOut
+from n2kit.contract.interfaces import Joined, LoadSpec, Loss, Part, VisionOut
 from n2kit.errors import Mismatch
 from n2kit.plugins.catalogue import registry
 from n2kit.plugins.component import Component
@@ -33,7 +33,7 @@ class ComponentUnderTest:
     """A component under test. `part` is made once and shared; a law that changes it makes its own with `new()`."""
 
     def __init__(self, component: Component) -> None:
-        self.component, self.kind, self.spec = component, component.kind, component.owned.spec
+        self.component, self.kind, self.spec = component, component.kind, component.registered.spec
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.component.reference}"
@@ -57,7 +57,7 @@ class ComponentUnderTest:
         return made.eval() if isinstance(made, Part) else made
 
     def make(self) -> Any:
-        return self.component.cls().create(Origin(self.config, self.component.weights.locate()))
+        return self.component.cls().create(LoadSpec(self.config, self.component.weights.locate()))
 
     def inputs(self, rows: int = ROWS) -> tuple[Any, ...]:
         """What the part's forward takes, for so many images or items; the first rows are the same for any number."""

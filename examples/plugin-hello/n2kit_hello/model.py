@@ -16,7 +16,7 @@ class Hello(VisionEncoder):
         self.project = nn.Linear(3, 24)
 
     @classmethod
-    def create(cls, origin):
+    def create(cls, spec):
         return cls()
 
     def transform(self, image):

@@ -47,7 +47,7 @@ def _cells(combination: Combination, matrix: MatrixSpec, data: Mapping[str, str 
     try:
         resolved = resolve(combination.flags)
         given = frozenset(resolved.origin)
-        plan = make_plan(resolved.recipe, given=given)
+        plan = make_plan(resolved.recipe, requested=given)
         training = keys.of_training(plan, data, trained=combination.trained)
     except (BadInput, Unavailable) as problem:
         if not combination.optional and not isinstance(problem, Mismatch | Unavailable):

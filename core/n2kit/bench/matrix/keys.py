@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from n2kit.planning.plan import Plan
 from n2kit.plugins.component import CARD_FILES, Component
-from n2kit.plugins.weights import Weights, weight_files
+from n2kit.plugins.weights import WeightsUri, weight_files
 from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.settings import Recipe
 from n2kit.utils.digests import file_digest
@@ -117,8 +117,8 @@ def digest(*facts: Any) -> str:
 def versions(components: Iterable[Component]) -> dict[str, str]:
     """The packages that a cell's numbers come out of."""
     found = list(components)
-    needed = {Requirement(line).name for c in found for line in c.owned.spec.requires}
-    names = {"n2kit", "torch", "transformers", *needed, *(c.owned.distribution for c in found)}
+    needed = {Requirement(line).name for c in found for line in c.registered.spec.requires}
+    names = {"n2kit", "torch", "transformers", *needed, *(c.registered.distribution for c in found)}
     return {name: installed(name) for name in sorted(names)}
 
 
@@ -131,10 +131,10 @@ def installed(distribution: str) -> str:
 
 def part(component: Component) -> dict[str, Any]:
     """A component by its class, its options and its weights."""
-    spec = component.owned.spec
+    spec = component.registered.spec
     return {
-        "component": f"{component.owned.distribution}/{spec.name}",
-        "version": component.owned.version,
+        "component": f"{component.registered.distribution}/{spec.name}",
+        "version": component.registered.version,
         "options": component.config().model_dump(mode="json", exclude_defaults=True),
         "weights": weights_id(component.weights),
     }
@@ -147,7 +147,7 @@ def _wording(recipe: Recipe, *, tasks: bool) -> dict[str, Any]:
     return limits | {name: text for name, text in words.items() if tasks or name not in TASKS}
 
 
-def weights_id(weights: Weights) -> str:
+def weights_id(weights: WeightsUri) -> str:
     """A source without its path: a local folder goes by its content, a package by its version, a hub's branch by its commit."""
     if weights.scheme == "file":
         where = weights.locate()

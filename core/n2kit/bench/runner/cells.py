@@ -73,7 +73,7 @@ def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
     assert cell.recipe is not None
     if not cell.trained:
         bench.emit({"event": "phase", "phase": "build"})
-        model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
+        model = from_plan(make_plan(cell.recipe, requested=cell.given)).to(pick_device(bench.device))
         return TrainedModel(model, f"untrained-{cell.run_key}", _size(model) | {"trained_parameters": 0})
     folder, data = bench.store.run_folder(cell.run_key), bench.data
     if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
@@ -81,7 +81,7 @@ def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
     begun = time.perf_counter()
     if not (start / bundles.MANIFEST).is_file():  # of a training that is finished too: by it the run is known
         bench.emit({"event": "phase", "phase": "build"})
-        bundles.save(from_plan(make_plan(cell.recipe, given=cell.given)), start, force=True, by_reference=True)
+        bundles.save(from_plan(make_plan(cell.recipe, requested=cell.given)), start, force=True, by_reference=True)
     building = time.perf_counter() - begun
     bench.emit({"event": "phase", "phase": "train"})
     begun, before = time.perf_counter(), time.process_time()

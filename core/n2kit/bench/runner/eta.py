@@ -135,7 +135,7 @@ def _probe(bench: BenchContext, cell: Cell) -> Pace:
     assert cell.recipe is not None
     data = bench.data
     begun = time.perf_counter()
-    model = from_plan(make_plan(cell.recipe, given=cell.given)).to(pick_device(bench.device))
+    model = from_plan(make_plan(cell.recipe, requested=cell.given)).to(pick_device(bench.device))
     fixed = LOADS * (time.perf_counter() - begun)
     train = cell.recipe.train
     cache = _memory_cache(bench, model, cell)

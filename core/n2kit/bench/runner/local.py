@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2kit.bench.runner.context import StopError, ignore, one_line
 from n2kit.bench.runner.tasks import Task
-from n2kit.plugins.isolation import ending
+from n2kit.plugins.isolation import describe_exit
 from n2kit.utils.signals import handled
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _exit_reason(code: int) -> str:
     """How a process ended that had not finished its task."""
     if METHOD == "forkserver" and code == UNKNOWN:
         return "nobody saw how"  # whoever started it is gone too
-    return f"something {ending(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
+    return f"something {describe_exit(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
 
 
 def _ready(running: dict[Any, RunningTask]) -> list[Any]:

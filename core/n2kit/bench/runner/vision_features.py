@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from n2kit.builder import load_backbone
-from n2kit.contract.interfaces import Origin, VisionEncoder
+from n2kit.contract.interfaces import LoadSpec, VisionEncoder
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
@@ -58,7 +58,7 @@ def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:
     device = pick_device(bench.device)
     if cell.recipe.mllm is not None:
         whole = component_of(cell.recipe, "mllm")
-        vision: VisionEncoder = whole.cls().create(Origin(whole.config(), whole.weights.locate())).vision
+        vision: VisionEncoder = whole.cls().create(LoadSpec(whole.config(), whole.weights.locate())).vision
     else:
         vision = load_backbone(component_of(cell.recipe, "vision"))
     tuners.apply(vision, "vision", Tune.parse("frozen"), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from n2kit.contract.interfaces import Origin
+from n2kit.contract.interfaces import LoadSpec
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, differ, distance, equal
 from n2kit.testing.under_test import LENGTH, LLMUnderTest, folder, seeded
@@ -96,7 +96,7 @@ def it_scores_the_next_token(under_test: LLMUnderTest) -> None:
     """Created with its head: the card of one without, scores [n, vocab] with a gradient, the same when loaded."""
     component = under_test.component
     with seeded():
-        part = component.cls().create(Origin(under_test.config, component.weights.locate(), head=True)).eval()
+        part = component.cls().create(LoadSpec(under_test.config, component.weights.locate(), head=True)).eval()
     assert part.card == under_test.part.card, "the card counts the head"
     x = part.embed(under_test.ids(1)).detach().requires_grad_()
     scores = part.logits(part(x, **under_test.extras(x))[0])
