@@ -87,7 +87,7 @@ def build(
 
 
 def _say_sources(manifest: Manifest) -> None:
-    """Which backbones are not copied, and why another is."""
+    """Print which backbones are not copied, and why another one is."""
     for kind in ("llm", "vision"):
         if source := manifest.sources.get(kind):
             say(f"{kind}: by reference to {source.weights}")

@@ -24,7 +24,7 @@ KindName = Annotated[
 
 @app.command()
 def show(name: Name, kind: KindName = None, json: options.Json = False) -> None:
-    """The card that a plan reads: declared, or out of the checkpoint's own configuration.
+    """Show the card that a plan reads: declared, or out of the checkpoint's own configuration.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def verify(name: Name, kind: KindName = None, json: options.Json = False) -> Non
 
 
 def _resolve(name: str, kind: str | None) -> Component:
-    """The backbone of that name, of whichever kind has it."""
+    """Resolve the backbone of that name, of whichever kind has it."""
     from n2kit.errors import BadInput, N2kitError
     from n2kit.plugins.catalogue import BACKBONES, registry
 

@@ -20,7 +20,7 @@ def show(
     sets: options.Sets = None,
     json: options.Json = False,
 ) -> None:
-    """Every setting as it would be used here, as a recipe file to start from.
+    """Show every setting as it would be used here, as a recipe file to start from.
 
     Precedence: flag > N2KIT_* variable > recipe file > n2kit.yaml here > ~/.config/n2kit/config.yaml > default.
 
@@ -46,7 +46,7 @@ def show(
 
 @app.command()
 def schema(json: options.Json = False) -> None:
-    """Every setting there is: its type, its default, what it means. With --json, as a JSON schema for an editor.
+    """List every setting there is: its type, its default, its meaning. With --json, as a JSON schema for an editor.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def schema(json: options.Json = False) -> None:
 
 
 def _origin(origin: Mapping[str, str], key: str) -> str:
-    """What set a value; of a mapping, what set the last of its entries."""
+    """Return the place that set a value; of a mapping, of the last of its entries."""
     inside = [where for k, where in origin.items() if k == key or k.startswith(f"{key}.")]
     return inside[-1] if inside else "default"
 

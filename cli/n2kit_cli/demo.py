@@ -20,7 +20,7 @@ def demo(
     offline: Annotated[bool, typer.Option("--offline", help="Use no network, not even the package index.")] = False,
     json: options.Json = False,
 ) -> None:
-    """The whole path on real weights and real items: build, train, embed, index, recommend, evaluate, and a page to look at.
+    """Run the whole path on real weights and real items: build, train, embed, index, recommend, evaluate, and write a page.
 
     Needs the extra n2kit[demo]; runs on a CPU in minutes. The same command again goes on where it stopped.
 

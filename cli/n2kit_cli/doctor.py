@@ -9,7 +9,7 @@ from n2kit_cli.output import document, table
 
 
 def doctor(json: options.Json = False) -> None:
-    """What this machine can do, and what stands in the way. Exit 3 if something must be repaired.
+    """Check what this machine can do, and say how to repair the rest. Exit 3 if something must be repaired.
 
     \b
     Examples:

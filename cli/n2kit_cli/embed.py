@@ -13,7 +13,7 @@ from n2kit_cli.output import document, progress, say
 
 
 class Without(StrEnum):
-    """What a model does not get to read."""
+    """A modality that is taken away from the items."""
 
     image = "image"
     text = "text"

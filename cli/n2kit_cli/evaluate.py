@@ -24,7 +24,10 @@ CATEGORIES = 10  # shown in the table; --json has all
 
 
 class Protocol(StrEnum):
-    """`notellm2`: the paper's, pairs one to one. `standard`: several targets a query, everything else in the pool."""
+    """The protocol of evaluation.
+
+    `notellm2` is the paper's, pairs one to one. `standard` has several targets a query, and everything else in the pool.
+    """
 
     notellm2 = "notellm2"
     standard = "standard"
@@ -61,7 +64,7 @@ def evaluate(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Recall@k, MRR, NDCG@k and mean rank of vectors on test pairs, with 95 % intervals; or the difference of two models.
+    """Measure recall@k, MRR, NDCG@k and mean rank of vectors on test pairs, with 95 % intervals; or compare two models.
 
     \b
     Examples:
@@ -108,7 +111,11 @@ def evaluate(
 
 
 def cutoffs(text: str) -> list[int]:
-    """`1,10,100` → [1, 10, 100]. Raises BadInput for anything but positive whole numbers."""
+    """Parse `1,10,100` into [1, 10, 100].
+
+    Raises:
+        BadInput: anything but positive whole numbers.
+    """
     from n2kit.errors import BadInput
     from n2kit.recipe.limits import MOST_K
 
@@ -128,7 +135,11 @@ def interval(low: float | None, high: float | None) -> str:
 def _check(
     vectors: Path | None, compare: tuple[Path, Path] | None, bootstrap: int, extras: Mapping[str, Path | None]
 ) -> None:
-    """Options that say nothing together. Raises BadInput."""
+    """Refuse options that contradict each other.
+
+    Raises:
+        BadInput: with the two options.
+    """
     from n2kit.errors import BadInput
 
     given = [name for name, value in extras.items() if value is not None]
@@ -145,7 +156,11 @@ def _check(
 def _check_targets(
     per_query: Path | None, mteb: Path | None, ks: list[int], force: bool, given: Collection[Path | None]
 ) -> None:
-    """Say before the work, and not after it, what cannot be written. Raises BadInput."""
+    """Check before the work that the files to write can be written.
+
+    Raises:
+        BadInput: a file that exists already, is read as well, or is named twice.
+    """
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
     from n2kit.utils.files import check_target
@@ -161,7 +176,7 @@ def _check_targets(
 
 
 class _Reading:
-    """The files that both ways of evaluating read."""
+    """The files and options that both an evaluation and a comparison read."""
 
     def __init__(self, pairs: Path, ks: list[int], pool: Path | None, protocol: Protocol, lenient: bool) -> None:
         self.pairs, self.ks, self.pool, self.protocol, self.lenient = pairs, ks, pool, protocol, lenient

@@ -13,7 +13,7 @@ from n2kit_cli.output import document, progress, table
 
 
 class Asked(StrEnum):
-    """What is generated."""
+    """The kind of answer to generate."""
 
     topics = "topics"
     category = "category"

@@ -14,7 +14,7 @@ def ls(
     kind: Annotated[str | None, typer.Argument(help="llm, vision, connector, fusion, loss or index.")] = None,
     json: options.Json = False,
 ) -> None:
-    """What can be joined: every name that --llm, --vision and the others take.
+    """List what can be joined: every name that --llm, --vision and the others take.
 
     \b
     Examples:

@@ -71,9 +71,9 @@ def root(
 ) -> None:
     """Join any language model with any vision encoder into one item embedding model."""
     if disable:  # by the environment, so that it holds in child processes too
-        from n2kit.plugins.manager import disabled_too
+        from n2kit.plugins.manager import disable as disable_plugins
 
-        disabled_too(disable)
+        disable_plugins(disable)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _flushed(code: int) -> int:
-    """Print what is still to be printed. A reader that has gone is no fault, and no excuse for one."""
+    """Flush stdout and return the exit code; a reader that has gone changes nothing about it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -152,7 +152,7 @@ def _flushed(code: int) -> int:
 
 
 def _reader_gone() -> int:
-    """`n2kit ls | head`: nothing is wrong."""
+    """Return 0 for `n2kit ls | head`: that the reader has gone is no error."""
     print_nowhere()
     return 0
 
@@ -168,7 +168,7 @@ def _interrupted(arguments: list[str]) -> int:
 
 
 def _system(problem: OSError) -> int:
-    """A file that cannot be read or written, or a full disk: what was written before is still there."""
+    """Report a file that cannot be read or written, or a full disk; what was written before is kept."""
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
         error(f"{problem.filename or 'writing'}: {problem.strerror}", "free some space; the same command goes on")
         return CANNOT
@@ -198,7 +198,7 @@ def _bug(problem: Exception) -> int:
 
 
 def _program(arguments: list[str]) -> Any:
-    """The program; with the command of a plug-in (group `n2kit.commands`) if it is called, with all their names for the help.
+    """Build the program; with a plug-in's command (group `n2kit.commands`) if it is called, and all their names in the help.
 
     Raises:
         Unavailable: the plug-in's command cannot be imported.
@@ -217,8 +217,8 @@ def _program(arguments: list[str]) -> Any:
                 program.add_command(typer.main.get_group(point.load()), point.name)
             except (Exception, SystemExit) as problem:
                 reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-                way = f"n2kit plugins check {owner}"
-                raise Unavailable(f"the command {first} of the plug-in {owner} is broken: {reason}", way) from problem
+                hint = f"n2kit plugins check {owner}"
+                raise Unavailable(f"the command {first} of the plug-in {owner} is broken: {reason}", hint) from problem
     return program
 
 

@@ -29,7 +29,7 @@ def mine_negatives(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Find hard negatives: what a model takes for like an item, and what does not belong to it. Writes pairs that n2kit train reads.
+    """Find hard negatives: items that a model takes for similar and that do not belong together. Writes pairs for n2kit train.
 
     \b
     Examples:

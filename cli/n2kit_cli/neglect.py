@@ -39,7 +39,7 @@ def neglect(
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
-    """Does a model look at the picture? Recall with the image or the text taken away, or another item's image; saliency by layer.
+    """Measure whether a model uses the image: recall without image, without text, with another item's image; saliency by layer.
 
     \b
     Examples:
@@ -65,7 +65,11 @@ def neglect(
     model = load(bundle).to(pick_device(device))
     with progress("neglect") as bar:
         reading = Reading(
-            images, batch_size, on_bad_image.value, precision.value, lambda way, done, total: bar(done, total, way)
+            images,
+            batch_size,
+            on_bad_image.value,
+            precision.value,
+            lambda condition, done, total: bar(done, total, condition),
         )
         found = run(model, catalogue, positives, reading, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
     for note in found.notes:
@@ -96,8 +100,8 @@ def _write(found: Neglect, out: Path) -> None:
 
 def _tables(found: Neglect) -> None:
     rows = []
-    for way, figures in found.figures.items():
-        effects = found.effects.get(way, {})
+    for condition, figures in found.figures.items():
+        effects = found.effects.get(condition, {})
         for name, figure in figures.items():
             if name.startswith("recall@"):
                 change = effects.get(name)
@@ -106,7 +110,7 @@ def _tables(found: Neglect) -> None:
                     if change is None
                     else (f"{change.difference:+.4f}", f"{change.low:+.4f} – {change.high:+.4f}", f"{change.p:.3g}")
                 )
-                rows.append((way, name, f"{figure.value:.4f}", interval(figure.low, figure.high), *moved))
+                rows.append((condition, name, f"{figure.value:.4f}", interval(figure.low, figure.high), *moved))
     table(("input", "metric", "value", "95 %", "change", "95 % of it", "p"), rows)
     if found.saliency is not None:
         print()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OnBadImage(StrEnum):
-    """What to do with an image that cannot be read."""
+    """The treatment of an image that cannot be read."""
 
     error = "error"
     skip = "skip"
@@ -25,14 +25,14 @@ class OnBadImage(StrEnum):
 
 
 class ItemFormat(StrEnum):
-    """`auto` goes by the file's ending."""
+    """The format of an items file; `auto` goes by the file's ending."""
 
     auto = "auto"
     notellm = "notellm"
 
 
 class Precision(StrEnum):
-    """`auto` takes bf16 only where this machine is faster with it."""
+    """The precision of the computation; `auto` takes bf16 only where this machine is faster with it."""
 
     auto = "auto"
     fp32 = "fp32"
@@ -101,7 +101,11 @@ Compute = Annotated[
 
 
 def columns(renames: list[str] | None) -> dict[str, str]:
-    """Field → column, of what --map says. Raises BadInput."""
+    """Parse --map into field → column.
+
+    Raises:
+        BadInput: an entry that is not field=column.
+    """
     from n2kit.errors import BadInput
 
     found = {}
@@ -114,7 +118,7 @@ def columns(renames: list[str] | None) -> dict[str, str]:
 
 
 def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool) -> Items:
-    """Read the items that the shared options name, and say what was dropped."""
+    """Read the items that the shared options name, and report dropped rows."""
     from n2kit.data.items import read_items
 
     read = read_items(items, columns=columns(renames), notellm=item_format is ItemFormat.notellm, lenient=lenient)
@@ -125,12 +129,12 @@ def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenien
 
 
 def dropped(file: Path, problems: list[str]) -> None:
-    """Say what a lenient reading left out."""
+    """Report the rows that a lenient reading left out."""
     if problems:
         say(f"{file}: dropped {len(problems)} rows: {few(problems)}")
 
 
 def skipped(reasons: dict[str, str]) -> None:
-    """Say what was done without."""
+    """Report the items that were used without an image, or not at all."""
     if reasons:
         say(f"{len(reasons)} items could not be used as they are: {few(list(reasons.values()))}")

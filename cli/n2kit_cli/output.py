@@ -1,4 +1,4 @@
-"""The one way to print: stdout is data, stderr is everything else."""
+"""Printing: stdout is data, stderr is everything else."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no termina
 
 
 def fancy(stream: Any) -> bool:
-    """Whether a stream is a terminal that may get colours and boxes."""
+    """Tell whether a stream is a terminal that may get colours and boxes."""
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
 
 
 def say(text: str) -> None:
-    """A remark for people."""
+    """Print a remark for people on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def document(value: Any) -> None:
-    """The one JSON document of `--json`."""
+    """Print the one JSON document of `--json`."""
     print(json.dumps(value, ensure_ascii=False, indent=1, default=str, allow_nan=False))
 
 
 def event(value: Mapping[str, Any]) -> None:
-    """One line of an NDJSON stream. A reader that has gone stops no work: its results are files."""
+    """Print one line of an NDJSON stream. A reader that has gone stops no work: its results are files."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
     try:
         print(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
@@ -42,13 +42,13 @@ def event(value: Mapping[str, Any]) -> None:
 
 
 def print_nowhere() -> None:
-    """What is left to print on stdout goes to no one."""
+    """Send the rest of stdout to the null device."""
     if sys.__stdout__ is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """A table on stdout: drawn on a terminal, Markdown in a pipe."""
+    """Print a table on stdout: drawn on a terminal, Markdown in a pipe."""
     cells = [["" if c is None else str(c) for c in row] for row in rows]
     if fancy(sys.stdout):
         from rich.box import SIMPLE_HEAD
@@ -72,7 +72,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
 
 
 def bars_on_stderr() -> Progress:
-    """Bars for a terminal, to be entered as a context; every task has a field `note`."""
+    """Make progress bars for a terminal, to be entered as a context; every task has a field `note`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -88,7 +88,7 @@ def bars_on_stderr() -> Progress:
 
 @contextmanager
 def progress(what: str) -> Iterator[Any]:
-    """A function (done, total, note="") that shows how far it is: a bar on a terminal, a line now and then elsewhere."""
+    """Yield a function (done, total, note="") that shows progress: a bar on a terminal, a line now and then elsewhere."""
     if fancy(sys.stderr):
         with bars_on_stderr() as bars:
             task = bars.add_task(what, total=None, note="")
@@ -106,7 +106,7 @@ def progress(what: str) -> Iterator[Any]:
 
 @contextmanager
 def only_first_process() -> Iterator[None]:
-    """Of several processes that torchrun has started, only the first prints."""
+    """Silence all processes but the first of those that torchrun has started."""
     if os.environ.get("RANK", "0") == "0":
         yield
         return
@@ -115,14 +115,14 @@ def only_first_process() -> Iterator[None]:
 
 
 def error(message: str, hint: str | None) -> None:
-    """`error: …` and `hint: …`, the only form of an error."""
+    """Print `error: …` and `hint: …`, the only form of an error."""
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")
 
 
 def count(number: float | None) -> str:
-    """135M, 1.7B: a number of parameters for people."""
+    """Format a number of parameters for people: 135M, 1.7B."""
     if number is None:
         return "?"
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):

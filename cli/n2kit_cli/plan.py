@@ -32,7 +32,7 @@ def plan(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """What a combination will be and whether it can be: parts, tokens, parameters, memory. Loads no weight.
+    """Show what a combination consists of and whether it can be built: parts, tokens, parameters, memory. Loads no weight.
 
     Exit 2 if it is refused: both sides, the numbers, and what would fit. What n2kit build and train apply is the same.
 
@@ -68,7 +68,7 @@ def plan(
 
 
 def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | None, recipe: Path | None) -> Plan:
-    """The plan of an id, over which flags count, over which `--set` does."""
+    """Make the plan of an id; flags override the id, and `--set` overrides flags."""
     from n2kit.planning.planner import make_plan, parse_id
     from n2kit.recipe.settings import parse_sets, resolve
 
@@ -78,7 +78,7 @@ def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | No
 
 
 def show(plan: Plan) -> None:
-    """The plan as a table, and its sums."""
+    """Print a plan as a table, and its sums."""
     from n2kit.planning.memory import estimate
 
     rows = [
@@ -104,7 +104,7 @@ def show(plan: Plan) -> None:
 
 
 def refuse(plan: Plan) -> None:
-    """Say what a plan is refused for, and exit with 2; nothing if it is not."""
+    """Print the refusals of a plan and exit with 2, if it has any."""
     for refusal in plan.refusals:
         error(refusal.message, refusal.hint)
     if plan.refusals:
@@ -112,5 +112,5 @@ def refuse(plan: Plan) -> None:
 
 
 def slug(name: str) -> str:
-    """A combination's id as a folder name."""
+    """Convert a combination's id to a folder name."""
     return "".join(c if c.isalnum() or c in "._-+" else "-" for c in name)[:120]

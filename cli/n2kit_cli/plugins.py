@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_(json: options.Json = False) -> None:
-    """Every installed plug-in; a broken one with its reason.
+    """List every installed plug-in; a broken one with its reason.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def list_(json: options.Json = False) -> None:
 
 @app.command()
 def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: options.Json = False) -> None:
-    """One plug-in: its components, their presets and options.
+    """Show one plug-in: its components, their presets and options.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def check(
 
 @app.command()
 def known(json: options.Json = False) -> None:
-    """Plug-ins that are known, installed or not, with the line that installs them.
+    """List the known plug-ins, installed or not, with the line that installs them.
 
     \b
     Examples:
@@ -107,9 +107,9 @@ def known(json: options.Json = False) -> None:
     from n2kit.plugins.catalogue import registry
     from n2kit.plugins.manager import manager
 
-    there = {n for p in manager().plugins for n in (p.name, p.distribution)}
+    installed = {n for p in manager().plugins for n in (p.name, p.distribution)}
     entries = [
-        {"name": name, "installed": name in there or entry.distribution in there} | vars(entry)
+        {"name": name, "installed": name in installed or entry.distribution in installed} | vars(entry)
         for name, entry in registry().known.items()
     ]
     if json:
@@ -147,7 +147,7 @@ def new(
 
 
 def _find(name: str) -> list[Any]:
-    """The plug-ins that a name stands for: all of a distribution, namesakes included."""
+    """Find the plug-ins that a name stands for: all of a distribution, namesakes included."""
     from n2kit.errors import suggest
     from n2kit.plugins.manager import manager
 

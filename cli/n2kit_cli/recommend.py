@@ -24,7 +24,7 @@ def recommend(
     image: Annotated[Path | None, typer.Option(help="Its picture.")] = None,
     json: options.Json = False,
 ) -> None:
-    """The items most like one item: of the catalogue by id, or a new one by its text and picture.
+    """List the items most similar to one item: of the catalogue by id, or a new one by its text and image.
 
     \b
     Examples:
@@ -67,8 +67,8 @@ def recommend(
         except UnreadableImage as problem:
             raise BadInput(problem.message.removeprefix("item 'query': "), "give another --image") from None
         except BadInput as problem:
-            way = "--title, --topics, --content or --image"
-            raise BadInput(problem.message.replace("item 'query'", "the new item"), way) from None
+            hint = "--title, --topics, --content or --image"
+            raise BadInput(problem.message.replace("item 'query'", "the new item"), hint) from None
         found = stored.near_vector(vector, k)
     if json:
         document({"query": item or "new item", "neighbours": [n._asdict() for n in found]})

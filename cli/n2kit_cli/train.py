@@ -114,7 +114,7 @@ def train(
 
 
 def _refuse(recipe: Recipe, device: str | None) -> None:
-    """Say at once, and not after an hour of reading, that parts cannot be tuned so or that a training cannot fit this machine."""
+    """Refuse at once, before any data is read, a tuning that the parts do not allow or a training that does not fit this machine."""
     from n2kit.errors import N2kitError
     from n2kit.planning.memory import device_memory
     from n2kit.planning.planner import make_plan
@@ -133,7 +133,7 @@ def _refuse(recipe: Recipe, device: str | None) -> None:
 
 
 def _check_installed(recipe: Recipe) -> None:
-    """Say at once, and not when it is needed, that a package is not there."""
+    """Check at once that the optional packages which the recipe needs are installed."""
     if recipe.train.loggers or recipe.llm.tune.startswith("qlora"):
         from n2kit.train import fourbit, loggers
 
@@ -143,7 +143,7 @@ def _check_installed(recipe: Recipe) -> None:
 
 
 def _reporter(bar: Any) -> Any:
-    """Turn log events into progress: a line for every recall, a bar for the rest."""
+    """Make a function that shows log events as progress: a line for every recall, a bar for the rest."""
     recall = ""
 
     def report(entry: dict[str, Any]) -> None:

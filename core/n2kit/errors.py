@@ -1,4 +1,4 @@
-"""What can go wrong, as the exit code and the two lines that a user sees."""
+"""Expected errors, each with the exit code and the two lines that a user sees."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class N2kitError(Exception):
 
 
 class Failed(N2kitError):
-    """It ran, and something in it failed (a check, a cell of a matrix)."""
+    """A run that worked, but in which something failed (a check, a cell of a matrix)."""
 
     exit_code = 1
 
 
 class BadInput(N2kitError):
-    """The user's input cannot be used as it is."""
+    """An input of the user that cannot be used as it is."""
 
     exit_code = 2
 
 
 class Mismatch(BadInput):
-    """Two parts that cannot be joined: both sides and the numbers are in the message."""
+    """A pair of parts that cannot be joined: both sides and the numbers are in the message."""
 
 
 class Unavailable(N2kitError):
-    """The environment cannot: a missing extra, no GPU, weights out of reach, a broken plug-in."""
+    """A need that the environment lacks: an extra, a GPU, reachable weights, a working plug-in."""
 
     exit_code = 3
 

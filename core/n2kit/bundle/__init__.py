@@ -1,1 +1,1 @@
-"""The saved model."""
+"""The bundle: a saved model."""

@@ -1,4 +1,4 @@
-"""The saved model: a manifest, the recipe, and one folder of safetensors a part, or a reference in its place."""
+"""Reading and writing of bundles: a manifest, the recipe, and one folder of safetensors for each part, or a reference."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from n2kit.bundle import references as sources
-from n2kit.bundle.manifest import FORMAT, README, RECIPE, Manifest, contents, fingerprint, verify
+from n2kit.bundle import references
+from n2kit.bundle.manifest import FORMAT, README, RECIPE, Manifest, contents, model_fingerprint, verify
 from n2kit.bundle.manifest import MANIFEST as MANIFEST
 from n2kit.bundle.manifest import read_manifest as read_manifest
 from n2kit.bundle.manifest import read_recipe as read_recipe
@@ -43,7 +43,7 @@ def save(
     force: bool = False,
     by_reference: bool | None = None,
 ) -> Manifest:
-    """Write a bundle aside and move it into place, so that no half-written one is ever seen.
+    """Write a bundle into a temporary folder and move it into place, so that no half-written one is ever seen.
 
     Args:
         by_reference: True: a backbone that is still what its source gives is not copied, but referred to: its weight source
@@ -75,7 +75,7 @@ def save(
         files = contents(staged)
         manifest = Manifest(
             format=FORMAT,
-            fingerprint=fingerprint(model.recipe, files, referred),
+            fingerprint=model_fingerprint(model.recipe, files, referred),
             width=model.width,
             parts=model.provenance.parts,
             trained=trained or {},
@@ -89,8 +89,8 @@ def save(
 
 
 def _write_part(part: Part, staged: Path, folder: Path, source: WeightsReference | None) -> WeightsReference | None:
-    """A part's own files into `staged`; or none, and what is to be written of its source in their place."""
-    if source is None or sources.checksum(part) != source.tensors:
+    """Write a part's files into `staged`, or return the reference that the manifest holds in their place."""
+    if source is None or references.checksum(part) != source.tensors:
         part.save(staged)
         return None
     copy = source.stands_for
@@ -99,11 +99,11 @@ def _write_part(part: Part, staged: Path, folder: Path, source: WeightsReference
         copy = folder_digests(staged)
         shutil.rmtree(staged)
         staged.mkdir()
-    return sources.written(source, folder, copy)
+    return references.stored_reference(source, folder, copy)
 
 
 def _joint(model: Model) -> dict[str, Tensor]:
-    """The tensors that belong to no part."""
+    """Return the tensors that belong to no part."""
     joint = {"gain": model.gain, "words": model.words.table.weight.data}
     return joint | ({"head": model.head.get_parameter("weight").data} if model.recipe.head.width else {})
 
@@ -116,7 +116,7 @@ def _write_joint(model: Model, folder: Path) -> None:
 
 
 def _not_finite(model: Model) -> str | None:
-    """The first weight or statistic that holds a NaN or an infinity."""
+    """Return the name of the first tensor that holds a NaN or an infinity, None if there is none."""
     tensors = ((name, t) for name, t in model.state_dict().items() if t.is_floating_point() and t.numel())
     return next((name for name, t in tensors if not torch.stack(t.aminmax()).isfinite().all()), None)
 
@@ -165,13 +165,13 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
 def _referred(
     folder: Path, manifest: Manifest, owners: Mapping[str, RegisteredComponent], provenance: Provenance
 ) -> dict[str, Any]:
-    """The parts that are made from weights elsewhere; those of one multimodal LLM out of one reading."""
-    given, made = sources.places(), {}
+    """Load the parts that are stored as references; the parts of one multimodal LLM are read together."""
+    given, made = references.places_from_env(), {}
     parts = {}
     for kind, source in manifest.sources.items():
         registered = owners[kind]
         override = given.get(kind, given.get(registered.spec.kind))
-        source, place = sources.find(kind, source, folder, override)
+        source, place = references.find(kind, source, folder, override)
         key = (registered.spec.name, place, repr(source.options), source.head)
         if key not in made:
             options = load_target(registered.spec.config, owner=registered.distribution).model_validate(source.options)
@@ -179,12 +179,12 @@ def _referred(
                 LoadSpec(options, place, source.head)
             )
         parts[kind] = getattr(made[key], kind) if registered.spec.kind == "mllm" else made[key]
-        provenance.sources[kind] = source.model_copy(update={"tensors": sources.checksum(parts[kind])})
+        provenance.sources[kind] = source.model_copy(update={"tensors": references.checksum(parts[kind])})
     return parts
 
 
 def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
-    """Write a bundle whose adapters have become part of its weights; its vectors are the same but for rounding.
+    """Write a bundle whose adapters are merged into its weights; its vectors are the same but for rounding.
 
     Raises:
         BadInput: no bundle, one without an adapter, or something in the way and `force` not set.
@@ -205,7 +205,7 @@ def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
 
 
 def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
-    """Write a copy of a bundle that refers to nothing; it is the same model, with the same fingerprint.
+    """Write a copy of a bundle that holds all its weights; the model and its fingerprint stay the same.
 
     Raises:
         BadInput, Unavailable: as `load`; or something in the way and `force` not set.
@@ -215,7 +215,11 @@ def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
 
 
 def _owner(kind: str, facts: dict[str, Any]) -> RegisteredComponent:
-    """The installed component that a part is of. Raises Unavailable if there is none."""
+    """Find the installed component that a part was made by.
+
+    Raises:
+        Unavailable: its plug-in is not installed.
+    """
     name, distribution = facts["component"], facts["distribution"]
     for registered in manager().components(facts.get("kind", kind)):  # a multimodal LLM owns three parts
         if registered.spec.name == name and registered.distribution == distribution:

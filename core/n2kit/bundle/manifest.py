@@ -1,4 +1,4 @@
-"""What a bundle says of itself, and whether it is true; no torch."""
+"""The manifest of a bundle, and the check of the bundle's files against it; no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from n2kit.utils.files import read_json
 FORMAT = 2
 READABLE = (1, 2)  # 1 has no list of its files, and no part by reference
 MANIFEST, RECIPE, README = "manifest.json", "recipe.yaml", "README.md"
-APART = {MANIFEST, RECIPE, README}  # what is not hashed: the recipe's settings are, and words decide nothing
+NOT_HASHED = {MANIFEST, RECIPE, README}  # what is not hashed: the recipe's settings are, and words decide nothing
 
 
 def _inside(path: str) -> str:
@@ -35,7 +35,7 @@ Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class Manifest(BaseModel):
-    """What a bundle says of itself; `fingerprint` differs whenever its vectors would.
+    """The description of a bundle in its `manifest.json`; `fingerprint` differs whenever its vectors would.
 
     files: path → sha256 of all that is hashed. sources: kind → what stands in place of a part's own files.
     """
@@ -52,14 +52,18 @@ class Manifest(BaseModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises BadInput if the folder is no bundle, or one of a newer n2kit."""
+    """Read the manifest of a bundle.
+
+    Raises:
+        BadInput: the folder is no bundle, or one of a newer n2kit.
+    """
     file = folder / MANIFEST
     if not file.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
     content = read_json(file)
     if content.get("format") not in READABLE:
-        way = "update n2kit, or build it again"
-        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", way)
+        hint = "update n2kit, or build it again"
+        raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", hint)
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -69,7 +73,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe that a bundle was built or trained with."""
+    """Read the recipe that a bundle was built or trained with."""
     try:
         return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
     except (OSError, yaml.YAMLError, ValueError) as error:
@@ -79,25 +83,29 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def verify(folder: Path, manifest: Manifest, recipe: Recipe) -> None:
-    """Raises BadInput unless the bundle's files are those that its manifest lists, and make the model that it names."""
-    there = contents(folder)
+    """Check that a bundle's files are those that its manifest lists, and make the model that it names.
+
+    Raises:
+        BadInput: a file is missing, added or changed.
+    """
+    present = contents(folder)
     if manifest.format > 1:
-        wrong = [f"{name} is missing" for name in manifest.files if name not in there]
-        more = [f"{name} is none of its files" for name in there if name not in manifest.files]
-        wrong += [f"{name} has changed" for name in there if manifest.files.get(name, there[name]) != there[name]]
+        wrong = [f"{name} is missing" for name in manifest.files if name not in present]
+        more = [f"{name} is none of its files" for name in present if name not in manifest.files]
+        wrong += [f"{name} has changed" for name in present if manifest.files.get(name, present[name]) != present[name]]
         if wrong or more:
             count = f" ({len(wrong) + len(more)} such differences)" if len(wrong) + len(more) > 1 else ""
-            way = "build, train or copy the bundle again" if wrong else "remove what is too much"
-            raise BadInput(f"{folder} is damaged: {[*wrong, *more][0]}{count}", way)
-    if (found := fingerprint(recipe, there, manifest.sources)) != manifest.fingerprint:
+            hint = "build, train or copy the bundle again" if wrong else "remove what is too much"
+            raise BadInput(f"{folder} is damaged: {[*wrong, *more][0]}{count}", hint)
+    if (found := model_fingerprint(recipe, present, manifest.sources)) != manifest.fingerprint:
         raise BadInput(
             f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
             "it was edited or damaged: build or copy it again",
         )
 
 
-def fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mapping[str, WeightsReference]) -> str:
-    """A hash of all that decides a bundle's vectors: every weight, every configuration, the method's settings.
+def model_fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mapping[str, WeightsReference]) -> str:
+    """Hash all that decides a bundle's vectors: every weight, every configuration, the method's settings.
 
     A part by reference counts as the copy that it stands for.
 
@@ -116,5 +124,5 @@ def fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mapping[str,
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Path → sha256 of all files of a bundle but those that are not hashed, and what hubs and desktops leave (`.gitattributes`)."""
-    return {name: found for name, found in folder_digests(folder).items() if name not in APART and name[0] != "."}
+    """Hash the files of a bundle: path → sha256, without the files that decide no vector and hidden ones (`.gitattributes`)."""
+    return {name: found for name, found in folder_digests(folder).items() if name not in NOT_HASHED and name[0] != "."}

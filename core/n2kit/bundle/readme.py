@@ -1,4 +1,4 @@
-"""The README.md of a bundle: what it is, how to use it, where it came from, how it was trained, what to mind."""
+"""The README.md of a bundle: use, parts, training, and warnings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKBONES = ("llm", "vision")
 
 
 def readme(manifest: Manifest, recipe: Recipe, sizes: dict[str, int]) -> str:
-    """The text, with the front matter that model hubs read.
+    """Render the text, with the front matter that model hubs read.
 
     Args:
         sizes: part → its number of parameters.

@@ -1,4 +1,4 @@
-"""Parts by reference: where a part's weights lie and how they are known again, in place of a copy of them."""
+"""Parts by reference: the place of a part's weights and hashes to recognise them, stored in place of a copy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLACES = "N2KIT_WEIGHTS"  # llm=file:FOLDER,vision=…: where weights are now th
 
 
 def of_component(component: Component, part: nn.Module, *, head: bool = False) -> WeightsReference | None:
-    """The source of a part that was just created from it.
+    """Make the reference to the weights of a part that was just created from them.
 
     None for random weights, since others draw others, and for weights in no file by which they could be known again.
     """
@@ -35,8 +35,8 @@ def of_component(component: Component, part: nn.Module, *, head: bool = False) -
     )
 
 
-def written(source: WeightsReference, folder: Path, copy: Mapping[str, str]) -> WeightsReference:
-    """The source as a bundle in `folder` writes it, in place of the files `copy` (path in the part's folder → sha256)."""
+def stored_reference(source: WeightsReference, folder: Path, copy: Mapping[str, str]) -> WeightsReference:
+    """Return the reference as a bundle in `folder` stores it, in place of the files `copy` (path in the part's folder → sha256)."""
     weights, near, files = WeightsUri.parse(source.weights), None, source.files
     if weights.scheme == "file":
         with contextlib.suppress(ValueError):  # on another drive of Windows
@@ -47,7 +47,7 @@ def written(source: WeightsReference, folder: Path, copy: Mapping[str, str]) -> 
 
 
 def find(kind: str, source: WeightsReference, folder: Path, override: str | None) -> tuple[WeightsReference, Path]:
-    """The weights that a bundle in `folder` refers to, where they are now and checked to be the same.
+    """Locate the weights that a bundle in `folder` refers to, and check that they have not changed.
 
     Raises:
         Unavailable: they are not there. BadInput: they have changed.
@@ -64,11 +64,11 @@ def find(kind: str, source: WeightsReference, folder: Path, override: str | None
         raise Unavailable(f"{what}: {error.message}", f"{elsewhere}; n2kit pack makes a copy that needs none") from None
     if place is None:
         raise BadInput(f"{what}, and random weights are no source", elsewhere)
-    there = weight_files(place)
+    present = weight_files(place)
     if place.is_file() and len(source.files) == 1:
-        there = dict.fromkeys(source.files, place)  # it may have another name elsewhere
+        present = dict.fromkeys(source.files, place)  # it may have another name elsewhere
     for name, recorded in source.files.items():
-        found = file_digest(there[name]) if name in there else None
+        found = file_digest(present[name]) if name in present else None
         if found != recorded:
             now = f"is {found[:16]} now" if found else "is not there any more"
             raise BadInput(
@@ -78,8 +78,8 @@ def find(kind: str, source: WeightsReference, folder: Path, override: str | None
     return source.model_copy(update={"weights": str(weights.pinned(place))}), place
 
 
-def places() -> dict[str, str]:
-    """What `N2KIT_WEIGHTS` says: part → weight source.
+def places_from_env() -> dict[str, str]:
+    """Parse `N2KIT_WEIGHTS` into part → weight source.
 
     Raises:
         BadInput: an entry that is not PART=SOURCE.
@@ -94,7 +94,7 @@ def places() -> dict[str, str]:
 
 
 def checksum(part: nn.Module) -> str:
-    """What tells a part from the same part after training: names, types, shapes, and the sum of the bits of each tensor.
+    """Compute a quick checksum that changes when a part is trained: names, types, shapes, and the sum of each tensor's bits.
 
     No sha256, for it runs at the speed of memory and shall cost nothing where nobody asks for a reference; it guards
     against forgetting that a part was trained, and against nobody's intent.

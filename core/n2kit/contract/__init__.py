@@ -1,4 +1,4 @@
-"""What a plug-in may import: interfaces, cards, hooks, and the few helpers that spare an author work.
+"""The names that a plug-in may import: interfaces, cards, hooks, and a few helpers.
 
     from n2kit.contract import ComponentSpec, VisionCard, VisionEncoder, VisionOut, hookimpl
 

@@ -1,4 +1,4 @@
-"""Torch-free descriptions of components: what a plan reads before any weight exists.
+"""Cards: torch-free descriptions of components, which a plan reads before any weight exists.
 
 `Dv/Dp` are the widths of a vision encoder's tokens and pooled vector, `De/Dh` those of an LLM's input and output.
 Cards are plain facts; they come out of registry.yaml, a plug-in's spec, or a checkpoint's own configuration.
@@ -53,7 +53,7 @@ class LLMCard:
 
 @dataclass(frozen=True)
 class MLLMCard:
-    """Facts about a multimodal LLM taken apart: its LLM, its vision tower, and the connector between them."""
+    """Facts about the parts of a multimodal LLM: its LLM, its vision tower, and the connector between them."""
 
     llm: LLMCard
     vision: VisionCard
@@ -72,7 +72,7 @@ CARDS: dict[str, Any] = {"vision": VisionCard, "llm": LLMCard, "mllm": MLLMCard}
 
 @dataclass(frozen=True)
 class ConnectorCard:
-    """What a connector makes of one image: `tokens` is Q."""
+    """Facts about a connector between two given backbones: `tokens` is Q."""
 
     tokens: int
     parameters: int
@@ -80,7 +80,7 @@ class ConnectorCard:
 
 @dataclass(frozen=True)
 class FusionCard:
-    """What a late fusion costs, and whether it reads the pooled vector."""
+    """Facts about a late fusion: its size, and whether it reads the pooled vector."""
 
     parameters: int
     pooled: bool = True
@@ -88,7 +88,7 @@ class FusionCard:
 
 @dataclass(frozen=True)
 class Preset:
-    """One choice within a component: where its weights are, and what is known without them.
+    """A choice of weights within a component, and the facts that are known without them.
 
     `options` are the component's own settings; `card` is declared, and compared with the loaded weights at build time.
     """
@@ -102,7 +102,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A component as its plug-in declares it; nothing named in it is imported before it is used.
+    """A component as its plug-in declares it; the modules named in it are imported when they are used.
 
     target: `module:Attr` of the class (a `n2kit.contract.interfaces` interface; an `n2kit.index.Index` for kind `index`).
     config: `module:Attr` of a pydantic model, the component's options; its class variable `KEEPS_CARD` names those that leave a

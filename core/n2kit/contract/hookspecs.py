@@ -1,4 +1,4 @@
-"""The plug-in contract: what a package in the entry-point group `n2kit` may implement.
+"""The plug-in contract: the hooks that a package in the entry-point group `n2kit` may implement.
 
 A plug-in module states `N2KIT_PLUGIN_API = (2, 0)`: the version of this page that it was written for. The major number
 changes when a hook changes its meaning; a plug-in of another major is listed as broken and left alone.
@@ -24,19 +24,19 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def n2kit_register_components() -> Sequence[ComponentSpec]:  # type: ignore[empty-body]
-    """The components that this plug-in brings. Must not import torch."""
+    """Return the components that this plug-in brings. Must not import torch."""
 
 
 @hookspec
 def n2kit_doctor_checks() -> Sequence[tuple[str, str]]:  # type: ignore[empty-body]
-    """Lines for `n2kit doctor`: (`what`, `what was found`). Raise `n2kit.errors.Unavailable` for a problem."""
+    """Return lines for `n2kit doctor`: (`what`, `what was found`). Raise `n2kit.errors.Unavailable` for a problem."""
 
 
 @hookspec
 def n2kit_run_started(run: Mapping[str, Any]) -> None:
-    """A training run begins; `run` holds `folder`, `recipe` and `steps`."""
+    """Note that a training run begins; `run` holds `folder`, `recipe` and `steps`."""
 
 
 @hookspec
 def n2kit_run_finished(run: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """A training run ended; `result` is what `n2kit train --json` prints."""
+    """Note that a training run ended; `result` is what `n2kit train --json` prints."""

@@ -1,1 +1,1 @@
-"""What a combination will be, before any weight exists."""
+"""The plan of a combination, made before any weight exists."""

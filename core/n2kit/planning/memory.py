@@ -1,4 +1,4 @@
-"""What a training will take of a device's memory, estimated from cards; no torch."""
+"""An estimate, from cards, of the device memory that a training takes; no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COPY = {"bf16": 2, "fp32": 0}  # autocast keeps a copy of the weights of a step
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. `certain` is arithmetic; `activations` is an estimate for `batch_size` pairs of longest rows."""
+    """Memory of a training, in bytes. `certain` is exact; `activations` is an estimate for `batch_size` pairs of longest rows."""
 
     weights: float
     gradients: float
@@ -47,7 +47,7 @@ class Memory:
 
 
 def estimate(plan: Plan) -> Memory:
-    """The memory of a training by the plan's recipe."""
+    """Estimate the memory of a training by the plan's recipe."""
     settings = plan.recipe.train
     precision = "fp32" if settings.precision == "fp32" else "bf16"
     return Memory(
@@ -61,7 +61,7 @@ def estimate(plan: Plan) -> Memory:
 
 
 def _weights(plan: Plan, row: PlanRow, precision: str) -> float:
-    """Bytes of a part's weights; under `qlora`, those of an LLM's blocks are packed."""
+    """Return the bytes of a part's weights; under `qlora`, an LLM's blocks are held in 4 bits."""
     if row.part != "llm" or not plan.recipe.llm.tune.startswith("qlora"):
         return row.parameters * _bytes(row, precision)
     table = plan.llm.vocab * plan.llm.input_width
@@ -69,14 +69,17 @@ def _weights(plan: Plan, row: PlanRow, precision: str) -> float:
 
 
 def _bytes(row: PlanRow, precision: str) -> int:
-    """Bytes a weight: a frozen part keeps its checkpoint's own width (16 bits, as published) where training is in bf16."""
+    """Return the bytes of one weight.
+
+    A frozen part keeps its checkpoint's own width (16 bits, as published) where training is in bf16.
+    """
     if row.trainable or precision == "fp32":
         return FLOAT + COPY[precision]
     return FLOAT if row.weights == "random" else FLOAT // 2
 
 
 def certain_with_frozen_llm(plan: Plan) -> float:
-    """`certain` of the same plan, its LLM frozen."""
+    """Return `certain` of the same plan with a frozen LLM."""
     use = estimate(plan)
     row = next(r for r in plan.rows if r.part == "llm")
     frozen = replace(row, trainable=0)
@@ -88,11 +91,11 @@ def certain_with_frozen_llm(plan: Plan) -> float:
 
 
 def _per_item(plan: Plan, precision: str) -> float:
-    """Bytes that one item's forward pass keeps; a frozen vision encoder keeps nothing."""
+    """Estimate the bytes that one item's forward pass keeps; a frozen vision encoder keeps nothing."""
     llm, vision = plan.llm, plan.vision
 
     def kept(layers: float) -> float:
-        """Bytes for each token and unit of width: of all layers, or of one of them and every layer's input."""
+        """Return the bytes for each token and unit of width: of all layers, or of one of them and every layer's input."""
         full = KEPT[precision]
         return FLOAT * layers + full if plan.recipe.train.checkpointing else full * layers
 
@@ -105,14 +108,14 @@ def _per_item(plan: Plan, precision: str) -> float:
 
 
 def batch_that_fits(plan: Plan, memory: float) -> int:
-    """The most pairs a step that fit; 0 where not even 2 do, the fewest that training takes."""
+    """Return the largest batch size that fits, in pairs; 0 where not even 2 do, the fewest that training takes."""
     use = estimate(plan)
     most = int((memory - use.certain) * use.batch_size / use.activations)
     return most if most >= 2 else 0
 
 
 def device_memory(device: str | None = None) -> tuple[float, str]:
-    """Bytes of the device that would train here (the first GPU, else main memory), and what it is."""
+    """Return the bytes of the device that would train here (the first GPU, else main memory), and its name."""
     if shutil.which("nvidia-smi") and (device or "cuda").startswith("cuda"):
         command = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -1,4 +1,4 @@
-"""A plan: what a combination will be, before any weight exists, and what speaks against it."""
+"""A plan: the description of a combination before any weight exists, with the reasons to refuse it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One part of a plan."""
+    """A row of a plan: one part with its size."""
 
     part: str
     name: str
@@ -33,7 +33,7 @@ class PlanRow:
 
 @dataclass
 class Plan:
-    """A resolved combination: what it is made of, what it costs, and why it cannot be, if it cannot."""
+    """A resolved combination: its parts, their sizes, and the reasons to refuse it, if there are any."""
 
     recipe: Recipe
     components: dict[str, Component]
@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def id(self) -> str:
-        """The combination's name, which can be given back as an argument: `qwen:0.6b+siglip:base-224+qformer:16+gate`.
+        """The combination's name, accepted as an argument too: `qwen:0.6b+siglip:base-224+qformer:16+gate`.
 
         Another variant than notellm2 is its last piece; a part that a variant does not use has none.
         """
@@ -61,7 +61,7 @@ class Plan:
         return SPECS[self.recipe.variant]
 
     def name(self, kind: str) -> str:
-        """What to call the component that gives a part: `llm qwen:tiny`, `mllm llava:tiny`."""
+        """Return the name, for messages, of the component that gives a part: `llm qwen:tiny`, `mllm llava:tiny`."""
         owner = kind if kind in self.components else "mllm"
         return f"{owner} {self.components[owner].reference}"
 
@@ -72,12 +72,12 @@ class Plan:
 
     @property
     def generates(self) -> bool:
-        """Whether the loss has the language model generate answers, so that it needs its output head."""
+        """Tell whether the loss has the language model generate answers, so that it needs its output head."""
         return self.components["loss"].has_capability("generation")
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row, in training."""
+        """The number of tokens of the longest row, in training."""
         task = TASK_TOKENS if self.generates else 0
         return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + task
 
@@ -90,6 +90,10 @@ class Plan:
         return sum(r.trainable for r in self.rows)
 
     def raise_refusals(self) -> None:
-        """Raises Mismatch, all reasons in one."""
+        """Refuse the combination if a rule does.
+
+        Raises:
+            Mismatch: all reasons in one.
+        """
         if self.refusals:
             raise Mismatch("\n".join(r.message for r in self.refusals), "; ".join(r.hint or "" for r in self.refusals))

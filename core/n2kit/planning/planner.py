@@ -1,4 +1,4 @@
-"""What a combination will be, before any weight exists: its parts, its tokens, its memory, and what speaks against it."""
+"""The planner: from a recipe to a plan with its parts, token counts, notes and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from n2kit.recipe.variants import SPECS
 
 
 def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
-    """A plan's `id` back as settings.
+    """Parse a plan's `id` back into settings.
 
     Raises:
         BadInput: more or fewer pieces than its variant has parts.
@@ -60,7 +60,7 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Reg
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """Write a plan as JSON takes it, with the memory that training would need."""
+    """Convert a plan to a JSON document, with the memory that training would need."""
     return {
         "id": plan.id,
         "variant": plan.recipe.variant,
@@ -91,7 +91,7 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Registry) ->
 
 
 def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *, asked: bool = True) -> Component:
-    """One component of a recipe, with its options.
+    """Resolve one component of a recipe, with its options.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved, a plug-in that is not installed.
@@ -103,7 +103,7 @@ def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *
 
 
 def _kinds(recipe: Recipe) -> list[str]:
-    """The kinds of components that a recipe needs."""
+    """List the kinds of components that a recipe needs."""
     variant = SPECS[recipe.variant]
     if recipe.mllm is not None:
         return ["mllm"] + ["fusion"] * variant.late + ["loss"]
@@ -111,7 +111,7 @@ def _kinds(recipe: Recipe) -> list[str]:
 
 
 def with_options(component: Component, options: dict[str, Any]) -> Component:
-    """The component with the recipe's options, checked, and named by its shorthand's final value (`qformer:16`)."""
+    """Return the component with the recipe's options, validated, and renamed by its shorthand's value (`qformer:16`)."""
     component = replace(component, options={**component.options, **options})
     config, shorthand = component.config(), component.registered.spec.shorthand
     if set(options) - getattr(type(config), "KEEPS_CARD", frozenset()):
@@ -123,7 +123,7 @@ def with_options(component: Component, options: dict[str, Any]) -> Component:
 
 
 def _cards(recipe: Recipe, chosen: dict[str, Component]) -> Plan:
-    """The plan with what the components say of themselves; a connector or fusion that does not fit says why."""
+    """Make a plan from the components' cards; a connector or fusion that does not fit becomes a refusal."""
     variant = SPECS[recipe.variant]
     if "mllm" in chosen:
         whole = chosen["mllm"].card()

@@ -1,4 +1,4 @@
-"""The rules that accept or refuse a combination: pure arithmetic over cards, no torch. Each refusal: both sides, numbers, a fix."""
+"""The rules that accept or refuse a combination: arithmetic on cards, no torch. A refusal names both sides, the numbers, a fix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from n2kit.recipe.tuning import Tune
 
 
 def apply(plan: Plan, requested: Collection[str]) -> None:
-    """Add to a plan what its combination is refused for, and what its user should know."""
+    """Add to a plan the refusals of all rules, and notes for its user."""
     for rule in RULES:
         plan.refusals.extend(rule(plan))
     plan.refusals.extend(_ignored_fusion(plan, requested))
@@ -21,7 +21,7 @@ def apply(plan: Plan, requested: Collection[str]) -> None:
 
 
 def fit_memory(plan: Plan, device: float) -> None:
-    """Add to a plan whether its training fits a device of so many bytes.
+    """Add a refusal or a note to a plan whose training does not fit a device of so many bytes.
 
     Weights, gradients and optimiser are arithmetic, and refused where they do not fit; activations are an estimate: a note.
     """
@@ -34,8 +34,8 @@ def fit_memory(plan: Plan, device: float) -> None:
         )
     elif use.total > device:
         batch = batch_that_fits(plan, device)
-        way = f"--set train.batch_size={batch} fits" if batch else "not even two pairs a step fit; smaller parts do"
-        plan.notes.append(f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: {way}")
+        fix = f"--set train.batch_size={batch} fits" if batch else "not even two pairs a step fit; smaller parts do"
+        plan.notes.append(f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: {fix}")
     if unknown := [row.part for row in plan.rows if row.parameters == 0 and row.part in ("llm", "vision")]:
         plan.notes.append(
             f"how large {' and '.join(unknown)} is shows when its weights are there: memory is underestimated"
@@ -43,7 +43,7 @@ def fit_memory(plan: Plan, device: float) -> None:
 
 
 def embeds(plan: Plan) -> Iterator[Mismatch]:
-    """Visual tokens and our own words have no ids: the LLM must read embeddings."""
+    """Refuse an LLM that reads ids alone: visual tokens and special words have only embeddings."""
     if not plan.llm.embeds:
         yield Mismatch(
             f"{plan.name('llm')} reads token ids alone (no gradient through embeddings), and n2kit joins embeddings",
@@ -52,7 +52,7 @@ def embeds(plan: Plan) -> Iterator[Mismatch]:
 
 
 def causal(plan: Plan) -> Iterator[Mismatch]:
-    """The image's compressed word must not see the text that comes after it."""
+    """Refuse mICL with an LLM that is not causal: the image's compressed word would see the text behind it."""
     if plan.variant.micl and not plan.llm.causal:
         other = "late_early_fusion" if plan.variant.late else "basic"
         yield Mismatch(
@@ -62,7 +62,7 @@ def causal(plan: Plan) -> Iterator[Mismatch]:
 
 
 def pooled(plan: Plan) -> Iterator[Mismatch]:
-    """Most late fusions read one vector an image."""
+    """Refuse a fusion of one pooled vector with an encoder that has none."""
     if plan.fusion is None or plan.vision is None or plan.vision.pooled_width:
         return
     if plan.fusion.pooled:
@@ -77,7 +77,7 @@ def pooled(plan: Plan) -> Iterator[Mismatch]:
 
 
 def tokens(plan: Plan) -> Iterator[Mismatch]:
-    """The longest row must fit the LLM's context."""
+    """Refuse prompts whose longest row does not fit the LLM's context."""
     context = plan.llm.context
     if plan.longest <= context:
         return
@@ -90,18 +90,18 @@ def tokens(plan: Plan) -> Iterator[Mismatch]:
 
 
 def attention(plan: Plan) -> Iterator[Mismatch]:
-    """An attention implementation that is asked for must be one of the model's."""
+    """Refuse an attention implementation that the model does not have."""
     owner = "mllm" if plan.recipe.mllm else "llm"
-    wanted, there = getattr(plan.recipe, owner).options.get("attention"), plan.llm.attention
-    if wanted is not None and wanted not in there:
-        offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
+    wanted, offered = getattr(plan.recipe, owner).options.get("attention"), plan.llm.attention
+    if wanted is not None and wanted not in offered:
+        offer = f"has {' and '.join(offered)}" if offered else "has no attention to choose"
         yield Mismatch(
             f"attention {wanted} was asked for, and {plan.name('llm')} {offer}", f"leave {owner}.attention out"
         )
 
 
 def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
-    """A variant with late fusion needs one."""
+    """Refuse a variant with late fusion where no fusion is chosen."""
     if plan.variant.late and plan.recipe.fusion.name == "none":
         same = {"notellm2": "micl", "late_early_fusion": "basic"}.get(plan.recipe.variant, "text_only")
         yield Mismatch(
@@ -111,7 +111,10 @@ def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
 
 
 def generation(plan: Plan) -> Iterator[Mismatch]:
-    """A loss with answers needs a language model that gives them, behind a vector that does not see them, and a wording."""
+    """Refuse a loss that generates answers with an LLM that cannot, or a prompt template without their wording.
+
+    The LLM must be causal as well: otherwise the vector would see the answer.
+    """
     if not plan.generates:
         return
     loss, other = plan.recipe.loss.name, "--loss notellm2"
@@ -129,7 +132,7 @@ def generation(plan: Plan) -> Iterator[Mismatch]:
 
 
 def licence(plan: Plan) -> Iterator[Mismatch]:
-    """Only the licences that the user allows, where a list is requested."""
+    """Refuse weights under other licences than the list that the user allows, if there is one."""
     allowed = plan.recipe.licences
     if allowed is None:
         return
@@ -142,7 +145,7 @@ def licence(plan: Plan) -> Iterator[Mismatch]:
 
 
 def tuning(plan: Plan) -> Iterator[Mismatch]:
-    """Blocks that are to be tuned must be there. (A multimodal LLM's tower is asked for them when it is loaded.)"""
+    """Refuse to tune blocks of a backbone that names none. (A multimodal LLM's tower is checked when it is loaded.)"""
     decay = plan.recipe.train.layer_decay
     for kind in ("llm", "vision"):
         card, choice = getattr(plan, kind), getattr(plan.recipe, kind)
@@ -162,13 +165,13 @@ def tuning(plan: Plan) -> Iterator[Mismatch]:
 
 
 def widths(plan: Plan) -> Iterator[Mismatch]:
-    """Nested widths of a loss are at most the vectors' own."""
-    there = plan.recipe.head.width or plan.llm.output_width
-    wide = [w for w in getattr(plan.components["loss"].config(), "widths", None) or [] if w > there]
+    """Refuse nested widths of a loss that are larger than the vectors."""
+    width = plan.recipe.head.width or plan.llm.output_width
+    wide = [w for w in getattr(plan.components["loss"].config(), "widths", None) or [] if w > width]
     if wide:
         yield Mismatch(
-            f"loss {plan.recipe.loss.name} trains the first {wide[0]} numbers of a vector, and vectors have {there}",
-            f"loss.widths up to {there}, or --set head.width={wide[0]}",
+            f"loss {plan.recipe.loss.name} trains the first {wide[0]} numbers of a vector, and vectors have {width}",
+            f"loss.widths up to {width}, or --set head.width={wide[0]}",
         )
 
 
@@ -206,8 +209,8 @@ def _notes(plan: Plan, requested: Collection[str]) -> Iterator[str]:
     if plan.vision is not None:
         owner = plan.components.get("vision", plan.components.get("mllm"))
         if owner is not None and getattr(owner.config(), "fit", None) == "crop":
-            way = f"--set {owner.kind}.fit=pad"
-            yield f"pictures that are not square lose their ends (centre crop); {way} keeps them whole"
+            fix = f"--set {owner.kind}.fit=pad"
+            yield f"pictures that are not square lose their ends (centre crop); {fix} keeps them whole"
     if plan.generates and not plan.refusals:
         size = plan.llm.vocab * plan.llm.output_width
         yield f"the llm keeps its output head: {size:,} parameters more, unless its checkpoint shares them with the input table"

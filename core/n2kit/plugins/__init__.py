@@ -1,1 +1,1 @@
-"""Plug-ins: found, guarded, and resolved to components and their weights."""
+"""Plug-ins: their discovery, their isolation, and the components and weights that they bring."""

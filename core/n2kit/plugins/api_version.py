@@ -1,4 +1,4 @@
-"""The version of the plug-in contract that a plug-in states, and the reason to refuse it."""
+"""The version of the plug-in contract that a plug-in states, and the reason to refuse another one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STATED = re.compile(r"^N2KIT_PLUGIN_API\b[^=\n]*=\s*\(\s*(\d+)\s*,\s*(\d+)\s*,?
 
 
 def api_problem(api: tuple[int, int] | None) -> str | None:
-    """Return the reason to refuse a plug-in of this version, None if this n2kit can load it or the version is not known."""
+    """Return the reason to refuse a plug-in of this API version; None if it can be loaded or states no version."""
     if api is None or (api[0] == PLUGIN_API[0] and api[1] <= PLUGIN_API[1]):
         return None
     cure = API_CHANGES if api < PLUGIN_API else "it needs a newer n2kit"
@@ -21,7 +21,7 @@ def api_problem(api: tuple[int, int] | None) -> str | None:
 
 
 def stated_api(entry: str) -> tuple[int, int] | None:
-    """Read `N2KIT_PLUGIN_API` out of a plug-in's source without importing it; None where the text does not show it.
+    """Read `N2KIT_PLUGIN_API` from a plug-in's source, without an import; None where the text does not show it.
 
     Args:
         entry: the entry point's value, `package.module` or `package.module:Attr`.

@@ -1,4 +1,4 @@
-"""From what a user types to one component: registry.yaml, plug-ins, weight sources.
+"""The catalogue: from a reference that a user types to one component, by registry.yaml and the plug-ins.
 
 A reference is `NAME[:PRESET][@SOURCE]`: an alias of the catalogue, a plug-in's component, `distribution/component`, or a
 bare source (`hf:org/name`, `file:folder`), whose own configuration then says which component reads it.
@@ -39,7 +39,7 @@ class Known:
 
 
 class Registry:
-    """The catalogue (built in, then the user's, then the project's file) over the installed plug-ins."""
+    """The catalogue over the installed plug-ins: the built-in file, then the user's, then the project's."""
 
     def __init__(self, plugins: Manager, layers: list[Path] | None = None) -> None:
         self.plugins = plugins
@@ -85,11 +85,11 @@ class Registry:
                 self.aliases[kind][str(name)] = entry
 
     def names(self, kind: Kind) -> list[str]:
-        """Everything a user can write for a kind, without presets."""
+        """List every name that a user can write for a kind, without presets."""
         return sorted({*self.aliases[kind], *(o.spec.name for o in self.plugins.components(kind))})
 
     def presets(self, kind: Kind, name: str) -> dict[str, Preset]:
-        """The presets of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
+        """Return the presets of a name: the catalogue's, then the plug-in's own (`tiny` among them)."""
         alias = self.aliases[kind].get(name)
         return self._presets(kind, alias, self.plugins.find(kind, alias["component"] if alias else name))
 
@@ -105,7 +105,9 @@ class Registry:
         return listed | {k: v for k, v in own.items() if k not in listed}
 
     def resolve(self, kind: Kind, text: str, *, asked: bool = True) -> Component:
-        """What `text` stands for. A name that nobody `asked` for is a default: n2kit's own, whoever else has the name.
+        """Resolve a reference to one component.
+
+        A name that nobody `asked` for is a default: of several owners it is n2kit's own.
 
         Raises:
             BadInput: an unknown name, or one of two owners. Unavailable: a known plug-in that is not installed.
@@ -230,7 +232,7 @@ class Registry:
 
 @functools.cache
 def registry() -> Registry:
-    """The catalogue of this process."""
+    """Return the catalogue of this process, read once."""
     return Registry(manager())
 
 
@@ -244,7 +246,11 @@ def resolve_component(kind: Kind, reference: str) -> Component:
 
 
 def check_card(reference: str, declared: Card | None, measured: Card) -> None:
-    """Raises Mismatch if loaded weights are not what the catalogue said they are."""
+    """Check that loaded weights are what the catalogue said they are.
+
+    Raises:
+        Mismatch: with each fact that differs.
+    """
     if declared is None or declared == measured:
         return
     wrong = [
@@ -256,7 +262,7 @@ def check_card(reference: str, declared: Card | None, measured: Card) -> None:
 
 
 def _split_source(text: str) -> tuple[str, str | None]:
-    """`NAME@SOURCE` → both; a bare source keeps its own `@revision`."""
+    """Split `NAME@SOURCE` into both; a bare source keeps its own `@revision`."""
     pieces = _SOURCE.split(text, maxsplit=1)
     if len(pieces) == 2:
         return pieces[0], pieces[1]
@@ -267,7 +273,7 @@ def _split_source(text: str) -> tuple[str, str | None]:
 
 
 def _default_preset(kind: Kind, known: Mapping[str, Preset]) -> str:
-    """What a bare name means: a backbone's first preset with weights; a connector's or fusion's own defaults."""
+    """Choose the preset of a bare name: a backbone's first one with weights; none for connectors and fusions."""
     if kind not in BACKBONES:
         return ""
     return next((name for name, v in known.items() if v.weights != "random"), next(iter(known), ""))

@@ -1,4 +1,4 @@
-"""One resolved component: what a reference such as `siglip:base-224` stands for."""
+"""A resolved component: the class, options and weights behind a reference such as `siglip:base-224`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CARD_FILES = ["config.json", "preprocessor_config.json"]  # what a card may read
 
 @dataclass(frozen=True)
 class Component:
-    """A resolved choice: which class, with which options, from which weights."""
+    """A resolved choice: a class, its options, and its weights."""
 
     kind: Kind
     reference: str  # canonical; pasting it back gives the same component
@@ -28,7 +28,7 @@ class Component:
     licence: str | None = None
 
     def config(self) -> Any:
-        """The component's options, validated.
+        """Validate the component's options and return them as its pydantic model.
 
         Raises:
             BadInput: an option that the component does not have, or a value that it does not take.
@@ -44,7 +44,10 @@ class Component:
             ) from None
 
     def has_capability(self, capability: str) -> bool:
-        """Whether its spec declares a capability; one around another component (`config().inner()`) can what that one can."""
+        """Tell whether the component declares a capability.
+
+        One that wraps another component (`config().inner()`, as `matryoshka` does) has that one's capabilities too.
+        """
         inner = getattr(self.config(), "inner", None)
         return capability in self.registered.spec.capabilities or (
             callable(inner) and inner().has_capability(capability)
@@ -54,12 +57,12 @@ class Component:
         return load_target(target, owner=self.registered.distribution)
 
     def cls(self) -> Any:
-        """The component's class; imports what it needs."""
+        """Import the component's class, after a check of the packages that it requires."""
         require(self.registered.spec, self.registered.distribution)
         return self.load(self.registered.spec.target)
 
     def card(self) -> Card:
-        """Facts for the plan: what the catalogue or the plug-in declares, else what the weights' own configuration says."""
+        """Return the facts that a plan reads: the declared card, else what the weights' own configuration says."""
         if self.declared is not None:
             return self.declared
         if self.registered.spec.card is None:
@@ -76,7 +79,7 @@ class Component:
 
     @contextlib.contextmanager
     def attribute_errors(self) -> Iterator[None]:
-        """What the plug-in raises is the plug-in's, or the checkpoint's: said so, and no bug of n2kit.
+        """Report what the plug-in's code raises as an error of the plug-in or the checkpoint, not as a bug of n2kit.
 
         Raises:
             Unavailable: a third party's code failed. BadInput: ours could not understand a checkpoint's files.

@@ -1,7 +1,7 @@
-"""A first look at a plug-in in an interpreter of its own, so that one that aborts or is heavy harms no command.
+"""The import of each plug-in, tried first in an interpreter of its own: one that aborts or is heavy harms no command.
 
-What was found is kept in the cache folder until the plug-in's files change (a crash is not: it may be the environment's);
-n2kit's own plug-ins need no look.
+The result is kept in the cache folder until the plug-in's files change (a crash is not: it may be the environment's);
+n2kit's own plug-ins are not tried.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import IO, Any, NamedTuple
 from n2kit.utils.cache import cache_folder
 
 SECONDS = 30
-KEPT = 1000  # looks in the cache
+KEPT = 1000  # results in the cache
 # What a plug-in's module may not import: `n2kit --help` and every other command would wait for it.
 HEAVY = ("torch", "transformers", "timm", "open_clip", "numpy", "faiss")
 _PROBE = """
@@ -41,13 +41,16 @@ print("\\nn2kit:" + json.dumps([problem, [m for m in sys.argv[2].split(",") if m
 
 
 def probe_imports(points: Iterable[EntryPoint]) -> dict[str, str]:
-    """What keeps plug-ins from being loaded: entry point's value → reason; nothing for those that are sound."""
+    """Import each plug-in in a child process and return what keeps it from being loaded.
+
+    The result maps an entry point's value to the reason; plug-ins that can be loaded are not in it.
+    """
     known = _read_cache()
     keys = {point.value: _key(point.value) for point in points}
     running = {value: _start(value) for value, key in keys.items() if key not in known}
     end = time.monotonic() + SECONDS
     found = {value: _outcome(process, end) for value, process in running.items()}
-    lasting = {keys[value]: look.problem for value, look in found.items() if look.lasting}
+    lasting = {keys[value]: result.problem for value, result in found.items() if result.lasting}
     if lasting:
         _write_cache(known | lasting)
     problems = {value: found[value].problem if value in found else known[key] for value, key in keys.items()}
@@ -55,7 +58,7 @@ def probe_imports(points: Iterable[EntryPoint]) -> dict[str, str]:
 
 
 class ProbeResult(NamedTuple):
-    """What keeps a plug-in out, if anything does, and whether that will be so as long as its files are the same."""
+    """The reason not to load a plug-in, if there is one; `lasting`: it holds as long as the plug-in's files do not change."""
 
     problem: str | None
     lasting: bool = False
@@ -63,7 +66,7 @@ class ProbeResult(NamedTuple):
 
 @dataclass
 class Running:
-    """A child that looks at one plug-in. It writes to files: a pipe would wait for whatever the child leaves running."""
+    """A child process that imports one plug-in. It writes to files: a pipe would wait for whatever the child leaves running."""
 
     process: subprocess.Popen[bytes]
     out: IO[bytes]
@@ -111,7 +114,7 @@ def _outcome(running: Running, end: float) -> ProbeResult:
 
 
 def _text(file: IO[bytes]) -> list[str]:
-    """The last lines of what a child wrote; it may have written anything."""
+    """Return the last lines that a child wrote; it may have written anything."""
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - 65536))
     with file:
@@ -119,7 +122,7 @@ def _text(file: IO[bytes]) -> list[str]:
 
 
 def describe_exit(code: int) -> str:
-    """What an exit code says: `ended the process with code 3`, `killed the process by SIGABRT`."""
+    """Describe an exit code: `ended the process with code 3`, `killed the process by SIGABRT`."""
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"killed the process by {signal.Signals(-code).name}"
@@ -127,7 +130,7 @@ def describe_exit(code: int) -> str:
 
 
 def _key(value: str) -> str:
-    """Differs whenever the files of the plug-in's top-level module do; finding them imports nothing."""
+    """Return a key that differs whenever the files of the plug-in's top-level module do; finding them imports nothing."""
     facts: list[Any] = [sys.version, value, _installed()]
     with contextlib.suppress(ImportError, ValueError, OSError):
         spec = importlib.util.find_spec(value.partition(":")[0].strip().partition(".")[0])
@@ -140,7 +143,7 @@ def _key(value: str) -> str:
 
 @functools.cache
 def _installed() -> str:
-    """Differs whenever a distribution comes, goes or changes: what a plug-in imports may then be another."""
+    """Return a text that differs whenever a distribution comes, goes or changes: an import may then give another module."""
     folders = [Path(p) for p in sys.path if p and Path(p).is_dir()]
     return repr([(str(f), f.stat().st_mtime_ns) for f in folders if f != Path.cwd()])
 
@@ -157,10 +160,10 @@ def _read_cache() -> dict[str, str | None]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _write_cache(looks: dict[str, str | None]) -> None:
+def _write_cache(results: dict[str, str | None]) -> None:
     file = _file()
     aside = file.with_name(f".plugins-{os.getpid()}.json")
-    with contextlib.suppress(OSError):  # without a cache it is looked at again
+    with contextlib.suppress(OSError):  # without a cache it is tried again
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(dict(list(looks.items())[-KEPT:])))
+        aside.write_text(json.dumps(dict(list(results.items())[-KEPT:])))
         aside.replace(file)

@@ -1,4 +1,4 @@
-"""Discovery of plug-ins: one entry point at a time, each guarded, so that a broken one harms nobody else."""
+"""Discovery of plug-ins: one entry point at a time, so that a broken one does not affect the others."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Plugin:
 
     @property
     def state(self) -> str:
-        """`ok`, `disabled`, or what is wrong."""
+        """The plug-in's state in words: `ok`, `disabled`, or the problem."""
         return "disabled" if self.disabled else self.problem or "; ".join(self.warnings) or "ok"
 
 
 @dataclass(frozen=True)
 class RegisteredComponent:
-    """A component with the distribution that it came from."""
+    """A component with the distribution that registered it."""
 
     spec: ComponentSpec
     distribution: str
@@ -63,18 +63,18 @@ class RegisteredComponent:
 
 
 class Manager:
-    """All plug-ins of this environment. Loading never raises: read `plugins` for who is broken and why."""
+    """All plug-ins of this environment. Loading never raises: `plugins` says which are broken, and why."""
 
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
         self.pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self.pluggy.add_hookspecs(hookspecs)
         points = entry_points(group=GROUP) if found is None else found
         unique = {(_owner(p)[0], p.name, p.value): p for p in points}  # an editable install may list its points twice
-        wanted = Selection.read()
+        selection = Selection.read()
         pairs = [(p, Plugin(p.name, *_owner(p), p.value)) for _, p in sorted(unique.items())]
         for _, plugin in pairs:
-            plugin.disabled = not wanted.takes(plugin)
-        wanted.check([plugin for _, plugin in pairs])
+            plugin.disabled = not selection.includes(plugin)
+        selection.check_names([plugin for _, plugin in pairs])
         enabled = [(p, plugin) for p, plugin in pairs if not plugin.disabled]
         foreign = [p for p, plugin in enabled if plugin.distribution != OWN]
         # An import of what the contract no longer has would fail without naming the cause: the source is read first.
@@ -86,7 +86,7 @@ class Manager:
         _warn_of_namesakes(self.plugins)
 
     def _load(self, point: EntryPoint, plugin: Plugin) -> str | None:
-        """Take in one plug-in; what keeps it out, if anything does."""
+        """Load one plug-in and register its components; return the problem if that fails."""
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is data
                 module = point.load()
@@ -108,14 +108,14 @@ class Manager:
         return self.pluggy.hook
 
     def components(self, kind: Kind) -> list[RegisteredComponent]:
-        """Every component of a kind, namesakes included, in name order."""
+        """List every component of a kind in the order of names, namesakes included."""
         registered = (
             RegisteredComponent(s, p.distribution, p.version) for p in self.plugins for s in p.specs if s.kind == kind
         )
         return sorted(registered, key=lambda o: (o.spec.name, o.distribution))
 
     def find(self, kind: Kind, name: str, *, prefer: str | None = None) -> RegisteredComponent | None:
-        """The component called `name` or `distribution/name`; None if there is none. Of namesakes, that of `prefer`.
+        """Find the component called `name` or `distribution/name`, None if there is none; of namesakes, that of `prefer`.
 
         Raises:
             BadInput: two distributions own the name.
@@ -131,13 +131,13 @@ class Manager:
         return [p for p in self.plugins if p.problem]
 
     def named(self, name: str) -> list[Plugin]:
-        """The plug-ins that a name, a distribution or `distribution/name` stands for."""
+        """Return the plug-ins that a name, a distribution or `distribution/name` stands for."""
         return [p for p in self.plugins if name in (p.name, p.distribution, p.qualified)]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which plug-ins to load: `N2KIT_PLUGINS=a,b` just these, `N2KIT_PLUGINS=-c` all others; names or distributions."""
+    """The choice of plug-ins to load: `N2KIT_PLUGINS=a,b` only these, `N2KIT_PLUGINS=-c` all others; names or distributions."""
 
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
@@ -147,21 +147,25 @@ class Selection:
         names = [n.strip() for n in os.environ.get(SELECT, "").split(",") if n.strip()]
         return cls(tuple(n for n in names if not n.startswith("-")), tuple(n[1:] for n in names if n.startswith("-")))
 
-    def takes(self, plugin: Plugin) -> bool:
+    def includes(self, plugin: Plugin) -> bool:
         names = {plugin.name, plugin.distribution, plugin.qualified}
         return not names.intersection(self.without) and (not self.only or bool(names.intersection(self.only)))
 
-    def check(self, plugins: list[Plugin]) -> None:
-        """Raises BadInput for a name that no installed plug-in has."""
-        there = {n for p in plugins for n in (p.name, p.distribution, p.qualified)}
+    def check_names(self, plugins: list[Plugin]) -> None:
+        """Check that every name in the selection belongs to an installed plug-in.
+
+        Raises:
+            BadInput: for the first name that does not.
+        """
+        known = {n for p in plugins for n in (p.name, p.distribution, p.qualified)}
         for name in (*self.only, *self.without):
-            if name not in there:
-                way = suggest(name, there) or f"there are: {', '.join(sorted({p.qualified for p in plugins}))}"
-                raise BadInput(f"{SELECT} or --disable-plugin names {name!r}, and no plug-in is called so", way)
+            if name not in known:
+                hint = suggest(name, known) or f"there are: {', '.join(sorted({p.qualified for p in plugins}))}"
+                raise BadInput(f"{SELECT} or --disable-plugin names {name!r}, and no plug-in is called so", hint)
 
 
-def disabled_too(names: Iterable[str]) -> None:
-    """Leave these plug-ins out from now on, in this process and in its children."""
+def disable(names: Iterable[str]) -> None:
+    """Disable these plug-ins from now on, in this process and in its children."""
     several = [f"-{name.strip()}" for text in names for name in text.split(",") if name.strip()]
     os.environ[SELECT] = ",".join([*filter(None, [os.environ.get(SELECT)]), *several])
     manager.cache_clear()
@@ -169,7 +173,7 @@ def disabled_too(names: Iterable[str]) -> None:
 
 @functools.cache
 def manager() -> Manager:
-    """The plug-ins of this process, discovered once."""
+    """Return the plug-ins of this process, discovered once."""
     return Manager()
 
 
@@ -191,7 +195,7 @@ def load_target(target: str, *, owner: str) -> Any:
 
 
 def require(spec: ComponentSpec, distribution: str) -> None:
-    """Say which pip line is missing before a component's import fails half-way.
+    """Check that the packages which a component needs are installed, before its import fails half-hint.
 
     Raises:
         Unavailable: a distribution named in `spec.requires` is not installed, or not in a version that fits.
@@ -256,7 +260,11 @@ def _components(module: ModuleType) -> list[ComponentSpec]:
 
 
 def _check_types(spec: ComponentSpec) -> None:
-    """Raises TypeError for a field that would break whoever lists it."""
+    """Check the types of a spec's fields, so that a wrong one does not break a command that lists it.
+
+    Raises:
+        TypeError: for the first wrong field.
+    """
     for name in ("kind", "name", "target", "summary", "config"):
         if not (isinstance(value := getattr(spec, name), str) and value):
             raise TypeError(f"a component's {name} is {value!r}, not a text")
@@ -272,7 +280,7 @@ def _check_types(spec: ComponentSpec) -> None:
 
 
 def _warn_of_namesakes(plugins: list[Plugin]) -> None:
-    """Say on each plug-in whose names it shares; both keep working under `distribution/name`."""
+    """Add a warning to each plug-in whose names another one has too; both work under `distribution/name`."""
     for plugin in plugins:
         others = [p for p in plugins if p is not plugin and not p.problem and not p.disabled]
         for other in others:

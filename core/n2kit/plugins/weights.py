@@ -1,4 +1,4 @@
-"""Where weights come from: `hf:org/name@revision`, `file:path`, `pkg:distribution/path`, `random`."""
+"""Weight sources: `hf:org/name@revision`, `file:path`, `pkg:distribution/path`, `random`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OFFLINE_WAYS = "offline: NAME@file:FOLDER, NAME@pkg:DISTRIBUTION/PATH, or NAME:t
 
 @dataclass(frozen=True)
 class WeightsUri:
-    """A weight source; `str()` gives back what was parsed."""
+    """The address of weights; `str()` gives back what was parsed."""
 
     scheme: str
     location: str = ""
@@ -29,7 +29,11 @@ class WeightsUri:
 
     @classmethod
     def parse(cls, text: str) -> WeightsUri:
-        """Raises BadInput for an unknown scheme."""
+        """Parse the text of a weight source.
+
+        Raises:
+            BadInput: an unknown scheme.
+        """
         if text == "random":
             return cls("random")
         scheme, colon, location = text.partition(":")
@@ -49,7 +53,7 @@ class WeightsUri:
         return f"{self.scheme}:{self.location}" + (f"@{self.revision}" if self.revision else "")
 
     def locate(self, patterns: list[str] | None = None) -> Path | None:
-        """The local file or folder, downloaded if need be; None for `random`.
+        """Return the local file or folder, downloaded if need be; None for `random`.
 
         Raises:
             BadInput: a `file:` path that does not exist.
@@ -64,7 +68,7 @@ class WeightsUri:
         return _from_hub(self.location, self.revision, patterns or HUB_FILES)
 
     def pinned(self, found: Path) -> WeightsUri:
-        """The same weights without what may mean others tomorrow: a hub's branch, a relative path.
+        """Return the same weights by an address that cannot change its meaning: a hub's commit, an absolute path.
 
         Args:
             found: what `locate` gave.
@@ -75,7 +79,7 @@ class WeightsUri:
 
 
 def weight_files(place: Path) -> dict[str, Path]:
-    """The files of a source that a part may be made of; documents beside them do not matter."""
+    """Return name → path of the files of a source that can belong to a part; READMEs and the like are left out."""
     if place.is_file():
         return {place.name: place}
 
@@ -141,7 +145,7 @@ def _from_hub(repo: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def _conversion(repo: str, where: str) -> str:
-    """The revision in which the hub's own bot offers an old repository's weights as safetensors.
+    """Find the revision in which the hub's own bot offers an old repository's weights as safetensors.
 
     Raises:
         Unavailable: there is none; n2kit opens no pickles of strangers.
@@ -158,7 +162,10 @@ def _conversion(repo: str, where: str) -> str:
 
 
 def hub_problem() -> str | None:
-    """Why the hub is out of reach, found in a few seconds (its client alone retries for half a minute)."""
+    """Return the reason why the hub cannot be reached, None if it can.
+
+    It takes a few seconds at most; the hub's client alone retries for half a minute.
+    """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

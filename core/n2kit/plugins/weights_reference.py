@@ -1,4 +1,4 @@
-"""A part by reference: where its weights lie, and how they are known again."""
+"""A reference to a part's weights: where they are, and hashes by which they are recognised."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # a sha256
 
 
 class WeightsReference(BaseModel):
-    """What a bundle writes of a part that it does not copy."""
+    """An entry of a bundle's manifest for a part that is not copied into it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,5 +24,5 @@ class WeightsReference(BaseModel):
 
     @property
     def known(self) -> bool:
-        """Whether it was written before, and not just come by in a build."""
+        """Tell whether a bundle was loaded with this reference; False for one that a build has just made."""
         return bool(self.files)

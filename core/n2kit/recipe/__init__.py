@@ -1,1 +1,1 @@
-"""The settings of a run: typed, with where each came from."""
+"""The settings of a run: typed, each with the layer that set it."""

@@ -1,4 +1,4 @@
-"""What an evaluation may be asked for: beyond it a number is a slip of the hand, and memory would not hold it."""
+"""Limits of what an evaluation accepts: a larger number is a typing mistake, and would not fit into memory."""
 
 MOST_K = 1_000_000_000  # more than any pool has
 MOST_RESAMPLES = 1_000_000

@@ -1,4 +1,4 @@
-"""The wording of prompts: built-in templates, and users' own from YAML files (docs/prompts.md)."""
+"""The text of prompts: built-in templates, and users' own from YAML files (docs/prompts.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = re.compile(r"\{(title|topics|content|category)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """Bodies by kind, their common suffix, and how fields are written into them.
+    """A prompt's body by kind, the suffix of all kinds, and the rules for writing fields into them.
 
     The last three are for losses that generate: what stands behind the compressed word and asks for the category, or for
     `{count}` topics, and how the answer to it is written. They begin by closing the suffix's quote. Empty: not to be asked.
@@ -91,7 +91,7 @@ TEMPLATES: dict[str, Template] = {
 
 
 def load_template(name: str) -> Template:
-    """A built-in template by name, or a user's YAML file with the keys of `Template`.
+    """Return a built-in template by name, or read a user's YAML file with the keys of `Template`.
 
     Raises:
         BadInput: unknown name, or a file whose prompts lack a placeholder that they need.
@@ -119,11 +119,11 @@ def load_template(name: str) -> Template:
         raise BadInput(
             f"{path}: {str(error).split('() ')[-1]}", "a template has basic, micl, text, image, suffix"
         ) from None
-    _check(template, path)
+    _validate(template, path)
     return template
 
 
-def _check(template: Template, path: Path) -> None:
+def _validate(template: Template, path: Path) -> None:
     for name, value in vars(template).items():
         number = name in ("title_chars", "content_chars", "topics")
         if number and not (isinstance(value, int) and value >= 0):

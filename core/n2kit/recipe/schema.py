@@ -1,4 +1,4 @@
-"""Every setting of a recipe with its type, its default and its meaning, out of the recipe's own model."""
+"""A list of every setting with its type, default and meaning, made from the recipe's pydantic model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Setting(NamedTuple):
 
 
 def settings() -> list[Setting]:
-    """All settings, in the order of `n2kit config show`; `KIND.*` stands for the options that a component brings itself."""
+    """List all settings in the order of `n2kit config show`; `KIND.*` stands for the options of a component itself."""
     schema = Recipe.model_json_schema()
     return list(_rows(schema, schema["$defs"], Recipe().model_dump(), ""))
 
@@ -42,7 +42,7 @@ def _rows(node: Mapping[str, Any], shared: Mapping[str, Any], defaults: Any, pre
 
 
 def _section(given: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The settings behind a key, where it is no setting itself."""
+    """Return the schema of the settings below a key; None where the key is a setting itself."""
     for one in (given, *given.get("anyOf", ())):
         if "$ref" in one:
             found: Mapping[str, Any] = shared[one["$ref"].rpartition("/")[2]]
@@ -51,7 +51,7 @@ def _section(given: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str
 
 
 def kind_of(given: Mapping[str, Any]) -> str:
-    """A type of a JSON schema in words: `integer ≥ 1 or null`, `auto | fp32 | bf16`."""
+    """Describe a JSON schema's type in words: `integer ≥ 1 or null`, `auto | fp32 | bf16`."""
     if "anyOf" in given:
         return " or ".join(kind_of(one) for one in given["anyOf"])
     if "enum" in given:

@@ -1,4 +1,4 @@
-"""The typed settings of a run, and where each of them came from.
+"""The typed settings of a run, and the layer that set each of them.
 
 Precedence: flag > `N2KIT_*` variable > recipe file > project `n2kit.yaml` > user file > default.
 """
@@ -41,14 +41,14 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
 
-def _a_way_to_tune(text: str) -> str:
+def _valid_tune(text: str) -> str:
     return str(Tune.parse(text))
 
 
 class Backbone(Choice):
     """An LLM or a vision encoder, and how it is tuned; see `n2kit.recipe.tuning`."""
 
-    tune: Annotated[str, AfterValidator(_a_way_to_tune)] = Field(
+    tune: Annotated[str, AfterValidator(_valid_tune)] = Field(
         "frozen",
         description="frozen: bit-equal and in eval mode; last:K: the last K blocks and what comes after them; lora:R or "
         "lora:R:ALPHA: adapters of rank R on the linear layers of its blocks (ALPHA is 2 R); qlora:R: the same, the LLM's weights "
@@ -69,7 +69,7 @@ class Head(Settings):
 
 
 class Prompt(Settings):
-    """Fields are cut, never the end of the prompt. A null limit is the template's own."""
+    """Limits of the prompt. Fields are cut, never the end of the prompt; a null limit is the template's own."""
 
     template: str = Field("en", description="a built-in name (en, zh, compact) or a YAML file")
     body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
@@ -170,7 +170,7 @@ class Recipe(Settings):
         return vision
 
     def digest(self, without: Mapping[str, set[str]] | None = None) -> str:
-        """A hash of every setting but those in `without` (section → names): what makes two runs the same run."""
+        """Hash every setting but those in `without` (section → names): two runs are the same run if it is equal."""
         settings = self.model_dump(exclude=dict(without or {}))
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -180,7 +180,7 @@ class Recipe(Settings):
 
 @dataclass
 class Resolved:
-    """A recipe with, for each dotted key, what set it (`flag`, `file:line`, a variable, `default`)."""
+    """A recipe with, for each dotted key, the place that set it (`flag`, `file:line`, a variable, `default`)."""
 
     recipe: Recipe
     origin: dict[str, str] = field(default_factory=dict)
@@ -223,7 +223,7 @@ def resolve(
 
 
 def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
-    """`--set a.b=c` as dotted key → YAML value.
+    """Parse `--set a.b=c` into dotted key → YAML value.
 
     Raises:
         BadInput: no `=`, or a key that no setting begins with.
@@ -242,12 +242,16 @@ def _applicable(entries: Iterable[tuple[str, Any, str]], base: Recipe | None) ->
 
 
 def drop_none(**flags: Any) -> dict[str, Any]:
-    """The flags that were given: those that are not None."""
+    """Return the flags that were given: those that are not None."""
     return {k: v for k, v in flags.items() if v is not None}
 
 
 def scalar(text: str) -> Any:
-    """A value as YAML reads it, and `1e-4` as the number that YAML 1.1 does not see in it. Raises BadInput."""
+    """Parse a value as YAML does, but `1e-4` as a number, which YAML 1.1 takes for a text.
+
+    Raises:
+        BadInput: the text is no YAML value.
+    """
     try:
         value = yaml.safe_load(text) if text else None
     except (yaml.YAMLError, ValueError) as error:
@@ -263,7 +267,7 @@ def scalar(text: str) -> Any:
 
 
 def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    """`N2KIT_TRAIN__LR=1e-4` sets `train.lr`; other N2KIT_ variables (cache folder and the like) are not settings."""
+    """Collect settings from variables: `N2KIT_TRAIN__LR=1e-4` sets `train.lr`; other N2KIT_ variables are no settings."""
     out = []
     for name, text in sorted(env.items()):
         key = name.removeprefix("N2KIT_").lower().replace("__", ".")
@@ -273,7 +277,7 @@ def _from_env(env: Mapping[str, str]) -> list[tuple[str, Any, str]]:
 
 
 def apply_layer(merged: dict[str, Any], origin: dict[str, str], entries: Iterable[tuple[str, Any, str]]) -> None:
-    """Write one layer over `merged`, component names first: a new name drops the options of the one before."""
+    """Apply one layer to `merged`, component names first: a new name drops the options of the old component."""
     named = [(f"{k}.name" if k in CHOICES and isinstance(v, str) else k, v, w) for k, v, w in entries]
     for key, value, where in sorted(named, key=lambda e: not e[0].endswith(".name")):
         *parents, last = key.split(".")
@@ -291,7 +295,7 @@ def apply_layer(merged: dict[str, Any], origin: dict[str, str], entries: Iterabl
 
 
 def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
-    """Leaves of a YAML file as (dotted key, value, `file:line`)."""
+    """Read the leaves of a YAML file as (dotted key, value, `file:line`)."""
     try:
         root = yaml.compose(path.read_text("utf8"), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -308,7 +312,11 @@ def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
 
 
 def _leaves(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int]) -> Iterable[tuple[str, Any, str]]:
-    """Raises BadInput for a key that is there twice, which YAML would take the last of; `lines` are the keys so far."""
+    """Yield the leaves of a YAML mapping; `lines` collects the keys so far.
+
+    Raises:
+        BadInput: a key that stands there twice, of which YAML would silently take the last.
+    """
     for key_node, value_node in node.value:
         key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):

@@ -1,4 +1,4 @@
-"""How much of a part is trained, as a user writes it; arithmetic and text, no torch."""
+"""The user's notation for how much of a part is trained; arithmetic and text, no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMS = "frozen, last:K, lora:R, qlora:R (the LLM) or full"
 
 @dataclass(frozen=True)
 class Tune:
-    """`frozen` · `last:K`, the last K blocks and what comes after them · `lora:R[:ALPHA]`, and `qlora:…` alike · `full`."""
+    """A mode of tuning: `frozen` · `last:K`, the last K blocks and what follows them · `lora:R[:ALPHA]`, `qlora:…` · `full`."""
 
     mode: Mode
     number: int = 0  # K, or R
@@ -26,16 +26,23 @@ class Tune:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError, which says what is wrong with the text."""
+        """Parse the notation.
+
+        Raises:
+            ValueError: with what is wrong in the text.
+        """
         name, *numbers = text.split(":")
         mode = next((m for m in MODES if m == name), None)
         if mode is None:
             raise ValueError(f"{text!r} is no way to tune a part: {FORMS}")
         most = {"last": 1, "lora": 2, "qlora": 2}.get(mode, 0)
         if not min(most, 1) <= len(numbers) <= most or not all(n.isdecimal() and int(n) > 0 for n in numbers):
-            way = {"last": "last:2 tunes the last two blocks", "lora": "lora:16 has rank 16, lora:16:64 alpha 64 too"}
-            way["qlora"] = way["lora"].replace("lora", "qlora")
-            raise ValueError(f"{text!r} is not understood: {way.get(mode, f'{mode} takes no number')}")
+            examples = {
+                "last": "last:2 tunes the last two blocks",
+                "lora": "lora:16 has rank 16, lora:16:64 alpha 64 too",
+            }
+            examples["qlora"] = examples["lora"].replace("lora", "qlora")
+            raise ValueError(f"{text!r} is not understood: {examples.get(mode, f'{mode} takes no number')}")
         number, alpha = ([int(n) for n in numbers] + [0, 0])[:2]
         return cls(mode, number, alpha or 2 * number if mode in ADAPTED else 0)
 
@@ -46,16 +53,16 @@ class Tune:
 
     @property
     def adapts(self) -> bool:
-        """Whether an adapter is trained, and nothing else of the part."""
+        """Tell whether an adapter is trained, and nothing else of the part."""
         return self.mode in ADAPTED
 
     @property
     def adapter(self) -> Self:
-        """What is left of it in a model: of `qlora:R`, an adapter like any other."""
+        """The mode with which a trained model is stored: `qlora:R` becomes `lora:R`, since its adapter is like any other."""
         return replace(self, mode="lora") if self.adapts else self
 
     def trained(self, card: LLMCard | VisionCard) -> int:
-        """How many parameters of a backbone are trained: exact for `frozen` and `full`, an estimate from its card otherwise.
+        """Count the parameters of a backbone that are trained: exact for `frozen` and `full`, else an estimate from its card.
 
         The matrices of a transformer block have, inputs and outputs of all added up, some 7 × its width + its parameters ÷ its
         width: 8 widths of attention, and a feed-forward layer of two or three matrices.
@@ -71,12 +78,12 @@ class Tune:
 
 
 def blocks_of(card: LLMCard | VisionCard) -> float:
-    """How many blocks a backbone has; of a vision encoder, as many as a ViT of its size and width would have."""
+    """Estimate the number of a backbone's blocks; of a vision encoder, as if it were a ViT of its size and width."""
     return card.layers if isinstance(card, LLMCard) else max(1.0, card.parameters / (12 * card.token_width**2))
 
 
 def tune_flags(text: str | None) -> dict[str, Any]:
-    """`llm=lora:16,vision=frozen` as settings.
+    """Parse `llm=lora:16,vision=frozen` into settings.
 
     Raises:
         BadInput: every entry that is none, and every part that is not tuned by choice.
@@ -84,11 +91,11 @@ def tune_flags(text: str | None) -> dict[str, Any]:
     found, wrong = _entries(text, TUNED)
     if wrong:
         raise BadInput(f"--tune {text}: {'; '.join(wrong)}", f"--tune llm=lora:16,vision=frozen: {FORMS}")
-    return {f"{part}.tune": way for part, way in found.items()}
+    return {f"{part}.tune": mode for part, mode in found.items()}
 
 
 def lr_flags(text: str | None) -> dict[str, Any]:
-    """`1e-4`, one learning rate for everything, or `llm=1e-5,connector=1e-4`, or both, as settings.
+    """Parse `1e-4` (one learning rate for everything), `llm=1e-5,connector=1e-4`, or both, into settings.
 
     Raises:
         BadInput: every entry that is no number or names no part.
@@ -112,7 +119,7 @@ def lr_flags(text: str | None) -> dict[str, Any]:
 
 
 def _entries(text: str | None, parts: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
-    """`PART=VALUE,…` by part, and what is wrong with it."""
+    """Parse `PART=VALUE,…` into part → value, and a list of what is wrong with it."""
     found, wrong = {}, []
     for entry in filter(None, (e.strip() for e in (text or "").split(","))):
         part, equals, value = (s.strip() for s in entry.partition("="))

@@ -1,4 +1,4 @@
-"""The ways of the paper's ablation to let image and text into one vector (NoteLLM-2, table 3)."""
+"""The variants of the paper's ablation: how image and text get into one vector (NoteLLM-2, table 3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VariantSpec:
-    """What a variant switches on.
+    """The parts of the method that a variant uses.
 
     early: visual tokens stand in the prompt. late: the pooled image vector is fused into the compressed word.
     micl: the image's own compressed word is a worked example in the prompt, and a second training view.

@@ -1,4 +1,4 @@
-"""`n2kit plugins new`: a complete plug-in package, which works as it is written."""
+"""The scaffold of `n2kit plugins new`: a complete plug-in package that works as it is written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from n2kit.errors import BadInput
 from n2kit.plugins.weights import SCHEMES
 
 SCAFFOLDS = ("vision", "llm", "connector", "fusion", "loss")
-TAKEN = {*SCHEMES, "random", "none", "tests", "cli"}
+RESERVED_NAMES = {*SCHEMES, "random", "none", "tests", "cli"}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def write_package(name: str, kind: str, folder: Path) -> list[str]:
-    """Write the package of a component called `name` into `folder`; the files, relative to it.
+    """Write the package of a component called `name` into `folder`; return the paths of its files, relative to it.
 
     Raises:
         BadInput: a name that cannot be one, a kind without a scaffold, or a folder that is not empty.
@@ -30,7 +30,7 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         raise BadInput(f"no package to write for kind {kind!r}", f"--kind {', '.join(SCAFFOLDS)}")
     if not _NAME.fullmatch(name):
         raise BadInput(f"{name!r} is no name for a component", "lower-case letters, digits and single dashes: my-tower")
-    if name in TAKEN or importlib.util.find_spec("n2kit_" + name.replace("-", "_")) is not None:
+    if name in RESERVED_NAMES or importlib.util.find_spec("n2kit_" + name.replace("-", "_")) is not None:
         raise BadInput(f"{name!r} is taken: by n2kit, a weight source, or an installed module", "another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not empty", "give another -o")
