@@ -40,4 +40,4 @@ class Works(Task):
 
     def perform(self, bench: BenchContext) -> None:
         for cell in self.cells:
-            bench.write(bench.store.new_row(cell) | {"state": "done"})
+            bench.write(bench.store.new_row(cell).updated(state="done"))

@@ -270,11 +270,11 @@ def test_a_process_that_dies_ends_its_own_cells_alone(bench: tuple[BenchContext,
     tasks = [Works((a,)), Killed((b, c)), Works((d,)), Broken((e,)), Works((f,))]
     run_local(shared, tasks, jobs=2, threads=1)
     found = {cell.seed: row for cell in (a, b, c, d, e, f) if (row := shared.store.read(cell)) is not None}
-    assert {seed: row["state"] for seed, row in found.items()} == {
+    assert {seed: row.state for seed, row in found.items()} == {
         0: "done", 1: "failed", 2: "failed", 3: "done", 4: "failed", 5: "done"
     }  # fmt: skip
-    assert "killed the process by SIGKILL (out of memory?)" in found[1]["reason"]
-    assert found[4]["reason"] == "RuntimeError: nobody saw that coming"
+    assert "killed the process by SIGKILL (out of memory?)" in found[1].reason
+    assert found[4].reason == "RuntimeError: nobody saw that coming"
 
 
 @pytest.mark.slow
@@ -402,9 +402,9 @@ def test_ray_tasks_that_die_end_their_own_cells_alone(
     shared, (a, b, c, d, _, _) = bench
     run_ray(shared, [Works((a,)), Killed((b,)), Broken((c,)), Works((d,))], jobs=2, threads=1)
     found = {cell.seed: row for cell in (a, b, c, d) if (row := shared.store.read(cell)) is not None}
-    assert {seed: row["state"] for seed, row in found.items()} == {0: "done", 1: "failed", 2: "failed", 3: "done"}
-    assert found[1]["reason"].startswith("its process was lost: WorkerCrashedError")
-    assert found[2]["reason"] == "RuntimeError: nobody saw that coming"
+    assert {seed: row.state for seed, row in found.items()} == {0: "done", 1: "failed", 2: "failed", 3: "done"}
+    assert found[1].reason.startswith("its process was lost: WorkerCrashedError")
+    assert found[2].reason == "RuntimeError: nobody saw that coming"
     with pytest.raises(Unavailable, match="No space left"):
         run_ray(shared, [Full((b,))], jobs=1, threads=1)
 

@@ -184,7 +184,7 @@ def test_arms_that_come_to_the_same_are_named(tmp_path: Path) -> None:
     (full,) = [cell for cell in found if cell.arm.endswith("+notellm2")]
     assert full.also == ("16 tokens", "weights 9:1")
     assert pending_cells(Store(tmp_path), found, only="weights 9:1") == [full]
-    assert Store(tmp_path).new_row(full)["also"] == full.also
+    assert Store(tmp_path).new_row(full).also == list(full.also)
 
 
 def test_a_seed_among_the_settings_is_refused() -> None:

@@ -25,17 +25,17 @@ from n2kit.errors import BadInput
 def test_a_refusal_of_today_leaves_what_was_done(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (cell,) = cells(variant="basic")
-    store.write(store.new_row(cell) | {"state": "done", "metrics": {"mrr": {"value": 1.0}}})
+    store.write(store.new_row(cell).updated(state="done", metrics={"mrr": {"value": 1.0}}))
     now = replace(cell, refusal=("it cannot be", ""))
-    assert [row["state"] for row in store.collect([now])] == ["refused"]
+    assert [row.state for row in store.collect([now])] == ["refused"]
     assert pending_cells(store, [now]) == []
-    assert [row["metrics"] for row in store.collect([cell])] == [{"mrr": {"value": 1.0}}]
+    assert [row.metrics for row in store.collect([cell])] == [{"mrr": {"value": 1.0}}]
 
 
 def test_a_row_without_a_state_is_none(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (cell,) = cells(variant="basic")
-    store.write(store.new_row(cell) | {"state": "failed"})
+    store.write(store.new_row(cell).updated(state="failed"))
     file = store.cell_folder(cell.key) / "cell.json"
     row = json.loads(file.read_text())
     del row["state"]
@@ -50,8 +50,8 @@ def test_what_is_tried_again_is_what_failed(tmp_path: Path) -> None:
     store, nobodys = Store(tmp_path), SimpleNamespace(digests=DATA, image_count={})
     lost, failed = expand(matrix, DATA)
     store.claim(DATA)
-    store.write(store.new_row(lost) | {"state": "done"})
-    store.write(store.new_row(failed) | {"state": "failed"})
+    store.write(store.new_row(lost).updated(state="done"))
+    store.write(store.new_row(failed).updated(state="failed"))
     bench = BenchContext(matrix, cast(BenchData, nobodys), store)
     engine = SimpleNamespace(run=lambda bench, tasks: None, jobs=1, each=1, ray=False)
     run_matrix(bench, [lost, failed], retry=True, engine=cast(Engine, engine))
@@ -67,7 +67,7 @@ def test_vectors_serve_cells_that_are_measured_differently(tmp_path: Path) -> No
     }  # fmt: skip
     found = {name: cells(variant="basic", **more)[0] for name, more in kinds.items()}
     assert len({cell.key for cell in found.values()}) == 5
-    store.write(store.new_row(found["followed"]) | {"state": "done"})
+    store.write(store.new_row(found["followed"]).updated(state="done"))
     assert store.kept_vectors() == {}  # there is a row, and no vectors
     home = store.cell_folder(found["followed"].key)
     (home / "vectors.parquet").write_bytes(b"cut shor")
@@ -97,10 +97,10 @@ def test_only_and_retry(tmp_path: Path) -> None:
     assert pending_cells(store, [text, full], only=full.key) == [full]
     with pytest.raises(BadInput, match="fits no arm and no key"):
         pending_cells(store, [text, full], only="text")
-    store.write(store.new_row(text) | {"state": "done"})
+    store.write(store.new_row(text).updated(state="done"))
     assert pending_cells(store, [text, full]) == [text, full]  # its ranks are lost
     (store.cell_folder(text.key) / "ranks.parquet").write_bytes(b"PAR1")
-    store.write(store.new_row(full) | {"state": "failed"})
+    store.write(store.new_row(full).updated(state="failed"))
     assert pending_cells(store, [text, full]) == []
     assert pending_cells(store, [text, full], retry=True) == [full]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +17,13 @@ from n2kit_cli.evaluate import Protocol, cutoffs
 from n2kit_cli.output import document, event, progress, say, table
 
 if TYPE_CHECKING:
-    from n2kit.bench.matrix.cell import Cell
-    from n2kit.bench.runner.context import BenchContext
-    from n2kit.bench.runner.scheduler import Engine
+    from n2kit.bench import BenchResult, PreparedBench
+    from n2kit.bench.cell_row import CellRow
+    from n2kit.bench.runner.scheduler import Preview
 
 
 class EngineName(StrEnum):
-    """Who runs the cells."""
+    """The runner of the cells: processes here, or Ray."""
 
     local = "local"
     ray = "ray"
@@ -131,13 +131,8 @@ def run(
       n2kit bench --llm qwen:tiny --vision siglip:tiny --variant basic,micl --max-steps 2 --items items.jsonl --pairs train.csv --test-pairs test.csv --images images -o bench/tiny
       n2kit bench bench/tiny/matrix.yaml -o bench/tiny --only '*+micl' --json
     """  # noqa: E501
-    from n2kit.bench.matrix.data import read_data
-    from n2kit.bench.matrix.expand import expand
-    from n2kit.bench.matrix.presets import filled
+    from n2kit import bench
     from n2kit.bench.matrix.spec import read_matrix
-    from n2kit.bench.runner.context import BenchContext
-    from n2kit.bench.runner.scheduler import Engine, run_matrix
-    from n2kit.bench.runner.store import Store
     from n2kit.recipe.settings import drop_none, parse_sets
     from n2kit.recipe.tuning import lr_flags, tune_flags
 
@@ -151,100 +146,85 @@ def run(
         lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
         map=options.columns(renames) or None,
     )  # fmt: skip
-    flags = axes | files | reading
     steps = {"train.max_steps": max_steps} if max_steps else {}
     settings = steps | tune_flags(tune) | lr_flags(lr) | parse_sets(sets or [])
-    wanted = filled(read_matrix(matrix, flags | ({"settings": settings} if settings else {})))
-    data, notes = read_data(wanted)
-    for note in notes:
-        say(note)
-    cells = expand(wanted, data.digests)
-    runs = Engine(jobs, threads, engine is EngineName.ray or ray_address is not None, ray_address)
-    if dry_run:
-        _preview(BenchContext(wanted, data, Store(out), device), cells, only, retry_failed, runs, json)
-        return
-    with watching(event if json else None) as report:
-        shared = BenchContext(wanted, data, Store(out), device, keep_bundles, report)
-        try:
-            rows = run_matrix(shared, cells, only=only, retry=retry_failed, engine=runs)
-        except KeyboardInterrupt:
-            _report(shared, len(cells))  # on what there is
-            raise
-    states = [row["state"] for row in rows]
-    counts = {state: states.count(state) for state in ("done", "failed", "refused")} | {"open": len(cells) - len(rows)}
-    written = _report(shared, len(cells))
-    if json:
-        event({"event": "result", "out": str(out)} | counts | {"files": [str(file) for file in written]})
-    else:
-        _show(rows, out)
-    say(
-        f"{', '.join(f'{count} {state}' for state, count in counts.items() if count)}: {', '.join(map(str, written)) or out}"
+    spec = read_matrix(matrix, axes | files | reading | ({"settings": settings} if settings else {}))
+    prepared = bench.prepare(
+        spec, out, jobs=jobs, threads=threads, engine=engine.value, ray_address=ray_address, device=device
     )
-    if "failed" in states:
+    for note in prepared.notes:
+        say(note)
+    if dry_run:
+        _preview(prepared, only, retry_failed, json)
+        return
+    with watching((lambda e: event(e.to_dict())) if json else None) as emit:
+        result = prepared.run(only=only, retry_failed=retry_failed, keep_bundles=keep_bundles, on_event=emit)
+    _show_result(result, json)
+    if result.failed:
         raise typer.Exit(1)
-    if counts["refused"] == len(cells):
+    if result.counts["refused"] == result.cells:
         raise typer.Exit(2)
 
 
-def _report(bench: BenchContext, planned: int) -> list[Path]:
-    """The pages and tables on the cells that there are; a matrix is not lost for a page that cannot be written."""
-    from n2kit.bench.report import write
-    from n2kit.errors import N2kitError
+def _show_result(result: BenchResult, json: bool) -> None:
+    from n2kit.bench.events import Finished
 
-    data = bench.data
-    try:
-        return write(bench.store.root, data.items, data.images, pool=data.pool, planned=planned)
-    except (N2kitError, OSError) as problem:
-        say(f"no report: {problem}")
-        return []
-
-
-def _preview(bench: BenchContext, cells: list[Cell], only: str | None, retry: bool, engine: Engine, json: bool) -> None:
-    """What would be run. The list comes before the probe, which takes its time."""
-    from n2kit.bench.runner.scheduler import preview, timed
-
-    seen = preview(bench, cells, only=only, retry=retry)
-    arms: dict[tuple[str, str], list[int]] = {}
-    for cell, state in zip(cells, seen.states, strict=True):
-        same = f" (= {', '.join(cell.also)})" if cell.also else ""
-        arms.setdefault((cell.arm + same, state), []).append(cell.seed)
-    if not json:
-        said = {"open": "to run", "kept": "to measure (its vectors are kept)"}
-        rows = [(arm, ", ".join(map(str, seeds)), said.get(state, state)) for (arm, state), seeds in arms.items()]
-        table(("arm", "seeds", "state"), rows)
-        for arm, refusal in {cell.arm: cell.refusal for cell in cells if cell.refusal is not None}.items():
-            say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")
-        shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
-        say(shared + (f"; features are computed once for {', '.join(seen.encoders)}" if seen.encoders else ""))
-        if seen.note is not None:
-            say(f"note: {seen.note}")
-    with progress("probe") as bar:
-        seen = timed(bench, seen, engine.each, bar)
-    found = seen.estimate
-    notes = [*([seen.note] if seen.note else []), *(found.notes if found else [])]
-    hours = None if found is None or (found.notes and not found.paces) else found.seconds / engine.jobs
+    if result.report_problem is not None:
+        say(result.report_problem)
+    files = [str(file) for file in result.report]
     if json:
-        listed = [
-            {"arm": c.arm, "seed": c.seed, "key": c.key, "run_key": c.run_key, "state": state}
-            | ({"reason": c.refusal[0], "hint": c.refusal[1]} if c.refusal else {})
-            for c, state in zip(cells, seen.states, strict=True)
-        ]
-        document(
-            {
-                "cells": listed,
-                "trainings": seen.trainings,
-                "towers": seen.encoders,
-                "seconds": hours,
-                "notes": notes,
-            }
-        )
+        event(Finished(str(result.out), **result.counts, files=files).to_dict())
+    else:
+        _show_rows(result.rows, result.out)
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    say(f"{counts}: {', '.join(files) or result.out}")
+
+
+def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json: bool) -> None:
+    """Show what would be run. The list comes before the probe, which takes its time."""
+    seen = prepared.preview(only=only, retry_failed=retry_failed)
+    if not json:
+        _show_preview(seen)
+    with progress("probe") as bar:
+        seen = prepared.estimate(seen, bar)
+    found, jobs = seen.estimate, prepared.engine.jobs
+    seconds = None if found is None or (found.notes and not found.paces) else found.seconds / jobs
+    if json:
+        document(_preview_document(seen, seconds))
         return
     for note in found.notes if found else []:
         say(f"note: {note}")
-    if hours is not None:
-        jobs = f" with --jobs {engine.jobs}" if engine.jobs > 1 else ""
-        left_out = ", and the baselines" if any(cell.baseline for cell in cells) else ""
-        say(f"about {_duration(hours)}{jobs}{left_out}")
+    if seconds is not None:
+        shared = f" with --jobs {jobs}" if jobs > 1 else ""
+        left_out = ", and the baselines" if any(cell.baseline for cell in prepared.cells) else ""
+        say(f"about {_duration(seconds)}{shared}{left_out}")
+
+
+def _show_preview(seen: Preview) -> None:
+    arms: dict[tuple[str, str], list[int]] = {}
+    for cell, state in zip(seen.cells, seen.states, strict=True):
+        same = f" (= {', '.join(cell.also)})" if cell.also else ""
+        arms.setdefault((cell.arm + same, state), []).append(cell.seed)
+    said = {"open": "to run", "kept": "to measure (its vectors are kept)"}
+    rows = [(arm, ", ".join(map(str, seeds)), said.get(state, state)) for (arm, state), seeds in arms.items()]
+    table(("arm", "seeds", "state"), rows)
+    for arm, refusal in {cell.arm: cell.refusal for cell in seen.cells if cell.refusal is not None}.items():
+        say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")
+    shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
+    say(shared + (f"; features are computed once for {', '.join(seen.encoders)}" if seen.encoders else ""))
+    if seen.note is not None:
+        say(f"note: {seen.note}")
+
+
+def _preview_document(seen: Preview, seconds: float | None) -> dict[str, Any]:
+    listed = [
+        {"arm": c.arm, "seed": c.seed, "key": c.key, "run_key": c.run_key, "state": state}
+        | ({"reason": c.refusal[0], "hint": c.refusal[1]} if c.refusal else {})
+        for c, state in zip(seen.cells, seen.states, strict=True)
+    ]
+    notes = [*([seen.note] if seen.note else []), *(seen.estimate.notes if seen.estimate else [])]
+    shared = {"trainings": seen.trainings, "towers": seen.encoders}
+    return {"cells": listed} | shared | {"seconds": seconds, "notes": notes}
 
 
 def _duration(seconds: float) -> str:
@@ -261,7 +241,7 @@ def compare(
     seed: options.BootstrapSeed = 0,
     json: options.Json = False,
 ) -> None:
-    """Two matrices arm by arm, paired query by query where both ranked the same pairs.
+    """Compare two matrices arm by arm, paired query by query where both ranked the same pairs.
 
     \b
     Examples:
@@ -280,18 +260,18 @@ def compare(
         say(remark)
 
 
-def _show(rows: Iterable[Mapping[str, Any]], out: Path) -> None:
-    """The arms that are done, best first, and what that says; then what is not done, and why."""
-    if any(row["state"] == "done" for row in rows):
+def _show_rows(rows: Sequence[CellRow], out: Path) -> None:
+    """Show the arms that are done, best first, with a summary; then the cells that are not done, and why."""
+    if any(row.state == "done" for row in rows):
         from n2kit.bench.report import aggregate, read_results, summary
         from n2kit.bench.report import table as columns_and_rows
 
         board = aggregate(read_results(out))
         table(*columns_and_rows(board))
         say(" ".join(summary(board)))
-    said: dict[tuple[str, str, str, str], list[str]] = {}
+    seeds_of: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
-        if row["state"] in ("failed", "refused"):
-            said.setdefault((row["state"], row["arm"], row["reason"], row["hint"]), []).append(str(row["seed"]))
-    for (state, arm, reason, hint), seeds in said.items():
+        if row.state in ("failed", "refused"):
+            seeds_of.setdefault((row.state, row.arm, row.reason, row.hint), []).append(str(row.seed))
+    for (state, arm, reason, hint), seeds in seeds_of.items():
         say(f"{state}: {arm}, seed {', '.join(seeds)}: {reason}" + (f" ({hint})" if hint else ""))

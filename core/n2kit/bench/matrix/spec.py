@@ -148,8 +148,21 @@ def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> MatrixSpec:
         merged["settings"] = _flat(own) | flags.get("settings", {})
     else:
         merged["settings"] = own  # for pydantic to refuse, with its line
+    return _checked(merged, lines, flags)
+
+
+def matrix_of(content: Mapping[str, Any]) -> MatrixSpec:
+    """Check a matrix that is given as a mapping, with the keys of a matrix file.
+
+    Raises:
+        BadInput: every wrong entry by its key.
+    """
+    return _checked(content, {}, {})
+
+
+def _checked(content: Mapping[str, Any], lines: Mapping[Place, str], flags: Mapping[str, Any]) -> MatrixSpec:
     try:
-        return MatrixSpec.model_validate(merged)
+        return MatrixSpec.model_validate(dict(content))
     except ValidationError as error:
         raise BadInput(_explain(error, lines, flags), "docs/bench.md names every key") from None
 

@@ -5,9 +5,10 @@ columns, rows = table(aggregate(results))
 write(folder, items, images)            # report.html, results.md, results.csv, results.tex
 """
 
+from n2kit.bench.cell_row import CellRow
 from n2kit.bench.report.aggregate import Leaderboard, aggregate
 from n2kit.bench.report.compare import Comparison, compare
-from n2kit.bench.report.read import CellRow, Results, read_results
+from n2kit.bench.report.read import Results, read_results
 from n2kit.bench.report.summary import summary
 from n2kit.bench.report.tables import table
 from n2kit.bench.report.write import write

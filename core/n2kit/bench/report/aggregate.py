@@ -23,7 +23,8 @@ from typing import Literal
 
 import numpy as np
 
-from n2kit.bench.report.read import DONE, Axes, CellRow, Ranking, Results, read_ranking
+from n2kit.bench.cell_row import DONE, Axes, CellRow
+from n2kit.bench.report.read import Ranking, Results, read_ranking
 from n2kit.errors import BadInput
 from n2kit.evaluate import bootstrap, metrics
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from n2kit.bench.cell_row import DONE
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import (
     ALPHA,
@@ -18,7 +19,7 @@ from n2kit.bench.report.aggregate import (
     holm,
     same_task,
 )
-from n2kit.bench.report.read import DONE, Results, read_results
+from n2kit.bench.report.read import Results, read_results
 from n2kit.errors import BadInput
 from n2kit.evaluate import bootstrap
 

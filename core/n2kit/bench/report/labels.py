@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from n2kit.bench.cell_row import Axes
 from n2kit.bench.report.aggregate import ArmResult, MeanInterval
-from n2kit.bench.report.read import Axes
 from n2kit.recipe.settings import Recipe
 
 PARTS = ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")

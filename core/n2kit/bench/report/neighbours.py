@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from n2kit.bench.cell_row import RERUN_HINT, CellRow
 from n2kit.bench.report.aggregate import ArmResult, Leaderboard
-from n2kit.bench.report.read import CellRow, Ranking, read_ranking
-from n2kit.bench.runner.store import RERUN_HINT
+from n2kit.bench.report.read import Ranking, read_ranking
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.utils.files import whole_parquet

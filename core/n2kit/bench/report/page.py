@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from n2kit.bench.cell_row import DONE, CellRow
 from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
 from n2kit.bench.report.aggregate import Leaderboard
-from n2kit.bench.report.read import DONE, CellRow
 from n2kit.bench.report.summary import summary
 from n2kit.data.items import Items
 from n2kit.utils.version import VERSION

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from n2kit.bench.cell_row import Axes
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ArmResult, Difference, Leaderboard, paired_differences
-from n2kit.bench.report.read import Axes
 from n2kit.recipe.variants import SPECS
 
 MOST = 24  # panels on a page

@@ -12,85 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from n2kit.bench.runner.store import FORMAT, RERUN_HINT
+from n2kit.bench.cell_row import DONE, FAILED, REFUSED, RERUN_HINT, CellRow, parse_row
 from n2kit.errors import BadInput
 from n2kit.utils.files import read_json
 
-DONE, FAILED, REFUSED = "done", "failed", "refused"
 CELL = "cell.json"
-
-
-class _Lenient(BaseModel):
-    """Null means not there, and what a later version adds is left out."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, raw: Any) -> Any:
-        return {k: v for k, v in raw.items() if v is not None} if isinstance(raw, dict) else raw
-
-
-class Axes(_Lenient):
-    """What a cell is made of; None for what it does not use."""
-
-    mllm: str | None = None
-    llm: str | None = None
-    vision: str | None = None
-    connector: str | None = None
-    fusion: str | None = None
-    loss: str | None = None
-    variant: str | None = None
-    inference: str | None = None
-    baseline: str | None = None
-    trained: bool = True
-    setting: dict[str, Any] = {}
-
-
-class BucketRow(_Lenient):
-    """A metric's values on part of the queries."""
-
-    name: str
-    rule: str = ""
-    queries: int = 0
-    metrics: dict[str, dict[str, float | None]] = {}
-
-
-class CellRow(_Lenient):
-    """One cell: an arm with a seed, and what became of it. `path` is its cell.json."""
-
-    format: int
-    key: str
-    arm: str
-    also: list[str] = []
-    seed: int
-    state: str
-    axes: Axes = Axes()
-    reason: str = ""
-    hint: str = ""
-    metrics: dict[str, dict[str, float | None]] = {}
-    buckets: list[BucketRow] = []
-    costs: dict[str, float | None] = {}
-    pairs_beyond: int = 0
-    pairs_left_out: int = 0
-    items_skipped: int = 0
-    skipped: list[str] = []
-    saliency: dict[str, Any] = {}
-    data: dict[str, Any] = {}
-    versions: dict[str, Any] = {}
-    device: str = ""
-    command: str = ""
-    path: Path = Field(default=Path(), exclude=True)
-
-    @property
-    def ranks_file(self) -> Path:
-        return self.path.with_name("ranks.parquet")
-
-    @property
-    def vectors_file(self) -> Path:
-        return self.path.with_name("vectors.parquet")
 
 
 class Ranking(NamedTuple):
@@ -194,25 +121,14 @@ def _listed(file: Path) -> list[CellRow]:
                 raw = None
             if not isinstance(raw, dict):
                 raise BadInput(f"{file}:{number}: not a JSON object", "the same n2kit bench command writes it anew")
-            rows.append(_row(raw, f"{file}:{number}", file.parent / "cells" / str(raw.get("key")) / CELL))
+            rows.append(parse_row(raw, f"{file}:{number}", file.parent / "cells" / str(raw.get("key")) / CELL))
     return rows
 
 
 def _found(files: list[Path]) -> list[CellRow]:
     """The rows of cells, the oldest first."""
     ages = {file: file.stat().st_mtime_ns for file in files}
-    return [_row(read_json(file), str(file), file) for file in sorted(files, key=lambda f: (ages[f], f))]
-
-
-def _row(raw: dict[str, Any], where: str, file: Path) -> CellRow:
-    if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
-        raise BadInput(f"{where}: format {raw['format']}, this version reads {FORMAT}", "use the n2kit that wrote it")
-    try:
-        return CellRow.model_validate(raw | {"path": file})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{where}: {name}: {first['msg']}", RERUN_HINT) from None
+    return [parse_row(read_json(file), str(file), file) for file in sorted(files, key=lambda f: (ages[f], f))]
 
 
 def _choose(results: Results, rows: Sequence[CellRow]) -> None:

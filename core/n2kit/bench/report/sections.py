@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from n2kit.bench.cell_row import RERUN_HINT, CellRow
 from n2kit.bench.report import charts, labels, neighbours, panels, tables
 from n2kit.bench.report.aggregate import ArmResult, Difference, Leaderboard
-from n2kit.bench.report.read import CellRow
-from n2kit.bench.runner.store import RERUN_HINT
 from n2kit.data.items import Items
 from n2kit.errors import BadInput
 
@@ -188,7 +187,7 @@ def saliency(board: Leaderboard) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     names = tables.short_names(board)
     for arm in board.arms:
-        measured = [_curves(row) for row in arm.rows if row.saliency.get("layers")]
+        measured = [_curves(row) for row in arm.rows if row.saliency and row.saliency.get("layers")]
         if measured and len({len(curves) for curves in measured}) == 1 and len(out) < CURVES:
             mean = np.mean(measured, axis=0)
             shares = mean / mean.sum(1, keepdims=True).clip(1e-30)
@@ -200,7 +199,7 @@ def saliency(board: Leaderboard) -> list[dict[str, Any]]:
 
 def _curves(row: CellRow) -> np.ndarray:
     try:
-        curves = np.asarray(row.saliency["layers"], np.float64)
+        curves = np.asarray((row.saliency or {})["layers"], np.float64)
         if curves.ndim == 2 and curves.shape[1] == 3 and np.isfinite(curves).all():
             return curves
     except (TypeError, ValueError):

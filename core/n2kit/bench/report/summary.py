@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from n2kit.bench.cell_row import DONE
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ArmResult, Leaderboard
-from n2kit.bench.report.read import DONE
 from n2kit.errors import few
 from n2kit.evaluate import WHY_LEFT_OUT
 

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from n2kit.bench.cell_row import FAILED, REFUSED
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ALPHA, ArmResult, Leaderboard, Verdict
-from n2kit.bench.report.read import FAILED, REFUSED
 from n2kit.bench.report.summary import summary
 
 COSTS = ("trained_parameters", "train_s", "embed_ms_item")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from n2kit.bench.baselines.baselines import run_baseline
 from n2kit.bench.baselines.frozen import FrozenFeatures
+from n2kit.bench.cell_row import DONE
+from n2kit.bench.events import Phase
 from n2kit.bench.matrix.baseline_names import BASELINES
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.embed.encode import Encoded
@@ -16,6 +18,7 @@ from n2kit.embed.store import write_vectors
 from n2kit.errors import Failed
 
 if TYPE_CHECKING:
+    from n2kit.bench.cell_row import CellRow
     from n2kit.bench.matrix.cell import Cell
     from n2kit.bench.runner.context import BenchContext
 
@@ -24,7 +27,7 @@ def run_baselines(bench: BenchContext, cells: Sequence[Cell]) -> None:
     """Run baselines one after the other, and write the row of each."""
     frozen = FrozenFeatures()
     for cell in cells:
-        bench.emit({"event": "phase", "phase": f"baseline {cell.baseline}"})
+        bench.emit(Phase(f"baseline {cell.baseline}"))
         try:
             row = _run(bench, cell, frozen)
         except Exception as problem:
@@ -32,7 +35,7 @@ def run_baselines(bench: BenchContext, cells: Sequence[Cell]) -> None:
         bench.write(row)
 
 
-def _run(bench: BenchContext, cell: Cell, frozen: FrozenFeatures) -> dict[str, Any]:
+def _run(bench: BenchContext, cell: Cell, frozen: FrozenFeatures) -> CellRow:
     data = bench.data
     assert cell.baseline is not None
     taken = {kind: cell.axes[kind] for kind in BASELINES[cell.baseline].takes}
@@ -48,4 +51,4 @@ def _run(bench: BenchContext, cell: Cell, frozen: FrozenFeatures) -> dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     write_vectors(Encoded(ids, vectors, None, made.skipped), f"baseline-{cell.key}", folder / "vectors.parquet")
     found = evaluate_vectors(bench, cell, ids, vectors, made.skipped)
-    return base_row(bench, cell) | found | {"state": "done", "costs": made.costs, "notes": made.notes}
+    return base_row(bench, cell).updated(**found, state=DONE, costs=made.costs, notes=made.notes)

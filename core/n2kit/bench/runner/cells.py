@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from n2kit.bench.cell_row import DONE, CellRow
+from n2kit.bench.events import Phase, Progress, TrainingEvent
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.commands import REMOVED_INPUT
 from n2kit.bench.runner.context import BenchContext
@@ -72,7 +74,7 @@ def run_cells(bench: BenchContext, cells: Sequence[Cell]) -> None:
 def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
     assert cell.recipe is not None
     if not cell.trained:
-        bench.emit({"event": "phase", "phase": "build"})
+        bench.emit(Phase("build"))
         model = from_plan(make_plan(cell.recipe, requested=cell.given)).to(pick_device(bench.device))
         return TrainedModel(model, f"untrained-{cell.run_key}", _size(model) | {"trained_parameters": 0})
     folder, data = bench.store.run_folder(cell.run_key), bench.data
@@ -80,14 +82,14 @@ def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
         shutil.rmtree(folder)  # its weights were not kept
     begun = time.perf_counter()
     if not (start / bundles.MANIFEST).is_file():  # of a training that is finished too: by it the run is known
-        bench.emit({"event": "phase", "phase": "build"})
+        bench.emit(Phase("build"))
         bundles.save(from_plan(make_plan(cell.recipe, requested=cell.given)), start, force=True, by_reference=True)
     building = time.perf_counter() - begun
-    bench.emit({"event": "phase", "phase": "train"})
+    bench.emit(Phase("train"))
     begun, before = time.perf_counter(), time.process_time()
     result = train(
         start, data.items, data.pairs, cell.recipe, folder, images=data.images, val_pairs=data.val_pairs,
-        on_bad_image=data.on_bad_image, device=bench.device, report=bench.emit,
+        on_bad_image=data.on_bad_image, device=bench.device, report=lambda event: bench.emit(TrainingEvent(event)),
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt
@@ -125,7 +127,7 @@ def _size(model: Model) -> dict[str, Any]:
     return {"parameters": sum(p.numel() for p in weights), "trained_parameters": trained}
 
 
-def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> dict[str, Any]:
+def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> CellRow:
     """Embed, evaluate, and write ranks and vectors."""
     data, model = bench.data, trained.model
     assert cell.recipe is not None
@@ -141,7 +143,7 @@ def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> di
     stored = embed(
         model, trained.fingerprint, items, folder / "vectors.parquet", images=data.images, force=True,
         on_bad_image=data.on_bad_image, precision=precision,
-        progress=lambda done, total: bench.emit({"event": "progress", "phase": "embed", "done": done, "total": total}),
+        progress=lambda done, total: bench.emit(Progress("embed", done, total)),
     )  # fmt: skip
     embedded = time.perf_counter() - begun
     embedded_ids = set(stored.ids)
@@ -154,7 +156,7 @@ def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> di
     costs = trained.costs | {"embed_ms_item": round(pace, 3), "embed_s": round(embedded, 2)}
     found = evaluate_vectors(bench, cell, stored.ids, stored.vectors, stored.skipped)
     found |= _saliency(bench, cell, model, stored.skipped)
-    return base_row(bench, cell) | found | {"state": "done", "costs": costs}
+    return base_row(bench, cell).updated(**found, state=DONE, costs=costs)
 
 
 def _saliency(bench: BenchContext, cell: Cell, model: Model, unreadable: Container[str]) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def _saliency(bench: BenchContext, cell: Cell, model: Model, unreadable: Contain
     data, sample = bench.data, bench.matrix.saliency
     if not sample or cell.inference != "both":
         return {}
-    bench.emit({"event": "phase", "phase": "saliency"})
+    bench.emit(Phase("saliency"))
     whole = {item.id for item in data.items if item.image and item.has_text and item.id not in unreadable}
     kept = [pair for pair in data.test_pairs if whole.issuperset(pair)]
     reading = Reading(data.images, on_bad_image=data.on_bad_image)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from n2kit.bench.cell_row import FAILED, CellRow
+from n2kit.bench.events import Emit, RowWritten, ignore
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.commands import commands
 from n2kit.bench.matrix.data import BenchData
@@ -19,16 +19,9 @@ class StopError(Unavailable):
     """Nothing can go on here, and no cell is to blame: a full disk, a node that does not see the folder."""
 
 
-Emit = Callable[[dict[str, Any]], None]
-
-
 def disk_full(store: Store) -> StopError:
     """The disk is."""
     return StopError(f"{store.root}: no space left", "free some space; the same command goes on")
-
-
-def ignore(event: dict[str, Any]) -> None:
-    """Takes what is said to no one."""
 
 
 def one_line(problem: BaseException) -> str:
@@ -48,8 +41,12 @@ class BenchContext:
     keep_bundles: bool = False
     emit: Emit = ignore
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Write a cell's row, and tell. Raises StopError if the disk is full."""
+    def write(self, row: CellRow) -> None:
+        """Write a cell's row, and emit that it is.
+
+        Raises:
+            StopError: the disk is full.
+        """
         try:
             self.store.write(row)
         except OSError as problem:
@@ -58,15 +55,12 @@ class BenchContext:
             raise
         self.emit_row(row)
 
-    def emit_row(self, row: dict[str, Any]) -> None:
-        """Say that a cell is over."""
-        self.emit({"event": "row", "key": row["key"], "arm": row["arm"], "seed": row["seed"], "state": row["state"]})
+    def emit_row(self, row: CellRow) -> None:
+        """Emit that a cell is over."""
+        self.emit(RowWritten(row.key, row.arm, row.seed, row.state))
 
     def mark_crashed(self, cell: Cell, reason: str) -> None:
-        """A cell whose process is gone."""
-        failed = {"state": "failed", "reason": reason, "hint": "--retry-failed runs it again"}
-        self.write(
-            self.store.new_row(cell)
-            | {"data": self.data.digests, "command": commands(cell, self.matrix, self.store.root)}
-            | failed
-        )
+        """Write the row of a cell whose process ended before it wrote one."""
+        command = commands(cell, self.matrix, self.store.root)
+        row = self.store.new_row(cell).updated(data=self.data.digests, command=command)
+        self.write(row.updated(state=FAILED, reason=reason, hint="--retry-failed runs it again"))

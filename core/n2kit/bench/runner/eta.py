@@ -27,6 +27,7 @@ from n2kit.train.engine import steps_of
 from n2kit.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
+    from n2kit.bench.cell_row import CellRow
     from n2kit.bench.matrix.cell import Cell
     from n2kit.bench.runner.context import BenchContext
     from n2kit.modeling.model import Model
@@ -64,7 +65,7 @@ class TimeEstimate:
 def estimate(
     bench: BenchContext,
     cells: Sequence[Cell],
-    done: Iterable[tuple[Cell, Mapping[str, Any]]],
+    done: Iterable[tuple[Cell, CellRow]],
     threads: int,
     progress: Callable[[int, int], None],
 ) -> TimeEstimate:
@@ -121,13 +122,17 @@ def _training_seconds(bench: BenchContext, cell: Cell, pace: Pace) -> float:
     return pace.fixed + steps * pace.step + watched * pace.item
 
 
-def _measured_pace(bench: BenchContext, cell: Cell, row: Mapping[str, Any]) -> Pace | None:
+def _measured_pace(bench: BenchContext, cell: Cell, row: CellRow) -> Pace | None:
     """The pace of a cell that is done."""
-    costs = row["costs"]
-    if cell.baseline is not None or costs.get("embed_s") is None or (cell.trained and not costs.get("train_s")):
+    embed_s, train_s, steps = (row.costs.get(name) for name in ("embed_s", "train_s", "steps"))
+    if cell.baseline is not None or embed_s is None:
         return None
-    step = costs["train_s"] / costs["steps"] if cell.trained else 0.0
-    return Pace(step, costs["embed_s"] / len(bench.data.evaluated_items), costs.get("overhead_s") or 0.0)
+    step = 0.0
+    if cell.trained:
+        if not train_s or not steps:
+            return None
+        step = train_s / steps
+    return Pace(step, embed_s / len(bench.data.evaluated_items), row.costs.get("overhead_s") or 0.0)
 
 
 def _probe(bench: BenchContext, cell: Cell) -> Pace:

@@ -14,7 +14,8 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.runner.context import StopError, ignore, one_line
+from n2kit.bench.events import Crashed, Interrupted, Note, TaskEnded, TaskStarted, ignore
+from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.plugins.isolation import describe_exit
 from n2kit.utils.signals import handled
@@ -55,7 +56,7 @@ def run_local(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: in
         try:
             pool.run()
         except (KeyboardInterrupt, StopError):
-            bench.emit({"event": "interrupt"})
+            bench.emit(Interrupted())
             pool.stop()
             raise
 
@@ -93,7 +94,7 @@ class _Pool:
         process.start()
         theirs.close()
         self.running[ours] = RunningTask(task, process, ours, slot)
-        self.bench.emit({"event": "task", "worker": slot, "name": task.name})
+        self.bench.emit(TaskStarted(task.name, worker=slot))
 
     def _listen(self) -> None:
         for pipe in _ready(self.running):
@@ -103,12 +104,12 @@ class _Pool:
             except (EOFError, OSError):
                 self._ended(self.running.pop(pipe))
                 continue
-            if event["event"] == "crash" and "message" in event:
-                raise StopError(event["message"], event["hint"])
-            if event["event"] == "crash":
-                one.problem = event["reason"]
+            if not isinstance(event, Crashed):
+                self.bench.emit(replace(event, worker=one.slot))
+            elif event.stops:
+                raise StopError(event.reason, event.hint)
             else:
-                self.bench.emit(event | {"worker": one.slot})
+                one.problem = event.reason
 
     def _ended(self, one: RunningTask) -> None:
         one.process.join()
@@ -116,12 +117,12 @@ class _Pool:
         code = one.process.exitcode or 0
         reason = one.problem or f"its process was lost: {_exit_reason(code)}"
         if code and one.task.features:
-            self.bench.emit({"event": "note", "text": reason, "worker": one.slot})
+            self.bench.emit(Note(reason, worker=one.slot))
         elif code:
             for cell in one.task.cells:
                 if self.bench.store.read(cell) is None:
                     self.bench.mark_crashed(cell, reason)
-        self.bench.emit({"event": "task_end", "worker": one.slot, "name": one.task.name})
+        self.bench.emit(TaskEnded(one.task.name, worker=one.slot))
 
     def stop(self) -> None:
         """Let every task end at its next good moment; told again, end them at once."""
@@ -183,10 +184,10 @@ def _work(bench: BenchContext, task: Task, pipe: Any, environment: dict[str, str
     except KeyboardInterrupt:
         os._exit(130)
     except StopError as problem:
-        pipe.send({"event": "crash", "message": problem.message, "hint": problem.hint})
+        pipe.send(Crashed(problem.message, problem.hint or "", stops=True))
         os._exit(1)
     except Exception as problem:  # what a task does not see to itself, as features that cannot be computed
-        pipe.send({"event": "crash", "reason": one_line(problem)})
+        pipe.send(Crashed(one_line(problem)))
         os._exit(1)
 
 

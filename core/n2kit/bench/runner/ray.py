@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from n2kit.bench.runner.context import StopError, ignore, one_line
+from n2kit.bench.events import Interrupted, Note, ignore
+from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.errors import Unavailable
 from n2kit.utils.signals import handled
@@ -54,7 +55,7 @@ def _wait(ray: Any, bench: BenchContext, running: dict[Any, Task]) -> None:
             for reference in ray.wait(list(running))[0]:
                 _over(ray, bench, reference, running.pop(reference))
     except (KeyboardInterrupt, StopError):
-        bench.emit({"event": "interrupt"})
+        bench.emit(Interrupted())
         for reference in running:
             ray.cancel(reference)
         ray.wait(list(running), num_returns=len(running))
@@ -73,7 +74,7 @@ def _over(ray: Any, bench: BenchContext, reference: Any, task: Task) -> None:
     except ray.exceptions.RayError as error:
         reason = f"its process was lost: {type(error).__name__}: {error}".splitlines()[0]
     if reason and task.features:
-        bench.emit({"event": "note", "text": f"{task.name}: {reason}"})
+        bench.emit(Note(f"{task.name}: {reason}"))
     for cell in () if task.features else task.cells:
         if (row := bench.store.read(cell)) is None:
             bench.mark_crashed(cell, reason or "it left no result")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from n2kit.bench.cell_row import DONE
+from n2kit.bench.events import Note
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.embed.store import read_vectors
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
+    from n2kit.bench.cell_row import CellRow
     from n2kit.bench.matrix.cell import Cell
     from n2kit.bench.runner.context import BenchContext
 
@@ -35,7 +38,7 @@ def remeasure(bench: BenchContext, cells: Sequence[Cell], kept: Mapping[str, str
         try:
             row = _measured(bench, cell, source)
         except BadInput as problem:
-            bench.emit({"event": "note", "text": f"{problem.message}; {cell.arm} is run again"})
+            bench.emit(Note(f"{problem.message}; {cell.arm} is run again"))
             left.append(cell)
             continue
         except Exception as problem:
@@ -44,7 +47,7 @@ def remeasure(bench: BenchContext, cells: Sequence[Cell], kept: Mapping[str, str
     return left
 
 
-def _measured(bench: BenchContext, cell: Cell, source: str) -> dict[str, Any]:
+def _measured(bench: BenchContext, cell: Cell, source: str) -> CellRow:
     """The row of a cell, by the vectors and the costs of the cell `source`."""
     before, folder = bench.store.cell_folder(source), bench.store.cell_folder(cell.key)
     vectors = read_vectors(before / "vectors.parquet")
@@ -54,4 +57,5 @@ def _measured(bench: BenchContext, cell: Cell, source: str) -> dict[str, Any]:
     old = bench.store.read_row(source)
     found = evaluate_vectors(bench, cell, vectors.ids, vectors.vectors, vectors.skipped)
     names = KEPT + CURVES * bool(bench.matrix.saliency)
-    return base_row(bench, cell) | found | {name: old[name] for name in names if name in old} | {"state": "done"}
+    kept = {name: getattr(old, name) for name in names if name in old.model_fields_set}
+    return base_row(bench, cell).updated(**found, **kept, state=DONE)

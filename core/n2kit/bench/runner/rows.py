@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from n2kit.bench.cell_row import FAILED, CellRow
 from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.commands import commands
@@ -21,19 +22,19 @@ from n2kit.utils.device import pick_device
 from n2kit.utils.files import no_room
 
 
-def base_row(bench: BenchContext, cell: Cell) -> dict[str, Any]:
-    """A row without results."""
-    return bench.store.new_row(cell) | {
-        "data": bench.data.digests,
-        "versions": {"python": platform.python_version()}
-        | {name: keys.installed(name) for name in ("n2kit", "torch", "transformers", "timm", "peft")},
-        "threads": torch.get_num_threads(),
-        "device": str(pick_device(bench.device)),
-        "command": commands(cell, bench.matrix, bench.store.root),
-    }
+def base_row(bench: BenchContext, cell: Cell) -> CellRow:
+    """Return a cell's row with all that is known before its result: data, versions, device, command."""
+    packages = ("n2kit", "torch", "transformers", "timm", "peft")
+    return bench.store.new_row(cell).updated(
+        data=bench.data.digests,
+        versions={"python": platform.python_version()} | {name: keys.installed(name) for name in packages},
+        threads=torch.get_num_threads(),
+        device=str(pick_device(bench.device)),
+        command=commands(cell, bench.matrix, bench.store.root),
+    )
 
 
-def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> dict[str, Any]:
+def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> CellRow:
     """The row of a cell that an error has ended; one that nobody expected leaves its traceback.
 
     Raises:
@@ -51,7 +52,7 @@ def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> dict[str,
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(traceback.format_exception(problem)), "utf8")
         hint = f"{file} shows where"
-    return base_row(bench, cell) | {"state": "failed", "reason": reason, "hint": hint}
+    return base_row(bench, cell).updated(state=FAILED, reason=reason, hint=hint)
 
 
 def evaluate_vectors(

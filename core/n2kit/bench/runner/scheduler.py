@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from n2kit.bench.cell_row import DONE, FAILED, REFUSED, CellRow
+from n2kit.bench.events import Event, MatrixStarted, Note, RowWritten
 from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.runner.context import BenchContext
@@ -56,7 +58,7 @@ HERE = Engine()
 
 def run_matrix(
     bench: BenchContext, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, engine: Engine = HERE
-) -> list[dict[str, Any]]:
+) -> list[CellRow]:
     """Run every cell that is not done, and give the rows of all that have one, in the order of the matrix.
 
     Args:
@@ -78,17 +80,17 @@ def run_matrix(
         write_json(store.root / "env.json", _environment(engine))
         if retry:
             for cell in todo:
-                if (row := store.read(cell)) is not None and row["state"] == "failed":
+                if (row := store.read(cell)) is not None and row.state == FAILED:
                     store.reset(cell)
-        states = [cell.refusal is not None for cell in cells]
-        bench.emit({"event": "matrix", "cells": len(cells), "open": len(todo), "refused": sum(states)})
+        refused = sum(cell.refusal is not None for cell in cells)
+        bench.emit(MatrixStarted(len(cells), len(todo), refused))
         if (text := cache_too_small(todo, bench.data.image_count)) is not None:
-            bench.emit({"event": "note", "text": text})
+            bench.emit(Note(text))
         store.collect(cells)
 
-        def emit(event: dict[str, Any]) -> None:
-            if event["event"] == "row":
-                store.append_result(event["key"])
+        def emit(event: Event) -> None:
+            if isinstance(event, RowWritten):
+                store.append_result(event.key)
             bench.emit(event)
 
         try:
@@ -145,12 +147,12 @@ def preview(bench: BenchContext, cells: Sequence[Cell], *, only: str | None = No
     return Preview(cells, states, trainings, encoders, cache_too_small(todo, bench.data.image_count))
 
 
-def _state(cell: Cell, row: dict[str, Any] | None, wanted: bool, kept: Mapping[str, str]) -> str:
+def _state(cell: Cell, row: CellRow | None, wanted: bool, kept: Mapping[str, str]) -> str:
     if cell.refusal is not None:
-        return "refused"
+        return REFUSED
     if wanted:
         return "kept" if cell.source(kept) else "open"
-    return "left out" if row is None else str(row["state"])
+    return "left out" if row is None else row.state
 
 
 def timed(bench: BenchContext, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:
@@ -160,7 +162,7 @@ def timed(bench: BenchContext, seen: Preview, threads: int, progress: Callable[[
     open_ = [cell for cell, state in zip(seen.cells, seen.states, strict=True) if state == "open"]
     if not open_:
         return seen
-    done = [(c, row) for c in seen.cells if (row := bench.store.read(c)) is not None and row["state"] == "done"]
+    done = [(c, row) for c in seen.cells if (row := bench.store.read(c)) is not None and row.state == DONE]
     return replace(seen, estimate=estimate(bench, open_, done, threads, progress))
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from n2kit.bench.cell_row import DONE, FORMAT, OPEN, REFUSED, RERUN_HINT, Axes, CellRow, parse_row
 from n2kit.bench.matrix.cell import Cell
 from n2kit.errors import BadInput
 from n2kit.utils.files import locked, read_json, whole_parquet, write_json
 
-FORMAT = 1
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
-RERUN_HINT = "remove the cell's folder: the same n2kit bench command makes it again"
 FIRST = {f".{DATA}.tmp"}  # what a bench that was killed while it made the folder may leave
 
 
@@ -80,22 +79,37 @@ class Store:
             write_json(file, measured())
         return read_json(file)
 
-    def read(self, cell: Cell) -> dict[str, Any] | None:
-        """The row of a cell that has one; None for one that is to be run."""
-        file = self.cell_folder(cell.key) / ROW
-        if not file.is_file():
-            return None
-        row = self.read_row(cell.key)
-        # What an arm is called may change without its result: the row goes by the matrix that is run now.
-        now = {"arm": cell.arm, "also": cell.also, "axes": dict(cell.axes)}
-        return row | now if row.get("format") == FORMAT and "state" in row else None
+    def read(self, cell: Cell) -> CellRow | None:
+        """Return the row of a cell, or None for a cell that is still to be run.
 
-    def read_row(self, key: str) -> dict[str, Any]:
-        """The row of a cell that is over, as it was written. Raises BadInput if the file is damaged."""
+        Raises:
+            BadInput: the file is damaged.
+        """
+        if not (self.cell_folder(cell.key) / ROW).is_file():
+            return None
+        raw = self._read_json(cell.key)
+        if raw.get("format") != FORMAT or "state" not in raw:
+            return None
+        # An arm may get another name without another result: the row goes by the matrix that is run now.
+        return self._parsed(raw, cell.key).updated(arm=cell.arm, also=cell.also, axes=cell.axes)
+
+    def read_row(self, key: str) -> CellRow:
+        """Return the row of a finished cell as it was written.
+
+        Raises:
+            BadInput: the file is damaged.
+        """
+        return self._parsed(self._read_json(key), key)
+
+    def _read_json(self, key: str) -> dict[str, Any]:
         try:
             return read_json(self.cell_folder(key) / ROW)
         except BadInput as problem:
             raise BadInput(problem.message, RERUN_HINT) from None
+
+    def _parsed(self, raw: dict[str, Any], key: str) -> CellRow:
+        file = self.cell_folder(key) / ROW
+        return parse_row(raw, str(file), file)
 
     def kept_vectors(self) -> dict[str, str]:
         """Which vectors are kept: what they are known by → the key of a done cell that has them. Cells of other matrices
@@ -105,19 +119,19 @@ class Store:
         for file in filter(whole_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
             with suppress(BadInput, OSError):
                 row = self.read_row(file.parent.name)
-                if row.get("state") == "done":
-                    found |= dict.fromkeys(row.get("vectors_keys", []), file.parent.name)
+                if row.state == DONE:
+                    found |= dict.fromkeys(row.vectors_keys, file.parent.name)
         return found
 
-    def has_ranks(self, row: Mapping[str, Any]) -> bool:
+    def has_ranks(self, row: CellRow) -> bool:
         """Whether what a row's figures came out of is there too, as reports want it."""
-        return row["state"] != "done" or whole_parquet(self.cell_folder(row["key"]) / "ranks.parquet")
+        return row.state != DONE or whole_parquet(self.cell_folder(row.key) / "ranks.parquet")
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Write a cell's row; it is then over."""
-        folder = self.cell_folder(row["key"])
+    def write(self, row: CellRow) -> None:
+        """Write the row of a cell, which finishes it."""
+        folder = self.cell_folder(row.key)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ROW, row)
+        write_json(folder / ROW, row.to_dict())
 
     def reset(self, cell: Cell) -> None:
         """Make a cell one that is to be run; its training, if it was that which failed, starts anew unless it has a checkpoint."""
@@ -126,37 +140,33 @@ class Store:
     def append_result(self, key: str) -> None:
         """Add the row of a cell that is over to the results, for whoever watches; `collect` puts them in order."""
         with (self.root / RESULTS).open("a", encoding="utf8") as file:
-            file.write(json.dumps(self.read_row(key), ensure_ascii=False) + "\n")
+            file.write(json.dumps(self.read_row(key).to_dict(), ensure_ascii=False) + "\n")
 
-    def new_row(self, cell: Cell) -> dict[str, Any]:
-        """What is known of a cell before it is run."""
-        refused = (
-            {} if cell.refusal is None else {"state": "refused", "reason": cell.refusal[0], "hint": cell.refusal[1]}
-        )
-        return {
-            "format": FORMAT,
-            "key": cell.key,
-            "run_key": cell.run_key,
-            "vectors_keys": cell.vectors_keys,
-            "arm": cell.arm,
-            "also": cell.also,
-            "seed": cell.seed,
-            "axes": dict(cell.axes),
-            "state": "open",
-            "reason": "",
-            "hint": "",
-            "metrics": {},
-            "buckets": [],
-            "costs": {},
-            "saliency": None,
-            "files": {
+    def new_row(self, cell: Cell) -> CellRow:
+        """Return the row of a cell that has no result yet; a refused cell's row says why."""
+        has_run = cell.trained and cell.baseline is None
+        state, (reason, hint) = (OPEN, ("", "")) if cell.refusal is None else (REFUSED, cell.refusal)
+        return CellRow(
+            format=FORMAT,
+            key=cell.key,
+            run_key=cell.run_key,
+            vectors_keys=list(cell.vectors_keys),
+            arm=cell.arm,
+            also=list(cell.also),
+            seed=cell.seed,
+            axes=Axes.model_validate(cell.axes),
+            state=state,
+            reason=reason,
+            hint=hint,
+            files={
                 "ranks": f"cells/{cell.key}/ranks.parquet",
                 "vectors": f"cells/{cell.key}/vectors.parquet",
-                "run": f"runs/{cell.run_key}" if cell.trained and cell.baseline is None else None,
+                "run": f"runs/{cell.run_key}" if has_run else None,
             },
-        } | refused
+            path=self.cell_folder(cell.key) / ROW,
+        )
 
-    def collect(self, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    def collect(self, cells: Iterable[Cell]) -> list[CellRow]:
         """The rows of all cells that have one, written to results.jsonl in the order of the matrix.
 
         That a cell is refused is so today, and is written there alone: a row that it got before stays what it is.
@@ -164,6 +174,6 @@ class Store:
         known = [self.new_row(cell) if cell.refusal is not None else self.read(cell) for cell in cells]
         rows = [row for row in known if row is not None]
         aside = self.root / f".{RESULTS}.tmp"
-        aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf8")
+        aside.write_text("".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows), "utf8")
         aside.replace(self.root / RESULTS)
         return rows

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from n2kit.bench.cell_row import FAILED
 from n2kit.bench.matrix.cell import Cell
 from n2kit.errors import BadInput
 
@@ -71,7 +72,7 @@ def pending_cells(store: Store, cells: Sequence[Cell], *, only: str | None = Non
     found = []
     for cell in wanted:
         row = store.read(cell)
-        again = row is None or not store.has_ranks(row) or (row["state"] == "failed" and retry)
+        again = row is None or not store.has_ranks(row) or (row.state == FAILED and retry)
         if cell.refusal is None and again:
             found.append(cell)
     return found

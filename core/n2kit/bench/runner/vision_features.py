@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from n2kit.bench.events import Note, Progress
 from n2kit.builder import load_backbone
 from n2kit.contract.interfaces import LoadSpec, VisionEncoder
 from n2kit.data.images import UnreadableImage, open_image
@@ -47,9 +48,9 @@ def compute(bench: BenchContext, cells: Sequence[Cell]) -> None:
             known.append(item.image)
         if known:
             cache.rows(known, pixels)
-        bench.emit({"event": "progress", "phase": "features", "done": start + len(known), "total": len(shown)})
+        bench.emit(Progress("features", start + len(known), len(shown)))
     if cache.store is not None and cache.store.problem:
-        bench.emit({"event": "note", "text": f"features are not kept on disk: {cache.store.problem}"})
+        bench.emit(Note(f"features are not kept on disk: {cache.store.problem}"))
 
 
 def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:

@@ -1,0 +1,134 @@
+"""The events of a bench that runs: what `--json` writes as NDJSON, a line each, and what a callback is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. `worker` is the number of the process that it happened in; None for the bench's own."""
+
+    kind: ClassVar[str]
+    worker: int | None = field(default=None, kw_only=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as a line of NDJSON holds it, its kind under `event`."""
+        fields = {name: value for name, value in asdict(self).items() if name != "worker"}
+        return {"event": self.kind} | fields | ({} if self.worker is None else {"worker": self.worker})
+
+
+@dataclass(frozen=True)
+class MatrixStarted(Event):
+    """Cells of the matrix: all of them, those to be run, and those that cannot be."""
+
+    kind = "matrix"
+    cells: int
+    open: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class TaskStarted(Event):
+    """A process begins with cells that share a training, or with the features of an encoder."""
+
+    kind = "task"
+    name: str
+
+
+@dataclass(frozen=True)
+class TaskEnded(Event):
+    """A process has ended, well or not."""
+
+    kind = "task_end"
+    name: str
+
+
+@dataclass(frozen=True)
+class Phase(Event):
+    """A task goes over to its next part: build, train, …"""
+
+    kind = "phase"
+    phase: str
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """A phase has done some of its items."""
+
+    kind = "progress"
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class RowWritten(Event):
+    """A cell is over, and its row is written."""
+
+    kind = "row"
+    key: str
+    arm: str
+    seed: int
+    state: str
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """A remark for people."""
+
+    kind = "note"
+    text: str
+
+
+@dataclass(frozen=True)
+class Interrupted(Event):
+    """The bench was asked to stop, and lets running tasks come to a good end."""
+
+    kind = "interrupt"
+
+
+@dataclass(frozen=True)
+class TrainingEvent(Event):
+    """An event of the training in a task, as `n2kit.train` reports it."""
+
+    kind = "training"
+    values: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.values) | ({} if self.worker is None else {"worker": self.worker})
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The matrix is through: how many cells are in which state, and the files of the report."""
+
+    kind = "result"
+    out: str
+    done: int
+    failed: int
+    refused: int
+    open: int
+    files: list[str]
+
+
+@dataclass(frozen=True)
+class Crashed(Event):
+    """A task's last message to its bench, which reports it no further.
+
+    stops: no other task can go on either, as on a full disk.
+    """
+
+    kind = "crash"
+    reason: str
+    hint: str = ""
+    stops: bool = False
+
+
+Emit = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Drop an event."""
