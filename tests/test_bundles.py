@@ -28,7 +28,7 @@ from n2kit.recipe.settings import resolve
 from n2kit.train import train
 from n2kit.utils import digests
 from n2kit.utils.digests import file_digest
-from n2kit.utils.files import replacing
+from n2kit.utils.files import atomic_dir
 from sealing import reseal
 
 SETTINGS = {"head.width": 16, "prompt.template": "compact", "train.max_steps": 2, "train.batch_size": 4}
@@ -455,8 +455,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_cleared_away_and_what_another_is_at_is_not(tmp_path: Path) -> None:
     target = tmp_path / "b"
     script = (
-        "import sys, time; from pathlib import Path; from n2kit.utils.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as staged:\n"
+        "import sys, time; from pathlib import Path; from n2kit.utils.files import atomic_dir\n"
+        "with atomic_dir(Path(sys.argv[1])) as staged:\n"
         "    (staged / 'half').write_text('x'); print('ready', flush=True); time.sleep(600)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE)
@@ -464,14 +464,14 @@ def test_what_a_killed_process_left_is_cleared_away_and_what_another_is_at_is_no
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         (busy,) = tmp_path.iterdir()
-        with replacing(target) as staged:
+        with atomic_dir(target) as staged:
             (staged / "whole").write_text("1")
         assert (busy / "new/half").exists()
     finally:
         process.kill()
         process.wait()
     assert sorted(f.name for f in tmp_path.iterdir()) == [busy.name, "b"]
-    with replacing(target) as staged:
+    with atomic_dir(target) as staged:
         (staged / "whole").write_text("2")
     assert [f.name for f in tmp_path.iterdir()] == ["b"]
     assert (target / "whole").read_text() == "2"
@@ -483,7 +483,7 @@ def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     (left / "old").mkdir(parents=True)
     (left / "old/manifest.json").write_text("{}")
     (left / ".in-use").write_text("b")
-    with pytest.raises(OSError), replacing(tmp_path / "b"):
+    with pytest.raises(OSError), atomic_dir(tmp_path / "b"):
         raise OSError("full")
     assert [f.name for f in tmp_path.iterdir()] == ["b"]
     assert (tmp_path / "b/manifest.json").exists()

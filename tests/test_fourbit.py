@@ -21,7 +21,7 @@ from n2kit.errors import Mismatch, Unavailable
 from n2kit.modeling import lora
 from n2kit.recipe.settings import resolve
 from n2kit.train import fourbit, train
-from n2kit.train.fourbit import BLOCK, Packed
+from n2kit.train.fourbit import BLOCK, Linear4bit
 from steps import weights
 
 NF4 = [-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0,
@@ -35,23 +35,25 @@ def test_a_packed_layer_is_the_layer_of_its_rounded_weight(shape: tuple[int, int
     """The weight is what the paper's definition gives (numbers of NF4 times a block's largest), forward and gradient are its."""
     torch.manual_seed(0)
     base = nn.Linear(shape[1], shape[0]).to(dtype)
-    packed = Packed(base, CPU)
+    packed = Linear4bit(base, CPU)
     flat = base.weight.detach().float().flatten()
     blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     largest = blocks.abs().amax(1, keepdim=True)
     nearest = (blocks / largest.clamp_min(1e-12))[..., None].sub(torch.tensor(NF4)).abs().argmin(-1)
     expected = (torch.tensor(NF4)[nearest] * largest).flatten()[: len(flat)].view(shape)
-    assert (packed.whole().float() - expected).abs().max() <= (1e-6 if dtype == torch.float32 else 8e-3) * largest.max()
-    assert packed.whole().dtype == dtype
+    assert (packed.dequantize().float() - expected).abs().max() <= (
+        1e-6 if dtype == torch.float32 else 8e-3
+    ) * largest.max()
+    assert packed.dequantize().dtype == dtype
     x = torch.randn(5, shape[1], requires_grad=True)
     out = packed(x)
-    plain = nn.functional.linear(x, packed.whole().float(), base.bias.float())
+    plain = nn.functional.linear(x, packed.dequantize().float(), base.bias.float())
     assert torch.equal(out, plain)
     (one,) = torch.autograd.grad(out.square().sum(), x)
     (two,) = torch.autograd.grad(plain.square().sum(), x)
     assert (one - two).abs().max() < 1e-5
-    again = packed.unpacked()
-    assert torch.equal(again.weight, packed.whole())
+    again = packed.to_linear()
+    assert torch.equal(again.weight, packed.dequantize())
     assert torch.equal(again.bias, base.bias)
     bits = sum(t.nbytes for name, t in packed.named_buffers() if name != "code") * 8 / base.weight.numel()
     assert bits <= (4.5 if base.weight.numel() % BLOCK == 0 else 5)
@@ -63,7 +65,7 @@ def test_weights_that_come_back_wrong_are_refused(monkeypatch: pytest.MonkeyPatc
     real = bitsandbytes.functional.dequantize_4bit
     monkeypatch.setattr(bitsandbytes.functional, "dequantize_4bit", lambda *a: -real(*a))
     with pytest.raises(Unavailable, match="gives other weights back than it was given, on cpu"):
-        Packed(nn.Linear(8, 8), CPU)
+        Linear4bit(nn.Linear(8, 8), CPU)
 
 
 def test_layers_of_another_kind_are_refused(tiny_bundle: Path) -> None:
@@ -72,7 +74,7 @@ def test_layers_of_another_kind_are_refused(tiny_bundle: Path) -> None:
     layer = next(iter(lora.adapted(model.llm).values()))
     layer.base_layer = nn.Identity()
     with pytest.raises(Mismatch, match="is a Identity"):
-        fourbit.pack(model.llm, CPU)
+        fourbit.quantize(model.llm, CPU)
 
 
 @pytest.mark.slow

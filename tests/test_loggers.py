@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from n2kit.errors import Unavailable
-from n2kit.train.loggers import Logger, check
+from n2kit.train.loggers import Logger, require_packages
 
 TERMS = {"loss", "multimodal", "visual", "temperature", "items_per_s", "eta_s", "memory_gb", "grad_norm"}
 
@@ -61,7 +61,7 @@ def test_a_logger_that_is_not_installed_is_said_before_any_work(
     ]
     assert not (tmp_path / "run").exists()
     with pytest.raises(Unavailable):
-        check(["wandb"])
+        require_packages(["wandb"])
     unknown = cli(*command, "--log-to", "comet")
     assert unknown.code == 2
     assert "train.loggers" in unknown.err

@@ -20,9 +20,9 @@ from n2kit.inputs.reader import Reader
 from n2kit.modeling.model import Model
 from n2kit.recipe.settings import resolve
 from n2kit.train import train
-from n2kit.train.distributed import lefts_first
-from n2kit.train.epoch_rng import Draws
-from n2kit.train.pairs import PairCollator, barren
+from n2kit.train.distributed import left_rows_first
+from n2kit.train.epoch_rng import EpochRng
+from n2kit.train.pairs import PairCollator, without_negatives
 from n2kit.train.step import TrainStep
 from steps import assert_same, by_one_and_by_two, gradients, weights
 
@@ -186,11 +186,11 @@ def test_popularity_counts_negatives_too(catalogue: Items, workspace: Path, tiny
 
 
 def test_so_many_of_a_pair_are_drawn_anew_each_epoch(catalogue: Items, workspace: Path, tiny_bundle: Path) -> None:
-    draws = Draws(0)
+    rng = EpochRng(0)
     pairs = Pairs([("p1", "p2"), ("p3", "p4")], negatives={("p1", "p2"): ("p5", "p6", "t0", "t1", "t2", "t3")})
-    made = collator(model_of(tiny_bundle), catalogue, workspace / "images", pairs, most=2, draws=draws)
+    made = collator(model_of(tiny_bundle), catalogue, workspace / "images", pairs, most=2, rng=rng)
     seen = []
-    for draws.epoch in range(6):
+    for rng.epoch in range(6):
         ids = made(pairs.pairs)["ids"][4:]
         assert len(set(ids)) == 2
         assert ids == made(pairs.pairs)["ids"][4:]
@@ -218,15 +218,15 @@ def test_one_without_a_readable_picture_is_left_out_and_its_pair_stays(
 
 def test_a_step_whose_only_negatives_are_hard_ones_teaches_something() -> None:
     exclude = torch.ones(5, 5, dtype=torch.bool)
-    assert barren(exclude[:4, :4])
+    assert without_negatives(exclude[:4, :4])
     exclude[0, 4] = False
-    assert not barren(exclude, 1)
+    assert not without_negatives(exclude, 1)
     exclude[0, 4], exclude[4, 0] = True, False  # a hard negative is no anchor
-    assert barren(exclude, 1)
+    assert without_negatives(exclude, 1)
 
 
 def test_rows_of_all_processes_stand_before_their_negatives() -> None:
-    assert lefts_first([4, 2], [1, 2]).tolist() == [0, 1, 5, 2, 3, 6, 4, 7, 8]
+    assert left_rows_first([4, 2], [1, 2]).tolist() == [0, 1, 5, 2, 3, 6, 4, 7, 8]
 
 
 # --- the step --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from n2kit.errors import BadInput, Failed, Unavailable
 from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, checkpoint, train
 from n2kit.train.best import Best
-from n2kit.train.gradient_spikes import FEWEST, ROW, Explosion
+from n2kit.train.gradient_spikes import MAX_CONSECUTIVE, MIN_NORMS, GradientSpikeGuard
 from n2kit.train.resume import load_optimizer, optimizer_state, random_state, set_random_state
 from n2kit.utils.files import locked
 
@@ -352,18 +352,18 @@ def test_a_run_folder_has_one_process_at_a_time(run: Any, tmp_path: Path) -> Non
 
 
 def test_an_exploding_gradient_is_told_from_a_large_one() -> None:
-    watch = Explosion(10.0)
-    assert not any(watch.see(1.0 + n % 2) for n in range(FEWEST))
-    assert not any(watch.see(100.0) for _ in range(ROW - 1))
-    assert not watch.see(2.0)  # it came back
-    other = Explosion(10.0)
-    other.restore(json.loads(json.dumps(watch.state())))
-    assert [other.see(100.0) for _ in range(ROW)] == [False] * (ROW - 1) + [True]
-    assert not any(Explosion(None).see(10.0**n) for n in range(40))
-    satisfied = Explosion(100.0)  # a hinge that has no more to teach, most of the time
-    assert not any(satisfied.see(norm) for norm in [0.5] * 30 + [0.0] * 155 + [0.01] * 5)
-    slow = Explosion(10.0)
-    assert not any(slow.see(1.03**n) for n in range(400))  # what grows slowly is followed
+    guard = GradientSpikeGuard(10.0)
+    assert not any(guard.update(1.0 + n % 2) for n in range(MIN_NORMS))
+    assert not any(guard.update(100.0) for _ in range(MAX_CONSECUTIVE - 1))
+    assert not guard.update(2.0)  # it came back
+    other = GradientSpikeGuard(10.0)
+    other.restore(json.loads(json.dumps(guard.state())))
+    assert [other.update(100.0) for _ in range(MAX_CONSECUTIVE)] == [False] * (MAX_CONSECUTIVE - 1) + [True]
+    assert not any(GradientSpikeGuard(None).update(10.0**n) for n in range(40))
+    satisfied = GradientSpikeGuard(100.0)  # a hinge that has no more to teach, most of the time
+    assert not any(satisfied.update(norm) for norm in [0.5] * 30 + [0.0] * 155 + [0.01] * 5)
+    slow = GradientSpikeGuard(10.0)
+    assert not any(slow.update(1.03**n) for n in range(400))  # what grows slowly is followed
 
 
 @pytest.mark.slow
@@ -577,9 +577,9 @@ def test_a_metric_that_cannot_fall_short_is_said(run: Any) -> None:
 
 def test_best_is_the_first_of_equals() -> None:
     best = Best("recall@10", patience=2)
-    assert [best.see(n, {"recall@10": v}) for n, v in enumerate([0.5, 0.5, 0.6, 0.2])] == [True, False, True, False]
-    assert not best.over
+    assert [best.update(n, {"recall@10": v}) for n, v in enumerate([0.5, 0.5, 0.6, 0.2])] == [True, False, True, False]
+    assert not best.patience_exhausted
     again = Best("recall@10", 2, **json.loads(json.dumps(best.state())))
     assert again == best
-    assert not again.see(4, {"recall@10": 0.6})
-    assert again.over
+    assert not again.update(4, {"recall@10": 0.6})
+    assert again.patience_exhausted

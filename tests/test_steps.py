@@ -30,9 +30,9 @@ from n2kit.modeling.batch import Batch
 from n2kit.modeling.model import Model
 from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, train
-from n2kit.train.distributed import lefts_first
+from n2kit.train.distributed import left_rows_first
 from n2kit.train.gradcache import encode_in_chunks
-from n2kit.train.pairs import PairCollator, barren
+from n2kit.train.pairs import PairCollator, without_negatives
 from n2kit.train.step import TrainStep
 from steps import alone, assert_same, first_gradient, gradients, together, weights
 
@@ -445,19 +445,19 @@ def test_a_batch_without_negatives_is_counted_and_said(run: Any) -> None:
     clique = ["noto:1", "twemoji:1", "noto:2", "twemoji:2"]
     pairs = Pairs([(a, b) for n, a in enumerate(clique) for b in clique[n + 1 :]])
     result = run(pairs=pairs, **{"train.batch_size": 2, "train.max_steps": 3})
-    assert result.barren == 3
+    assert result.steps_without_negatives == 3
     (note,) = (e for e in run.events if e["event"] == "note")
     assert note["text"].startswith("3 steps had no negatives")
-    assert run("other").barren == 0
+    assert run("other").steps_without_negatives == 0
 
 
 def test_what_counts_as_a_negative() -> None:
     exclude = torch.eye(4).bool()
-    assert not barren(exclude)
+    assert not without_negatives(exclude)
     exclude[0, 1] = exclude[1, 0] = exclude[2, 3] = exclude[3, 2] = True
-    assert not barren(exclude)  # 0 and 3 are left
+    assert not without_negatives(exclude)  # 0 and 3 are left
     exclude[0, 3] = exclude[3, 0] = exclude[1, 2] = exclude[2, 1] = True
-    assert barren(exclude)
+    assert without_negatives(exclude)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -498,7 +498,7 @@ def test_a_run_in_chunks_says_so_and_ends_where_the_plain_one_does(run: Any) -> 
 
 
 def test_rows_of_all_processes_stand_lefts_first() -> None:
-    assert lefts_first([4, 2, 4]).tolist() == [0, 1, 4, 6, 7, 2, 3, 5, 8, 9]
+    assert left_rows_first([4, 2, 4]).tolist() == [0, 1, 4, 6, 7, 2, 3, 5, 8, 9]
 
 
 @pytest.mark.slow

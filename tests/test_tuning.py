@@ -33,7 +33,7 @@ from n2kit.recipe.tuning import Tune, lr_flags, tune_flags
 from n2kit.testing.references import references
 from n2kit.train import RunResult, engine, train
 from n2kit.train.checks import frozen_fingerprint, trained_state
-from n2kit.train.groups import groups
+from n2kit.train.param_groups import param_groups
 from sealing import reseal
 
 FAST = {"train.precision": "fp32", "train.batch_size": 4, "train.warmup": 0, "train.lr": 1e-2, "train.log_steps": 1}
@@ -51,7 +51,7 @@ def backbone(kind: str, reference: str) -> Any:
     return component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
 
 
-def fitted(model: Model, workspace: Path, folder: Path, **given: Any) -> engine.Fitted:
+def fitted(model: Model, workspace: Path, folder: Path, **given: Any) -> engine.FitResult:
     items = read_items(workspace / "items.jsonl")
     recipe = resolve({**FAST, "train.max_steps": 2, **given}, env={}).recipe
     pairs = read_pairs(workspace / "train.csv", items)
@@ -307,7 +307,7 @@ def test_what_lies_behind_the_blocks() -> None:
 def rates(model: Model, **given: Any) -> dict[str, float]:
     recipe = resolve(given, env={}).recipe
     names = {id(p): n for n, p in model.named_parameters()}
-    return {names[id(p)]: g["lr"] for g in groups(model, recipe.train) for p in g["params"]}
+    return {names[id(p)]: g["lr"] for g in param_groups(model, recipe.train) for p in g["params"]}
 
 
 def test_learning_rates_arrive_in_the_optimiser() -> None:
@@ -319,7 +319,9 @@ def test_learning_rates_arrive_in_the_optimiser() -> None:
     }
     assert of == {"llm": {1e-5}, "vision": {2e-5}, "connector": {1e-3}, "head": {5e-4}, "words": {1e-3}}
     assert set(found) == {n for n, p in model.named_parameters() if p.requires_grad}
-    decay = {id(p): g["weight_decay"] for g in groups(model, resolve({}, env={}).recipe.train) for p in g["params"]}
+    decay = {
+        id(p): g["weight_decay"] for g in param_groups(model, resolve({}, env={}).recipe.train) for p in g["params"]
+    }
     assert all(decay[id(p)] == (0.001 if p.ndim > 1 else 0) for p in model.parameters() if p.requires_grad)
 
 

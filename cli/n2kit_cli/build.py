@@ -56,7 +56,7 @@ def build(
     from n2kit.planning.planner import describe
     from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import lr_flags, tune_flags
-    from n2kit.utils.files import check_free
+    from n2kit.utils.files import ensure_writable
 
     named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
@@ -68,7 +68,7 @@ def build(
     if dry_run:
         return
     folder = out or MODELS / slug(plan.id)
-    check_free(folder, MANIFEST, force=force)
+    ensure_writable(folder, MANIFEST, force=force)
     for component in plan.components.values():
         component.weights.locate()  # before torch is imported: a missing download should be said at once
     say("loading weights")

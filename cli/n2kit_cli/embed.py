@@ -48,9 +48,9 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
     """
     from n2kit.bundle.io import read_manifest
-    from n2kit.utils.files import check_target
+    from n2kit.utils.files import ensure_writable_file
 
-    check_target(out, [items])
+    ensure_writable_file(out, [items])
     manifest = read_manifest(bundle)
     catalogue = options.read(items, item_format, renames, lenient)
     if without is not None:

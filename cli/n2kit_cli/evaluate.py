@@ -163,14 +163,14 @@ def _check_targets(
     """
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
-    from n2kit.utils.files import check_target
+    from n2kit.utils.files import ensure_writable_file
 
     if mteb is not None:
         check_mteb(ks)
     if per_query is not None and mteb is not None and per_query.resolve() == mteb.resolve():
         raise BadInput(f"{mteb} is for --per-query and for --mteb", "give two files")
     for file in filter(None, (per_query, mteb)):
-        check_target(file, given)
+        ensure_writable_file(file, given)
         if file.exists() and not force:
             raise BadInput(f"{file} exists", "give another file, or --force to replace it")
 

@@ -26,9 +26,9 @@ def merge(
       n2kit merge runs/lora/bundle -o models/merged
       n2kit merge models/tiny-lora -o models/merged-tiny --json
     """
-    from n2kit.utils.files import check_free
+    from n2kit.utils.files import ensure_writable
 
-    check_free(out, "manifest.json", force=force)
+    ensure_writable(out, "manifest.json", force=force)
     from n2kit.bundle.io import merge as merge_bundle
 
     manifest = merge_bundle(bundle, out, force=force)

@@ -40,13 +40,13 @@ def mine_negatives(
     from n2kit.errors import BadInput
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
-    from n2kit.utils.files import check_target
+    from n2kit.utils.files import ensure_writable_file
 
     first, colon, last = ranks.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal():
         raise BadInput(f"--ranks {ranks} is no window", "from 1, the first no larger: --ranks 10:100")
     window = Window(int(first), int(last), margin, count)
-    check_target(out, [pairs, vectors, *(known or ())])
+    ensure_writable_file(out, [pairs, vectors, *(known or ())])
     check_writable(out, force=force)
     if (index is None) == (vectors is None):
         raise BadInput("give either --index or --vectors", "n2kit mine-negatives --help")

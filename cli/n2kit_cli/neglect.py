@@ -48,12 +48,12 @@ def neglect(
     """
     from n2kit.bundle.io import read_manifest
     from n2kit.data.pairs import read_pairs
-    from n2kit.utils.files import check_free
+    from n2kit.utils.files import ensure_writable
 
     read_manifest(bundle)
     ks = cutoffs(k)
     if out is not None:
-        check_free(out, RESULT, force=force)
+        ensure_writable(out, RESULT, force=force)
     catalogue = options.read(items, item_format, renames, lenient)
     positives = read_pairs(pairs, catalogue, lenient=lenient)
     options.dropped(pairs, positives.dropped)

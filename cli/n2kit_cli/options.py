@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from n2kit.errors import few
+from n2kit.errors import truncate_list
 from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
@@ -131,10 +131,10 @@ def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenien
 def dropped(file: Path, problems: list[str]) -> None:
     """Report the rows that a lenient reading left out."""
     if problems:
-        say(f"{file}: dropped {len(problems)} rows: {few(problems)}")
+        say(f"{file}: dropped {len(problems)} rows: {truncate_list(problems)}")
 
 
 def skipped(reasons: dict[str, str]) -> None:
     """Report the items that were used without an image, or not at all."""
     if reasons:
-        say(f"{len(reasons)} items could not be used as they are: {few(list(reasons.values()))}")
+        say(f"{len(reasons)} items could not be used as they are: {truncate_list(list(reasons.values()))}")

@@ -137,9 +137,9 @@ def _check_installed(recipe: Recipe) -> None:
     if recipe.train.loggers or recipe.llm.tune.startswith("qlora"):
         from n2kit.train import fourbit, loggers
 
-        loggers.check(recipe.train.loggers)
+        loggers.require_packages(recipe.train.loggers)
         if recipe.llm.tune.startswith("qlora"):
-            fourbit.check()
+            fourbit.require_bitsandbytes()
 
 
 def _reporter(bar: Any) -> Any:

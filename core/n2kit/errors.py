@@ -9,7 +9,7 @@ SHOWN = 3  # of many reasons
 MANY = 2_000  # names to compare with a misspelt one
 
 
-def few(reasons: Sequence[str], total: int | None = None) -> str:
+def truncate_list(reasons: Sequence[str], total: int | None = None) -> str:
     """The first SHOWN reasons, and `…` where there are more; `total`: of how many, if `reasons` are not all."""
     more = (len(reasons) if total is None else total) > SHOWN
     return "; ".join([*reasons[:SHOWN], *["…"] * more])

@@ -30,7 +30,7 @@ from n2kit.recipe.prompt_templates import Template
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import ADAPTED
 from n2kit.utils.digests import folder_digests
-from n2kit.utils.files import check_free, replacing, room_for
+from n2kit.utils.files import atomic_dir, disk_full_guard, ensure_writable
 
 JOINT, PROMPT = "joint.safetensors", "prompt.json"
 
@@ -53,12 +53,12 @@ def save(
     Raises:
         BadInput: something is in the way and `force` is not set. Failed: a weight is not finite.
     """
-    check_free(folder, MANIFEST, force=force)
+    ensure_writable(folder, MANIFEST, force=force)
     if broken := _not_finite(model):
         raise Failed(f"{broken} is not finite: {folder} was not written", "train again, with lower learning rates")
     with (
-        room_for(f"{folder} cannot be written", "free some space; the same command goes on"),
-        replacing(folder) as staged,
+        disk_full_guard(f"{folder} cannot be written", "free some space; the same command goes on"),
+        atomic_dir(folder) as staged,
     ):
         referred = {}
         for kind, part in model.parts.items():
@@ -189,7 +189,7 @@ def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     Raises:
         BadInput: no bundle, one without an adapter, or something in the way and `force` not set.
     """
-    check_free(out, MANIFEST, force=force)
+    ensure_writable(out, MANIFEST, force=force)
     manifest, model = read_manifest(folder), load(folder)
     held = [kind for kind, part in model.parts.items() if lora.adapter_of(part)]
     if not held:
@@ -210,7 +210,7 @@ def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     Raises:
         BadInput, Unavailable: as `load`; or something in the way and `force` not set.
     """
-    check_free(out, MANIFEST, force=force)
+    ensure_writable(out, MANIFEST, force=force)
     return save(load(folder), out, trained=read_manifest(folder).trained, force=force, by_reference=False)
 
 

@@ -22,7 +22,7 @@ from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import state_cache
 from n2kit.utils.device import Precision, pick_precision
-from n2kit.utils.files import check_outside_bundles, check_target
+from n2kit.utils.files import ensure_outside_bundles, ensure_writable_file
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -81,8 +81,8 @@ def embed(
         "precision": precision,
         "shard": SHARD,
     }
-    check_target(out)
-    check_outside_bundles(out)
+    ensure_writable_file(out)
+    ensure_outside_bundles(out)
     if out.exists() and not force:
         if _stored_run(out) == run:
             return replace(read_vectors(out), done_before=True)

@@ -15,7 +15,7 @@ import numpy as np
 from n2kit.data.items import Item, Items, without_image, without_text
 from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
-from n2kit.errors import BadInput, Mismatch, few
+from n2kit.errors import BadInput, Mismatch, truncate_list
 from n2kit.evaluate.bootstrap import interval
 from n2kit.evaluate.compare import Change, compare
 from n2kit.evaluate.protocol import Figure, Report, evaluate, greedy_pairs
@@ -143,7 +143,7 @@ def neglect(
         notes.append(f"{others} items lack an image or a text: they stay in the pool as they are")
     if plain.skipped:
         reasons = list(plain.skipped.values())
-        notes.append(f"{len(reasons)} items could not be used as they are: {few(reasons)}")
+        notes.append(f"{len(reasons)} items could not be used as they are: {truncate_list(reasons)}")
     if lost := len(pairs) - len(kept):
         notes.append(f"{lost} of {len(pairs)} pairs are left out: one of their items lacks an image or a text")
     reports = {BOTH: evaluate(plain.ids, plain.vectors, kept, ks=ks)}

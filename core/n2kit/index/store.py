@@ -12,7 +12,7 @@ from n2kit.errors import BadInput, Unavailable
 from n2kit.plugins.catalogue import registry
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import load_target, manager
-from n2kit.utils.files import check_free, read_json, replacing
+from n2kit.utils.files import atomic_dir, ensure_writable, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,10 +70,10 @@ class StoredIndex:
 
 def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: bool = False) -> StoredIndex:
     """Index an embed file and write the index folder, aside and then into place."""
-    check_free(folder, MANIFEST, force=force)
+    ensure_writable(folder, MANIFEST, force=force)
     component = registry().resolve("index", name)
     stored = index_of(vectors_file, component)
-    with replacing(folder) as staged:
+    with atomic_dir(folder) as staged:
         stored.index.save(staged)
         (staged / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
         manifest = {

@@ -23,7 +23,7 @@ class Best:
     looked: int | None = None  # the step of the last validation
     waited: int = 0  # validations since the best one
 
-    def see(self, step: int, values: dict[str, float]) -> bool:
+    def update(self, step: int, values: dict[str, float]) -> bool:
         """Take note of a validation; whether it is the best so far."""
         self.last, self.looked = values, step
         better = self.step is None or values[self.metric] > self.values[self.metric]
@@ -34,7 +34,7 @@ class Best:
         return better
 
     @property
-    def over(self) -> bool:
+    def patience_exhausted(self) -> bool:
         return self.patience is not None and self.waited >= self.patience
 
     def state(self) -> dict[str, Any]:

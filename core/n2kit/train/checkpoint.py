@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from n2kit.errors import BadInput
-from n2kit.utils.files import read_json, room_for, sync, sync_tree
+from n2kit.utils.files import disk_full_guard, read_json, sync, sync_tree
 
 WEIGHTS, STATE, WEIGHTS_SUFFIX = "model.safetensors", "state.json", ".safetensors"
 KEPT = 2
@@ -149,7 +149,7 @@ def _staged(final: Path) -> Iterator[Path]:
         Unavailable: the disk is full.
     """
     staged = final.with_name(f".{final.name}.tmp")
-    with room_for(f"{final} cannot be written", HINT):
+    with disk_full_guard(f"{final} cannot be written", HINT):
         try:
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir(parents=True)

@@ -13,7 +13,7 @@ from n2kit.contract.interfaces import Part
 from n2kit.errors import Failed
 from n2kit.modeling import lora
 from n2kit.modeling.model import Model
-from n2kit.train.shards import whole
+from n2kit.train.shards import full_tensor
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def frozen_fingerprint(module: nn.Module) -> str:
     digest, trained = hashlib.sha256(), trained_state(module)
     left = {name: tensor for name, tensor in module.state_dict().items() if name not in trained}
     for name, tensor in sorted(left.items()):
-        tensor = whole(tensor.detach())
+        tensor = full_tensor(tensor.detach())
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16] if left else ""

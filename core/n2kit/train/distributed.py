@@ -21,7 +21,7 @@ from n2kit.errors import BadInput, N2kitError
 T = TypeVar("T")
 
 
-def begin(device: torch.device) -> torch.device:
+def init_process_group(device: torch.device) -> torch.device:
     """Join the processes that a launcher (torchrun, accelerate) started, if one did; the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
         return device
@@ -30,51 +30,53 @@ def begin(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(_leave)
+        atexit.register(_destroy)
     return device
 
 
-def _leave() -> None:
+def _destroy() -> None:
     """Before the interpreter ends: a thread of the group that still wants it then would abort the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def number() -> int:
+def rank() -> int:
     """Which of them this one is, from 0."""
-    return dist.get_rank() if count() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def check_divides(step: int, pairs: int) -> None:
+def check_divisible(step: int, pairs: int) -> None:
     """Raises BadInput if the pairs of a step cannot be divided evenly among the processes, or are too few for them."""
-    if left := step % count():
-        way = f"--batch-size {step + count() - left}"
-        raise BadInput(f"train.batch_size {step} cannot be divided among {count()} processes", way)
-    if pairs < count():
-        raise BadInput(f"{pairs} pairs cannot be divided among {count()} processes", "fewer processes, or more pairs")
+    if left := step % world_size():
+        way = f"--batch-size {step + world_size() - left}"
+        raise BadInput(f"train.batch_size {step} cannot be divided among {world_size()} processes", way)
+    if pairs < world_size():
+        raise BadInput(
+            f"{pairs} pairs cannot be divided among {world_size()} processes", "fewer processes, or more pairs"
+        )
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes and prints."""
-    return number() == 0
+    return rank() == 0
 
 
-def once(work: Callable[[], T]) -> T:
+def main_process_only(work: Callable[[], T]) -> T:
     """What `work` gives in the first process, which alone does it.
 
     Raises:
         N2kitError: that of `work`, in the first process; the others leave with its exit code and without a word.
     """
-    if count() == 1:
+    if world_size() == 1:
         return work()
     outcome: list[Any] = [None, None]
     failed: N2kitError | None = None
-    if first():
+    if is_main():
         try:
             outcome[0] = work()
         except N2kitError as error:
@@ -88,41 +90,41 @@ def once(work: Callable[[], T]) -> T:
     return result
 
 
-def merged(facts: dict[str, str]) -> dict[str, str]:
+def gather_dict(facts: dict[str, str]) -> dict[str, str]:
     """The facts of all processes."""
-    return {key: value for one in gathered(facts) for key, value in one.items()}
+    return {key: value for one in all_gather_object(facts) for key, value in one.items()}
 
 
-def most(here: int, device: torch.device) -> int:
+def all_reduce_max(here: int, device: torch.device) -> int:
     """The largest of all processes' numbers."""
     largest = torch.tensor(here, device=device)
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(largest, dist.ReduceOp.MAX)
     return int(largest)
 
 
-def gathered(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """Every process's value, in their order."""
-    each: list[Any] = [value] * count()
-    if count() > 1:
+    each: list[Any] = [value] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(each, value)
     return each
 
 
-def anywhere(here: Sequence[bool], device: torch.device) -> list[bool]:
+def any_rank(here: Sequence[bool], device: torch.device) -> list[bool]:
     """Which of these are true in any process."""
-    if count() == 1:
+    if world_size() == 1:
         return list(here)
     flags = torch.tensor(here, dtype=torch.int32, device=device)
     dist.all_reduce(flags, dist.ReduceOp.MAX)
     return [flag > 0 for flag in flags.tolist()]
 
 
-def rows_of_all(x: Tensor) -> list[Tensor]:
+def all_gather_rows(x: Tensor) -> list[Tensor]:
     """x [n, …] of every process, in their order; n may differ. No gradient."""
-    if count() == 1:
+    if world_size() == 1:
         return [x]
-    sizes = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(count())]
+    sizes = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
     dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
     lengths = [int(size) for size in sizes]
     padded = x.new_zeros(max(lengths), *x.shape[1:])
@@ -132,7 +134,7 @@ def rows_of_all(x: Tensor) -> list[Tensor]:
     return [part[:length] for part, length in zip(parts, lengths, strict=True)]
 
 
-class _Gather(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     """Backward gives each process its own rows' gradient, times the number of processes.
 
     Every process computes the same loss, so its own rows' gradient is complete; the factor is what averaging takes away
@@ -141,25 +143,25 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = rows_of_all(x)
+        parts = all_gather_rows(x)
         start = sum(len(part) for part in parts[: dist.get_rank()])
         ctx.own = slice(start, start + len(x))
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0][ctx.own] * count()
+        return grads[0][ctx.own] * world_size()
 
 
-def gather(x: Tensor) -> Tensor:
+def all_gather_with_grad(x: Tensor) -> Tensor:
     """x [n, D] of every process, one after the other, with gradient; to be followed by `average_gradients`."""
-    if count() == 1:
+    if world_size() == 1:
         return x
-    rows: Tensor = _Gather.apply(x)
+    rows: Tensor = _AllGather.apply(x)
     return rows
 
 
-def lefts_first(sizes: Sequence[int], extra: Sequence[int] = ()) -> Tensor:
+def left_rows_first(sizes: Sequence[int], extra: Sequence[int] = ()) -> Tensor:
     """The order that puts all left rows before all right rows, where process r gave sizes[r] / 2 of each, lefts first.
 
     What it gave behind them, extra[r] rows, comes last.
@@ -176,7 +178,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
     Shares of parameters (`n2kit.train.shards`) have theirs from the backward pass.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     trained = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
     reached = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
@@ -190,4 +192,4 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for gradient, work in pending:
         if work is not None:
             work.wait()
-        gradient.div_(count())
+        gradient.div_(world_size())

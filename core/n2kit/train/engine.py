@@ -22,16 +22,15 @@ from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.lora import adapter_of
 from n2kit.recipe.tuning import Tune
-from n2kit.train import checkpoint, fourbit, shards
-from n2kit.train import distributed as ranks
+from n2kit.train import checkpoint, distributed, fourbit, shards
 from n2kit.train.blocks import prepared
 from n2kit.train.checks import AdapterWatch, frozen_fingerprint, trained_state
-from n2kit.train.epoch_rng import Draws, Tasks
-from n2kit.train.events import Events, Report
-from n2kit.train.groups import groups
-from n2kit.train.images import check_pictures
+from n2kit.train.epoch_rng import EpochRng, Tasks
+from n2kit.train.events import EventHandler, Events
+from n2kit.train.images import check_images
 from n2kit.train.loggers import loggers
 from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
+from n2kit.train.param_groups import param_groups
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import Validation, saturated, validation
@@ -45,15 +44,20 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Fitted:
-    """How a training went.
+class FitResult:
+    """The result of a training.
 
-    `earlier`: the seconds before it was stopped and gone on with, as far as they were saved; `loss` is the last one logged;
-    `recall` is that of the weights it ended with; `interrupted`: stopped by a signal after saving a checkpoint; `frozen`: a
-    fingerprint of all that was not trained, the same before and after, empty where all was; `barren`: steps without a single
-    negative, all of whose items are known positives of each other; `best_step`: the one with the best validation;
-    `stopped_early`: for want of a better one; `whole`: under `train.fsdp`, which leaves the model in shares, all that was trained
-    (in the first process).
+    Args:
+        loss: the last one that was logged.
+        earlier: seconds before the training was stopped and resumed, as far as a checkpoint has them.
+        recall: K → Recall@K of the weights that the training ended with.
+        interrupted: a signal stopped it, after a checkpoint was saved.
+        skipped: id → why an item could not be read.
+        frozen: a fingerprint of all that was not trained, the same before and after; empty where all was trained.
+        steps_without_negatives: steps whose items are all known positives of each other, which teach nothing.
+        best_step: the step with the best validation.
+        stopped_early: validations did not improve for as long as `train.patience` says.
+        full_state: under `train.fsdp`, which leaves the model sharded: all trained tensors (in the first process).
     """
 
     steps: int
@@ -64,10 +68,10 @@ class Fitted:
     interrupted: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
     frozen: str = ""
-    barren: int = 0
+    steps_without_negatives: int = 0
     best_step: int | None = None
     stopped_early: bool = False
-    whole: dict[str, Tensor] | None = None
+    full_state: dict[str, Tensor] | None = None
 
 
 def fit(
@@ -83,8 +87,8 @@ def fit(
     device: str | None = None,
     cache: FeatureCache | None = None,
     resume: Path | None = None,
-    report: Report | None = None,
-) -> Fitted:
+    report: EventHandler | None = None,
+) -> FitResult:
     """Train the parts of `model` that are not frozen, in place.
 
     Args:
@@ -100,11 +104,11 @@ def fit(
     """
     check_pairs(pairs, model.loss, model.recipe.loss.name)
     packed = Tune.parse(model.recipe.llm.tune).mode == "qlora"
-    where = ranks.begin(pick_device(device))
-    ranks.once(lambda: _check(settings, len(pairs), val_pairs, packed))
+    where = distributed.init_process_group(pick_device(device))
+    distributed.main_process_only(lambda: _check(settings, len(pairs), val_pairs, packed))
     if model.prompter.variant.image:
-        ranks.once(lambda: check_pictures(items, pairs, val_pairs, images, on_bad_image))
-    precision, why = ranks.once(lambda: _precision(settings, where, resume))
+        distributed.main_process_only(lambda: check_images(items, pairs, val_pairs, images, on_bad_image))
+    precision, why = distributed.main_process_only(lambda: _precision(settings, where, resume))
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
     rates = _placed(model, settings, where, packed)
@@ -127,34 +131,34 @@ def fit(
             "a part changes its own weights: its plug-in is wrong",
         )
     if packed:
-        fourbit.unpack(model.llm)
+        fourbit.dequantize(model.llm)
     model.eval()
     _note(events, trainer, [kept.store for kept in (cache, states) if kept is not None])
     best = trainer.best
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     values = best.values if settings.keep_best else best.last
-    return Fitted(
+    return FitResult(
         steps=trainer.state.global_step,
         seconds=time.perf_counter() - start,
-        earlier=trainer.tally.earlier,
+        earlier=trainer.counters.earlier_seconds,
         loss=losses[-1] if losses else float("nan"),
         recall={int(name[7:]): value for name, value in values.items() if name.startswith("recall@")},
         interrupted=interrupted,
-        skipped=ranks.merged(reader.bad),
+        skipped=distributed.gather_dict(reader.bad),
         frozen=frozen,
-        barren=trainer.tally.barren,
+        steps_without_negatives=trainer.counters.steps_without_negatives,
         best_step=best.step,
-        stopped_early=best.over,
-        whole=shards.whole_state(trained_state(model)) if settings.fsdp else None,
+        stopped_early=best.patience_exhausted,
+        full_state=shards.full_state_dict(trained_state(model)) if settings.fsdp else None,
     )
 
 
 def _placed(model: Model, settings: Train, where: torch.device, packed: bool) -> list[dict[str, Any]]:
     """Bring the model to its device, in the types that it is trained in; the parameters with their rates."""
     if packed:
-        fourbit.pack(model.llm, where)
+        fourbit.quantize(model.llm, where)
     _to_precision(model, DTYPES[settings.precision])
-    rates = groups(model, settings)
+    rates = param_groups(model, settings)
     if settings.fsdp:  # first of all: no device has to hold the whole
         rates = shards.shard(model, where, rates)
     model.to(where).train()
@@ -166,9 +170,9 @@ def _trainer(
     where: torch.device, events: Events, validate: Validation | None,
 ) -> PairTrainer:  # fmt: skip
     """The loop, ready to run."""
-    draws = Draws(settings.seed)
-    tasks = Tasks.of(model.prompter, draws, settings) if "generation" in model.loss.wants else None
-    fewest = 1 if ranks.count() > 1 else FEWEST
+    rng = EpochRng(settings.seed)
+    tasks = Tasks.from_settings(model.prompter, rng, settings) if "generation" in model.loss.wants else None
+    fewest = 1 if distributed.world_size() > 1 else FEWEST
     trainer = PairTrainer(
         settings,
         events,
@@ -177,14 +181,14 @@ def _trainer(
         args=_arguments(settings, folder, where, len(pairs), validate is not None),
         train_dataset=list(pairs),
         eval_dataset=[0] if validate else None,
-        data_collator=PairCollator(items, pairs, reader, fewest, tasks, settings.hard_negatives, draws),
+        data_collator=PairCollator(items, pairs, reader, fewest, tasks, settings.hard_negatives, rng),
         optimizers=(torch.optim.AdamW(rates, eps=1e-8), None),
     )
     trainer.remove_callback(PrinterCallback)
     for callback in [events, *loggers(settings.loggers, folder.parent / "tensorboard", events.note)]:
         trainer.add_callback(callback)
     trainer.add_callback(AdapterWatch(model))
-    trainer.add_callback(draws)
+    trainer.add_callback(rng)
     return trainer
 
 
@@ -196,7 +200,7 @@ def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | Non
         with prepared(model, settings), trainer.events.stop_on_signal(), trainer.saving_what_is_done():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     best, state = trainer.best, trainer.state
-    interrupted = state.global_step < state.max_steps and not best.over
+    interrupted = state.global_step < state.max_steps and not best.patience_exhausted
     if (file := trainer.best_file()) and not interrupted and best.step != state.global_step:
         trainer.put(file)
     return interrupted
@@ -204,8 +208,10 @@ def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | Non
 
 def _note(events: Events, trainer: PairTrainer, stores: Sequence[TensorStore | None]) -> None:
     """Say what went less well than it looks."""
-    if barren := trainer.tally.barren:
-        events.note(f"{barren} steps had no negatives, all their items being known positives: they taught nothing")
+    if steps_without_negatives := trainer.counters.steps_without_negatives:
+        events.note(
+            f"{steps_without_negatives} steps had no negatives, all their items being known positives: they taught nothing"
+        )
     for problem in dict.fromkeys(store.problem for store in stores if store is not None and store.problem):
         events.note(f"features are not kept on disk: {problem}")
 
@@ -220,7 +226,7 @@ def _check(settings: Train, pairs: int, val_pairs: Pairs | None, packed: bool) -
         raise Mismatch("train.compile does not go with train.fsdp", "--set train.compile=false")
     if settings.fsdp and packed:
         raise Mismatch("llm.tune qlora does not go with train.fsdp", "--tune llm=lora:16")
-    ranks.check_divides(settings.batch_size, pairs)
+    distributed.check_divisible(settings.batch_size, pairs)
 
 
 def steps_of(settings: Train, pairs: int) -> int:
@@ -235,7 +241,7 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
     arguments = TrainingArguments(
         output_dir=str(folder),
         run_name=folder.parent.name,
-        per_device_train_batch_size=min(settings.batch_size, pairs) // ranks.count(),
+        per_device_train_batch_size=min(settings.batch_size, pairs) // distributed.world_size(),
         max_steps=steps,
         learning_rate=settings.lr,
         warmup_steps=math.ceil(settings.warmup * steps),
@@ -257,7 +263,7 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
         log_level="error",
         max_grad_norm=1.0,
     )
-    if device.type == "cuda" and ranks.count() == 1:
+    if device.type == "cuda" and distributed.world_size() == 1:
         # One process, one device: Trainer would split each batch over all GPUs, and negatives with it.
         torch.cuda.set_device(device)
         arguments._n_gpu = 1

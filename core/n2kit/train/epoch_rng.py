@@ -1,4 +1,4 @@
-"""What a training draws besides the order of its pairs."""
+"""Random numbers of a training besides the order of its pairs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from n2kit.recipe.settings import Train
 
 
-class Draws(TrainerCallback):
+class EpochRng(TrainerCallback):
     """Numbers that depend on the seed, the epoch and what they are drawn for, and on nothing else.
 
     So they are the same after a resume, and however many processes share a step.
@@ -27,9 +27,9 @@ class Draws(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
         self.epoch = state.global_step // max(1, len(train_dataloader))
 
-    def of(self, what: str) -> Random:
+    def generator(self, name: str) -> Random:
         """A generator of its own for a thing, anew every epoch."""
-        return Random(f"{self.seed} {self.epoch} {what}")
+        return Random(f"{self.seed} {self.epoch} {name}")
 
 
 @dataclass
@@ -41,16 +41,16 @@ class Tasks:
     """
 
     prompter: Prompter
-    draws: Draws
+    rng: EpochRng
     share: float
     most: int
 
     @classmethod
-    def of(cls, prompter: Prompter, draws: Draws, settings: Train) -> Tasks:
-        return cls(prompter, draws, settings.topic_share, settings.topics_held)
+    def from_settings(cls, prompter: Prompter, rng: EpochRng, settings: Train) -> Tasks:
+        return cls(prompter, rng, settings.topic_share, settings.topics_held)
 
     def __call__(self, item: Item) -> Task | None:
-        drawn = self.draws.of(f"task of {item.id}")
+        drawn = self.rng.generator(f"task of {item.id}")
         topics = self.prompter.topics(item)
         # The prompt must not become empty: what has nothing but topics keeps one.
         spare = len(topics) - (0 if item.title or split_topics(item.content)[0] else 1)

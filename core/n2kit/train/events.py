@@ -12,10 +12,10 @@ import psutil
 import torch
 from transformers import TrainerCallback
 
-from n2kit.train import distributed as ranks
-from n2kit.utils.signals import handled
+from n2kit.train import distributed
+from n2kit.utils.signals import signal_handlers
 
-Report = Callable[[dict[str, Any]], None]
+EventHandler = Callable[[dict[str, Any]], None]
 EVERY_SECONDS = 10.0  # there is a log entry this often, however few steps that are
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends
 
@@ -30,7 +30,7 @@ class Events(TrainerCallback):
     """
 
     def __init__(
-        self, report: Report | None, precision: str, grad_cache: int | None = None, remark: str | None = None
+        self, report: EventHandler | None, precision: str, grad_cache: int | None = None, remark: str | None = None
     ) -> None:
         self.report, self.precision, self.remark, self.stopped = report, precision, remark, False
         self.how = {"grad_cache": grad_cache} if grad_cache else {}
@@ -39,7 +39,7 @@ class Events(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.logged = time.perf_counter()
         self.begun = (self.logged, state.global_step)
-        how = self.how | ({"processes": ranks.count()} if ranks.count() > 1 else {})
+        how = self.how | ({"processes": distributed.world_size()} if distributed.world_size() > 1 else {})
         about = {"step": state.global_step, "steps": state.max_steps, "precision": self.precision}
         self._send({"event": "start"} | about | how)
         if self.remark is not None:
@@ -66,7 +66,7 @@ class Events(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         late = time.perf_counter() - self.logged >= EVERY_SECONDS
-        self.stopped, late = ranks.anywhere([self.stopped, late], args.device)
+        self.stopped, late = distributed.any_rank([self.stopped, late], args.device)
         # Before a validation, too: it may be what ends the training.
         control.should_log |= late or self.stopped or control.should_evaluate
         if self.stopped:
@@ -77,7 +77,7 @@ class Events(TrainerCallback):
         self._send({"event": "note", "text": text})
 
     def _send(self, event: dict[str, Any]) -> None:
-        if self.report and ranks.first():
+        if self.report and distributed.is_main():
             self.report(event)
 
     @contextlib.contextmanager
@@ -85,12 +85,12 @@ class Events(TrainerCallback):
         """The first signal finishes the step and saves; a second one stops at once."""
 
         def stop(*_: Any) -> None:
-            if self.stopped and ranks.count() > 1:
+            if self.stopped and distributed.world_size() > 1:
                 return  # a launcher passes the signal on that the terminal has sent already
             if self.stopped:
                 raise KeyboardInterrupt
             self.stopped = True
             self._send({"event": "interrupt"})
 
-        with handled(stop, *SIGNALS):
+        with signal_handlers(stop, *SIGNALS):
             yield

@@ -18,38 +18,38 @@ from n2kit.errors import Mismatch, Unavailable
 from n2kit.modeling import lora
 
 BLOCK = 64
-FARTHEST = 0.16  # of a block's largest number: half of the widest gap between two NF4 numbers, and some rounding
+MAX_ERROR = 0.16  # of a block's largest number: half of the widest gap between two NF4 numbers, and some rounding
 
 
-def check() -> None:
+def require_bitsandbytes() -> None:
     """Raises Unavailable, with the pip line, if bitsandbytes is not installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise Unavailable("llm.tune qlora needs bitsandbytes, which is not installed", 'pip install "n2kit[qlora]"')
 
 
-def pack(llm: LLM, device: torch.device) -> None:
+def quantize(llm: LLM, device: torch.device) -> None:
     """Put the weights under all adapters into 4 bits, on `device`.
 
     Raises:
         Unavailable: no bitsandbytes, or one that gives other weights back. Mismatch: an adapter on what is no `nn.Linear`.
     """
-    check()
+    require_bitsandbytes()
     for name, layer in lora.adapted(llm).items():
         base = layer.get_base_layer()
         if type(base) is not nn.Linear:
             raise Mismatch(
                 f"llm.tune qlora packs linear layers, and {name} is a {type(base).__name__}", "--tune llm=lora:16"
             )
-        layer.base_layer = Packed(base, device)
+        layer.base_layer = Linear4bit(base, device)
 
 
-def unpack(llm: LLM) -> None:
+def dequantize(llm: LLM) -> None:
     """Ordinary layers again, in the type that they had, with the weights that 4 bits were able to hold."""
     for layer in lora.adapted(llm).values():
-        layer.base_layer = layer.base_layer.unpacked()
+        layer.base_layer = layer.base_layer.to_linear()
 
 
-class Packed(nn.Module):
+class Linear4bit(nn.Module):
     """A frozen linear layer, x [..., in] → [..., out], whose weight [out, in] is unpacked each time that it is needed.
 
     Raises:
@@ -73,12 +73,12 @@ class Packed(nn.Module):
         self.register_buffer("code", state.code)
         self.bias = None if base.bias is None else nn.Parameter(base.bias.detach().to(device), requires_grad=False)
         largest = self.scales.repeat_interleave(BLOCK)[: flat.numel()].view(self.shape)
-        if ((self.whole().float() - flat.view(self.shape).float()).abs() > FARTHEST * largest).any():
+        if ((self.dequantize().float() - flat.view(self.shape).float()).abs() > MAX_ERROR * largest).any():
             raise Unavailable(
                 f"bitsandbytes gives other weights back than it was given, on {device.type}", "--tune llm=lora:16"
             )
 
-    def whole(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """The weight [out, in], in the type that it had."""
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
@@ -95,10 +95,10 @@ class Packed(nn.Module):
         out: Tensor = _Linear.apply(x, self, bias)
         return out
 
-    def unpacked(self) -> nn.Linear:
+    def to_linear(self) -> nn.Linear:
         out, width = self.shape
         layer = nn.Linear(width, out, bias=self.bias is not None, device="meta").requires_grad_(False)
-        layer.weight = nn.Parameter(self.whole(), requires_grad=False)
+        layer.weight = nn.Parameter(self.dequantize(), requires_grad=False)
         if self.bias is not None:
             layer.bias = self.bias
         return layer
@@ -108,11 +108,11 @@ class _Linear(torch.autograd.Function):
     """A product that unpacks the weight again for its gradient, in place of keeping it whole."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Packed, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:
         ctx.layer = layer
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x, layer.whole().to(x.dtype), bias)
+            return F.linear(x, layer.dequantize().to(x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grads[0] @ ctx.layer.whole().to(grads[0].dtype), None, None
+        return grads[0] @ ctx.layer.dequantize().to(grads[0].dtype), None, None

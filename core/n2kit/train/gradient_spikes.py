@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from statistics import median
 
-WINDOW, FEWEST, ROW = 100, 20, 5  # gradients remembered, before which nothing is judged, and beyond the limit in a row
+WINDOW, MIN_NORMS, MAX_CONSECUTIVE = (
+    100,
+    20,
+    5,
+)  # gradients remembered, before which nothing is judged, and beyond the limit in a row
 
 
-class Explosion:
+class GradientSpikeGuard:
     """Watches the norm of the gradient, before it is clipped.
 
     Args:
@@ -21,21 +25,21 @@ class Explosion:
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
         self.norms: list[float] = []
-        self.row = 0  # norms beyond the limit since the last one within
+        self.consecutive = 0  # norms beyond the limit since the last one within
 
-    def see(self, norm: float) -> bool:
+    def update(self, norm: float) -> bool:
         """Take note of a step's norm; whether the training has exploded."""
-        if self.limit is not None and len(self.norms) >= FEWEST and norm > self.limit * median(self.norms):
-            self.row += 1
+        if self.limit is not None and len(self.norms) >= MIN_NORMS and norm > self.limit * median(self.norms):
+            self.consecutive += 1
         else:
-            self.row = 0
+            self.consecutive = 0
             if norm > 0:  # a loss that is satisfied gives none, and says nothing of what is usual
                 self.norms = [*self.norms, norm][-WINDOW:]
-        return self.row >= ROW
+        return self.consecutive >= MAX_CONSECUTIVE
 
     def state(self) -> dict[str, object]:
         """What `restore` takes, as JSON."""
-        return {"norms": self.norms, "row": self.row}
+        return {"norms": self.norms, "row": self.consecutive}
 
     def restore(self, state: dict[str, object]) -> None:
         for name, value in state.items():

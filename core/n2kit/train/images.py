@@ -12,7 +12,7 @@ from n2kit.errors import BadInput
 from n2kit.inputs.reader import OnBadImage
 
 
-def check_pictures(
+def check_images(
     items: Items, pairs: Pairs, val_pairs: Pairs | None, images: Path | None, on_bad_image: OnBadImage
 ) -> None:
     """Find the pictures of all pairs, and read what each file says of itself; none is decoded.

@@ -12,10 +12,10 @@ from typing import Any
 from transformers import TrainerCallback
 
 from n2kit.errors import Unavailable
-from n2kit.train import distributed as ranks
+from n2kit.train import distributed
 
 
-def check(names: Iterable[str]) -> None:
+def require_packages(names: Iterable[str]) -> None:
     """Whether these loggers' packages are there.
 
     Raises:
@@ -32,8 +32,8 @@ def loggers(names: Iterable[str], folder: Path, note: Callable[[str], None]) -> 
     Raises:
         Unavailable: a package is not installed.
     """
-    check(names)
-    return [Logger(name, folder, note) for name in names] if ranks.first() else []
+    require_packages(names)
+    return [Logger(name, folder, note) for name in names] if distributed.is_main() else []
 
 
 class Logger(TrainerCallback):

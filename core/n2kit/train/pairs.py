@@ -17,8 +17,8 @@ from n2kit.data.pairs import Pair, Pairs
 from n2kit.errors import BadInput
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.batch import Batch
-from n2kit.train import distributed as ranks
-from n2kit.train.epoch_rng import Draws, Tasks
+from n2kit.train import distributed
+from n2kit.train.epoch_rng import EpochRng, Tasks
 
 FEWEST = 2  # pairs a step: with one there is no negative
 
@@ -92,7 +92,7 @@ class PairCollator:
     Args:
         fewest: pairs that a batch must have.
         tasks: what items are asked for behind their vector, for a loss that generates.
-        most: hard negatives of a pair in one step, drawn by `draws`; None: all.
+        most: hard negatives of a pair in one step, drawn by `rng`; None: all.
     """
 
     items: Items
@@ -101,7 +101,7 @@ class PairCollator:
     fewest: int = FEWEST
     tasks: Tasks | None = None
     most: int | None = None
-    draws: Draws = field(default_factory=lambda: Draws(0))
+    rng: EpochRng = field(default_factory=lambda: EpochRng(0))
     facts: PairFacts = field(init=False)
     number: dict[str, int] = field(init=False)
 
@@ -142,7 +142,7 @@ class PairCollator:
         for pair in pairs:
             own: Sequence[str] = self.pairs.negatives.get(pair, ())
             if self.most is not None and len(own) > self.most:
-                own = self.draws.of(f"negatives of {pair}").sample(own, self.most)
+                own = self.rng.generator(f"negatives of {pair}").sample(own, self.most)
             found |= dict.fromkeys(own)
         return [i for i in found if i not in without]
 
@@ -158,13 +158,13 @@ class PairCollator:
 
         A hard negative of several processes counts once, and one that is another's row not at all, as if there were one process.
         """
-        if ranks.count() == 1:
+        if distributed.world_size() == 1:
             return batch
         own = torch.tensor([self.number[i] for i in batch["ids"]], device=device)
-        parts = ranks.rows_of_all(own)
-        hard = [int(n) for n in ranks.rows_of_all(own.new_tensor([len(batch.get("negatives", ()))]))]
+        parts = distributed.all_gather_rows(own)
+        hard = [int(n) for n in distributed.all_gather_rows(own.new_tensor([len(batch.get("negatives", ()))]))]
         sizes = [len(part) - n for part, n in zip(parts, hard, strict=True)]
-        order = ranks.lefts_first(sizes, hard)
+        order = distributed.left_rows_first(sizes, hard)
         every = [self.items.items[n].id for n in torch.cat(parts).cpu()[order].tolist()]
         rows = sum(sizes)
         taken = set(every[:rows])
@@ -175,7 +175,7 @@ class PairCollator:
         return found | {"ids": ids, "order": order[kept]} | self.facts(ids, len(first))
 
 
-def barren(exclude: Tensor, hard: int = 0) -> bool:
+def without_negatives(exclude: Tensor, hard: int = 0) -> bool:
     """Whether no row has a negative: all others are its partner, itself, or excluded; the last `hard` rows are no anchors."""
     every = torch.arange(len(exclude) - hard, device=exclude.device)
     negative = ~exclude[: len(every)]

@@ -20,10 +20,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from n2kit.errors import BadInput
-from n2kit.train import distributed as ranks
+from n2kit.train import distributed
 from n2kit.train.checkpoint import WEIGHTS, read, write
 from n2kit.train.checks import trained_state
-from n2kit.train.shards import like, whole_state
+from n2kit.train.shards import full_state_dict, reshard
 
 MOMENTS = "optimizer.safetensors"
 
@@ -69,7 +69,10 @@ class ResumableTrainer(Trainer):
         return begun
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        weights, randoms = whole_state(trained_state(self.step)), ranks.gathered(random_state(self.args.device))
+        weights, randoms = (
+            full_state_dict(trained_state(self.step)),
+            distributed.all_gather_object(random_state(self.args.device)),
+        )
         moments, groups = optimizer_state(self.optimizer)
         assert self.lr_scheduler is not None
         best = self.best_file()
@@ -80,7 +83,7 @@ class ResumableTrainer(Trainer):
             "carried": {name: one.state() for name, one in self.carried.items()},
             "best_file": best.name if best else None,
         } | self.facts
-        ranks.once(
+        distributed.main_process_only(
             lambda: write(
                 self.folder,
                 self.state.global_step,
@@ -104,7 +107,7 @@ class ResumableTrainer(Trainer):
             raise BadInput(f"{file} holds other parameters than this run trains", "give another -o")
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(like(tensor, saved[name]))
+                tensor.copy_(reshard(tensor, saved[name]))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -122,15 +125,15 @@ class ResumableTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         randoms = read(Path(checkpoint))["random"] if checkpoint is not None else []
-        if ranks.number() < len(randoms):  # a run may go on with more processes
-            set_random_state(randoms[ranks.number()], self.args.device)
+        if distributed.rank() < len(randoms):  # a run may go on with more processes
+            set_random_state(randoms[distributed.rank()], self.args.device)
 
 
 def optimizer_state(optimizer: Any) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """An optimiser's moments, named NUMBER.NAME by the parameter's number, and its groups' settings, which are JSON."""
     state = optimizer.state_dict()
     moments = {f"{number}.{name}": t for number, own in state["state"].items() for name, t in own.items()}
-    return whole_state(moments), state["param_groups"]
+    return full_state_dict(moments), state["param_groups"]
 
 
 def load_optimizer(optimizer: Any, moments: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
@@ -139,7 +142,7 @@ def load_optimizer(optimizer: Any, moments: dict[str, Tensor], groups: list[dict
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in moments.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = like(parameters[int(number)], tensor)
+        state.setdefault(int(number), {})[name] = reshard(parameters[int(number)], tensor)
     settings = [
         {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in group.items()} for group in groups
     ]

@@ -24,19 +24,26 @@ from n2kit.modeling.model import Model
 from n2kit.plugins.manager import manager
 from n2kit.recipe.settings import Choice, Recipe
 from n2kit.recipe.variants import SPECS
-from n2kit.train import checkpoint
-from n2kit.train import distributed as ranks
-from n2kit.train.engine import Fitted, fit, steps_of
-from n2kit.train.events import Report
-from n2kit.train.shards import asked_by_launcher
+from n2kit.train import checkpoint, distributed
+from n2kit.train.engine import FitResult, fit, steps_of
+from n2kit.train.events import EventHandler
+from n2kit.train.shards import requested_by_launcher
 from n2kit.utils.device import pick_device
-from n2kit.utils.files import check_outside_bundles, locked, read_json, room_for, sync_tree, write_json
+from n2kit.utils.files import disk_full_guard, ensure_outside_bundles, locked, read_json, sync_tree, write_json
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 FIRST = {LOCK, f".{STATE}.tmp"}  # what a process killed while it made the folder may leave
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
-TOLD = ("steps", "best_step", "seconds", "loss", "recall", "barren")  # what a trained bundle says of its training
+RENAMED = {"barren": "steps_without_negatives"}  # keys of a result.json that an earlier version wrote
+TOLD = (
+    "steps",
+    "best_step",
+    "seconds",
+    "loss",
+    "recall",
+    "steps_without_negatives",
+)  # what a trained bundle says of its training
 # Settings that change no weight: a run may go on with others.
 FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}}
 
@@ -57,7 +64,7 @@ class RunResult:
     skipped: dict[str, str]
     earlier_s: float = 0.0  # seconds of a resumed run before its last stop, as far as they were saved
     frozen: str = ""  # a fingerprint of all that was not trained
-    barren: int = 0  # steps without a single negative
+    steps_without_negatives: int = 0  # steps without a single negative
     best_step: int | None = None  # of the best validation, whose weights the bundle has unless train.keep_best is false
     stopped_early: bool = False  # train.patience was at its end
 
@@ -73,7 +80,7 @@ def train(
     val_pairs: Pairs | None = None,
     on_bad_image: OnBadImage = "error",
     device: str | None = None,
-    report: Report | None = None,
+    report: EventHandler | None = None,
 ) -> RunResult:
     """Train a bundle into `folder/bundle`; resume from `folder` if it holds a part of the same run.
 
@@ -83,7 +90,7 @@ def train(
     Raises:
         BadInput: the folder belongs to another run, or the recipe changes what the bundle is; what `fit` raises.
     """
-    if asked_by_launcher():
+    if requested_by_launcher():
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"fsdp": True})})
     manifest = bundles.read_manifest(bundle)
     own = bundles.read_recipe(bundle)
@@ -99,15 +106,15 @@ def train(
         "on_bad_image": on_bad_image,
     }
     run["run"] = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
-    ranks.begin(pick_device(device))
+    distributed.init_process_group(pick_device(device))
     with contextlib.ExitStack() as held:
-        ranks.once(lambda: _claim(folder, run, recipe, held))
-        if ranks.once((folder / RESULT).is_file):
+        distributed.main_process_only(lambda: _claim(folder, run, recipe, held))
+        if distributed.main_process_only((folder / RESULT).is_file):
             return _finished(folder)
-        last = ranks.once(lambda: checkpoint.last(folder / CHECKPOINTS))
+        last = distributed.main_process_only(lambda: checkpoint.last(folder / CHECKPOINTS))
         model = bundles.load(bundle, recipe=recipe)
         about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
-        if ranks.first():
+        if distributed.is_main():
             _tell("n2kit_run_started", report, run=about)
         with _recorded(folder, report) as record:
             fitted = fit(
@@ -115,20 +122,20 @@ def train(
                 on_bad_image=on_bad_image, device=device, resume=last, report=record,
             )  # fmt: skip
         result = _result(fitted, folder, last)
-        if not fitted.interrupted and ranks.first():
+        if not fitted.interrupted and distributed.is_main():
             counts = {"items": len(items), "pairs": len(pairs), "val_pairs": len(val_pairs or ())}
-            if fitted.whole is not None:  # this one is in shares
+            if fitted.full_state is not None:  # this one is in shares
                 model = bundles.load(bundle, recipe=recipe)
-                model.load_state_dict(fitted.whole, strict=False)
+                model.load_state_dict(fitted.full_state, strict=False)
             result.fingerprint = _save(model, folder, run, counts, result)
             _tell("n2kit_run_finished", report, run=about, result=asdict(result))
     return result
 
 
 @contextlib.contextmanager
-def _recorded(folder: Path, report: Report | None) -> Iterator[Report]:
+def _recorded(folder: Path, report: EventHandler | None) -> Iterator[EventHandler]:
     """Have events written down, by the first process, and reported."""
-    with (folder / EVENTS if ranks.first() else Path(os.devnull)).open("a", encoding="utf8") as log:
+    with (folder / EVENTS if distributed.is_main() else Path(os.devnull)).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
             log.write(json.dumps({"time": round(time.time(), 3)} | event) + "\n")
@@ -143,7 +150,7 @@ def _save(model: Model, folder: Path, run: dict[str, Any], counts: dict[str, int
     """Write the bundle, and then the result, which says that it is there; the bundle's fingerprint."""
     facts = {name: fact for name, fact in asdict(result).items() if name in TOLD} | {"run": run, "data": counts}
     facts["seconds"] = round(result.seconds + result.earlier_s, 1)
-    with room_for(f"{folder / BUNDLE} cannot be written", checkpoint.HINT):
+    with disk_full_guard(f"{folder / BUNDLE} cannot be written", checkpoint.HINT):
         saved = bundles.save(model.cpu(), folder / BUNDLE, trained=facts, force=True)
         sync_tree(folder / BUNDLE)
         write_json(folder / RESULT, asdict(result) | {"fingerprint": saved.fingerprint})
@@ -153,7 +160,8 @@ def _save(model: Model, folder: Path, run: dict[str, Any], counts: dict[str, int
 def _finished(folder: Path) -> RunResult:
     """The result of a run that was finished before, wherever its folder is now."""
     try:
-        result = RunResult(**read_json(folder / RESULT) | {"done_before": True, "bundle": str(folder / BUNDLE)})
+        saved = {RENAMED.get(name, name): value for name, value in read_json(folder / RESULT).items()}
+        result = RunResult(**saved | {"done_before": True, "bundle": str(folder / BUNDLE)})
     except TypeError as error:
         raise BadInput(f"{folder / RESULT}: {error}", "remove it, and the same command finishes the run") from None
     try:
@@ -169,7 +177,7 @@ def _method(recipe: Recipe, key: str) -> Any:
     return value.model_dump(exclude={"tune"}) if isinstance(value, Choice) else value
 
 
-def _tell(hook: str, report: Report | None, **facts: Any) -> None:
+def _tell(hook: str, report: EventHandler | None, **facts: Any) -> None:
     """Call a hook of all plug-ins; one that raises is reported and harms nobody's training."""
     for implementation in getattr(manager().hook, hook).get_hookimpls():
         try:
@@ -189,7 +197,7 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
         and not (folder.is_dir() and {f.name for f in folder.iterdir()} <= FIRST)
     ):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
-    check_outside_bundles(folder)
+    ensure_outside_bundles(folder)
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(locked(folder / LOCK, str(folder)))
     there = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
@@ -210,7 +218,7 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     (folder / "env.json").write_text(json.dumps(env, indent=1))
 
 
-def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
+def _result(fitted: FitResult, folder: Path, last: Path | None) -> RunResult:
     return RunResult(
         bundle="" if fitted.interrupted else str(folder / BUNDLE),
         fingerprint="",
@@ -224,7 +232,7 @@ def _result(fitted: Fitted, folder: Path, last: Path | None) -> RunResult:
         interrupted=fitted.interrupted,
         skipped=fitted.skipped,
         frozen=fitted.frozen,
-        barren=fitted.barren,
+        steps_without_negatives=fitted.steps_without_negatives,
         best_step=fitted.best_step,
         stopped_early=fitted.stopped_early,
     )

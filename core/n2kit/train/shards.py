@@ -18,12 +18,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from n2kit.errors import BadInput, Mismatch
 from n2kit.modeling.model import Model
 from n2kit.modeling.prefix_sharing import ALL_AT_ONCE
-from n2kit.train import distributed as ranks
+from n2kit.train import distributed
 
 LAUNCHER, SETTING = "ACCELERATE_USE_FSDP", "N2KIT_TRAIN__FSDP"
 
 
-def asked_by_launcher() -> bool:
+def requested_by_launcher() -> bool:
     """Whether `accelerate launch --use_fsdp` started this process.
 
     Its variable is taken away, or accelerate would shard too; our own takes its place, which the command that goes on is printed with.
@@ -46,7 +46,7 @@ def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> l
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    if ranks.count() == 1:
+    if distributed.world_size() == 1:
         way = "torchrun --nproc-per-node 2 -m n2kit_cli.main train …, or --set train.fsdp=false"
         raise BadInput("train.fsdp spreads the LLM over several processes, and there is one", way)
     blocks = list(model.llm.blocks())
@@ -55,7 +55,7 @@ def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> l
             "train.fsdp spreads the LLM's blocks, and this one names none of its own", "--set train.fsdp=false"
         )
     names = {id(p): name for name, p in model.named_parameters()}
-    mesh = init_device_mesh(device.type, (ranks.count(),))
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for block in blocks:
         fully_shard(block, mesh=mesh)
     inside = {p for block in blocks for p in block.parameters()}
@@ -72,22 +72,22 @@ def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> l
     return found
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor of which each process has a share; every process must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`whole` of each, in the first process, which alone keeps them; every process must ask."""
+def full_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`full_tensor` of each, in the first process, which alone keeps them; every process must ask."""
     found = {}
     for name, tensor in state.items():
-        full = whole(tensor.detach())
-        if ranks.first():
+        full = full_tensor(tensor.detach())
+        if distributed.is_main():
             found[name] = full.cpu() if isinstance(tensor, DTensor) else full
     return found
 
 
-def like(target: Tensor, tensor: Tensor) -> Tensor:
+def reshard(target: Tensor, tensor: Tensor) -> Tensor:
     """This process's share of a whole tensor, if `target` is such a share of one of its shape."""
     if not isinstance(target, DTensor) or target.shape != tensor.shape:
         return tensor

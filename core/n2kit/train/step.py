@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from n2kit.errors import Mismatch
-from n2kit.train import distributed as ranks
+from n2kit.train import distributed
 from n2kit.train.gradcache import encode_in_chunks
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ class TrainStep(nn.Module):
             facts: what the loss `wants` to know of the rows.
         """
         views = self.vectors(batch)
-        rows = {name: ranks.gather(view if places is None else view[places]) for name, view in views.items()}
+        rows = {
+            name: distributed.all_gather_with_grad(view if places is None else view[places])
+            for name, view in views.items()
+        }
         if order is not None:
             rows = {name: view[order] for name, view in rows.items()}
         present = {name.removeprefix(PRESENT): rows.pop(name) > 0 for name in list(rows) if name.startswith(PRESENT)}
@@ -73,7 +76,7 @@ class TrainStep(nn.Module):
             return self._encode(batch)
         chunks = math.ceil(len(batch.ids) / self.grad_cache)
         if self.in_step:
-            chunks = ranks.most(chunks, batch.ids.device)
+            chunks = distributed.all_reduce_max(chunks, batch.ids.device)
         if chunks == 1:
             return self._encode(batch)
         vision = self.model.vision

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from n2kit.errors import BadInput, Failed
-from n2kit.train import distributed as ranks
+from n2kit.train import distributed
 from n2kit.train.best import Best
 from n2kit.train.checkpoint import best_file, last, read, write_best
 from n2kit.train.checks import trained_state
-from n2kit.train.gradient_spikes import ROW, Explosion
-from n2kit.train.pairs import PairCollator, barren
+from n2kit.train.gradient_spikes import MAX_CONSECUTIVE, GradientSpikeGuard
+from n2kit.train.pairs import PairCollator, without_negatives
 from n2kit.train.resume import ResumableTrainer
-from n2kit.train.shards import whole_state
+from n2kit.train.shards import full_state_dict
 from n2kit.train.validate import Validation
 
 if TYPE_CHECKING:
@@ -29,20 +29,27 @@ if TYPE_CHECKING:
     from n2kit.train.step import TrainStep
 
 
-class Tally:
-    """What a run counts; it takes the count along over a stop."""
+class RunCounters:
+    """Counts of a run that a resumed run goes on with: unreadable items, steps without negatives, seconds.
+
+    Args:
+        bad: id → why it cannot be read, filled by the reader of this process.
+    """
 
     def __init__(self, bad: dict[str, str]) -> None:
-        self.bad, self.barren = bad, 0
-        self.earlier, self.begun = 0.0, time.perf_counter()  # seconds before the last stop; when this sitting began
+        self.bad, self.steps_without_negatives = bad, 0
+        self.earlier_seconds, self.started = 0.0, time.perf_counter()  # before the last stop; when this process began
 
     def state(self) -> dict[str, Any]:
-        seconds = self.earlier + time.perf_counter() - self.begun
-        return {"bad": ranks.merged(self.bad), "barren": self.barren, "seconds": seconds}
+        """Return what `restore` takes, as JSON."""
+        seconds = self.earlier_seconds + time.perf_counter() - self.started
+        # The names of these keys are those of checkpoints that exist.
+        return {"bad": distributed.gather_dict(self.bad), "barren": self.steps_without_negatives, "seconds": seconds}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
         self.bad.update(state["bad"])
-        self.barren, self.earlier = state["barren"], state.get("seconds", 0.0)
+        self.steps_without_negatives, self.earlier_seconds = state["barren"], state.get("seconds", 0.0)
 
 
 class PairTrainer(ResumableTrainer):
@@ -64,9 +71,9 @@ class PairTrainer(ResumableTrainer):
         self.terms: dict[str, list[Tensor]] = {}
         self.ids: list[str] = []  # of the batch at hand
         self.best = Best(settings.best_metric, settings.patience)
-        self.explosion = Explosion(settings.explosion)
-        self.tally = Tally(self.collator.reader.bad)
-        self.carried = {"best": self.best, "explosion": self.explosion, "tally": self.tally}
+        self.spikes = GradientSpikeGuard(settings.explosion)
+        self.counters = RunCounters(self.collator.reader.bad)
+        self.carried = {"best": self.best, "explosion": self.spikes, "tally": self.counters}  # keys of checkpoints
         self.facts = {"precision": settings.precision}
         unwrapped = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.prepare_model = unwrapped
@@ -77,7 +84,7 @@ class PairTrainer(ResumableTrainer):
         device = self.args.device
         inputs = self.collator.of_all_processes(inputs, device)
         self.ids = inputs["ids"]
-        self.tally.barren += barren(inputs["exclude"], len(inputs.get("negatives", ())))
+        self.counters.steps_without_negatives += without_negatives(inputs["exclude"], len(inputs.get("negatives", ())))
         wanted = {"exclude", "places", "order", *self.step.model.loss.wants} & inputs.keys()
         out = model(inputs["batch"].to(device), **{name: inputs[name].to(device) for name in wanted})
         if not torch.isfinite(out["loss"]):
@@ -88,16 +95,16 @@ class PairTrainer(ResumableTrainer):
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:
         loss: Tensor = super().training_step(*args, **options)
-        ranks.average_gradients(self.step.parameters())
+        distributed.average_gradients(self.step.parameters())
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         if not torch.isfinite(norm):  # one such step, and a checkpoint of it, would end in weights of NaN
             raise self._failed(f"the gradient is {norm.item()}")
-        if self.explosion.see(norm.item()):
+        if self.spikes.update(norm.item()):
             raise self._failed(
-                f"the gradient, {norm.item():.3g}, was {ROW} steps in a row more than {self.explosion.limit:g} times its median"
+                f"the gradient, {norm.item():.3g}, was {MAX_CONSECUTIVE} steps in a row more than {self.spikes.limit:g} times its median"
             )
         return norm
 
@@ -105,7 +112,7 @@ class PairTrainer(ResumableTrainer):
         if "loss" in logs:
             logs |= {name: torch.stack(values).mean().item() for name, values in self.terms.items()}
             self.terms.clear()
-        logs |= self.events.pace(self.state, 2 * self.args.per_device_train_batch_size * ranks.count())
+        logs |= self.events.pace(self.state, 2 * self.args.per_device_train_batch_size * distributed.world_size())
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
@@ -113,13 +120,13 @@ class PairTrainer(ResumableTrainer):
         step = self.state.global_step
         if self.best.looked == step:
             return self.best.last  # Trainer asks again at the end
-        better = self.best.see(step, self.validation())
+        better = self.best.update(step, self.validation())
         self.step.train()
         self.log({f"eval_{name}": value for name, value in self.best.last.items()} | {"best_step": self.best.step or 0})
         if better and self.settings.keep_best:
-            weights = whole_state(trained_state(self.step))
-            ranks.once(lambda: write_best(self.folder, step, weights))
-        if self.best.over:
+            weights = full_state_dict(trained_state(self.step))
+            distributed.main_process_only(lambda: write_best(self.folder, step, weights))
+        if self.best.patience_exhausted:
             self.control.should_save = self.control.should_training_stop = True
         return self.best.last
 
@@ -131,11 +138,11 @@ class PairTrainer(ResumableTrainer):
     def has_ended(self, saved: Path) -> bool:
         """Whether nothing is left to train after a checkpoint: it is the last one, or the one at which patience ended."""
         then = Best(self.best.metric, self.best.patience, **read(saved)["carried"]["best"])
-        return then.over or super().has_ended(saved)
+        return then.patience_exhausted or super().has_ended(saved)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save, but not what may be an explosion's beginning, unless this is the last chance."""
-        if self.control.should_training_stop or not self.explosion.row:
+        if self.control.should_training_stop or not self.spikes.consecutive:
             super()._save_checkpoint(model, trial)
 
     @contextlib.contextmanager
@@ -144,7 +151,7 @@ class PairTrainer(ResumableTrainer):
         try:
             yield
         except BadInput:
-            if self.state.global_step and ranks.count() == 1:
+            if self.state.global_step and distributed.world_size() == 1:
                 self._save_checkpoint(self.step, None)
             raise
 

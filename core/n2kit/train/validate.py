@@ -14,7 +14,7 @@ from n2kit.evaluate import evaluate
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import StateCache
-from n2kit.train import distributed as ranks
+from n2kit.train import distributed
 
 if TYPE_CHECKING:
     from n2kit.modeling.model import Model
@@ -53,7 +53,7 @@ def validation(
     def run() -> dict[str, float]:
         from n2kit.embed import encode
 
-        share = slice(None) if settings.fsdp else slice(ranks.number(), None, ranks.count())
+        share = slice(None) if settings.fsdp else slice(distributed.rank(), None, distributed.world_size())
         own = [items[i] for i in wanted[share]]
         ids: list[str] = []
         vectors = np.empty((0, model.width), np.float32)
@@ -68,8 +68,8 @@ def validation(
                 states=states,
             )
             ids, vectors = out.ids, out.vectors
-        shares = [(ids, vectors)] if settings.fsdp else ranks.gathered((ids, vectors))
-        return ranks.once(
+        shares = [(ids, vectors)] if settings.fsdp else distributed.all_gather_object((ids, vectors))
+        return distributed.main_process_only(
             lambda: measure([i for ids, _ in shares for i in ids], np.concatenate([v for _, v in shares]))
         )
 

@@ -52,16 +52,16 @@ def sync_tree(folder: Path) -> None:
     sync(*folder.rglob("*"), folder)
 
 
-def no_room(problem: BaseException | None) -> bool:
+def is_disk_full(problem: BaseException | None) -> bool:
     """Whether an error, or what it came from, is a full disk, as an OSError or as safetensors tells it."""
     if problem is None:
         return False
     told = any(f"(os error {number})" in str(problem) for number in FULL)
-    return told or getattr(problem, "errno", None) in FULL or no_room(problem.__cause__)
+    return told or getattr(problem, "errno", None) in FULL or is_disk_full(problem.__cause__)
 
 
 @contextmanager
-def room_for(what: str, hint: str) -> Iterator[None]:
+def disk_full_guard(what: str, hint: str) -> Iterator[None]:
     """Say in one line that `what` could not be written.
 
     Raises:
@@ -72,7 +72,7 @@ def room_for(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if not no_room(error):
+        if not is_disk_full(error):
             raise
         raise Unavailable(f"{what}: {os.strerror(getattr(error, 'errno', None) or errno.ENOSPC)}", hint) from error
 
@@ -106,7 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def whole_parquet(path: Path) -> bool:
+def is_complete_parquet(path: Path) -> bool:
     """Whether a file is there and ends as Parquet does; one that was cut short does not."""
     if not path.is_file() or path.stat().st_size < len(PARQUET):
         return False
@@ -115,13 +115,13 @@ def whole_parquet(path: Path) -> bool:
         return file.read() == PARQUET
 
 
-def check_free(folder: Path, marker: str, *, force: bool) -> None:
+def ensure_writable(folder: Path, marker: str, *, force: bool) -> None:
     """Whether a folder may be written: it is not there, empty, or with `force` one of our own (it has `marker`).
 
     Raises:
         BadInput: something is in the way.
     """
-    check_outside_bundles(folder)
+    ensure_outside_bundles(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / marker).is_file():
@@ -130,7 +130,7 @@ def check_free(folder: Path, marker: str, *, force: bool) -> None:
         raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
 
 
-def check_target(file: Path, read: Iterable[Path | None] = ()) -> None:
+def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
     """Whether a file may be written, new or in place of one: a command that `read`s some must not destroy them.
 
     Raises:
@@ -144,7 +144,7 @@ def check_target(file: Path, read: Iterable[Path | None] = ()) -> None:
         raise BadInput(f"{file} is read here, and not to be written", "give another file")
 
 
-def check_outside_bundles(path: Path) -> None:
+def ensure_outside_bundles(path: Path) -> None:
     """Raises BadInput for a path inside a bundle, whose files are all that it may hold."""
     for parent in path.absolute().parents:
         if all((parent / name).is_file() for name in BUNDLE_FILES):
@@ -152,8 +152,8 @@ def check_outside_bundles(path: Path) -> None:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `folder` (as `check_free` allowed) if nothing fails.
+def atomic_dir(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the place of `folder` (as `ensure_writable` allowed) if nothing fails.
 
     What was there stays until then. A process that is killed leaves its half beside it; the next one clears it away.
     """

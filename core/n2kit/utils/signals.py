@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def handled(handler: Callable[..., Any], *numbers: signal.Signals) -> Iterator[None]:
+def signal_handlers(handler: Callable[..., Any], *numbers: signal.Signals) -> Iterator[None]:
     """Let `handler` have these signals; outside the main thread, where Python allows none, nothing is changed."""
     try:
         before = {number: signal.signal(number, handler) for number in numbers}

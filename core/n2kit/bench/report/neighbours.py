@@ -19,7 +19,7 @@ from n2kit.bench.report.aggregate import ArmResult, Leaderboard
 from n2kit.bench.report.read import Ranking, read_ranking
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
-from n2kit.utils.files import whole_parquet
+from n2kit.utils.files import is_complete_parquet
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -119,7 +119,7 @@ def shown_arms(board: Leaderboard) -> list[ArmResult]:
     present = [
         arm
         for arm in board.comparable
-        if whole_parquet(arm.rows[0].vectors_file) and arm.axes.inference in (None, "both")
+        if is_complete_parquet(arm.rows[0].vectors_file) and arm.axes.inference in (None, "both")
     ]
     wanted = present[:1] + [arm for arm in present if arm.baseline][:1]
     for variant in SHOWN_FIRST:

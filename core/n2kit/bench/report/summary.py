@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from n2kit.bench.cell_row import DONE
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ArmResult, Leaderboard
-from n2kit.errors import few
+from n2kit.errors import truncate_list
 from n2kit.evaluate import WHY_LEFT_OUT
 
 NEAR = 0.02  # "close to the best": within two points of recall, MRR or NDCG
@@ -150,7 +150,7 @@ def _left_out(board: Leaderboard) -> list[str]:
         return said
     return [
         *said,
-        f"{worst.items_skipped:,} items could not be used as they are ({few(worst.skipped, worst.items_skipped)}); "
+        f"{worst.items_skipped:,} items could not be used as they are ({truncate_list(worst.skipped, worst.items_skipped)}); "
         f"{worst.pairs_left_out:,} test pairs were left out for it. A cell's vectors.parquet names all of them.",
     ]
 

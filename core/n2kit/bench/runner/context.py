@@ -12,7 +12,7 @@ from n2kit.bench.matrix.data import BenchData
 from n2kit.bench.matrix.spec import MatrixSpec
 from n2kit.bench.runner.store import Store
 from n2kit.errors import N2kitError, Unavailable
-from n2kit.utils.files import no_room
+from n2kit.utils.files import is_disk_full
 
 
 class StopError(Unavailable):
@@ -50,7 +50,7 @@ class BenchContext:
         try:
             self.store.write(row)
         except OSError as problem:
-            if no_room(problem):
+            if is_disk_full(problem):
                 raise disk_full(self.store) from problem
             raise
         self.emit_row(row)

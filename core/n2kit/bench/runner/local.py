@@ -18,7 +18,7 @@ from n2kit.bench.events import Crashed, Interrupted, Note, TaskEnded, TaskStarte
 from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.plugins.isolation import describe_exit
-from n2kit.utils.signals import handled
+from n2kit.utils.signals import signal_handlers
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -52,7 +52,7 @@ def run_local(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: in
         StopError: nothing can go on here, as on a full disk.
     """
     pool = _Pool(bench, list(tasks), jobs, threads)
-    with handled(signal.default_int_handler, signal.SIGTERM):  # as a scheduler sends it
+    with signal_handlers(signal.default_int_handler, signal.SIGTERM):  # as a scheduler sends it
         try:
             pool.run()
         except (KeyboardInterrupt, StopError):

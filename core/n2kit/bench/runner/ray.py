@@ -16,7 +16,7 @@ from n2kit.bench.events import Interrupted, Note, ignore
 from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.errors import Unavailable
-from n2kit.utils.signals import handled
+from n2kit.utils.signals import signal_handlers
 
 if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
@@ -45,7 +45,7 @@ def run_ray(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int,
         for features in (True, False):
             wanted = [task for task in tasks if task.features is features]
             running = {remote.remote(sent, task, str(Path.cwd()), environment, threads): task for task in wanted}
-            with handled(signal.default_int_handler, signal.SIGTERM):  # for which Ray has a handler of its own
+            with signal_handlers(signal.default_int_handler, signal.SIGTERM):  # for which Ray has a handler of its own
                 _wait(ray, bench, running)
 
 

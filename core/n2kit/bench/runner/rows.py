@@ -19,7 +19,7 @@ from n2kit.errors import SHOWN, Failed, N2kitError
 from n2kit.evaluate import Report, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
 from n2kit.utils.device import pick_device
-from n2kit.utils.files import no_room
+from n2kit.utils.files import is_disk_full
 
 
 def base_row(bench: BenchContext, cell: Cell) -> CellRow:
@@ -40,7 +40,7 @@ def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> CellRow:
     Raises:
         StopError: the disk is full, which is no cell's fault.
     """
-    if no_room(problem):
+    if is_disk_full(problem):
         raise disk_full(bench.store) from problem
     if isinstance(problem, N2kitError):
         reason, hint = problem.message, problem.hint or ""

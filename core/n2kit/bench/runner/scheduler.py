@@ -18,7 +18,7 @@ from n2kit.bench.runner.local import cpus, run_local
 from n2kit.bench.runner.store import MATRIX
 from n2kit.bench.runner.tasks import Task, cache_too_small, pending_cells, tasks
 from n2kit.utils.files import write_json
-from n2kit.utils.signals import handled
+from n2kit.utils.signals import signal_handlers
 
 if TYPE_CHECKING:
     from n2kit.bench.runner.eta import TimeEstimate
@@ -107,7 +107,7 @@ def _unmeasured(bench: BenchContext, todo: Sequence[Cell]) -> Sequence[Cell]:
         return todo
     from n2kit.bench.runner.remeasure import remeasure
 
-    with handled(signal.default_int_handler, signal.SIGTERM):
+    with signal_handlers(signal.default_int_handler, signal.SIGTERM):
         return remeasure(bench, todo, kept)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from n2kit.bench.cell_row import DONE, FORMAT, OPEN, REFUSED, RERUN_HINT, Axes, CellRow, parse_row
 from n2kit.bench.matrix.cell import Cell
 from n2kit.errors import BadInput
-from n2kit.utils.files import locked, read_json, whole_parquet, write_json
+from n2kit.utils.files import is_complete_parquet, locked, read_json, write_json
 
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
 FIRST = {f".{DATA}.tmp"}  # what a bench that was killed while it made the folder may leave
@@ -116,7 +116,7 @@ class Store:
         count too, where they can be read.
         """
         found: dict[str, str] = {}
-        for file in filter(whole_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
+        for file in filter(is_complete_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
             with suppress(BadInput, OSError):
                 row = self.read_row(file.parent.name)
                 if row.state == DONE:
@@ -125,7 +125,7 @@ class Store:
 
     def has_ranks(self, row: CellRow) -> bool:
         """Whether what a row's figures came out of is there too, as reports want it."""
-        return row.state != DONE or whole_parquet(self.cell_folder(row.key) / "ranks.parquet")
+        return row.state != DONE or is_complete_parquet(self.cell_folder(row.key) / "ranks.parquet")
 
     def write(self, row: CellRow) -> None:
         """Write the row of a cell, which finishes it."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
 
 
-def groups(model: Model, settings: Train) -> list[dict[str, Any]]:
+def param_groups(model: Model, settings: Train) -> list[dict[str, Any]]:
     """A learning rate a part, less for what lies deeper in a backbone, and no decay for vectors and scalars."""
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     depth = _depths(model, settings)

@@ -16,8 +16,8 @@ import torch
 
 from n2kit.errors import BadInput
 from n2kit.recipe.settings import resolve
-from n2kit.train import distributed as ranks
-from n2kit.train.shards import asked_by_launcher
+from n2kit.train import distributed
+from n2kit.train.shards import requested_by_launcher
 from n2kit_cli.main import _interrupted
 from steps import alone, together, weights
 
@@ -154,7 +154,7 @@ def test_the_command_that_goes_on_asks_for_shares_too(
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("N2KIT_TRAIN__FSDP", "false")
-    assert asked_by_launcher()
+    assert requested_by_launcher()
     assert "ACCELERATE_USE_FSDP" not in os.environ
     _interrupted(["train", "models/mine"])
     printed = capsys.readouterr().err
@@ -170,9 +170,9 @@ def test_shares_need_several_processes(mixed: list[str | Path], tmp_path: Path, 
 
 
 def test_pairs_are_divided_among_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "count", lambda: 4)
-    ranks.check_divides(8, 4)
+    monkeypatch.setattr(distributed, "world_size", lambda: 4)
+    distributed.check_divisible(8, 4)
     with pytest.raises(BadInput, match="train.batch_size 6 cannot be divided among 4 processes"):
-        ranks.check_divides(6, 100)
+        distributed.check_divisible(6, 100)
     with pytest.raises(BadInput, match="3 pairs cannot be divided among 4 processes"):
-        ranks.check_divides(8, 3)
+        distributed.check_divisible(8, 3)
