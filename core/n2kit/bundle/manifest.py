@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from n2kit.errors import BadInput
@@ -16,6 +15,7 @@ from n2kit.plugins.weights_reference import Digest, WeightsReference
 from n2kit.recipe.settings import Recipe
 from n2kit.utils.digests import folder_digests
 from n2kit.utils.files import read_json
+from n2kit.utils.yaml_files import ERRORS, parse_yaml
 
 FORMAT = 2
 READABLE = (1, 2)  # 1 has no list of its files, and no part by reference
@@ -75,8 +75,8 @@ def read_manifest(folder: Path) -> Manifest:
 def read_recipe(folder: Path) -> Recipe:
     """Read the recipe that a bundle was built or trained with."""
     try:
-        return Recipe.model_validate(yaml.safe_load((folder / RECIPE).read_text("utf8")))
-    except (OSError, yaml.YAMLError, ValueError) as error:
+        return Recipe.model_validate(parse_yaml((folder / RECIPE).read_text("utf8")))
+    except (OSError, *ERRORS) as error:
         raise BadInput(
             f"{folder / RECIPE}: {str(error).splitlines()[0]}", "the bundle is damaged: build or copy it again"
         ) from None

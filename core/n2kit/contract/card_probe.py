@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from n2kit.contract.cards import VisionCard
 from n2kit.utils.cache import cache_folder
+from n2kit.utils.files import write_json
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
@@ -55,7 +55,7 @@ def cached_card(distribution: str, architecture: str, measured: Callable[[], Vis
     if card is None:
         card = measured()
         with suppress(OSError):
-            _write(file, {"of": key, "card": asdict(card)})
+            write_json(file, {"of": key, "card": asdict(card)}, durable=False)
     return card
 
 
@@ -66,11 +66,3 @@ def _read(file: Path, key: dict[str, str]) -> VisionCard | None:
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return card if card is not None and all(type(v) is int for v in asdict(card).values()) else None
-
-
-def _write(file: Path, content: dict[str, object]) -> None:
-    """Aside, then renamed; under a name of its own, since two processes may measure at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(json.dumps(content, indent=1), "utf8")
-    aside.replace(file)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from n2kit.data.items import cells_of, jsonl_rows, opened, parquet_rows, raise_row_errors
 from n2kit.errors import BadInput
+from n2kit.utils.files import atomic_write
 
 # A first row of such words, none of them an item's id, is a header.
 _HEADER = re.compile(
@@ -126,14 +127,12 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def write_pairs(pairs: Pairs, path: Path) -> None:
-    """Write a file that `read_pairs` reads, aside and then into place: query, target, and grade and negatives where there are some.
+    """Write a file that `read_pairs` reads: query, target, and grade and negatives where there are some.
 
     Raises:
         BadInput: an id that a TSV cannot hold.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", encoding="utf8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
         if path.suffix.lower() == ".jsonl":
             for query, target in pairs:
                 row: dict[str, Any] = {"query": query, "target": target}
@@ -152,9 +151,7 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
             try:
                 writer.writerows([names, *([*row, *[""] * (len(names) - len(row))] for row in rows)])
             except csv.Error as error:
-                aside.unlink()
                 raise BadInput(f"{path}: an id holds a tab or ends a line: {error}", "-o FILE.csv or .jsonl") from None
-    aside.replace(path)
 
 
 def _with_negatives(pairs: Pairs, rows: list[tuple[Row, Pair]], path: Path, known: Container[str]) -> Pairs:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from n2kit.demo.result import ARMS, KS, MAIN, describe
+from n2kit.utils.files import write_text
 from n2kit.utils.version import VERSION
 
 if TYPE_CHECKING:
@@ -56,4 +57,4 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
     text = environment.from_string(source).render(
         arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=VERSION
     )
-    result.page.write_text(text, encoding="utf8")
+    write_text(result.page, text)

@@ -28,6 +28,7 @@ from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.model import Model
 from n2kit.train import fit
 from n2kit.utils.device import pick_precision
+from n2kit.utils.files import write_json
 
 STEPS = 24
 SHOWN = 12  # queries on the page, drawn by the seed
@@ -77,8 +78,7 @@ def run(
         else:
             model = _model(llm, vision, variant, seed, steps)
             arms[name] = _arm(name, model, data, trained, folder, progress)
-        state.parent.mkdir(parents=True, exist_ok=True)
-        state.write_text(json.dumps(asdict(arms[name]), indent=1), encoding="utf8")
+        write_json(state, asdict(arms[name]))
     examples, report = _examples(folder, data, arms, seed)
     counts = {g: len(rows) for g, rows in data.groups(report).items()}
     result = DemoResult(
@@ -93,7 +93,7 @@ def run(
         counts,
         time.perf_counter() - start,
     )
-    (folder / "result.json").write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf8")
+    write_json(folder / "result.json", result.to_dict())
     write_page(result, data.facts, data.images)
     return result
 

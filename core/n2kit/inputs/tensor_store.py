@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from n2kit.utils.cache import cache_folder
+from n2kit.utils.files import atomic_write
 
 SLACK = 0.05  # of the bound: freed beyond what is needed, and written before the folder is looked at again
 ENCODER = ".encoder-"  # where an encoder is saved while its fingerprint is taken
@@ -62,11 +63,9 @@ class TensorStore(ABC):
         if (folder := self._own_folder()) is None or not self._room(size):
             return
         path = _path(folder, content)
-        aside = path.with_name(f".{content}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, aside)
-            aside.replace(path)
+            with atomic_write(path, durable=False) as temporary:
+                save_file(tensors, temporary)
         except (OSError, SafetensorError) as error:
             self.problem = f"{path.parent}: {error}"
         self.unseen += size

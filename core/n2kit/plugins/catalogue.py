@@ -7,7 +7,6 @@ bare source (`hf:org/name`, `file:folder`), whose own configuration then says wh
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,14 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Preset
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, Manager, RegisteredComponent, load_target, manager
 from n2kit.plugins.weights import SCHEMES, WeightsUri
+from n2kit.utils.cache import config_folder
 from n2kit.utils.files import read_json
+from n2kit.utils.yaml_files import parse_yaml, read_yaml
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
@@ -45,10 +44,10 @@ class Registry:
         self.plugins = plugins
         self.aliases: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.known: dict[str, Known] = {}
-        self._merge(yaml.safe_load(_built_in()), "registry.yaml")
+        self._merge(parse_yaml(_built_in()), "registry.yaml")
         for path in _override_files() if layers is None else layers:
             try:
-                self._merge(_read(path), str(path))
+                self._merge(read_yaml(path), str(path))
             except (TypeError, AttributeError, ValueError) as error:
                 raise BadInput(
                     f"{path}: {error}".splitlines()[0], "write it like the registry.yaml that n2kit ships"
@@ -301,12 +300,4 @@ def _built_in() -> str:
 
 
 def _override_files() -> list[Path]:
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [p for p in (config / "n2kit" / "registry.yaml", Path("n2kit-registry.yaml")) if p.is_file()]
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text("utf8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not valid YAML: {error}".replace("\n", " "), "correct the file") from None
+    return [p for p in (config_folder() / "registry.yaml", Path("n2kit-registry.yaml")) if p.is_file()]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from n2kit.utils.cache import cache_folder
+from n2kit.utils.files import write_json
 
 SECONDS = 30
 KEPT = 1000  # results in the cache
@@ -162,8 +163,5 @@ def _read_cache() -> dict[str, str | None]:
 
 def _write_cache(results: dict[str, str | None]) -> None:
     file = _file()
-    aside = file.with_name(f".plugins-{os.getpid()}.json")
     with contextlib.suppress(OSError):  # without a cache it is tried again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(dict(list(results.items())[-KEPT:])))
-        aside.replace(file)
+        write_json(file, dict(list(results.items())[-KEPT:]), durable=False)

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from n2kit.errors import BadInput
+from n2kit.utils.yaml_files import read_yaml
 
 FIELDS = re.compile(r"\{(title|topics|content|category)\}")
 
@@ -101,10 +100,7 @@ def load_template(name: str) -> Template:
     path = Path(name)
     if not path.is_file():
         raise BadInput(f"no prompt template {name!r}", f"built in: {', '.join(TEMPLATES)}; or give a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text("utf8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not valid YAML: {error}".splitlines()[0], "correct the file") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
     unknown = set(content) - set(Template.__dataclass_fields__)

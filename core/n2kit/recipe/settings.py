@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 from n2kit.errors import BadInput
 from n2kit.recipe.tuning import Tune
+from n2kit.utils.cache import config_folder
+from n2kit.utils.yaml_files import ERRORS, construct, parse_yaml, problem_of, read_with_lines
 
 VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
 CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
@@ -253,11 +255,9 @@ def scalar(text: str) -> Any:
         BadInput: the text is no YAML value.
     """
     try:
-        value = yaml.safe_load(text) if text else None
-    except (yaml.YAMLError, ValueError) as error:
-        raise BadInput(
-            f"{text!r} is no YAML value: {getattr(error, 'problem', error)}", "quote it: key='\"text\"'"
-        ) from None
+        value = parse_yaml(text) if text else None
+    except ERRORS as error:
+        raise BadInput(f"{text!r} is no YAML value: {problem_of(error)}", "quote it: key='\"text\"'") from None
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as a string
@@ -296,45 +296,21 @@ def apply_layer(merged: dict[str, Any], origin: dict[str, str], entries: Iterabl
 
 def _read_yaml(path: Path) -> list[tuple[str, Any, str]]:
     """Read the leaves of a YAML file as (dotted key, value, `file:line`)."""
-    try:
-        root = yaml.compose(path.read_text("utf8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise BadInput(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}", "correct the file"
-        ) from None
-    if root is None:
-        return []
-    if not isinstance(root, yaml.MappingNode):
+    root, found = read_with_lines(path)
+    if root is not None and not isinstance(root, yaml.MappingNode):
         raise BadInput(f"{path}:1: expected settings by name", "n2kit config show prints a recipe")
-    return list(_leaves(root, "", path, {}))
-
-
-def _leaves(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int]) -> Iterable[tuple[str, Any, str]]:
-    """Yield the leaves of a YAML mapping; `lines` collects the keys so far.
-
-    Raises:
-        BadInput: a key that stands there twice, of which YAML would silently take the last.
-    """
-    for key_node, value_node in node.value:
-        key, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise BadInput(f"{path}:{line}: a key that is no text", "n2kit config show prints a recipe")
-        if key in lines:
-            raise BadInput(f"{path}:{line}: {key} is set twice, first at {path}:{lines[key]}", "remove one of them")
-        lines[key] = line
-        if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            yield from _leaves(value_node, f"{key}.", path, lines)
-            continue
-        loader = yaml.SafeLoader("")
+    leaves = []
+    for place, line, node in found:
+        if any(isinstance(part, int) for part in place) or (isinstance(node, yaml.MappingNode) and node.value):
+            continue  # an entry of a list, which is one value; or a mapping, whose own values are leaves
+        key = ".".join(map(str, place))
         try:
-            value = loader.construct_object(value_node, deep=True)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            what = str(getattr(error, "problem", error)).splitlines()[0]
-            raise BadInput(f"{path}:{line}: {key}: {what}", "correct the value") from None
-        value = scalar(value) if isinstance(value, str) and value_node.style is None else value
-        yield key, value, f"{path}:{line}"
+            value = construct(node)
+        except ERRORS as error:
+            raise BadInput(f"{path}:{line}: {key}: {problem_of(error)}", "correct the value") from None
+        plain = isinstance(value, str) and isinstance(node, yaml.ScalarNode) and not node.style
+        leaves.append((key, scalar(value) if plain else value, f"{path}:{line}"))
+    return leaves
 
 
 def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
@@ -348,5 +324,4 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
 
 
 def _user_file() -> Path:
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return config / "n2kit" / "config.yaml"
+    return config_folder() / "config.yaml"

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from n2kit.errors import BadInput
-from n2kit.utils.files import disk_full_guard, read_json, sync, sync_tree
+from n2kit.utils.files import atomic_write, disk_full_guard, read_json, sync, sync_tree
 
 WEIGHTS, STATE, WEIGHTS_SUFFIX = "model.safetensors", "state.json", ".safetensors"
 KEPT = 2
@@ -63,11 +63,9 @@ def write_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
         Unavailable: the disk is full; what was there before still is.
     """
     final = best_file(folder, step)
-    with _staged(final) as staged:
-        _save(weights, staged / final.name)
-        sync(staged / final.name)
-        (staged / final.name).replace(final)
-        sync(folder)
+    with disk_full_guard(f"{final} cannot be written", HINT), atomic_write(final) as temporary:
+        _save(weights, temporary)
+    sync(folder)
     _forget_best(folder, [c for c in _newest_first(folder) if _whole(c)], final)
 
 
@@ -92,7 +90,7 @@ def step_of(checkpoint: Path) -> int:
 def sweep(folder: Path) -> None:
     """Remove what a killed process was writing or removing."""
     for left in folder.glob(".*.tmp"):
-        shutil.rmtree(left)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _whole(checkpoint: Path) -> bool:

@@ -29,11 +29,19 @@ from n2kit.train.engine import FitResult, fit, steps_of
 from n2kit.train.events import EventHandler
 from n2kit.train.shards import requested_by_launcher
 from n2kit.utils.device import pick_device
-from n2kit.utils.files import disk_full_guard, ensure_outside_bundles, locked, read_json, sync_tree, write_json
+from n2kit.utils.files import (
+    disk_full_guard,
+    ensure_outside_bundles,
+    file_lock,
+    read_json,
+    sync_tree,
+    temporaries_of,
+    write_json,
+    write_text,
+)
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
-FIRST = {LOCK, f".{STATE}.tmp"}  # what a process killed while it made the folder may leave
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 RENAMED = {"barren": "steps_without_negatives"}  # keys of a result.json that an earlier version wrote
 TOLD = (
@@ -191,15 +199,13 @@ def _tell(hook: str, report: EventHandler | None, **facts: Any) -> None:
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:
     """Make the folder this run's, or find that it already is, and `held` by this process; sweep what a killed one left."""
     state = folder / STATE
-    if (
-        not state.is_file()
-        and folder.exists()
-        and not (folder.is_dir() and {f.name for f in folder.iterdir()} <= FIRST)
-    ):
+    # A process that was killed while it made the folder may leave the lock's file, and temporary ones.
+    first = {folder / LOCK, *temporaries_of(state)}
+    if not state.is_file() and folder.exists() and not (folder.is_dir() and {*folder.iterdir()} <= first):
         raise BadInput(f"{folder} exists and is no run folder", "give another -o")
     ensure_outside_bundles(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    held.enter_context(locked(folder / LOCK, str(folder)))
+    held.enter_context(file_lock(folder / LOCK, str(folder)))
     there = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
     if there.get("on_bad_image") == "error":  # so far no step had to do without a picture
         there |= {"on_bad_image": run["on_bad_image"]}
@@ -212,10 +218,10 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
         )
     checkpoint.sweep(folder / CHECKPOINTS)
     write_json(state, run)  # first: it says whose the folder is
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf8")
+    write_text(folder / "recipe.yaml", recipe.to_yaml())
     packages = ("n2kit", "torch", "transformers", "timm", "accelerate", "peft", "safetensors", "numpy")
     env = {"python": platform.python_version(), "platform": platform.platform()} | {p: version(p) for p in packages}
-    (folder / "env.json").write_text(json.dumps(env, indent=1))
+    write_json(folder / "env.json", env)
 
 
 def _result(fitted: FitResult, folder: Path, last: Path | None) -> RunResult:

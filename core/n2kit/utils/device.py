@@ -96,8 +96,7 @@ def _measured_gain() -> float:
         if gain > CLEARLY_SLOW:
             gain = _gain(rows=256, width=768)
         with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, kept | {key: gain})
+            write_json(file, kept | {key: gain}, durable=False)
     return gain
 
 

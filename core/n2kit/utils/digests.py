@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from pathlib import Path
 
 from n2kit.utils.cache import cache_folder
+from n2kit.utils.files import write_text
 
 LARGE = 1 << 24  # bytes; smaller files are read each time
 SETTLED = 2.0  # seconds: a file that was changed just now may change again within one tick of its clock
@@ -31,10 +31,7 @@ def file_digest(file: Path) -> str:
     found = _read(file)
     if time.time() - max(facts.st_mtime, facts.st_ctime) > SETTLED:
         with contextlib.suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            aside = kept.with_name(f".{kept.name}.{os.getpid()}")
-            aside.write_text(found, "ascii")
-            aside.replace(kept)
+            write_text(kept, found, durable=False)
     return found
 
 

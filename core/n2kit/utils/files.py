@@ -1,4 +1,4 @@
-"""Writing so that nothing half-written is ever seen, and nothing of the user's is ever replaced."""
+"""Writing so that no half-written file is ever seen, and none of the user's files is ever replaced."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,27 +17,78 @@ from typing import Any
 
 from n2kit.errors import BadInput, Unavailable
 
-try:
-    import fcntl
-except ImportError:  # Windows: what a killed process left stays
-    fcntl = None  # type: ignore[assignment]
-
 PARQUET = b"PAR1"  # the last bytes of such a file
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LOCK, OLD = ".in-use", "old"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of a file system that has none
+ABANDONED = 3600.0  # seconds: a temporary file that nobody has written to for so long is a killed process's
+IN_USE, LOCK, OLD = ".in-use", ".lock", "old"  # in the folder beside the one that is replaced
 BUNDLE_FILES = ("manifest.json", "recipe.yaml")  # which only a bundle has both of
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write aside and rename."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf8")
-    sync(aside)
-    aside.replace(path)
+@contextmanager
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path to write to, and let that file take the place of `path` if nothing fails.
+
+    It lies in the same folder, which is made, and has this process's number in its name: several processes may write the
+    same file, and the last one wins. Whoever reads sees the old content or the new, and never a part.
+
+    Args:
+        durable: bring the content to the disk before the renaming, so that a power cut leaves the old or the new file, and
+            remove what killed processes left of the same file. A cache that can be made again does without.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if durable:
+        _remove_abandoned(path)
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporaries_of(path: Path) -> list[Path]:
+    """List the temporary files of `atomic_write(path)` that are there, those of processes that were killed among them."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*tmp"))
+
+
+def _remove_abandoned(path: Path) -> None:
+    for left in temporaries_of(path):
+        with contextlib.suppress(OSError):  # another process removes it, too
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a file unless it is there: of several processes the first one wins, and none sees a part of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf8")
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if temporary.exists() and not path.exists():
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a text file by `atomic_write`."""
+    with atomic_write(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf8")
+
+
+def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
+    """Write a JSON file by `atomic_write`."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False), durable=durable)
 
 
 def sync(*paths: Path) -> None:
-    """Bring files, and the entries of folders, to the disk: after a power cut they are what they are now."""
+    """Flush files, and the entries of folders, to the disk: a power cut leaves them as they are now."""
     for path in paths:
         if path.is_dir() and os.name != "posix":
             continue  # Windows opens no folder
@@ -53,19 +105,19 @@ def sync_tree(folder: Path) -> None:
 
 
 def is_disk_full(problem: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is a full disk, as an OSError or as safetensors tells it."""
+    """Tell whether an error, or its cause, is a full disk, as an OSError or as safetensors states it."""
     if problem is None:
         return False
-    told = any(f"(os error {number})" in str(problem) for number in FULL)
-    return told or getattr(problem, "errno", None) in FULL or is_disk_full(problem.__cause__)
+    named = any(f"(os error {number})" in str(problem) for number in FULL)
+    return named or getattr(problem, "errno", None) in FULL or is_disk_full(problem.__cause__)
 
 
 @contextmanager
 def disk_full_guard(what: str, hint: str) -> Iterator[None]:
-    """Say in one line that `what` could not be written.
+    """Turn a full disk into an error of one line that says `what` could not be written.
 
     Raises:
-        Unavailable: a full disk, as an OSError or as safetensors tells it.
+        Unavailable: the disk is full, as an OSError or as safetensors states it.
     """
     from safetensors import SafetensorError
 
@@ -78,25 +130,38 @@ def disk_full_guard(what: str, hint: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def file_lock(path: Path, what: str) -> Iterator[None]:
     """Hold a lock that ends with this process, however that ends; the file stays.
+
+    On a file system without locks nothing is held.
 
     Raises:
         BadInput: another process holds it.
     """
-    with path.open("a") as handle:
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{what} is in use by another process", "wait for it, or end it") from None
-        except OSError:  # a file system without locks
-            pass
+    from filelock import FileLock, Timeout  # not where nothing is locked: it takes its time to import
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BadInput(f"{what} is in use by another process", "wait for it, or end it") from None
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises BadInput if the file is no JSON object."""
+    """Read a JSON object.
+
+    Raises:
+        BadInput: the file holds none.
+    """
     try:
         content = json.loads(path.read_text("utf8"))
     except ValueError as error:
@@ -107,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_complete_parquet(path: Path) -> bool:
-    """Whether a file is there and ends as Parquet does; one that was cut short does not."""
+    """Tell whether a file is there and ends as Parquet does; one that was cut short does not."""
     if not path.is_file() or path.stat().st_size < len(PARQUET):
         return False
     with path.open("rb") as file:
@@ -116,7 +181,7 @@ def is_complete_parquet(path: Path) -> bool:
 
 
 def ensure_writable(folder: Path, marker: str, *, force: bool) -> None:
-    """Whether a folder may be written: it is not there, empty, or with `force` one of our own (it has `marker`).
+    """Check that a folder may be written: it is not there, empty, or with `force` one of n2kit's (it has `marker`).
 
     Raises:
         BadInput: something is in the way.
@@ -131,7 +196,7 @@ def ensure_writable(folder: Path, marker: str, *, force: bool) -> None:
 
 
 def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
-    """Whether a file may be written, new or in place of one: a command that `read`s some must not destroy them.
+    """Check that a file may be written, new or in place of one: a command that reads the files `read` must not destroy them.
 
     Raises:
         BadInput: a folder, a device, or one of those that are read.
@@ -145,7 +210,11 @@ def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
 
 
 def ensure_outside_bundles(path: Path) -> None:
-    """Raises BadInput for a path inside a bundle, whose files are all that it may hold."""
+    """Check that a path lies outside bundles, which hold their own files alone.
+
+    Raises:
+        BadInput: it lies inside one.
+    """
     for parent in path.absolute().parents:
         if all((parent / name).is_file() for name in BUNDLE_FILES):
             raise BadInput(f"{path} lies inside the bundle {parent}", "give another -o")
@@ -153,16 +222,16 @@ def ensure_outside_bundles(path: Path) -> None:
 
 @contextmanager
 def atomic_dir(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `folder` (as `ensure_writable` allowed) if nothing fails.
+    """Give an empty folder to write into, which takes the place of `folder` (as `ensure_writable` allowed) if nothing fails.
 
-    What was there stays until then. A process that is killed leaves its half beside it; the next one clears it away.
+    The old folder stays until then. A process that is killed leaves its half beside it, and the next one removes that.
     """
     prefix = f".{folder.name}-"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{glob.escape(prefix)}*/{LOCK}"):
-        _clear(left, folder)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as aside, _locked(Path(aside), folder):
-        staged, old = Path(aside, "new"), Path(aside, OLD)
+    for left in folder.parent.glob(f"{glob.escape(prefix)}*/{IN_USE}"):
+        _remove_unlocked(left, folder)
+    with _beside(folder, prefix) as beside:
+        staged, old = beside / "new", beside / OLD
         staged.mkdir()
         yield staged
         try:
@@ -175,28 +244,22 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(aside: Path, folder: Path) -> Iterator[None]:
-    """Held while the folder is in use: the kernel lets go of it when the process ends, however it ends."""
-    if fcntl is None:
-        yield
-        return
-    with (aside / f"{LOCK}-").open("w", encoding="utf8") as file:
-        file.write(folder.name)
-        file.flush()
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is ever cleared there
-            fcntl.flock(file, fcntl.LOCK_EX)
-        (aside / f"{LOCK}-").replace(aside / LOCK)  # only under the name that others look for once it is held
-        yield
+def _beside(folder: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder beside `folder`, locked as long as it is in use; a file in it says whose it is, once it is locked."""
+    # Another process that looks whether it is in use may put a file there while this one removes it.
+    made = tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True)
+    with made as name, file_lock(Path(name, LOCK), str(folder)):
+        Path(name, IN_USE).write_text(folder.name, encoding="utf8")
+        yield Path(name)
 
 
-def _clear(lock: Path, folder: Path) -> None:
-    """Remove the folder of a lock that nobody holds; what it was about to replace goes back, if its place is empty."""
-    if fcntl is None:
-        return
-    with contextlib.suppress(OSError, ValueError), lock.open(encoding="utf8") as file:
-        if file.read() != folder.name:
-            return  # of `a-b`, looking for those of `a`
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (lock.parent / OLD).exists() and not folder.exists():
-            (lock.parent / OLD).replace(folder)
-        shutil.rmtree(lock.parent)
+def _remove_unlocked(in_use: Path, folder: Path) -> None:
+    """Remove a folder whose lock nobody holds, and put back what it was about to replace if that place is empty."""
+    beside = in_use.parent
+    with contextlib.suppress(OSError, ValueError, BadInput):
+        if in_use.read_text("utf8") != folder.name:
+            return  # of `a-b`, where those of `a` are looked for
+        with file_lock(beside / LOCK, str(folder)):
+            if (beside / OLD).exists() and not folder.exists():
+                (beside / OLD).replace(folder)
+            shutil.rmtree(beside)

@@ -12,14 +12,13 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from n2kit.errors import BadInput, suggest
 from n2kit.recipe.limits import MOST_K, MOST_RESAMPLES
 from n2kit.recipe.settings import Settings, scalar
+from n2kit.utils.yaml_files import ERRORS, Place, construct, not_yaml, read_with_lines
 
 Inference = Literal["both", "no-image", "no-text"]
 Protocol = Literal["notellm2", "standard"]
 Preset = Literal["paper", "quick"]
 AXES = ("llm", "vision", "mllm", "connector", "fusion", "loss", "variant")
 MOST_SEEDS = 1000
-TEXTS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # what a key may be
-Place = tuple[str | int, ...]  # of a value in the file: ("arms", 0, "name")
 
 
 def _listed(value: Any) -> Any:
@@ -171,39 +170,14 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
     """The file's content, and `file:line` of every value in it."""
     if not file.is_file():
         raise BadInput(f"no matrix file {file}", "give a YAML file, or the axes as flags: n2kit bench --help")
-    try:
-        text = file.read_text("utf8")
-        lines = dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader), ()))
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise BadInput(f"{file}{line}: not valid YAML: {what}", "correct the file") from None
-    if not isinstance(content, dict):
+    root, values = read_with_lines(file, text_keys=True)
+    if not isinstance(root, yaml.MappingNode):
         raise BadInput(f"{file}:1: expected the matrix by its keys", "for example llm: [qwen, llama]")
-    return content, {place: f"{file}:{line}" for place, line in lines.items()}
-
-
-def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
-    """The line of every value.
-
-    Raises:
-        MarkedYAMLError: a key that is no text, or that is there twice, which YAML would take the last of.
-    """
-    if isinstance(node, yaml.MappingNode):
-        names = [key.value for key, _ in node.value]
-        for n, (key, value) in enumerate(node.value):
-            if key.tag not in TEXTS:
-                raise yaml.MarkedYAMLError(problem="a key that is no text", problem_mark=key.start_mark)
-            if key.value in names[:n]:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
-            yield (*place, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*place, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for n, value in enumerate(node.value):
-            yield (*place, n), value.start_mark.line + 1
-            yield from _lines(value, (*place, n))
+    try:
+        content = construct(root)
+    except ERRORS as error:
+        raise not_yaml(file, error) from None
+    return content, {value.place: f"{file}:{value.line}" for value in values}
 
 
 def _explain(error: ValidationError, lines: Mapping[Place, str], flags: Mapping[str, Any]) -> str:

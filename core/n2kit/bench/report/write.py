@@ -10,6 +10,7 @@ from n2kit.bench.report.aggregate import aggregate
 from n2kit.bench.report.page import page
 from n2kit.bench.report.read import read_results
 from n2kit.bench.report.tables import csv_text, latex, markdown
+from n2kit.utils.files import write_text
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -42,9 +43,6 @@ def write(
         "results.csv": csv_text(board),
         "results.tex": latex(board),
     }
-    written = []
     for name, text in texts.items():
-        aside = folder / f".{name}.tmp"
-        aside.write_text(text, encoding="utf8")
-        written.append(aside.replace(folder / name))
-    return written
+        write_text(folder / name, text)
+    return [folder / name for name in texts]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from n2kit.utils.device import assume_bf16_gain, bf16_gain
+from n2kit.utils.files import write_once
 
 if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
@@ -25,15 +25,7 @@ def prepare(bench: BenchContext, threads: int, slot: int) -> BenchContext:
     torch.set_num_threads(threads)
     file = bench.store.root / PRECISION
     if not file.is_file():
-        aside = file.with_name(f".{PRECISION}.{os.getpid()}")
-        aside.write_text(json.dumps({"bf16_gain": bf16_gain()}))
-        try:
-            os.link(aside, file)  # unless another process was first
-        except FileExistsError:
-            pass
-        except OSError:
-            aside.replace(file)
-        aside.unlink(missing_ok=True)
+        write_once(file, json.dumps({"bf16_gain": bf16_gain()}))
     assume_bf16_gain(json.loads(file.read_text("utf8"))["bf16_gain"])
     if bench.device is None and torch.cuda.is_available():
         return replace(bench, device=f"cuda:{slot % torch.cuda.device_count()}")

@@ -18,10 +18,9 @@ from typing import Any
 from n2kit.bench.cell_row import DONE, FORMAT, OPEN, REFUSED, RERUN_HINT, Axes, CellRow, parse_row
 from n2kit.bench.matrix.cell import Cell
 from n2kit.errors import BadInput
-from n2kit.utils.files import is_complete_parquet, locked, read_json, write_json
+from n2kit.utils.files import file_lock, is_complete_parquet, read_json, temporaries_of, write_json, write_text
 
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
-FIRST = {f".{DATA}.tmp"}  # what a bench that was killed while it made the folder may leave
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Store:
         """Raises BadInput if the folder is another program's, or holds cells of other data: one report must not mix them."""
         mark = self.root / DATA
         if not mark.is_file():
-            if self.root.exists() and not (self.root.is_dir() and {f.name for f in self.root.iterdir()} <= FIRST):
+            # A bench that was killed while it made the folder may leave temporary files.
+            if self.root.exists() and not (self.root.is_dir() and {*self.root.iterdir()} <= {*temporaries_of(mark)}):
                 raise BadInput(
                     f"{self.root} exists, and n2kit bench did not make it, or its {DATA} is lost", "give another -o"
                 )
@@ -51,7 +51,7 @@ class Store:
 
     def locked(self) -> AbstractContextManager[None]:
         """While one bench writes the folder, no other does. Raises BadInput (when entered): another is at it."""
-        return locked(self.root / ".lock", str(self.root))
+        return file_lock(self.root / ".lock", str(self.root))
 
     def cell_folder(self, key: str) -> Path:
         return self.root / "cells" / key
@@ -173,7 +173,6 @@ class Store:
         """
         known = [self.new_row(cell) if cell.refusal is not None else self.read(cell) for cell in cells]
         rows = [row for row in known if row is not None]
-        aside = self.root / f".{RESULTS}.tmp"
-        aside.write_text("".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows), "utf8")
-        aside.replace(self.root / RESULTS)
+        lines = (json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows)
+        write_text(self.root / RESULTS, "".join(lines))
         return rows
