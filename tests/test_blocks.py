@@ -21,7 +21,7 @@ from n2kit.planning.memory import estimate
 from n2kit.planning.planner import make_plan
 from n2kit.recipe.settings import Train, resolve
 from n2kit.train import RunResult, train
-from n2kit.train.blocks import prepared
+from n2kit.train.blocks import prepared_blocks
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
 
@@ -41,7 +41,7 @@ def gradients(model: Model, images: Path, settings: Train, chunk: int | None = N
     torch.manual_seed(0)  # of dropout
     step = TrainStep(model, torch.float32, chunk)
     step.zero_grad()
-    with prepared(model, settings):
+    with prepared_blocks(model, settings):
         loss = step(**{name: inputs[name] for name in ("batch", "places", "exclude")})["loss"]
         loss.backward()
     return {"loss": loss.detach()} | {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -78,7 +78,7 @@ def test_checkpointing_keeps_less_and_leaves_the_blocks_as_they_were(workspace: 
     x = torch.randn(2, 30, 32, requires_grad=True)
     for settings in (Train(), Train(checkpointing=True)):
         kept.append(0)
-        with prepared(model, settings), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        with prepared_blocks(model, settings), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             model.llm(x * 1)
     assert kept[1] < kept[0] / 3
     assert [block.forward for block in blocks] == own
@@ -88,8 +88,8 @@ def test_a_backbone_without_blocks_is_refused(monkeypatch: pytest.MonkeyPatch) -
     model = make()
     monkeypatch.setattr(type(model.llm), "blocks", lambda self: [])
     with pytest.raises(Mismatch, match=r"train.checkpointing works on blocks, and the llm names none"):
-        prepared(model, Train(checkpointing=True)).__enter__()
-    with prepared(model, Train()):
+        prepared_blocks(model, Train(checkpointing=True)).__enter__()
+    with prepared_blocks(model, Train()):
         pass
 
 
@@ -98,9 +98,9 @@ def test_blocks_whose_batch_norms_would_count_a_batch_twice_are_refused() -> Non
     assert model.vision is not None
     model.vision.blocks()[0].add_module("norm", nn.BatchNorm1d(4))
     with pytest.raises(Mismatch, match=r"batch norms in the vision's would count each batch twice"):
-        prepared(model, Train(checkpointing=True)).__enter__()
+        prepared_blocks(model, Train(checkpointing=True)).__enter__()
     model.vision.freeze()
-    with prepared(model, Train(checkpointing=True)):
+    with prepared_blocks(model, Train(checkpointing=True)):
         pass
 
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_compiled_is_said_before_the_first_step(monkeypatch: pyte
     monkeypatch.setattr(nn.Module, "compile", broken)
     model = make()
     with pytest.raises(Unavailable, match=r"cannot compile the llm: InvalidCxxCompiler: no C\+\+ compiler$"):
-        prepared(model, Train(compile=True)).__enter__()
+        prepared_blocks(model, Train(compile=True)).__enter__()
     assert all(block._compiled_call_impl is None for block in model.llm.blocks())
 
 

@@ -90,7 +90,7 @@ def test_a_logger_that_fails_costs_no_training(tmp_path: Path) -> None:
 def test_slow_steps_are_reported_all_the_same(
     command: list[str | Path], cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("n2kit.train.events.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("n2kit.train.reporter.EVERY_SECONDS", 0.0)
     done = cli(*command, "--set", "train.log_steps=100", "--json")
     events = [json.loads(line) for line in done.out.splitlines()]
     assert [e["step"] for e in events if e["event"] == "step"] == [1, 2, 3, 4]

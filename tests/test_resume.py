@@ -139,11 +139,11 @@ def test_patience_and_the_best_step_are_carried_over_a_stop(
             real(*args)
             raise Killed
 
-        monkeypatch.setattr("n2kit.train.resume.write", then_die)
+        monkeypatch.setattr("n2kit.train.trainer.write", then_die)
         recalls(scripted[n:])
         with pytest.raises(Killed):
             run("broken", **patient)
-    monkeypatch.setattr("n2kit.train.resume.write", real)
+    monkeypatch.setattr("n2kit.train.trainer.write", real)
     recalls(scripted[4:])
     again = run("broken", **patient)
     assert (again.steps, again.best_step, again.resumed_from, again.recall) == (10, 4, 8, whole.recall)
@@ -523,7 +523,7 @@ def test_a_run_keeps_its_precision_over_a_stop(run: Any, monkeypatch: pytest.Mon
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("n2kit.train.resume.write", then_die)
+        patch.setattr("n2kit.train.trainer.write", then_die)
         with pytest.raises(Killed):
             run("broken", **tried)
     monkeypatch.setattr("n2kit.utils.device.bf16_gain", lambda: 2.0)
@@ -543,7 +543,7 @@ def test_how_often_to_save_is_said_anew_at_a_resume(run: Any, tmp_path: Path, mo
         if len(steps) == 1:
             raise Killed
 
-    monkeypatch.setattr("n2kit.train.resume.write", note)
+    monkeypatch.setattr("n2kit.train.trainer.write", note)
     with pytest.raises(Killed):
         run(**{"train.max_steps": 6, "train.save_steps": 3, "train.log_steps": 6})
     run(**{"train.max_steps": 6, "train.save_steps": 1, "train.log_steps": 1})

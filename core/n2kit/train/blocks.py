@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def prepared(model: Model, settings: Train) -> Iterator[None]:
+def prepared_blocks(model: Model, settings: Train) -> Iterator[None]:
     """Blocks that keep their inputs alone, or run as compiled code, for as long as the training takes.
 
     The LLM's, even where it is frozen: a connector learns through it; and the vision encoder's where it is trained.

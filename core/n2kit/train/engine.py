@@ -23,14 +23,16 @@ from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.lora import adapter_of
 from n2kit.recipe.tuning import Tune
 from n2kit.train import checkpoint, distributed, fourbit, shards
-from n2kit.train.blocks import prepared
+from n2kit.train.blocks import prepared_blocks
 from n2kit.train.checks import AdapterWatch, frozen_fingerprint, trained_state
 from n2kit.train.epoch_rng import EpochRng, Tasks
-from n2kit.train.events import EventHandler, Events
+from n2kit.train.events import EventHandler
 from n2kit.train.images import check_images
 from n2kit.train.loggers import loggers
 from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
 from n2kit.train.param_groups import param_groups
+from n2kit.train.reporter import EventReporter
+from n2kit.train.resume import load_weights
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
 from n2kit.train.validate import Validation, saturated, validation
@@ -119,9 +121,9 @@ def fit(
     reader = Reader(
         model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
     )
-    events = Events(report, why, settings.grad_cache, saturated(val_pairs, settings) if val_pairs else None)
+    events = EventReporter(report, why, settings.grad_cache, saturated(val_pairs, settings) if val_pairs else None)
     validate = validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None
-    trainer = _trainer(model, rates, items, pairs, reader, settings, folder, where, events, validate)
+    trainer = _make_trainer(model, rates, items, pairs, reader, settings, folder, where, events, validate)
     frozen = frozen_fingerprint(model)
     start = time.perf_counter()
     interrupted = _run(trainer, model, settings, resume)
@@ -165,9 +167,9 @@ def _placed(model: Model, settings: Train, where: torch.device, packed: bool) ->
     return rates
 
 
-def _trainer(
+def _make_trainer(
     model: Model, rates: list[dict[str, Any]], items: Items, pairs: Pairs, reader: Reader, settings: Train, folder: Path,
-    where: torch.device, events: Events, validate: Validation | None,
+    where: torch.device, events: EventReporter, validate: Validation | None,
 ) -> PairTrainer:  # fmt: skip
     """The loop, ready to run."""
     rng = EpochRng(settings.seed)
@@ -194,19 +196,19 @@ def _trainer(
 
 def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | None) -> bool:
     """Train to the end, and go back to the best weights; whether a signal stopped it before."""
-    if resume and trainer.has_ended(resume):
+    if resume and trainer.is_finished(resume):
         trainer.restore(resume)
     else:
-        with prepared(model, settings), trainer.events.stop_on_signal(), trainer.saving_what_is_done():
+        with prepared_blocks(model, settings), trainer.events.stop_on_signal(), trainer.saving_on_bad_input():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     best, state = trainer.best, trainer.state
     interrupted = state.global_step < state.max_steps and not best.patience_exhausted
     if (file := trainer.best_file()) and not interrupted and best.step != state.global_step:
-        trainer.put(file)
+        load_weights(trainer.step, file)
     return interrupted
 
 
-def _note(events: Events, trainer: PairTrainer, stores: Sequence[TensorStore | None]) -> None:
+def _note(events: EventReporter, trainer: PairTrainer, stores: Sequence[TensorStore | None]) -> None:
     """Say what went less well than it looks."""
     if steps_without_negatives := trainer.counters.steps_without_negatives:
         events.note(

@@ -26,7 +26,7 @@ from n2kit.recipe.settings import Choice, Recipe
 from n2kit.recipe.variants import SPECS
 from n2kit.train import checkpoint, distributed
 from n2kit.train.engine import FitResult, fit, steps_of
-from n2kit.train.events import EventHandler
+from n2kit.train.events import EventHandler, WarningEvent
 from n2kit.train.shards import requested_by_launcher
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import (
@@ -193,7 +193,7 @@ def _tell(hook: str, report: EventHandler | None, **facts: Any) -> None:
         except Exception as error:
             if report:
                 reason = f"{type(error).__name__}: {error}"
-                report({"event": "warning", "plugin": implementation.plugin_name, "error": reason})
+                report(WarningEvent(implementation.plugin_name, reason).to_json())
 
 
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:

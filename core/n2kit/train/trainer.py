@@ -1,82 +1,86 @@
-"""transformers' Trainer, taught pairs: losses by term, validation by recall, and stops that say why."""
+"""transformers' Trainer for pairs: losses by term, validation by recall, checkpoints that resume bit for bit, and stops that say why.
+
+Every method of `Trainer` that n2kit overrides, private ones among them, is overridden here and nowhere else.
+`tests/test_trainer_contract.py` names what is relied on, so that a version of transformers that changes it fails there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import time
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 
 from n2kit.errors import BadInput, Failed
 from n2kit.train import distributed
 from n2kit.train.best import Best
-from n2kit.train.checkpoint import best_file, last, read, write_best
+from n2kit.train.checkpoint import WEIGHTS, best_file, last, read, write, write_best
 from n2kit.train.checks import trained_state
+from n2kit.train.counters import RunCounters
 from n2kit.train.gradient_spikes import MAX_CONSECUTIVE, GradientSpikeGuard
 from n2kit.train.pairs import PairCollator, without_negatives
-from n2kit.train.resume import ResumableTrainer
+from n2kit.train.resume import (
+    Resumable,
+    load_optimizer,
+    load_weights,
+    optimizer_state,
+    random_state,
+    set_random_state,
+)
 from n2kit.train.shards import full_state_dict
 from n2kit.train.validate import Validation
 
 if TYPE_CHECKING:
     from n2kit.recipe.settings import Train
-    from n2kit.train.events import Events
+    from n2kit.train.reporter import EventReporter
     from n2kit.train.step import TrainStep
 
-
-class RunCounters:
-    """Counts of a run that a resumed run goes on with: unreadable items, steps without negatives, seconds.
-
-    Args:
-        bad: id → why it cannot be read, filled by the reader of this process.
-    """
-
-    def __init__(self, bad: dict[str, str]) -> None:
-        self.bad, self.steps_without_negatives = bad, 0
-        self.earlier_seconds, self.started = 0.0, time.perf_counter()  # before the last stop; when this process began
-
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` takes, as JSON."""
-        seconds = self.earlier_seconds + time.perf_counter() - self.started
-        # The names of these keys are those of checkpoints that exist.
-        return {"bad": distributed.gather_dict(self.bad), "barren": self.steps_without_negatives, "seconds": seconds}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.bad.update(state["bad"])
-        self.steps_without_negatives, self.earlier_seconds = state["barren"], state.get("seconds", 0.0)
+MOMENTS = "optimizer.safetensors"
 
 
-class PairTrainer(ResumableTrainer):
-    """Trains a `TrainStep` on pairs.
+class PairTrainer(Trainer):
+    """Trains a `TrainStep` on pairs, and saves only what is trained, with everything that is needed to resume.
 
     With several processes it gathers vectors and averages gradients itself: DistributedDataParallel refuses a part that one
-    process has no use for (a connector and no picture), and gradients that come in several pieces (GradCache).
+    process has no use for (a connector where no item has an image), and gradients that come in several pieces (GradCache).
+
+    Args:
+        settings: the recipe's.
+        events: the callback that reports.
+        validation: measures the metrics of validation pairs; None: there are none.
+        options: those of `Trainer`.
 
     Raises:
         Failed: the loss or its gradient is no longer finite, or the gradient has exploded.
     """
 
-    step: TrainStep
-
-    def __init__(self, settings: Train, events: Events, validation: Validation | None, **options: Any) -> None:
+    def __init__(self, settings: Train, events: EventReporter, validation: Validation | None, **options: Any) -> None:
         super().__init__(**options)
         self.settings, self.events, self.validation = settings, events, validation
+        self.step: TrainStep = options["model"]
         self.collator: PairCollator = options["data_collator"]
-        self.terms: dict[str, list[Tensor]] = {}
+        self.folder = Path(str(self.args.output_dir))
+        self.terms: dict[str, list[Tensor]] = {}  # of the loss, since they were logged
         self.ids: list[str] = []  # of the batch at hand
         self.best = Best(settings.best_metric, settings.patience)
         self.spikes = GradientSpikeGuard(settings.explosion)
         self.counters = RunCounters(self.collator.reader.bad)
-        self.carried = {"best": self.best, "explosion": self.spikes, "tally": self.counters}  # keys of checkpoints
-        self.facts = {"precision": settings.precision}
+        # By the keys that they have in checkpoints.
+        self.resumables: dict[str, Resumable] = {"best": self.best, "explosion": self.spikes, "tally": self.counters}
         unwrapped = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.accelerator.prepare_model = unwrapped
+
+    # --- a step
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -104,7 +108,8 @@ class PairTrainer(ResumableTrainer):
             raise self._failed(f"the gradient is {norm.item()}")
         if self.spikes.update(norm.item()):
             raise self._failed(
-                f"the gradient, {norm.item():.3g}, was {MAX_CONSECUTIVE} steps in a row more than {self.spikes.limit:g} times its median"
+                f"the gradient, {norm.item():.3g}, was {MAX_CONSECUTIVE} steps in a row more than "
+                f"{self.spikes.limit:g} times its median"
             )
         return norm
 
@@ -112,13 +117,16 @@ class PairTrainer(ResumableTrainer):
         if "loss" in logs:
             logs |= {name: torch.stack(values).mean().item() for name, values in self.terms.items()}
             self.terms.clear()
-        logs |= self.events.pace(self.state, 2 * self.args.per_device_train_batch_size * distributed.world_size())
+        items = 2 * self.args.per_device_train_batch_size * distributed.world_size()
+        logs |= self.events.pace(self.state, items)
         super().log(logs, start_time)
+
+    # --- validation
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         assert self.validation is not None
         step = self.state.global_step
-        if self.best.looked == step:
+        if self.best.last_step == step:
             return self.best.last  # Trainer asks again at the end
         better = self.best.update(step, self.validation())
         self.step.train()
@@ -131,29 +139,88 @@ class PairTrainer(ResumableTrainer):
         return self.best.last
 
     def best_file(self) -> Path | None:
-        """The best weights, if they are to be kept."""
+        """Return the file of the best weights, if they are to be kept."""
         kept = self.settings.keep_best and self.best.step is not None
         return best_file(self.folder, self.best.step or 0) if kept else None
 
-    def has_ended(self, saved: Path) -> bool:
-        """Whether nothing is left to train after a checkpoint: it is the last one, or the one at which patience ended."""
-        then = Best(self.best.metric, self.best.patience, **read(saved)["carried"]["best"])
-        return then.patience_exhausted or super().has_ended(saved)
+    # --- saving
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save, but not what may be an explosion's beginning, unless this is the last chance."""
-        if self.control.should_training_stop or not self.spikes.consecutive:
-            super()._save_checkpoint(model, trial)
+        if self.spikes.consecutive and not self.control.should_training_stop:
+            return
+        weights = full_state_dict(trained_state(self.step))
+        randoms = distributed.all_gather_object(random_state(self.args.device))
+        moments, groups = optimizer_state(self.optimizer)
+        assert self.lr_scheduler is not None
+        best = self.best_file()
+        state = {
+            "optimizer": groups,
+            "scheduler": self.lr_scheduler.state_dict(),
+            "random": randoms,
+            "carried": {name: one.state() for name, one in self.resumables.items()},
+            "best_file": best.name if best else None,
+            "precision": self.settings.precision,
+        }
+        tensors = {WEIGHTS: weights, MOMENTS: moments}
+        texts = {TRAINER_STATE_NAME: json.dumps(asdict(self.state), indent=1)}
+        distributed.main_process_only(lambda: write(self.folder, self.state.global_step, tensors, texts, state))
 
     @contextlib.contextmanager
-    def saving_what_is_done(self) -> Iterator[None]:
-        """An item that cannot be read ends a training, and costs none of its steps (with one process: others wait for each other)."""
+    def saving_on_bad_input(self) -> Iterator[None]:
+        """Save a checkpoint where an item that cannot be read ends the training.
+
+        With several processes nothing is saved: the others wait for this one, and would have to take part.
+        """
         try:
             yield
         except BadInput:
             if self.state.global_step and distributed.world_size() == 1:
                 self._save_checkpoint(self.step, None)
             raise
+
+    # --- resuming
+
+    def is_finished(self, saved: Path) -> bool:
+        """Tell whether nothing is left to train after a checkpoint: it is the last one, or patience ended there."""
+        best = Best(self.best.metric, self.best.patience)
+        best.restore(read(saved)["carried"]["best"])
+        return best.patience_exhausted or _trainer_state(saved).global_step >= self.args.max_steps
+
+    def restore(self, saved: Path) -> None:
+        """Take over what a checkpoint holds, without training on."""
+        load_weights(self.step, saved / WEIGHTS)
+        self.state = _trainer_state(saved)
+        self._restore_resumables(saved)
+
+    def _init_training_state(self, max_steps: int, *rest: Any) -> tuple[int, int]:
+        done: tuple[int, int] = super()._init_training_state(max_steps, *rest)
+        self.state.compute_steps(
+            self.args, max_steps
+        )  # this run's settings say how often to log and save, not the saved ones
+        return done
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_weights(self.step, Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        saved = Path(checkpoint)
+        state = read(saved)
+        assert self.lr_scheduler is not None
+        load_optimizer(self.optimizer, load_file(saved / MOMENTS), state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["scheduler"])
+        self._restore_resumables(saved)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        randoms = read(Path(checkpoint))["random"] if checkpoint is not None else []
+        if distributed.rank() < len(randoms):  # a run may go on with more processes
+            set_random_state(randoms[distributed.rank()], self.args.device)
+
+    def _restore_resumables(self, saved: Path) -> None:
+        for name, state in read(saved)["carried"].items():
+            self.resumables[name].restore(state)
 
     def _failed(self, what: str) -> Failed:
         shown = ", ".join(self.ids[:6])
@@ -162,3 +229,8 @@ class PairTrainer(ResumableTrainer):
             f"{what} at step {self.state.global_step + 1}; items of the batch: {shown}, …",
             "lower train.lr and train.new_lr, with another -o" + (f"; {kept} is kept" if kept else ""),
         )
+
+
+def _trainer_state(saved: Path) -> TrainerState:
+    state: TrainerState = TrainerState.load_from_json(str(saved / TRAINER_STATE_NAME))
+    return state
