@@ -25,10 +25,10 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, mon
         pool = [b for _, b in test]
         return replace(data, train=Pairs(data.train.pairs[:32]), val=Pairs(data.val.pairs[:8]), test=test, pool=pool)
 
-    monkeypatch.setattr(run_module, "find_weights", lambda offline, say: ("qwen:tiny", "siglip:tiny"))
+    monkeypatch.setattr(run_module, "find_weights", lambda offline, notify: ("qwen:tiny", "siglip:tiny"))
     monkeypatch.setattr(run_module, "read_data", few)
     said: list[str] = []
-    result = demo(tmp_path / "demo", steps=1, say=said.append)
+    result = demo(tmp_path / "demo", steps=1, notify=said.append)
     head, rows = result.table()
     assert [row[0] for row in rows] == [title for _, _, title in ARMS.values()]
     assert len(said) == len(ARMS)
@@ -40,6 +40,6 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, mon
         assert set(facts["recall"][name]["all"]) == {"1", "10", "100"}
         assert bool(result.arms[name].train_s) == trained
     assert len(head) == len(rows[0])
-    again = demo(tmp_path / "demo", steps=1, say=said.append)
+    again = demo(tmp_path / "demo", steps=1, notify=said.append)
     assert len(said) == len(ARMS)
     assert again.to_dict()["recall"] == facts["recall"]

@@ -31,7 +31,7 @@ def demo(
     from n2kit.demo import run
 
     with progress("demo") as bar:
-        result = run(out, seed=seed, steps=steps, offline=offline, say=say, progress=bar)
+        result = run(out, seed=seed, steps=steps, offline=offline, notify=say, progress=bar)
     if json:
         document(result.to_dict())
         return

@@ -1,4 +1,4 @@
-"""What this environment can do: versions, devices, the hub, disk, plug-ins."""
+"""Checks of this environment: versions, devices, the hub, disk, plug-ins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL_DISK_GB = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `ok`, `note` (works, but know it) or `problem` (must be repaired), with what to do."""
+    """A line of `n2kit doctor`: `ok`, `note` (it works, with a limit) or `problem` (it must be repaired), and the fix."""
 
     check: str
     state: Literal["ok", "note", "problem"]
@@ -30,7 +30,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """All findings; never raises for what it finds."""
+    """Run all checks, and return their findings; a check that fails is a finding, too."""
     checks: list[Callable[[], Iterator[Finding]]] = [_python, _torch, _devices, _libraries, _weights, _disk, _plugins]
     findings: list[Finding] = []
     for check in checks:
@@ -105,9 +105,9 @@ def _weights() -> Iterator[Finding]:
 
 def _disk() -> Iterator[Finding]:
     folder = cache_folder()
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(there).free / 1e9
-    writable = os.access(there, os.W_OK)
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    writable = os.access(existing, os.W_OK)
     state: Literal["ok", "note", "problem"] = "problem" if not writable else "note" if free < SMALL_DISK_GB else "ok"
     fix = None if state == "ok" else "set N2KIT_CACHE to a folder on a larger, writable disk"
     yield Finding("cache", state, f"{folder}, {free:.0f} GB free" + ("" if writable else ", not writable"), fix)

@@ -1,4 +1,4 @@
-"""The whole path on an embedded default: real weights out of packages, real items out of this one."""
+"""The whole path from data to recommendations: weights out of packages, items out of this one."""
 
 from n2kit.demo.result import DemoResult
 from n2kit.demo.run import run

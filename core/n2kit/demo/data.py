@@ -14,7 +14,7 @@ from n2kit.evaluate import Report
 
 
 @dataclass
-class Data:
+class DemoData:
     """EmojiNotes: all items, the training, validation and test pairs, and the pool in which test targets must be found."""
 
     folder: Path
@@ -30,11 +30,11 @@ class Data:
         return self.folder / "images"
 
     def needed(self) -> list[str]:
-        """Ids of the catalogue: every query and everything in the pool."""
+        """List the ids of the catalogue: every query, and everything in the pool."""
         return list(dict.fromkeys([*(a for a, _ in self.test), *self.pool]))
 
     def groups(self, report: Report) -> dict[str, list[int]]:
-        """Positions of the kept pairs, by whether both notes are in one language."""
+        """Group positions of the kept pairs: all, both notes in one language, in two."""
         same = [self.facts[a]["lang"] == self.facts[b]["lang"] for a, b in report.pairs]
         return {
             "all": list(range(len(same))),
@@ -43,7 +43,8 @@ class Data:
         }
 
 
-def read_data(folder: Path) -> Data:
+def read_data(folder: Path) -> DemoData:
+    """Read EmojiNotes, unpacked into `folder/data` if it is not there."""
     where = folder / "data"
     unpack_items(where)
     items = read_items(where / "items.jsonl")
@@ -52,4 +53,4 @@ def read_data(folder: Path) -> Data:
     test = read_pairs(where / "test.csv", items)
     held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
     train, val = (read_pairs(where / f"{name}.csv", items) for name in ("train", "val"))
-    return Data(where, items, facts, train, val, test, held_out)
+    return DemoData(where, items, facts, train, val, test, held_out)

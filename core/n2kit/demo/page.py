@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Path) -> None:
-    """Write `result.page`, pictures inside."""
+    """Write `result.page`, with its images inside."""
 
     def note(item_id: str) -> dict[str, Any]:
         data = base64.b64encode((images / facts[item_id]["image"]).read_bytes()).decode()

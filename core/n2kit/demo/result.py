@@ -1,4 +1,4 @@
-"""What the demo finds out: a recall an arm, and examples."""
+"""The demo's result: recall for each arm, and examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAIN = "notellm2"
 
 
 @dataclass
-class Arm:
+class ArmResult:
     """Recall of one arm: group → Recall@1, @10, @100; the rank of each query's target."""
 
     name: str
@@ -36,7 +36,7 @@ class Arm:
 
 @dataclass
 class Example:
-    """A query, what was recommended for it, and which item is the right one."""
+    """A query, the items recommended for it, and its target."""
 
     query: str
     target: str
@@ -46,12 +46,12 @@ class Example:
 
 @dataclass
 class DemoResult:
-    """All that the demo found out; `table` and `neighbours` are for printing."""
+    """The demo's result; `table` and `neighbours` are for printing."""
 
     folder: Path
     seed: int
     steps: int
-    arms: dict[str, Arm]
+    arms: dict[str, ArmResult]
     examples: list[Example]
     items: Items
     queries: int
@@ -100,6 +100,6 @@ class DemoResult:
 
 
 def describe(items: Items, item_id: str) -> str:
-    """An item in a few words."""
+    """Name an item by its title, or by its topics."""
     item = items[item_id]
     return item.title or ", ".join(item.topics)

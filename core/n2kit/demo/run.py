@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,9 +17,9 @@ from n2kit.builder import build
 from n2kit.bundle.io import read_manifest, save
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.demo.data import Data, read_data
+from n2kit.demo.data import DemoData, read_data
 from n2kit.demo.page import write_page
-from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, Arm, DemoResult, Example
+from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, ArmResult, DemoResult, Example
 from n2kit.demo.sources import find_weights
 from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import Report, evaluate
@@ -30,6 +31,7 @@ from n2kit.train import fit
 from n2kit.utils.device import pick_precision
 from n2kit.utils.files import write_json
 
+LOG = logging.getLogger("n2kit")
 STEPS = 24
 SHOWN = 12  # queries on the page, drawn by the seed
 NEIGHBOURS = 6
@@ -43,7 +45,7 @@ SETTINGS: dict[str, Any] = {
     "train.save_steps": 10**6,
     "train.log_steps": 1,
 }
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 Progress = Callable[..., None]
 
 
@@ -53,31 +55,35 @@ def run(
     seed: int = 0,
     steps: int | None = None,
     offline: bool = False,
-    say: Say = print,
+    notify: Notify = LOG.info,
     progress: Progress | None = None,
 ) -> DemoResult:
-    """Run the demo in `folder`; what is there already is not computed again.
+    """Run the demo in `folder`; results that are there already are not computed again.
+
+    Args:
+        notify: called with a line for people; by default they are logged.
+        progress: called with steps done, steps in all, and a line.
 
     Raises:
         Unavailable: the demo's extra is not installed, or the language model can be had nowhere.
     """
     start = time.perf_counter()
-    llm, vision = find_weights(offline, say)
+    llm, vision = find_weights(offline, notify)
     steps = steps or STEPS
     data = read_data(folder)
-    data = replace(data, train=_drawn(data.train, seed, steps * SETTINGS["train.batch_size"]))
-    arms: dict[str, Arm] = {}
+    data = replace(data, train=_draw_pairs(data.train, seed, steps * SETTINGS["train.batch_size"]))
+    arms: dict[str, ArmResult] = {}
     for number, (name, (variant, trained, title)) in enumerate(ARMS.items(), 1):
         state = folder / "arms" / f"{name}-seed{seed}-steps{steps}.json"
-        if (done := _done(state, folder)) is not None:
+        if (done := _finished(state, folder)) is not None:
             arms[name] = done
             continue
-        say(f"[{number}/{len(ARMS)}] {title}")
+        notify(f"[{number}/{len(ARMS)}] {title}")
         if variant == LINEAR:
-            arms[name] = _linear(name, llm, vision, data, seed)
+            arms[name] = _train_linear(name, llm, vision, data, seed)
         else:
             model = _model(llm, vision, variant, seed, steps)
-            arms[name] = _arm(name, model, data, trained, folder, progress)
+            arms[name] = _run_arm(name, model, data, trained, folder, progress)
         write_json(state, asdict(arms[name]))
     examples, report = _examples(folder, data, arms, seed)
     counts = {g: len(rows) for g, rows in data.groups(report).items()}
@@ -98,15 +104,15 @@ def run(
     return result
 
 
-def _done(state: Path, folder: Path) -> Arm | None:
-    """An arm that was finished before, if what it left in the folder is still its own and not that of another seed."""
+def _finished(state: Path, folder: Path) -> ArmResult | None:
+    """Read the result of an arm that was finished before, unless its index or bundle is now that of another seed."""
     if not state.is_file():
         return None
-    arm = Arm(**json.loads(state.read_text("utf8")))
+    arm = ArmResult(**json.loads(state.read_text("utf8")))
     if arm.fingerprint:
         index = folder / "index"
-        there = load_index(index).fingerprint if (index / "manifest.json").is_file() else ""
-        if there != arm.fingerprint or read_manifest(folder / "bundle").fingerprint != arm.fingerprint:
+        indexed = load_index(index).fingerprint if (index / "manifest.json").is_file() else ""
+        if indexed != arm.fingerprint or read_manifest(folder / "bundle").fingerprint != arm.fingerprint:
             return None
     return arm
 
@@ -117,14 +123,14 @@ def _model(llm: str, vision: str, variant: str, seed: int, steps: int) -> Model:
     return build(llm, vision, connector=connector, variant=variant, settings=settings)
 
 
-def _drawn(pairs: Pairs, seed: int, count: int) -> Pairs:
-    """The pairs that every arm is trained on: as many as the steps take, so that none sees more than another."""
+def _draw_pairs(pairs: Pairs, seed: int, count: int) -> Pairs:
+    """Draw the pairs that every arm is trained on: as many as the steps take, so that all arms see the same."""
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
     return Pairs([pairs.pairs[n] for n in chosen])
 
 
-def _linear(name: str, llm: str, vision: str, data: Data, seed: int) -> Arm:
-    """What anybody would try first, on the same pairs, with validation pairs to choose its steps by.
+def _train_linear(name: str, llm: str, vision: str, data: DemoData, seed: int) -> ArmResult:
+    """Train the simplest baseline, a linear layer, on the same pairs, with validation pairs to choose its steps by.
 
     Its time is that of the training and of all features that the training reads, though arms before it have computed most of them.
     """
@@ -137,19 +143,19 @@ def _linear(name: str, llm: str, vision: str, data: Data, seed: int) -> Arm:
     )  # fmt: skip
     kept = dict(zip(out.ids, out.vectors, strict=True))
     wanted = data.needed()
-    arm = _measured(name, wanted, np.stack([kept[i] for i in wanted]), data)
+    arm = _evaluate_arm(name, wanted, np.stack([kept[i] for i in wanted]), data)
     arm.train_s = out.costs["train_s"] + out.costs["embed_ms_item"] * len(learnt) / 1000
     return arm
 
 
-def _arm(
+def _run_arm(
     name: str,
     model: Model,
-    data: Data,
+    data: DemoData,
     trained: bool,
     folder: Path,
     progress: Progress | None,
-) -> Arm:
+) -> ArmResult:
     seconds, loss = 0.0, None
     if trained:
 
@@ -175,22 +181,22 @@ def _arm(
             progress(done, total, f"{name} · embedding")
 
     ids, vectors, fingerprint = _vectors(name, model, data, folder, shown)
-    arm = _measured(name, ids, vectors, data)
+    arm = _evaluate_arm(name, ids, vectors, data)
     arm.train_s, arm.loss, arm.fingerprint = seconds, loss, fingerprint
     return arm
 
 
-def _measured(name: str, ids: list[str], vectors: np.ndarray, data: Data) -> Arm:
+def _evaluate_arm(name: str, ids: list[str], vectors: np.ndarray, data: DemoData) -> ArmResult:
     report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool)
     recall = {g: [report.at(k, rows) for k in KS] for g, rows in data.groups(report).items()}
     ranks = {a: int(r) for (a, _), r in zip(report.pairs, report.ranks, strict=True)}
-    return Arm(name, recall, ranks)
+    return ArmResult(name, recall, ranks)
 
 
 def _vectors(
-    name: str, model: Model, data: Data, folder: Path, progress: Callable[[int, int], None]
+    name: str, model: Model, data: DemoData, folder: Path, progress: Callable[[int, int], None]
 ) -> tuple[list[str], np.ndarray, str]:
-    """The catalogue's vectors. The main arm is kept as a user would keep it: a bundle, a vectors file, an index."""
+    """Embed the catalogue. The main arm is saved as a user would save it: a bundle, a vectors file, an index."""
     catalogue = Items([data.items[i] for i in data.needed()])
     if name != MAIN:
         dtype, _ = pick_precision("auto", model.device)
@@ -208,8 +214,8 @@ def _vectors(
     return stored.ids, stored.vectors, manifest.fingerprint
 
 
-def _examples(folder: Path, data: Data, arms: dict[str, Arm], seed: int) -> tuple[list[Example], Report]:
-    """Recommendations for queries that the seed draws, from the index on disk; other queries are no candidates, as in the recall."""
+def _examples(folder: Path, data: DemoData, arms: dict[str, ArmResult], seed: int) -> tuple[list[Example], Report]:
+    """Recommend items for queries that the seed draws, from the index on disk; other queries are no candidates, as in the recall."""
     index = load_index(folder / "index")
     stored = read_vectors(folder / "vectors.parquet")
     report = evaluate(stored.ids, stored.vectors, data.test, ks=KS, pool=data.pool)

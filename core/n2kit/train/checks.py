@@ -1,4 +1,4 @@
-"""What a training must not do in silence: change frozen weights, or leave an adapter untrained."""
+"""Checks for faults that no error would show: frozen weights that change, and adapters that are not trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from n2kit.train.shards import full_tensor
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """Everything that training changes: trained weights, and statistics of modules that hold or stand beside some."""
+    """Return everything that training changes: trained weights, and statistics of modules with trained weights in or beside them."""
     weights = {name: parameter.requires_grad for name, parameter in module.named_parameters(remove_duplicate=False)}
     still = {id(m) for part in module.modules() if isinstance(part, Part) for m in part.still()}
     resting = tuple(f"{name}." for name, m in module.named_modules() if id(m) in still)
@@ -25,7 +25,7 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def frozen_fingerprint(module: nn.Module) -> str:
-    """A hash of everything else: weights and statistics that training must not change; empty where it may change all."""
+    """Hash all weights and statistics that training must not change; empty where it may change all."""
     digest, trained = hashlib.sha256(), trained_state(module)
     left = {name: tensor for name, tensor in module.state_dict().items() if name not in trained}
     for name, tensor in sorted(left.items()):
@@ -35,31 +35,31 @@ def frozen_fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:16] if left else ""
 
 
-class AdapterWatch(TrainerCallback):
-    """Looks, at the first step that reaches a part, whether each of its adapters gets a gradient.
+class AdapterCheck(TrainerCallback):
+    """A check, at the first step that reaches a part, that each of its adapters gets a gradient.
 
     Raises:
         Failed: one gets none: the layer's forward does not run, or no output depends on it.
     """
 
     def __init__(self, model: Model) -> None:
-        self.unseen = {kind: part for kind, part in model.parts.items() if lora.adapter_of(part) and not part.frozen}
+        self.unchecked = {kind: part for kind, part in model.parts.items() if lora.adapter_of(part) and not part.frozen}
         self.steps = 0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.steps += 1
-        for kind, part in list(self.unseen.items()):
+        for kind, part in list(self.unchecked.items()):
             idle, count = lora.without_gradient(part)
             if len(idle) == count and kind == "vision":
-                continue  # no item of this batch has a picture
+                continue  # no item of this batch has an image
             if idle:
                 self._fail(
                     f"of the {count} adapters of the {kind}, {len(idle)} got no gradient: {', '.join(idle[:3])}", kind
                 )
-            del self.unseen[kind]
+            del self.unchecked[kind]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        for kind in self.unseen if self.steps else ():
+        for kind in self.unchecked if self.steps else ():
             self._fail(f"in {self.steps} steps, no adapter of the {kind} got a gradient", kind)
 
     def _fail(self, message: str, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Several processes as one: who they are, gathering rows with their gradient, averaging gradients.
+"""Several processes that train together: their ranks, gathering of rows with their gradient, averaging of gradients.
 
 Each process encodes its own part of a step's items and computes the loss of the whole step. Without a launcher every function
 here is the identity.
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def init_process_group(device: torch.device) -> torch.device:
-    """Join the processes that a launcher (torchrun, accelerate) started, if one did; the device of this process."""
+    """Join the processes that a launcher (torchrun, accelerate) started, if one did, and return this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
         return device
     if device.type == "cuda":
@@ -35,23 +35,27 @@ def init_process_group(device: torch.device) -> torch.device:
 
 
 def _destroy() -> None:
-    """Before the interpreter ends: a thread of the group that still wants it then would abort the process."""
+    """Leave the group before the interpreter ends, since a thread of the group that outlives it aborts the process."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Return this process's number among them, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def check_divisible(step: int, pairs: int) -> None:
-    """Raises BadInput if the pairs of a step cannot be divided evenly among the processes, or are too few for them."""
+    """Check that the pairs of a step can be divided evenly among the processes.
+
+    Raises:
+        BadInput: they cannot, or there are fewer than processes.
+    """
     if left := step % world_size():
         way = f"--batch-size {step + world_size() - left}"
         raise BadInput(f"train.batch_size {step} cannot be divided among {world_size()} processes", way)
@@ -62,15 +66,15 @@ def check_divisible(step: int, pairs: int) -> None:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Tell whether this is the process of rank 0, which writes and prints."""
     return rank() == 0
 
 
 def main_process_only(work: Callable[[], T]) -> T:
-    """What `work` gives in the first process, which alone does it.
+    """Run `work` in the first process alone, and return its result in all of them.
 
     Raises:
-        N2kitError: that of `work`, in the first process; the others leave with its exit code and without a word.
+        N2kitError: that of `work`, in the first process; the others exit with its code and print nothing.
     """
     if world_size() == 1:
         return work()
@@ -90,38 +94,38 @@ def main_process_only(work: Callable[[], T]) -> T:
     return result
 
 
-def gather_dict(facts: dict[str, str]) -> dict[str, str]:
-    """The facts of all processes."""
-    return {key: value for one in all_gather_object(facts) for key, value in one.items()}
+def gather_dict(values: dict[str, str]) -> dict[str, str]:
+    """Merge the dictionaries of all processes."""
+    return {key: value for one in all_gather_object(values) for key, value in one.items()}
 
 
-def all_reduce_max(here: int, device: torch.device) -> int:
-    """The largest of all processes' numbers."""
-    largest = torch.tensor(here, device=device)
+def all_reduce_max(value: int, device: torch.device) -> int:
+    """Return the largest of all processes' numbers."""
+    largest = torch.tensor(value, device=device)
     if world_size() > 1:
         dist.all_reduce(largest, dist.ReduceOp.MAX)
     return int(largest)
 
 
 def all_gather_object(value: T) -> list[T]:
-    """Every process's value, in their order."""
+    """Gather every process's value, by rank."""
     each: list[Any] = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(each, value)
     return each
 
 
-def any_rank(here: Sequence[bool], device: torch.device) -> list[bool]:
-    """Which of these are true in any process."""
+def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Return for each flag if it is true in any process."""
     if world_size() == 1:
-        return list(here)
-    flags = torch.tensor(here, dtype=torch.int32, device=device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return [flag > 0 for flag in flags.tolist()]
+        return list(flags)
+    found = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return [flag > 0 for flag in found.tolist()]
 
 
 def all_gather_rows(x: Tensor) -> list[Tensor]:
-    """x [n, …] of every process, in their order; n may differ. No gradient."""
+    """Gather x [n, …] of every process, by rank; n may differ. There is no gradient."""
     if world_size() == 1:
         return [x]
     sizes = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
@@ -135,7 +139,7 @@ def all_gather_rows(x: Tensor) -> list[Tensor]:
 
 
 class _AllGather(torch.autograd.Function):
-    """Backward gives each process its own rows' gradient, times the number of processes.
+    """Gathering of rows; backward gives each process its own rows' gradient, times the number of processes.
 
     Every process computes the same loss, so its own rows' gradient is complete; the factor is what averaging takes away
     again, while parameters of the loss, whose gradient is the same everywhere, keep theirs.
@@ -154,7 +158,7 @@ class _AllGather(torch.autograd.Function):
 
 
 def all_gather_with_grad(x: Tensor) -> Tensor:
-    """x [n, D] of every process, one after the other, with gradient; to be followed by `average_gradients`."""
+    """Concatenate x [n, D] of every process, with gradient; `average_gradients` has to follow the backward pass."""
     if world_size() == 1:
         return x
     rows: Tensor = _AllGather.apply(x)
@@ -162,9 +166,9 @@ def all_gather_with_grad(x: Tensor) -> Tensor:
 
 
 def left_rows_first(sizes: Sequence[int], extra: Sequence[int] = ()) -> Tensor:
-    """The order that puts all left rows before all right rows, where process r gave sizes[r] / 2 of each, lefts first.
+    """Return the order that puts all left rows before all right rows, where process r gave sizes[r] / 2 of each, lefts first.
 
-    What it gave behind them, extra[r] rows, comes last.
+    The extra[r] rows that it gave behind them come last.
     """
     extra = extra or [0] * len(sizes)
     parts = torch.arange(sum(sizes) + sum(extra)).split([a + b for a, b in zip(sizes, extra, strict=True)])
@@ -174,9 +178,9 @@ def left_rows_first(sizes: Sequence[int], extra: Sequence[int] = ()) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """The mean over processes; a parameter that got a gradient in none of them gets none here.
+    """Average every gradient over the processes; a parameter that got a gradient in none of them gets none here.
 
-    Shares of parameters (`n2kit.train.shards`) have theirs from the backward pass.
+    The backward pass has already averaged those of sharded parameters (`n2kit.train.shards`).
     """
     if world_size() == 1:
         return

@@ -24,7 +24,7 @@ from n2kit.modeling.lora import adapter_of
 from n2kit.recipe.tuning import Tune
 from n2kit.train import checkpoint, distributed, fourbit, shards
 from n2kit.train.blocks import prepared_blocks
-from n2kit.train.checks import AdapterWatch, frozen_fingerprint, trained_state
+from n2kit.train.checks import AdapterCheck, frozen_fingerprint, trained_state
 from n2kit.train.epoch_rng import EpochRng, Tasks
 from n2kit.train.events import EventHandler
 from n2kit.train.images import check_images
@@ -35,7 +35,7 @@ from n2kit.train.reporter import EventReporter
 from n2kit.train.resume import load_weights
 from n2kit.train.step import TrainStep
 from n2kit.train.trainer import PairTrainer
-from n2kit.train.validate import Validation, saturated, validation
+from n2kit.train.validate import Validation, saturation_remark, validation
 from n2kit.utils.device import DTYPES, keep_freed_memory, pick_device, pick_precision
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def fit(
     Args:
         folder: for checkpoints; what TensorBoard reads is put beside it.
         cache: features of the frozen vision encoder to share; by default `settings.feature_cache_gb` of memory and of disk.
-        resume: a checkpoint to go on from.
+        resume: a checkpoint to resume from.
         report: called with every log event.
 
     Raises:
@@ -113,7 +113,7 @@ def fit(
     precision, why = distributed.main_process_only(lambda: _precision(settings, where, resume))
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
-    rates = _placed(model, settings, where, packed)
+    rates = _place(model, settings, where, packed)
     dtype = DTYPES[precision]
     if cache is None:
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
@@ -121,7 +121,9 @@ def fit(
     reader = Reader(
         model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
     )
-    events = EventReporter(report, why, settings.grad_cache, saturated(val_pairs, settings) if val_pairs else None)
+    events = EventReporter(
+        report, why, settings.grad_cache, saturation_remark(val_pairs, settings) if val_pairs else None
+    )
     validate = validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None
     trainer = _make_trainer(model, rates, items, pairs, reader, settings, folder, where, events, validate)
     frozen = frozen_fingerprint(model)
@@ -155,8 +157,8 @@ def fit(
     )
 
 
-def _placed(model: Model, settings: Train, where: torch.device, packed: bool) -> list[dict[str, Any]]:
-    """Bring the model to its device, in the types that it is trained in; the parameters with their rates."""
+def _place(model: Model, settings: Train, where: torch.device, packed: bool) -> list[dict[str, Any]]:
+    """Move the model to its device, in the types that it is trained in, and return the optimiser's parameter groups."""
     if packed:
         fourbit.quantize(model.llm, where)
     _to_precision(model, DTYPES[settings.precision])
@@ -171,7 +173,7 @@ def _make_trainer(
     model: Model, rates: list[dict[str, Any]], items: Items, pairs: Pairs, reader: Reader, settings: Train, folder: Path,
     where: torch.device, events: EventReporter, validate: Validation | None,
 ) -> PairTrainer:  # fmt: skip
-    """The loop, ready to run."""
+    """Make the trainer with its callbacks, ready to run."""
     rng = EpochRng(settings.seed)
     tasks = Tasks.from_settings(model.prompter, rng, settings) if "generation" in model.loss.wants else None
     fewest = 1 if distributed.world_size() > 1 else FEWEST
@@ -189,13 +191,13 @@ def _make_trainer(
     trainer.remove_callback(PrinterCallback)
     for callback in [events, *loggers(settings.loggers, folder.parent / "tensorboard", events.note)]:
         trainer.add_callback(callback)
-    trainer.add_callback(AdapterWatch(model))
+    trainer.add_callback(AdapterCheck(model))
     trainer.add_callback(rng)
     return trainer
 
 
 def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | None) -> bool:
-    """Train to the end, and go back to the best weights; whether a signal stopped it before."""
+    """Train to the end, and load the best weights; return whether a signal stopped it before."""
     if resume and trainer.is_finished(resume):
         trainer.restore(resume)
     else:
@@ -209,7 +211,7 @@ def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | Non
 
 
 def _note(events: EventReporter, trainer: PairTrainer, stores: Sequence[TensorStore | None]) -> None:
-    """Say what went less well than it looks."""
+    """Report steps that taught nothing, and features that could not be kept on disk."""
     if steps_without_negatives := trainer.counters.steps_without_negatives:
         events.note(
             f"{steps_without_negatives} steps had no negatives, all their items being known positives: they taught nothing"
@@ -219,7 +221,11 @@ def _note(events: EventReporter, trainer: PairTrainer, stores: Sequence[TensorSt
 
 
 def _check(settings: Train, pairs: int, val_pairs: Pairs | None, packed: bool) -> None:
-    """Raises BadInput or Mismatch for settings that do not go with each other, with the pairs, or with the processes."""
+    """Check that settings go with each other, with the pairs, and with the processes.
+
+    Raises:
+        BadInput, Mismatch: they do not.
+    """
     if settings.patience and val_pairs is None:
         raise BadInput(
             "train.patience waits for better validations, and there are no validation pairs", "--val-pairs FILE"
@@ -232,7 +238,7 @@ def _check(settings: Train, pairs: int, val_pairs: Pairs | None, packed: bool) -
 
 
 def steps_of(settings: Train, pairs: int) -> int:
-    """How many steps a training takes."""
+    """Return the number of steps that a training on so many pairs takes."""
     if settings.max_steps:
         return settings.max_steps
     return max(1, math.ceil(settings.epochs * max(1, pairs // min(settings.batch_size, pairs))))
@@ -273,7 +279,7 @@ def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, 
 
 
 def _precision(settings: Train, device: torch.device, resume: Path | None) -> tuple[Precision, str]:
-    """What to compute in, and why. A run keeps its own: what is tried may come out otherwise the next time, or elsewhere."""
+    """Return the precision to compute in, and why. A resumed run keeps its own: a measurement may differ the next time, or elsewhere."""
     before = checkpoint.read(resume).get("precision") if resume else None
     if before in DTYPES:
         return before, f"{before}, as before the stop"
@@ -282,7 +288,7 @@ def _precision(settings: Train, device: torch.device, resume: Path | None) -> tu
 
 
 def _to_precision(model: Model, dtype: torch.dtype) -> None:
-    """Tuned parts and, without autocast, all parts are float32; widening is exact, so frozen weights stay what they are.
+    """Convert tuned parts and, without autocast, all parts to float32; that is exact, so frozen weights keep their values.
 
     An adapter is float32 from the start, and the weights under it may stay narrow.
     """

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class EpochRng(TrainerCallback):
-    """Numbers that depend on the seed, the epoch and what they are drawn for, and on nothing else.
+    """Random generators that depend on the seed, the epoch and the purpose of the numbers alone.
 
-    So they are the same after a resume, and however many processes share a step.
+    The numbers are therefore the same after a resume, and for any number of processes.
     """
 
     def __init__(self, seed: int) -> None:
@@ -28,7 +28,7 @@ class EpochRng(TrainerCallback):
         self.epoch = state.global_step // max(1, len(train_dataloader))
 
     def generator(self, name: str) -> Random:
-        """A generator of its own for a thing, anew every epoch."""
+        """Make the generator of a purpose, a new one every epoch."""
         return Random(f"{self.seed} {self.epoch} {name}")
 
 

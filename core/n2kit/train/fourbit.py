@@ -22,16 +22,20 @@ MAX_ERROR = 0.16  # of a block's largest number: half of the widest gap between 
 
 
 def require_bitsandbytes() -> None:
-    """Raises Unavailable, with the pip line, if bitsandbytes is not installed."""
+    """Check that bitsandbytes is installed.
+
+    Raises:
+        Unavailable: it is not, with the pip line.
+    """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise Unavailable("llm.tune qlora needs bitsandbytes, which is not installed", 'pip install "n2kit[qlora]"')
 
 
 def quantize(llm: LLM, device: torch.device) -> None:
-    """Put the weights under all adapters into 4 bits, on `device`.
+    """Quantize the weights under all adapters to 4 bits, on `device`.
 
     Raises:
-        Unavailable: no bitsandbytes, or one that gives other weights back. Mismatch: an adapter on what is no `nn.Linear`.
+        Unavailable: no bitsandbytes, or one whose weights come back wrong. Mismatch: an adapter on what is no `nn.Linear`.
     """
     require_bitsandbytes()
     for name, layer in lora.adapted(llm).items():
@@ -44,13 +48,13 @@ def quantize(llm: LLM, device: torch.device) -> None:
 
 
 def dequantize(llm: LLM) -> None:
-    """Ordinary layers again, in the type that they had, with the weights that 4 bits were able to hold."""
+    """Replace 4-bit layers by ordinary ones, in the type that they had, with the weights that 4 bits can hold."""
     for layer in lora.adapted(llm).values():
         layer.base_layer = layer.base_layer.to_linear()
 
 
 class Linear4bit(nn.Module):
-    """A frozen linear layer, x [..., in] → [..., out], whose weight [out, in] is unpacked each time that it is needed.
+    """A frozen linear layer, x [..., in] → [..., out], whose weight [out, in] is dequantized each time that it is needed.
 
     Raises:
         Unavailable: the weight comes back farther away than 4 bits explain. (bitsandbytes 0.50 does that on CPUs for rows that
@@ -79,7 +83,7 @@ class Linear4bit(nn.Module):
             )
 
     def dequantize(self) -> Tensor:
-        """The weight [out, in], in the type that it had."""
+        """Return the weight [out, in], in the type that it had."""
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
         size = torch.Size([1, self.shape.numel()])
@@ -96,6 +100,7 @@ class Linear4bit(nn.Module):
         return out
 
     def to_linear(self) -> nn.Linear:
+        """Make an ordinary frozen layer of it."""
         out, width = self.shape
         layer = nn.Linear(width, out, bias=self.bias is not None, device="meta").requires_grad_(False)
         layer.weight = nn.Parameter(self.dequantize(), requires_grad=False)
@@ -105,7 +110,7 @@ class Linear4bit(nn.Module):
 
 
 class _Linear(torch.autograd.Function):
-    """A product that unpacks the weight again for its gradient, in place of keeping it whole."""
+    """A product that dequantizes the weight again for its gradient, in place of keeping it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Linear4bit, bias: Tensor | None) -> Tensor:

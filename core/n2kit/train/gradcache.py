@@ -18,11 +18,11 @@ Encode = Callable[[Batch], dict[str, Tensor]]
 
 
 def encode_in_chunks(encode: Encode, batch: Batch, size: int, count: int = 0) -> dict[str, Tensor]:
-    """What `encode` gives for a batch of B items, name → [B, D], computed for at most `size` items at a time.
+    """Encode a batch of B items, name → [B, D], with at most `size` items at a time in memory.
 
     `backward()` through the result adds the gradients to the parameters' `.grad`; `torch.autograd.grad` does not see them.
-    Items of like length share a chunk. Where other processes need `encode` to run `count` times, it does: the first chunk's items
-    are encoded again, to no effect.
+    Items of similar length share a chunk. Where other processes need `encode` to run `count` times, it does: the first chunk's
+    items are encoded again, to no effect.
     """
     groups = [rows.sort().values for rows in batch.last.argsort(stable=True).split(size)]
     chunks = [batch.take(rows) for rows in groups]
@@ -64,7 +64,7 @@ class _Chunks:
 
 
 class _Deferred(torch.autograd.Function):
-    """Vectors now, their graph when their gradient is known."""
+    """Vectors that are computed without a graph, and again with one in backward, when their gradient is known."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, run: _Chunks) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""When a training has exploded: its gradient stays far beyond what it was.
+"""Detection of a training that has exploded: its gradient stays far beyond its earlier size.
 
 One large gradient is clipped and forgotten; several in a row mean that the weights have left the region in which they were
 being trained, long before anything is infinite.
@@ -7,6 +7,7 @@ being trained, long before anything is infinite.
 from __future__ import annotations
 
 from statistics import median
+from typing import Any
 
 WINDOW, MIN_NORMS, MAX_CONSECUTIVE = (
     100,
@@ -16,10 +17,10 @@ WINDOW, MIN_NORMS, MAX_CONSECUTIVE = (
 
 
 class GradientSpikeGuard:
-    """Watches the norm of the gradient, before it is clipped.
+    """A comparison of the gradient's norm, before it is clipped, with its recent median.
 
     Args:
-        limit: times the median of the last `WINDOW` norms that were within the limit; None: nothing is an explosion.
+        limit: how many times the median of the last `WINDOW` norms within the limit is too much; None: nothing is.
     """
 
     def __init__(self, limit: float | None) -> None:
@@ -28,7 +29,7 @@ class GradientSpikeGuard:
         self.consecutive = 0  # norms beyond the limit since the last one within
 
     def update(self, norm: float) -> bool:
-        """Take note of a step's norm; whether the training has exploded."""
+        """Take note of a step's norm, and return whether the training has exploded."""
         if self.limit is not None and len(self.norms) >= MIN_NORMS and norm > self.limit * median(self.norms):
             self.consecutive += 1
         else:
@@ -37,10 +38,11 @@ class GradientSpikeGuard:
                 self.norms = [*self.norms, norm][-WINDOW:]
         return self.consecutive >= MAX_CONSECUTIVE
 
-    def state(self) -> dict[str, object]:
-        """What `restore` takes, as JSON."""
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` takes, as JSON."""
+        # The names of these keys are those of checkpoints that exist.
         return {"norms": self.norms, "row": self.consecutive}
 
-    def restore(self, state: dict[str, object]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.norms, self.consecutive = state["norms"], state["row"]

@@ -1,4 +1,4 @@
-"""Pictures looked at before the first step: one that is not there shall not end a training in the middle."""
+"""A check of all images before the first step, so that a missing one does not end a training in the middle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from n2kit.inputs.reader import OnBadImage
 def check_images(
     items: Items, pairs: Pairs, val_pairs: Pairs | None, images: Path | None, on_bad_image: OnBadImage
 ) -> None:
-    """Find the pictures of all pairs, and read what each file says of itself; none is decoded.
+    """Check that the images of all pairs can be found, and that their headers can be read; none is decoded.
 
     Raises:
         UnreadableImage: under policy `error`, the first that cannot be read. BadInput: under `skip`, no validation pair is left.
@@ -37,5 +37,5 @@ def check_images(
 
 
 def _ids(groups: Iterable[Iterable[str]]) -> dict[str, None]:
-    """All ids, each once."""
+    """Collect all ids, each once."""
     return {i: None for group in groups for i in group}

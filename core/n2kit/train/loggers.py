@@ -1,4 +1,4 @@
-"""Loggers by their names, by transformers' integrations: what a training reports, they get too."""
+"""Loggers by name, through transformers' integrations; they get every log entry of a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from n2kit.train import distributed
 
 
 def require_packages(names: Iterable[str]) -> None:
-    """Whether these loggers' packages are there.
+    """Check that these loggers' packages are installed.
 
     Raises:
         Unavailable: one is not, with its pip line.
@@ -27,7 +27,7 @@ def require_packages(names: Iterable[str]) -> None:
 
 
 def loggers(names: Iterable[str], folder: Path, note: Callable[[str], None]) -> list[TrainerCallback]:
-    """A callback a logger, in the first process; TensorBoard's writes to `folder`.
+    """Make a callback for each logger, in the first process; TensorBoard's writes to `folder`.
 
     Raises:
         Unavailable: a package is not installed.
@@ -37,10 +37,10 @@ def loggers(names: Iterable[str], folder: Path, note: Callable[[str], None]) -> 
 
 
 class Logger(TrainerCallback):
-    """Forwards to a logger of transformers' what it is to see: the beginning, every log entry, the end.
+    """A callback that forwards a training's beginning, every log entry and its end to a logger of transformers.
 
     One that cannot begin ends the run before its first step; one that fails later (a server that went away) is left out from
-    then on, which `note` says.
+    then on, and `note` is called with the reason.
 
     Raises:
         Unavailable: at the beginning.
@@ -72,7 +72,7 @@ class Logger(TrainerCallback):
             self.note(f"logger {self.name} is left out from step {state.global_step} on: {problem}")
 
     def _forward(self, event: str, args: Any, state: Any, control: Any, more: dict[str, Any]) -> str | None:
-        """Why the logger failed, if it did; what it prints goes to stderr."""
+        """Call the logger, whose prints go to stderr; return why it failed, if it did."""
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 getattr(self.inner, event)(args, state, control, **more)

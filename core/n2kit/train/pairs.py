@@ -24,7 +24,11 @@ FEWEST = 2  # pairs a step: with one there is no negative
 
 
 def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
-    """Raises BadInput for pairs that a loss (its name is for the message) cannot be trained on."""
+    """Check that a loss can be trained on these pairs; its `name` is for the message.
+
+    Raises:
+        BadInput: it cannot.
+    """
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
     unlike = sum(grade <= 0 for grade in pairs.grades.values())
@@ -41,7 +45,7 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
 
 
 class PairFacts:
-    """What a loss may want to know of its rows, by their ids.
+    """Extra inputs of losses, by the ids of their rows.
 
     `graph`: an item's known positives, in both directions. `log_q`: the log of an item's share of all ends of pairs and negatives.
     """
@@ -54,7 +58,7 @@ class PairFacts:
         self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
     def __call__(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
-        """`exclude`, and what `Loss.wants` can name, for the ids of a loss's rows, the last of which are hard negatives."""
+        """Return `exclude`, and what `Loss.wants` can name, for the ids of a loss's rows, the last `hard` of which are hard negatives."""
         rows = len(ids) - hard
         ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
         log_q = torch.tensor([self.log_q[i] for i in ids])
@@ -64,7 +68,7 @@ class PairFacts:
         return facts | ({"negatives": torch.arange(rows, len(ids))} if hard else {})
 
     def exclude(self, ids: Sequence[str]) -> Tensor:
-        """[n, n] bool: the same item, and known positives in either direction."""
+        """Return [n, n] bool: true for the same item, and for known positives in either direction."""
         rows: dict[str, list[int]] = defaultdict(list)
         for n, i in enumerate(ids):
             rows[i].append(n)
@@ -82,7 +86,7 @@ class PairFacts:
 
 @dataclass
 class PairCollator:
-    """Called with B pairs of ids; gives the rows of a loss, all left items and then all right items.
+    """Collation of B pairs of ids to the rows of a loss: all left items, and then all right items.
 
     `batch`: the distinct items of the pairs, U ≤ 2B, each to be encoded once. `places` [2B]: the item of each row. `ids`: its id.
     `exclude` [2B, 2B] bool, and what a loss may want: `grades` [B], how alike the two items of a pair are, and `log_q` [2B],
@@ -110,7 +114,7 @@ class PairCollator:
         self.number = {item.id: n for n, item in enumerate(self.items.items)}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """Pairs whose pictures cannot be read are left out, and so are such hard negatives; two pairs always remain: a negative.
+        """Read the items of pairs, without those whose images cannot be read; two pairs always remain, for a negative.
 
         Raises:
             BadInput: policy `error` and an item that cannot be read, or no two readable pairs in all of the training set.
@@ -137,7 +141,7 @@ class PairCollator:
                     wanted.append(extra)
 
     def _hard(self, pairs: Sequence[Pair], without: Container[str]) -> list[str]:
-        """The hard negatives of some pairs, each once."""
+        """List the hard negatives of some pairs, each once."""
         found: dict[str, None] = {}
         for pair in pairs:
             own: Sequence[str] = self.pairs.negatives.get(pair, ())
@@ -147,14 +151,14 @@ class PairCollator:
         return [i for i in found if i not in without]
 
     def _read(self, ids: Sequence[str], hard: int) -> tuple[Batch | None, list[int]]:
-        """What the reader gives; the last `hard` items are asked for nothing."""
+        """Read items to a batch and the numbers of those that could be read; the last `hard` ones get no task."""
         items = [self.items[i] for i in ids]
         if self.tasks is None:
             return self.reader(items)
         return self.reader(items, [*map(self.tasks, items[: len(items) - hard]), *[None] * hard])
 
     def of_all_processes(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """`batch` with `ids`, `exclude` and facts of the rows of all processes, and their `order` (see `TrainStep`).
+        """Extend a batch by `ids`, `exclude` and facts of the rows of all processes, and by their `order` (see `TrainStep`).
 
         A hard negative of several processes counts once, and one that is another's row not at all, as if there were one process.
         """
@@ -176,7 +180,7 @@ class PairCollator:
 
 
 def without_negatives(exclude: Tensor, hard: int = 0) -> bool:
-    """Whether no row has a negative: all others are its partner, itself, or excluded; the last `hard` rows are no anchors."""
+    """Tell whether no row has a negative: all others are its partner, itself, or excluded; the last `hard` rows are no anchors."""
     every = torch.arange(len(exclude) - hard, device=exclude.device)
     negative = ~exclude[: len(every)]
     negative[every, every] = False

@@ -1,4 +1,4 @@
-"""What the optimiser trains, and how fast."""
+"""The optimiser's parameter groups: which weights are trained, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at ra
 
 
 def param_groups(model: Model, settings: Train) -> list[dict[str, Any]]:
-    """A learning rate a part, less for what lies deeper in a backbone, and no decay for vectors and scalars."""
+    """Group trained parameters by learning rate and weight decay.
+
+    Each part has its own rate, which is lower for a backbone's lower blocks; vectors and scalars have no decay.
+    """
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     depth = _depths(model, settings)
     for name, parameter in model.named_parameters():
@@ -31,7 +34,7 @@ def param_groups(model: Model, settings: Train) -> list[dict[str, Any]]:
 
 
 def _rate(model: Model, part: str, settings: Train) -> float:
-    """A part's own learning rate, else `new_lr` where it started at random, else `lr`."""
+    """Return a part's own learning rate, else `new_lr` where it started at random, else `lr`."""
     if part in settings.lrs:
         return settings.lrs[part]
     new = part in NEW and model.provenance.parts.get(part, {}).get("kind") != "mllm"
@@ -39,7 +42,7 @@ def _rate(model: Model, part: str, settings: Train) -> float:
 
 
 def _depths(model: Model, settings: Train) -> dict[int, int]:
-    """`id` of each weight of a tuned backbone → its depth, where `layer_decay` needs to know.
+    """Map the `id` of each weight of a tuned backbone to its depth, where `layer_decay` is used.
 
     Raises:
         Mismatch: a backbone without blocks.

@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends
 
 
 class EventReporter(TrainerCallback):
-    """Reports every log entry with the step and the speed; stops after the current step on Ctrl-C or SIGTERM.
+    """A callback that reports every log entry with step and speed, and stops after the step on Ctrl-C or SIGTERM.
 
     Of several processes only the first reports, and all stop when one of them gets the signal.
 

@@ -1,4 +1,4 @@
-"""A run folder is the state of a training: the same command again goes on, or says that it is done."""
+"""A training with a run folder that holds its state: the same command again resumes it, or says that it is finished."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lo
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 RENAMED = {"barren": "steps_without_negatives"}  # keys of a result.json that an earlier version wrote
-TOLD = (
+DESCRIBED = (
     "steps",
     "best_step",
     "seconds",
@@ -58,7 +58,7 @@ FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb", "che
 
 @dataclass
 class RunResult:
-    """Where the trained bundle is, and how the training went."""
+    """The trained bundle and the figures of its training, as in result.json and under `--json`."""
 
     bundle: str
     fingerprint: str
@@ -123,7 +123,7 @@ def train(
         model = bundles.load(bundle, recipe=recipe)
         about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
         if distributed.is_main():
-            _tell("n2kit_run_started", report, run=about)
+            _call_hooks("n2kit_run_started", report, run=about)
         with _recorded(folder, report) as record:
             fitted = fit(
                 model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
@@ -136,13 +136,13 @@ def train(
                 model = bundles.load(bundle, recipe=recipe)
                 model.load_state_dict(fitted.full_state, strict=False)
             result.fingerprint = _save(model, folder, run, counts, result)
-            _tell("n2kit_run_finished", report, run=about, result=asdict(result))
+            _call_hooks("n2kit_run_finished", report, run=about, result=asdict(result))
     return result
 
 
 @contextlib.contextmanager
 def _recorded(folder: Path, report: EventHandler | None) -> Iterator[EventHandler]:
-    """Have events written down, by the first process, and reported."""
+    """Make a handler that appends events to the run's file, in the first process, and reports them."""
     with (folder / EVENTS if distributed.is_main() else Path(os.devnull)).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
@@ -155,8 +155,8 @@ def _recorded(folder: Path, report: EventHandler | None) -> Iterator[EventHandle
 
 
 def _save(model: Model, folder: Path, run: dict[str, Any], counts: dict[str, int], result: RunResult) -> str:
-    """Write the bundle, and then the result, which says that it is there; the bundle's fingerprint."""
-    facts = {name: fact for name, fact in asdict(result).items() if name in TOLD} | {"run": run, "data": counts}
+    """Write the bundle, and then the result as a sign that it is there; return the bundle's fingerprint."""
+    facts = {name: fact for name, fact in asdict(result).items() if name in DESCRIBED} | {"run": run, "data": counts}
     facts["seconds"] = round(result.seconds + result.earlier_s, 1)
     with disk_full_guard(f"{folder / BUNDLE} cannot be written", checkpoint.HINT):
         saved = bundles.save(model.cpu(), folder / BUNDLE, trained=facts, force=True)
@@ -166,7 +166,7 @@ def _save(model: Model, folder: Path, run: dict[str, Any], counts: dict[str, int
 
 
 def _finished(folder: Path) -> RunResult:
-    """The result of a run that was finished before, wherever its folder is now."""
+    """Read the result of a run that was finished before, wherever its folder is now."""
     try:
         saved = {RENAMED.get(name, name): value for name, value in read_json(folder / RESULT).items()}
         result = RunResult(**saved | {"done_before": True, "bundle": str(folder / BUNDLE)})
@@ -180,13 +180,13 @@ def _finished(folder: Path) -> RunResult:
 
 
 def _method(recipe: Recipe, key: str) -> Any:
-    """A setting of the method, without which parts are tuned."""
+    """Return a setting of the method, without its choice of tuned parts."""
     value = getattr(recipe, key)
     return value.model_dump(exclude={"tune"}) if isinstance(value, Choice) else value
 
 
-def _tell(hook: str, report: EventHandler | None, **facts: Any) -> None:
-    """Call a hook of all plug-ins; one that raises is reported and harms nobody's training."""
+def _call_hooks(hook: str, report: EventHandler | None, **facts: Any) -> None:
+    """Call a hook of all plug-ins; an exception in one is reported, and the training goes on."""
     for implementation in getattr(manager().hook, hook).get_hookimpls():
         try:
             implementation.function(**{name: facts[name] for name in implementation.argnames})
@@ -197,7 +197,11 @@ def _tell(hook: str, report: EventHandler | None, **facts: Any) -> None:
 
 
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:
-    """Make the folder this run's, or find that it already is, and `held` by this process; sweep what a killed one left."""
+    """Claim the folder for this run, lock it until `held` closes, and remove what a killed process left.
+
+    Raises:
+        BadInput: it is another run's, no run folder, or in use.
+    """
     state = folder / STATE
     # A process that was killed while it made the folder may leave the lock's file, and temporary ones.
     first = {folder / LOCK, *temporaries_of(state)}
@@ -207,7 +211,7 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(file_lock(folder / LOCK, str(folder)))
     there = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
-    if there.get("on_bad_image") == "error":  # so far no step had to do without a picture
+    if there.get("on_bad_image") == "error":  # so far every image could be read
         there |= {"on_bad_image": run["on_bad_image"]}
     begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
     differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])

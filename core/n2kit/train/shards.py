@@ -1,8 +1,8 @@
-"""The LLM's blocks spread over all processes (FSDP2, `torch.distributed.fsdp.fully_shard`), and their weights whole again.
+"""Sharding of the LLM's blocks over all processes (FSDP2, `torch.distributed.fsdp.fully_shard`).
 
-Each process keeps a share of every block's weights, gradients and moments; a block is whole only while it runs, so every process
-must run it equally often: rows are read all at once, chunks are as many everywhere. Everything else (embedding
-table, vision encoder, connector, fusion, head) is a copy in each process: a step with no picture does not call it.
+Each process keeps a shard of every block's weights, gradients and moments; a block is complete only while it runs, so every
+process must run it equally often: all rows are read at once, and every process has as many chunks. Everything else (embedding
+table, vision encoder, connector, fusion, head) is replicated in each process, since a step without images does not call it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ LAUNCHER, SETTING = "ACCELERATE_USE_FSDP", "N2KIT_TRAIN__FSDP"
 
 
 def requested_by_launcher() -> bool:
-    """Whether `accelerate launch --use_fsdp` started this process.
+    """Tell whether `accelerate launch --use_fsdp` started this process.
 
-    Its variable is taken away, or accelerate would shard too; our own takes its place, which the command that goes on is printed with.
+    Its variable is removed, or accelerate would shard too; n2kit's own takes its place, and is part of the command that is
+    printed for resuming.
     """
     asked = os.environ.pop(LAUNCHER, "").lower() in ("1", "true", "yes")
     if asked:
@@ -35,10 +36,10 @@ def requested_by_launcher() -> bool:
 
 
 def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Spread the LLM's blocks over the processes, their shares lying on `device`.
+    """Shard the LLM's blocks over the processes, with the shards on `device`.
 
     Returns:
-        an optimiser's groups with shares in the place of parameters, none of which mixes shares and whole ones.
+        an optimiser's groups with sharded parameters in place of the given ones; no group mixes sharded and replicated ones.
 
     Raises:
         BadInput: there is one process. Mismatch: the LLM names no blocks of its own.
@@ -59,7 +60,7 @@ def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> l
     for block in blocks:
         fully_shard(block, mesh=mesh)
     inside = {p for block in blocks for p in block.parameters()}
-    # The root shares nothing out itself; it has the blocks fetch ahead of each other.
+    # The root shards nothing itself; it lets the blocks prefetch each other's weights.
     fully_shard(model.llm, mesh=mesh, ignored_params=set(model.llm.parameters()) - inside)
     model.ways = ALL_AT_ONCE
     now = dict(model.named_parameters())
@@ -73,12 +74,12 @@ def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> l
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor of which each process has a share; every process must ask."""
+    """Return the full tensor of a sharded one; every process must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def full_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`full_tensor` of each, in the first process, which alone keeps them; every process must ask."""
+    """Return the full tensors, in the first process, which alone keeps them; every process must call it."""
     found = {}
     for name, tensor in state.items():
         full = full_tensor(tensor.detach())
@@ -88,7 +89,7 @@ def full_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def reshard(target: Tensor, tensor: Tensor) -> Tensor:
-    """This process's share of a whole tensor, if `target` is such a share of one of its shape."""
+    """Return this process's shard of a full tensor if `target` is sharded and has its shape, else the tensor."""
     if not isinstance(target, DTensor) or target.shape != tensor.shape:
         return tensor
     return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements, src_data_rank=None)

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from n2kit.modeling.model import Model
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-PRESENT = "present:"  # what marks a view's presence among the views
-ANSWERS = "answers"  # what the answers cost, among the views
+PRESENT = "present:"  # prefix of the entries that say which items have a view
+ANSWERS = "answers"  # entry for the cost of generated answers
 
 
 class TrainStep(nn.Module):
-    """Each distinct item is encoded once, its vectors stand in every row that it has, and the rows of all processes meet.
+    """The model and its loss: encodes each distinct item once, copies its vectors to its rows, gathers those of all processes.
 
     Args:
         dtype: what the model computes in, by autocast.
         grad_cache: items encoded at a time; None: all of them.
-        in_step: every process encodes equally often, whatever it has to encode.
+        in_step: every process runs the model equally often, however many items it has.
 
     Raises:
         Mismatch: `grad_cache` with a batch norm that is trained, whose output depends on which items are encoded together.
@@ -71,7 +71,7 @@ class TrainStep(nn.Module):
         return {"loss": result.loss, "terms": result.terms}
 
     def vectors(self, batch: Batch) -> dict[str, Tensor]:
-        """View → [U, D] in float32, `present:`view → [U], 1 where an item has it, and `answers` where the loss generates."""
+        """Encode the items: view → [U, D] in float32, `present:`view → [U], 1 where an item has it; `answers` if the loss generates."""
         if self.grad_cache is None:
             return self._encode(batch)
         chunks = math.ceil(len(batch.ids) / self.grad_cache)

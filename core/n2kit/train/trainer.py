@@ -49,7 +49,7 @@ MOMENTS = "optimizer.safetensors"
 
 
 class PairTrainer(Trainer):
-    """Trains a `TrainStep` on pairs, and saves only what is trained, with everything that is needed to resume.
+    """A Trainer of a `TrainStep` on pairs; it saves only what is trained, with everything that is needed to resume.
 
     With several processes it gathers vectors and averages gradients itself: DistributedDataParallel refuses a part that one
     process has no use for (a connector where no item has an image), and gradients that come in several pieces (GradCache).

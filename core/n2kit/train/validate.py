@@ -24,8 +24,8 @@ SHOWN = (1, 10)  # recalls that are always computed
 Validation = Callable[[], dict[str, float]]
 
 
-def saturated(pairs: Pairs, settings: Train) -> str | None:
-    """A remark where the metric that chooses the best step cannot fall short: there are too few items to be ranked among."""
+def saturation_remark(pairs: Pairs, settings: Train) -> str | None:
+    """Return a remark if the metric that chooses the best step is always 1, since there are too few items to rank among."""
     metric, _, cutoff = settings.best_metric.partition("@")
     targets = len({target for _, target in pairs})
     if metric != "recall" or not settings.keep_best or int(cutoff) < targets:
@@ -41,7 +41,7 @@ def validation(
     cache: FeatureCache | None,
     states: StateCache | None,
 ) -> Validation:  # fmt: skip
-    """A function that gives `recall@1`, `recall@10` and `settings.best_metric`.
+    """Make the function that measures `recall@1`, `recall@10` and `settings.best_metric`.
 
     Every process embeds its share of the items; or all of them, where each is needed for every row (`train.fsdp`).
     """

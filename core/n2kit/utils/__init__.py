@@ -1,1 +1,1 @@
-"""Files, folders, devices and signals: nothing of this field."""
+"""Files, folders, YAML, devices and signals: nothing that knows of models or items."""

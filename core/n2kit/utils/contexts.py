@@ -1,4 +1,4 @@
-"""States of torch that hold for a while, and then are as before."""
+"""Context managers that change a state of torch, and restore it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(part: nn.Module) -> Iterator[None]:
-    """In eval mode; afterwards each module as it was."""
+    """Put all modules of a part into eval mode, and afterwards each back into the mode that it had."""
     modes = {module: module.training for module in part.modules()}
     try:
         part.eval()

@@ -1,4 +1,4 @@
-"""Which device, and which precision pays on it."""
+"""Choice of the device, and of the precision that is fast on it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device asked for, else CUDA, MPS, CPU in that order.
+    """Return the device of that name, else the first there is of CUDA, MPS and CPU.
 
     Raises:
-        Unavailable: the device asked for is not there.
+        Unavailable: there is no such device. BadInput: it is no name of one.
     """
     from n2kit.errors import BadInput, Unavailable
 
@@ -52,7 +52,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype, str]:
-    """The dtype to compute in, and a line that says why."""
+    """Return the dtype to compute in, and a line that says why."""
     if wanted != "auto":
         return DTYPES[wanted], f"{wanted}, as asked"
     if device.type == "cuda":
@@ -68,12 +68,12 @@ def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype
 
 
 def assume_bf16_gain(gain: float) -> None:
-    """Go by what was measured before: several processes of one comparison must compute in the same precision."""
+    """Set `bf16_gain` to an earlier measurement: all processes of one comparison must compute in the same precision."""
     _assumed.append(gain)
 
 
 def bf16_gain() -> float:
-    """How many times faster a matrix product is in bf16 than in fp32 on this CPU; it collapses where the CPU has no bf16."""
+    """Return how many times faster a matrix product is in bf16 than in fp32 on this CPU; far below 1 where the CPU has no bf16."""
     return _assumed[-1] if _assumed else _measured_gain()
 
 
@@ -82,7 +82,7 @@ _assumed: list[float] = []
 
 @functools.cache
 def _measured_gain() -> float:
-    """Measure `bf16_gain` once a machine: the answer stays in the cache folder, where that can be written."""
+    """Measure `bf16_gain` once for each machine: the cache folder keeps the answer, where it can be written."""
     file, key = cache_folder() / "bf16.json", _cpu()
     try:
         kept = json.loads(file.read_text("utf8"))
@@ -116,7 +116,7 @@ def _gain(rows: int, width: int) -> float:
 
 
 def _cpu() -> str:
-    """Name what decides the gain: the CPU with its instructions (virtual ones share a name), torch, and its threads."""
+    """Identify the CPU with its instructions (virtual ones share a name), torch's version, and its threads: they decide the gain."""
     facts = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text("utf8").splitlines()
@@ -127,7 +127,7 @@ def _cpu() -> str:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks instead of giving them back to the kernel after every operation.
+    """Let glibc keep large freed blocks in place of returning them to the kernel after every operation.
 
     Each tensor of a step would be mapped anew and its pages faulted in: half of an image encoder's time on a CPU. No effect
     where there is no glibc.

@@ -1,4 +1,4 @@
-"""sha256 of files; that of a large one is remembered, for hashing gigabytes at each load takes longer than loading them."""
+"""SHA-256 of files. Those of large files are cached, since hashing gigabytes at each load takes longer than loading them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTLED = 2.0  # seconds: a file that was changed just now may change again with
 
 
 def file_digest(file: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal.
+    """Return the SHA-256 of a file's content, in hexadecimal.
 
     A large file that is the same by path, inode, size and both of its times (a program can set one back, but not the
     other) is not read again. Nothing is kept where the cache folder cannot be written.
@@ -36,7 +36,7 @@ def file_digest(file: Path) -> str:
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
-    """Path under `folder`, with slashes, → sha256, of every file in it."""
+    """Map every file in a folder, by its path under it with slashes, to its SHA-256."""
     return {p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 

@@ -1,4 +1,4 @@
-"""Another handler of signals for a while."""
+"""Handlers of signals that are set for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def signal_handlers(handler: Callable[..., Any], *numbers: signal.Signals) -> Iterator[None]:
-    """Let `handler` have these signals; outside the main thread, where Python allows none, nothing is changed."""
+    """Set `handler` for these signals, and restore the earlier ones; outside the main thread, where Python allows none, do nothing."""
     try:
         before = {number: signal.signal(number, handler) for number in numbers}
     except ValueError:
