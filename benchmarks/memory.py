@@ -61,7 +61,7 @@ def child(options: argparse.Namespace) -> None:
         inputs = PairCollator(items, pairs, reader)(list(pairs))
     start = time.process_time()
     step = TrainStep(model, torch.float32, options.chunk if options.cached else None)
-    step(inputs["batch"], inputs["exclude"], inputs["places"])["loss"].backward()
+    step(inputs["batch"], inputs["exclude"], inputs["item_index"])["loss"].backward()
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     items_read = len(inputs["batch"].ids)

@@ -109,7 +109,7 @@ def utilisation(
         some = make_pairs(items, pairs)
         inputs = PairCollator(items, some, Reader(model.prompter, model.vision, Path(folder)))(list(some))
     batch = inputs["batch"].to(device)
-    others = {name: inputs[name].to(device) for name in ("places", "exclude")}
+    others = {name: inputs[name].to(device) for name in ("item_index", "exclude")}
     step = TrainStep(model, dtype)
 
     def work() -> None:

@@ -111,7 +111,7 @@ class Bench:
             ids = [a for a, _ in pairs] + [b for _, b in pairs]
             batch, _ = reader([self.items[i] for i in ids])
             inputs = {"batch": batch, "exclude": collator.facts.exclude(ids)}
-        return {name: inputs[name] for name in ("batch", "places", "exclude") if name in inputs}
+        return {name: inputs[name] for name in ("batch", "item_index", "exclude") if name in inputs}
 
     @contextmanager
     def tricks(self, arm: Arm) -> Iterator[TrainStep]:

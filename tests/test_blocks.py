@@ -42,7 +42,7 @@ def gradients(model: Model, images: Path, settings: Train, chunk: int | None = N
     step = TrainStep(model, torch.float32, chunk)
     step.zero_grad()
     with prepared_blocks(model, settings):
-        loss = step(**{name: inputs[name] for name in ("batch", "places", "exclude")})["loss"]
+        loss = step(**{name: inputs[name] for name in ("batch", "item_index", "exclude")})["loss"]
         loss.backward()
     return {"loss": loss.detach()} | {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 

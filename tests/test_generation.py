@@ -200,7 +200,7 @@ def test_only_answers_are_scored(catalogue: Items, monkeypatch: pytest.MonkeyPat
     logits = made.llm.logits
     monkeypatch.setattr(made.llm, "logits", lambda states: scored.append(len(states)) or logits(states))
     inputs = inputs_of(made, catalogue)
-    out = TrainStep(made, torch.float32)(inputs["batch"], inputs["exclude"], inputs["places"])
+    out = TrainStep(made, torch.float32)(inputs["batch"], inputs["exclude"], inputs["item_index"])
     assert scored == [int(inputs["batch"].answers.sum())]
     assert 0 < scored[0] < inputs["batch"].ids.numel() / 3
     alpha = made.loss.config.generation_weight
@@ -222,7 +222,7 @@ def test_the_cost_is_the_next_token_s_over_all_rows(catalogue: Items) -> None:
         scores = made.llm.logits(made.llm(x)[0]).log_softmax(-1)
         costs += [-scores[at - 1, row.ids[at]] for at in range(len(row.ids) - row.answer, len(row.ids))]
     with torch.no_grad():
-        out = TrainStep(made, torch.float32)(inputs["batch"], inputs["exclude"], inputs["places"])
+        out = TrainStep(made, torch.float32)(inputs["batch"], inputs["exclude"], inputs["item_index"])
     torch.testing.assert_close(out["terms"]["generation"], torch.stack(costs).mean().detach(), atol=1e-5, rtol=1e-5)
 
 

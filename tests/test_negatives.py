@@ -158,7 +158,7 @@ def test_each_stands_once_behind_the_rows(catalogue: Items, workspace: Path, tin
     assert inputs["ids"][:8] == ["p1", "p1", "t2", "p4", "p2", "t1", "p3", "i1"]
     assert inputs["ids"][8:] == ["p5", "t0", "t3"]  # p4 and p2 are rows, and so candidates, anyway
     assert inputs["negatives"].tolist() == [8, 9, 10]
-    assert len(inputs["places"]) == 11
+    assert len(inputs["item_index"]) == 11
     assert len(inputs["batch"].ids) == 10  # p1 twice
     assert inputs["exclude"].shape == (11, 11)
     assert not inputs["exclude"][:8, 8:].any()
@@ -238,13 +238,13 @@ def test_they_change_the_loss_and_get_a_gradient(catalogue: Items, workspace: Pa
     inputs = collator(model, catalogue, workspace / "images")(list(PAIRS))
     views = step.vectors(inputs["batch"])
     views["multimodal"].retain_grad()
-    rows = {name: view[inputs["places"]] for name, view in views.items()}
+    rows = {name: view[inputs["item_index"]] for name, view in views.items()}
     present = {"visual": rows["present:visual"] > 0}
     out = model.loss(rows, present, inputs["exclude"], negatives=inputs["negatives"])
     out.loss.backward()
     grad = views["multimodal"].grad
     assert grad is not None
-    assert grad[inputs["places"][8:]].abs().amax(1).min() > 0
+    assert grad[inputs["item_index"][8:]].abs().amax(1).min() > 0
     plain = collator(model, catalogue, workspace / "images", Pairs(PAIRS.pairs))(list(PAIRS))
     assert out.loss > gradients(step, plain)[0]
 

@@ -43,7 +43,7 @@ def make(variant: str = "notellm2", llm: str = "qwen:tiny", **settings: Any) -> 
 
 def batch_of(model: Model, images: Path, pairs: Pairs = PAIRS) -> dict[str, Any]:
     inputs = PairCollator(ITEMS, pairs, Reader(model.prompter, model.vision, images))(list(pairs))
-    return {name: inputs[name] for name in ("batch", "places", "exclude")}
+    return {name: inputs[name] for name in ("batch", "item_index", "exclude")}
 
 
 def gradients(model: Model, inputs: dict[str, Any], ways: Ways, chunk: int | None = None) -> dict[str, Tensor]:

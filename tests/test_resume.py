@@ -351,6 +351,17 @@ def test_a_run_folder_has_one_process_at_a_time(run: Any, tmp_path: Path) -> Non
         run(**{"train.max_steps": 1})
 
 
+def test_the_result_of_an_earlier_version_is_read(run: Any, tmp_path: Path) -> None:
+    first = run(**{"train.max_steps": 1})
+    file = tmp_path / "run" / "result.json"
+    content = json.loads(file.read_text("utf8"))
+    content["barren"] = content.pop("steps_without_negatives") + 3
+    file.write_text(json.dumps(content), "utf8")
+    again = run(**{"train.max_steps": 1})
+    assert (again.done_before, again.fingerprint) == (True, first.fingerprint)
+    assert again.steps_without_negatives == first.steps_without_negatives + 3
+
+
 def test_an_exploding_gradient_is_told_from_a_large_one() -> None:
     guard = GradientSpikeGuard(10.0)
     assert not any(guard.update(1.0 + n % 2) for n in range(MIN_NORMS))
@@ -579,7 +590,8 @@ def test_best_is_the_first_of_equals() -> None:
     best = Best("recall@10", patience=2)
     assert [best.update(n, {"recall@10": v}) for n, v in enumerate([0.5, 0.5, 0.6, 0.2])] == [True, False, True, False]
     assert not best.patience_exhausted
-    again = Best("recall@10", 2, **json.loads(json.dumps(best.state())))
+    again = Best("recall@10", 2)
+    again.restore(json.loads(json.dumps(best.state())))
     assert again == best
     assert not again.update(4, {"recall@10": 0.6})
     assert again.patience_exhausted

@@ -72,7 +72,7 @@ class Blocks:
 def inputs_of(model: Model, images: Path, states: StateCache | None) -> dict[str, Any]:
     reader = Reader(model.prompter, model.vision, images, states=states)
     inputs = PairCollator(ITEMS, PAIRS, reader)(list(PAIRS))
-    return {name: inputs[name] for name in ("batch", "places", "exclude")}
+    return {name: inputs[name] for name in ("batch", "item_index", "exclude")}
 
 
 def gradients(model: Model, inputs: dict[str, Any], chunk: int | None = None) -> dict[str, Tensor]:

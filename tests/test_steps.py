@@ -206,7 +206,7 @@ def test_an_item_of_two_pairs_is_encoded_once_and_counts_twice(
     ends = [a for a, _ in PAIRS] + [b for _, b in PAIRS]
     assert inputs["ids"] == ends
     read, _ = Reader(model.prompter, model.vision, workspace / "images")([catalogue[i] for i in ends])
-    each = {k: v for k, v in inputs.items() if k != "places"} | {"batch": read}
+    each = {k: v for k, v in inputs.items() if k != "item_index"} | {"batch": read}
     step = TrainStep(model, torch.float32)
     assert_same(gradients(step, each), gradients(step, inputs))
     assert inputs["exclude"][0, 1]  # p1 twice

@@ -181,7 +181,7 @@ def _make_trainer(
         settings,
         events,
         validate,
-        model=TrainStep(model, DTYPES[settings.precision], settings.grad_cache, in_step=settings.fsdp),
+        model=TrainStep(model, DTYPES[settings.precision], settings.grad_cache, equal_chunks=settings.fsdp),
         args=_arguments(settings, folder, where, len(pairs), validate is not None),
         train_dataset=list(pairs),
         eval_dataset=[0] if validate else None,

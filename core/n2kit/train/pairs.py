@@ -88,7 +88,7 @@ class PairFacts:
 class PairCollator:
     """Collation of B pairs of ids to the rows of a loss: all left items, and then all right items.
 
-    `batch`: the distinct items of the pairs, U ≤ 2B, each to be encoded once. `places` [2B]: the item of each row. `ids`: its id.
+    `batch`: the distinct items of the pairs, U ≤ 2B, each to be encoded once. `item_index` [2B]: the item of each row. `ids`: its id.
     `exclude` [2B, 2B] bool, and what a loss may want: `grades` [B], how alike the two items of a pair are, and `log_q` [2B],
     the log of an item's share of all ends of pairs, and all hard negatives.
     Where pairs have hard negatives, these follow as M rows more, each once, unless it is a row already; `negatives` [M] are their numbers.
@@ -128,8 +128,8 @@ class PairCollator:
             place = {item: n for n, item in enumerate(dict.fromkeys(ids))}
             batch, kept = self._read(list(place), len(hard))
             if batch is not None and len(kept) == len(place) and len(wanted) >= self.fewest:
-                places = torch.tensor([place[i] for i in ids])
-                return {"batch": batch, "places": places, "ids": ids} | self.facts(ids, len(hard))
+                item_index = torch.tensor([place[i] for i in ids])
+                return {"batch": batch, "item_index": item_index, "ids": ids} | self.facts(ids, len(hard))
             names = list(place)
             missing |= place.keys() - {names[n] for n in kept}
             wanted = [p for p in wanted if missing.isdisjoint(p)]

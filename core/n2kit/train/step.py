@@ -29,15 +29,17 @@ class TrainStep(nn.Module):
     Args:
         dtype: what the model computes in, by autocast.
         grad_cache: items encoded at a time; None: all of them.
-        in_step: every process runs the model equally often, however many items it has.
+        equal_chunks: every process runs the model equally often, however many items it has.
 
     Raises:
         Mismatch: `grad_cache` with a batch norm that is trained, whose output depends on which items are encoded together.
     """
 
-    def __init__(self, model: Model, dtype: torch.dtype, grad_cache: int | None = None, in_step: bool = False) -> None:
+    def __init__(
+        self, model: Model, dtype: torch.dtype, grad_cache: int | None = None, equal_chunks: bool = False
+    ) -> None:
         super().__init__()
-        self.model, self.dtype, self.grad_cache, self.in_step = model, dtype, grad_cache, in_step
+        self.model, self.dtype, self.grad_cache, self.equal_chunks = model, dtype, grad_cache, equal_chunks
         norms = [n for n, m in model.named_modules() if isinstance(m, NORMS) and m.training]
         if grad_cache and norms:
             raise Mismatch(
@@ -46,19 +48,24 @@ class TrainStep(nn.Module):
             )
 
     def forward(
-        self, batch: Batch, exclude: Tensor, places: Tensor | None = None, order: Tensor | None = None, **facts: Tensor
+        self,
+        batch: Batch,
+        exclude: Tensor,
+        item_index: Tensor | None = None,
+        order: Tensor | None = None,
+        **facts: Tensor,
     ) -> dict[str, Any]:
         """Compute the loss of a step.
 
         Args:
-            batch: U items. places: [2B], the item of each of this process's rows; None: row i is item i.
+            batch: U items. item_index: [2B], the item of each of this process's rows; None: row i is item i.
             exclude: [R, R], as `n2kit.contract.interfaces.Loss` takes it, over the rows of all processes; R = 2B where there is one.
             order: [R], which row of all processes' rows, one after the other, stands where; None: as they come.
             facts: what the loss `wants` to know of the rows.
         """
         views = self.vectors(batch)
         rows = {
-            name: distributed.all_gather_with_grad(view if places is None else view[places])
+            name: distributed.all_gather_with_grad(view if item_index is None else view[item_index])
             for name, view in views.items()
         }
         if order is not None:
@@ -75,7 +82,7 @@ class TrainStep(nn.Module):
         if self.grad_cache is None:
             return self._encode(batch)
         chunks = math.ceil(len(batch.ids) / self.grad_cache)
-        if self.in_step:
+        if self.equal_chunks:
             chunks = distributed.all_reduce_max(chunks, batch.ids.device)
         if chunks == 1:
             return self._encode(batch)
