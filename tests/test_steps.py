@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import n2kit
 from n2kit import Item, read_items, read_pairs
 from n2kit.bundle import io as bundle
+from n2kit.contract import VisionOut
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Failed, Mismatch
@@ -343,7 +344,7 @@ def test_a_broken_file_is_written_anew_and_the_oldest_go_first(tiny_bundle: Path
     vision = bundle.load(tiny_bundle).vision
     assert vision is not None
     tokens = torch.ones(10, 24)
-    row = n2kit.VisionOut(tokens, tokens[0], torch.ones(10).bool())  # 1,066 bytes; pooled is a view of the tokens
+    row = VisionOut(tokens, tokens[0], torch.ones(10).bool())  # 1,066 bytes; pooled is a view of the tokens
     root = tmp_path / "features"
     store = FeatureStore(vision, 12_000, root=root)
     names = [f"{n:064x}" for n in range(40)]
@@ -392,7 +393,7 @@ def test_what_others_remove_while_the_cache_is_measured_is_passed_over(
 
     monkeypatch.setattr(os, "scandir", scandir)
     store = FeatureStore(vision, 12_000, root=root)
-    store.add("0" * 64, n2kit.VisionOut(torch.ones(10, 24)))
+    store.add("0" * 64, VisionOut(torch.ones(10, 24)))
     assert not gone.exists()
     assert store.problem is None
     assert store.find("0" * 64) is not None
@@ -416,6 +417,7 @@ import sys
 from pathlib import Path
 import torch
 from n2kit.bundle import io as bundle
+from n2kit.contract import VisionOut
 from n2kit import read_items
 from n2kit.inputs.feature_cache import feature_cache
 torch.set_num_threads(1)
