@@ -55,11 +55,9 @@ def embed(
     catalogue = options.read(items, item_format, renames, lenient)
     if without is not None:
         catalogue = catalogue.without(without.value)
-    from n2kit.bundle.io import load
     from n2kit.embed import embed as run
-    from n2kit.utils.device import pick_device
 
-    model = load(bundle).to(pick_device(device))
+    model = options.load_model(bundle, device)
     with progress("embed") as bar:
         vectors = run(
             model, manifest.fingerprint, catalogue, out, images=images, visual=visual, batch_size=batch_size,

@@ -183,24 +183,18 @@ class _Reading:
         self.digest = ""  # of the pairs, once they are read
 
     def evaluate(self, stored: Vectors) -> Report:
-        from n2kit.data.pairs import read_ids, read_pairs
+        from n2kit.data.pairs import read_ids
         from n2kit.evaluate import evaluate as run
 
         known = set(stored.ids)
-        positives = read_pairs(self.pairs, known, lenient=self.lenient)
-        options.dropped(self.pairs, positives.dropped)
+        positives = options.read_pairs(self.pairs, known, self.lenient)
         self.digest = positives.digest()
         allowed = read_ids(self.pool, known, lenient=self.lenient) if self.pool else None
         return run(stored.ids, stored.vectors, positives, ks=self.ks, pool=allowed, protocol=self.protocol.value)
 
     def other(self, file: Path | None, items: Items) -> Pairs | None:
-        from n2kit.data.pairs import read_pairs
-
-        if file is None:
-            return None
-        found = read_pairs(file, items, lenient=self.lenient, graded=True)  # as training reads them
-        options.dropped(file, found.dropped)
-        return found
+        """Read another file of pairs as training reads it, None if there is none."""
+        return options.read_pairs(file, items, self.lenient, graded=True) if file is not None else None
 
 
 def _buckets(report: Report, items: Items, train: Pairs | None, resamples: int, seed: int) -> list[dict[str, Any]]:

@@ -61,12 +61,10 @@ def generate(
     if unknown := next((i for i in item or [] if i not in catalogue), None):
         raise BadInput(f"no item {unknown!r} in {items}", suggest(unknown, catalogue.position) or "check --id")
     wanted = [catalogue[i] for i in item] if item else catalogue.items[:limit]
-    from n2kit.bundle.io import load
     from n2kit.embed.generate import TOPICS
     from n2kit.embed.generate import generate as run
-    from n2kit.utils.device import pick_device
 
-    model = load(bundle).to(pick_device(device))
+    model = options.load_model(bundle, device)
     skipped: dict[str, str] = {}
     answers = []
     with progress("generate") as bar:
@@ -78,7 +76,7 @@ def generate(
             bar(len(answers), len(wanted))
     options.skipped(skipped)
     if json:
-        told = [{"id": a.id, task.value: list(a.topics) if task is Asked.topics else a.text} for a in answers]
-        document({"task": task.value, "fingerprint": manifest.fingerprint, "items": told, "skipped": skipped})
+        shown = [{"id": a.id, task.value: list(a.topics) if task is Asked.topics else a.text} for a in answers]
+        document({"task": task.value, "fingerprint": manifest.fingerprint, "items": shown, "skipped": skipped})
     else:
         table(("id", task.value), [(a.id, ", ".join(a.topics) if task is Asked.topics else a.text) for a in answers])

@@ -36,7 +36,7 @@ def mine_negatives(
       n2kit mine-negatives --index catalogue.index --pairs train.csv --known val.csv -o hard.csv --ranks 2:20 --margin 0
       n2kit mine-negatives --vectors vectors.parquet --pairs train.csv -o hard.jsonl --ranks 2:20 --margin 0 --count 5 --json
     """
-    from n2kit.data.pairs import check_writable, read_pairs, write_pairs
+    from n2kit.data.pairs import check_writable, write_pairs
     from n2kit.errors import BadInput
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
@@ -51,11 +51,9 @@ def mine_negatives(
     if (index is None) == (vectors is None):
         raise BadInput("give either --index or --vectors", "n2kit mine-negatives --help")
     stored = load_index(index) if index is not None else index_of(vectors)  # type: ignore[arg-type]
-    positives = read_pairs(pairs, stored.position, lenient=lenient, graded=True)
-    options.dropped(pairs, positives.dropped)
-    others = [read_pairs(file, stored.position, lenient=lenient, graded=True) for file in known or ()]
-    for file, other in zip(known or (), others, strict=True):
-        options.dropped(file, other.dropped)
+    positives, *others = (
+        options.read_pairs(file, stored.position, lenient, graded=True) for file in (pairs, *(known or ()))
+    )
     with progress("mine") as bar:
         mined = mine(stored, positives, window, bar, known=others)
     write_pairs(mined, out)

@@ -47,7 +47,6 @@ def neglect(
       n2kit neglect models/tiny --items items.jsonl --images images --pairs train.csv --saliency 8 -o runs/neglect --json
     """
     from n2kit.bundle.io import read_manifest
-    from n2kit.data.pairs import read_pairs
     from n2kit.utils.files import ensure_writable
 
     read_manifest(bundle)
@@ -55,14 +54,11 @@ def neglect(
     if out is not None:
         ensure_writable(out, RESULT, force=force)
     catalogue = options.read(items, item_format, renames, lenient)
-    positives = read_pairs(pairs, catalogue, lenient=lenient)
-    options.dropped(pairs, positives.dropped)
-    from n2kit.bundle.io import load
+    positives = options.read_pairs(pairs, catalogue, lenient)
     from n2kit.evaluate.neglect import Reading
     from n2kit.evaluate.neglect import neglect as run
-    from n2kit.utils.device import pick_device
 
-    model = load(bundle).to(pick_device(device))
+    model = options.load_model(bundle, device)
     with progress("neglect") as bar:
         reading = Reading(
             images,

@@ -13,7 +13,11 @@ from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from n2kit.data.items import Items
+    from n2kit.data.pairs import Pairs
+    from n2kit.modeling.model import Model
 
 
 class OnBadImage(StrEnum):
@@ -126,6 +130,25 @@ def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenien
     for note in read.notes[:3]:
         say(f"note: {note}")
     return read
+
+
+def read_pairs(
+    file: Path, known: Container[str], lenient: bool, *, graded: bool = False, negatives: bool = False
+) -> Pairs:
+    """Read pairs of `known` ids, and report dropped rows."""
+    from n2kit.data.pairs import read_pairs
+
+    found = read_pairs(file, known, lenient=lenient, graded=graded, negatives=negatives)
+    dropped(file, found.dropped)
+    return found
+
+
+def load_model(bundle: Path, device: str | None) -> Model:
+    """Load a bundle onto the device that --device names, or the best there is."""
+    from n2kit.bundle.io import load
+    from n2kit.utils.device import pick_device
+
+    return load(bundle).to(pick_device(device))
 
 
 def dropped(file: Path, problems: list[str]) -> None:

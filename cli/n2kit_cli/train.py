@@ -13,6 +13,7 @@ from n2kit_cli.plan import refuse
 
 if TYPE_CHECKING:
     from n2kit.recipe.settings import Recipe
+    from n2kit.train.run import RunResult
 
 RUNS = Path("runs")
 # What an event of a step holds besides the loss, its terms and the temperature.
@@ -61,30 +62,21 @@ def train(
       n2kit train models/tiny --items items.jsonl --pairs train.csv --images images --tune llm=lora:4 --lr 1e-4,llm=1e-3 -o runs/lora
     """
     from n2kit.bundle.io import read_manifest, read_recipe
-    from n2kit.data.pairs import read_pairs
-    from n2kit.recipe.settings import parse_sets, resolve
+    from n2kit.recipe.settings import drop_none, parse_sets, resolve
     from n2kit.recipe.tuning import lr_flags, tune_flags
 
     read_manifest(bundle)
-    flags = {
-        "train.epochs": epochs,
-        "train.max_steps": max_steps,
-        "train.batch_size": batch_size,
-        "train.seed": seed,
-        "train.loggers": log_to.split(",") if log_to else None,
-    }
-    asked = {key: value for key, value in flags.items() if value is not None} | tune_flags(tune) | lr_flags(lr)
-    resolved = resolve({**asked, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
+    loggers = log_to.split(",") if log_to else None
+    flags = drop_none(epochs=epochs, max_steps=max_steps, batch_size=batch_size, seed=seed, loggers=loggers)
+    requested = {f"train.{key}": value for key, value in flags.items()} | tune_flags(tune) | lr_flags(lr)
+    resolved = resolve({**requested, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
     _refuse(resolved.recipe, device)
     _check_installed(resolved.recipe)
     catalogue = options.read(items, item_format, renames, lenient)
-    positives = read_pairs(pairs, catalogue, lenient=lenient, graded=True, negatives=True)
-    options.dropped(pairs, positives.dropped)
+    positives = options.read_pairs(pairs, catalogue, lenient, graded=True, negatives=True)
     if positives.unread:
         say(f"note: {pairs}: not read: {', '.join(positives.unread)} (hard negatives stand in columns called negative)")
-    validation = read_pairs(val_pairs, catalogue, lenient=lenient) if val_pairs else None
-    if val_pairs and validation:
-        options.dropped(val_pairs, validation.dropped)
+    validation = options.read_pairs(val_pairs, catalogue, lenient) if val_pairs else None
     folder = out or RUNS / bundle.resolve().name
     say(f"{len(catalogue)} items, {len(positives)} pairs → {folder}")
     from n2kit.train import train as run
@@ -95,6 +87,11 @@ def train(
             on_bad_image=on_bad_image.value, device=device, report=event if json else _reporter(bar),
         )  # fmt: skip
     options.skipped(result.skipped)
+    _show_result(result, json)
+
+
+def _show_result(result: RunResult, json: bool) -> None:
+    """Print a training's result: the bundle and a line about it, or the last event of `--json`."""
     if json:
         event({"event": "result"} | vars(result))
     if result.interrupted:
@@ -115,18 +112,12 @@ def train(
 
 def _refuse(recipe: Recipe, device: str | None) -> None:
     """Refuse at once, before any data is read, a tuning that the parts do not allow or a training that does not fit this machine."""
-    from n2kit.errors import N2kitError
     from n2kit.planning.memory import device_memory
-    from n2kit.planning.planner import make_plan
-    from n2kit.planning.rules import fit_memory, tuning
+    from n2kit.planning.planner import plan_training
 
-    try:
-        plan = make_plan(recipe)
-    except N2kitError:
-        return  # a bundle holds its parts: where they came from need not be there any more
-    plan.refusals, plan.notes = list(tuning(plan)), []
-    if not recipe.train.fsdp:  # then a device keeps a share
-        fit_memory(plan, device_memory(device)[0])
+    plan = plan_training(recipe, device_memory(device)[0])
+    if plan is None:
+        return
     for note in plan.notes:
         say(f"note: {note}")
     refuse(plan)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from n2kit.contract.cards import ConnectorCard, LLMCard, MLLMCard, VisionCard
-from n2kit.errors import BadInput, Mismatch
+from n2kit.errors import BadInput, Mismatch, N2kitError
 from n2kit.planning.memory import estimate
 from n2kit.planning.plan import MLLM, Plan, PlanRow
-from n2kit.planning.rules import apply
+from n2kit.planning.rules import apply, fit_memory, tuning
 from n2kit.plugins.catalogue import BACKBONES, Registry, registry
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import require
@@ -56,6 +56,21 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Reg
     plan = _cards(recipe, chosen)
     plan.rows = _rows(plan)
     apply(plan, requested)
+    return plan
+
+
+def plan_training(recipe: Recipe, memory: float) -> Plan | None:
+    """Plan the training of a bundle by `recipe` on a device of `memory` bytes: its tuning and its memory are checked alone.
+
+    None where the bundle's parts cannot be resolved: it holds them, and needs the place no more that they came from.
+    """
+    try:
+        plan = make_plan(recipe)
+    except N2kitError:
+        return None
+    plan.refusals, plan.notes = list(tuning(plan)), []
+    if not recipe.train.fsdp:  # with it, a device keeps a share of the memory only
+        fit_memory(plan, memory)
     return plan
 
 
