@@ -14,5 +14,5 @@ FAMILIES = {"clip": FAMILY, "clip_vision_model": FAMILY}
 
 
 def card(options: VisionConfig, locate: Locate) -> VisionCard:
-    """The card of the tower in a CLIP folder, or of `options.config`."""
+    """Read the card of the tower in a CLIP folder, or of `options.config`."""
     return vision_card(options, locate, FAMILIES)

@@ -5,6 +5,6 @@ from n2kit_hf.vision import TransformersVision
 
 
 class ClipVision(TransformersVision):
-    """Tokens are the last layer's states before the final norm, CLS first (the reference's "cls_patch")."""
+    """CLIP's vision tower; its tokens are the last layer's states before the final norm, CLS first (the reference's "cls_patch")."""
 
     families = FAMILIES

@@ -15,7 +15,7 @@ class Options(BaseModel):
 
 
 class QFormerConfig(Options):
-    """BLIP-2's Q-Former without its text branch; widths of the paper by default."""
+    """Options of BLIP-2's Q-Former without its text branch; the paper's widths by default."""
 
     tokens: int = Field(16, ge=1, description="learned queries, tokens an image takes in the prompt")
     layers: int = Field(6, ge=1)
@@ -26,7 +26,7 @@ class QFormerConfig(Options):
 
 
 class ResamplerConfig(Options):
-    """Flamingo's Perceiver resampler; it works at the vision encoder's width."""
+    """Options of Flamingo's Perceiver resampler, which works at the vision encoder's width."""
 
     tokens: int = Field(16, ge=1, description="learned latents, tokens an image takes in the prompt")
     layers: int = Field(6, ge=1)
@@ -40,19 +40,19 @@ class ProjectorConfig(Options):
 
 
 class MLPConfig(ProjectorConfig):
-    """`depth` layers with GELU between them."""
+    """Options of the MLP: `depth` layers with GELU between them."""
 
     depth: int = Field(2, ge=2)
 
 
 class LinearConfig(ProjectorConfig):
-    """One layer."""
+    """Options of the single linear layer."""
 
     depth: int = Field(1, ge=1, le=1)
 
 
 class PoolConfig(LinearConfig):
-    """One layer on a few averages."""
+    """Options of one linear layer on a few averages."""
 
     tokens: int = Field(4, ge=1, description="average the patches to so many")
 
@@ -67,7 +67,11 @@ class IdentityConfig(Options):
 
 
 def qformer_card(config: QFormerConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
-    """Raises Mismatch if the width does not divide among the heads."""
+    """Compute the card of a Q-Former.
+
+    Raises:
+        Mismatch: the width does not divide among the heads.
+    """
     d, inner, image = config.width, config.inner or 4 * config.width, vision.token_width
     if d % config.heads:
         fits = next(h for h in range(config.heads, 0, -1) if d % h == 0)
@@ -89,7 +93,11 @@ def resampler_card(config: ResamplerConfig, vision: VisionCard, llm: LLMCard) ->
 
 
 def projector_card(config: MLPConfig | LinearConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
-    """Raises Mismatch if it is asked for more tokens than the encoder gives."""
+    """Compute the card of a projector.
+
+    Raises:
+        Mismatch: it is asked for more tokens than the encoder gives.
+    """
     available = vision.tokens - vision.prefix_tokens if config.tokens else vision.tokens
     if (config.tokens or 0) > available:
         raise Mismatch(
@@ -101,7 +109,11 @@ def projector_card(config: MLPConfig | LinearConfig, vision: VisionCard, llm: LL
 
 
 def pixel_shuffle_card(config: PixelShuffleConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
-    """Raises Mismatch if the patches form no square, or one whose side the scale does not divide."""
+    """Compute the card of a pixel shuffle.
+
+    Raises:
+        Mismatch: the patches form no square, or one whose side the scale does not divide.
+    """
     scale, side, patches = config.scale, vision.grid, vision.tokens - vision.prefix_tokens
     if side is None:
         raise Mismatch(
@@ -120,7 +132,11 @@ def pixel_shuffle_card(config: PixelShuffleConfig, vision: VisionCard, llm: LLMC
 
 
 def identity_card(config: IdentityConfig, vision: VisionCard, llm: LLMCard) -> ConnectorCard:
-    """Raises Mismatch if the two widths differ."""
+    """Compute the card of the identity.
+
+    Raises:
+        Mismatch: the two widths differ.
+    """
     if vision.token_width != llm.input_width:
         raise Mismatch(
             f"identity passes vision tokens on as they are: they are {vision.token_width} wide, "

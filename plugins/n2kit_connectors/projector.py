@@ -15,7 +15,7 @@ from n2kit_connectors.plan import IdentityConfig, LinearConfig, MLPConfig, PoolC
 
 
 class Projector(Connector):
-    """`depth` linear layers with GELU between; with `tokens`, patches are averaged to that many before."""
+    """A stack of `depth` linear layers with GELU between; with `tokens`, patches are averaged to that many first."""
 
     def __init__(self, config: MLPConfig | LinearConfig, vision: VisionCard, llm: LLMCard) -> None:
         super().__init__(config, vision=vision, llm=llm)
@@ -30,7 +30,7 @@ class Projector(Connector):
         return blank(self.project(tokens), mask)
 
     def _average(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Averages [I, Q, Dv] of the patches that are not hidden, and where there is one, [I, Q]."""
+        """Average the visible patches → [I, Q, Dv], and the mask of the averages [I, Q] where there is one."""
         means = average(blank(tokens, mask)[:, self.prefix :], self.tokens, self.grid)
         if mask is None:
             return means, None
@@ -52,7 +52,7 @@ class Pool(Projector):
 
 
 class Identity(Connector):
-    """The vision tokens as they are."""
+    """A connector that returns the vision tokens unchanged."""
 
     config_class = IdentityConfig
 
@@ -65,12 +65,12 @@ class Identity(Connector):
 
 
 def blank(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """tokens [I, N, D] with those that mask [I, N] hides set to zero."""
+    """Set to zero the tokens [I, N, D] that mask [I, N] hides."""
     return tokens if mask is None else tokens.masked_fill(~mask[..., None], 0)
 
 
 def average(patches: Tensor, count: int, grid: int | None) -> Tensor:
-    """patches [I, N, D] → [I, count, D]: over squares of the grid where both are square, else over stretches of the row."""
+    """Average patches [I, N, D] → [I, count, D]: over squares of the grid where both are square, else over stretches of the row."""
     columns = patches.transpose(1, 2)
     side = round(count**0.5)
     if grid and side * side == count:
@@ -79,7 +79,7 @@ def average(patches: Tensor, count: int, grid: int | None) -> Tensor:
 
 
 def mlp(widths: list[int]) -> nn.Sequential:
-    """Linear layers of these widths with GELU between them."""
+    """Build linear layers of these widths with GELU between them."""
     layers: list[nn.Module] = []
     for a, b in pairwise(widths):
         layers += [nn.GELU(), nn.Linear(a, b)]

@@ -14,7 +14,7 @@ from n2kit_connectors.projector import mlp
 
 
 class QFormer(Connector):
-    """Q learned queries attend to each other and, in every second layer, to the vision tokens."""
+    """A Q-Former: Q learned queries attend to each other and, in every second layer, to the vision tokens."""
 
     config_class = QFormerConfig
 

@@ -14,7 +14,7 @@ from n2kit_connectors.projector import mlp
 
 
 class Layer(nn.Module):
-    """Latents attend to the image and to themselves at once, then a feed-forward; both residual, both after a LayerNorm."""
+    """A layer of the resampler: latents attend to the image and to themselves at once, then a feed-forward; both residual, pre-norm."""
 
     def __init__(self, width: int, config: ResamplerConfig) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Layer(nn.Module):
         self.feed_forward = nn.Sequential(nn.LayerNorm(width), mlp([width, config.inner or 4 * width, width]))
 
     def forward(self, latents: Tensor, image: Tensor, mask: Tensor | None) -> Tensor:
-        """latents [I, Q, D], image [I, N, D], mask [I, 1, 1, N + Q] or None → [I, Q, D]."""
+        """Update latents [I, Q, D] from image [I, N, D], mask [I, 1, 1, N + Q] or None → [I, Q, D]."""
         own = self.norm_latents(latents)
         both = self.key_value(torch.cat([self.norm_image(image), own], 1)).chunk(2, -1)
         query, key, value = (self._split(x) for x in (self.query(own), *both))
@@ -38,12 +38,12 @@ class Layer(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        """[I, L, heads · d] → [I, heads, L, d]."""
+        """Split the heads: [I, L, heads · d] → [I, heads, L, d]."""
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class Resampler(Connector):
-    """Q learned latents that read the image in every layer."""
+    """A Perceiver resampler: Q learned latents read the image in every layer."""
 
     config_class = ResamplerConfig
 

@@ -11,7 +11,7 @@ from n2kit_connectors.projector import blank, mlp
 
 
 class PixelShuffle(Connector):
-    """[I, N, Dv] → [I, N / scale², Dv · scale²] → LayerNorm → MLP, as in InternVL. Prefix tokens are left out.
+    """A pixel shuffle: [I, N, Dv] → [I, N / scale², Dv · scale²] → LayerNorm → MLP, as in InternVL; without prefix tokens.
 
     Hidden patches count as zeros; a square of hidden patches alone becomes zero.
     """
@@ -33,6 +33,6 @@ class PixelShuffle(Connector):
         return blank(self.project(self.norm(folded)), there)
 
     def _fold(self, tokens: Tensor) -> Tensor:
-        """[I, N, D] → [I, Q, D · scale²]."""
+        """Fold squares of patches: [I, N, D] → [I, Q, D · scale²]."""
         grid = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, (self.grid, self.grid))
         return F.pixel_unshuffle(grid, self.scale).flatten(2).transpose(1, 2)

@@ -11,7 +11,7 @@ from n2kit_fusion.plan import NoOptions
 
 
 class Sum(Fusion):
-    """n + e: what every fusion of the pooled vector begins with, on its own."""
+    """The sum n + e, with which every fusion of the pooled vector begins."""
 
     config_class = NoOptions
 
@@ -27,12 +27,12 @@ class Sum(Fusion):
         return self.mix(hidden, self.project(pooled))
 
     def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
-        """hidden [B, Dh], late [B, Dh] → [B, Dh]."""
+        """Mix hidden [B, Dh] and late [B, Dh] → [B, Dh]."""
         return hidden + late
 
 
 class Concat(Sum):
-    """W_c [n ; e]."""
+    """A linear map of both: W_c [n ; e]."""
 
     def __init__(self, config: NoOptions, vision: VisionCard, llm: LLMCard) -> None:
         super().__init__(config, vision, llm)
@@ -44,14 +44,14 @@ class Concat(Sum):
 
 
 class Gate(Sum):
-    """z = sigmoid(W_z [n ; e]); z ⊙ n + (1 − z) ⊙ e (NoteLLM-2, section 4.3; W_z starts Xavier-normal)."""
+    """The paper's gate: z = sigmoid(W_z [n ; e]); z ⊙ n + (1 − z) ⊙ e (NoteLLM-2, section 4.3; W_z starts Xavier-normal)."""
 
     def __init__(self, config: NoOptions, vision: VisionCard, llm: LLMCard) -> None:
         super().__init__(config, vision, llm)
         self.gate = xavier(2 * llm.output_width, llm.output_width)
 
     def opening(self, hidden: Tensor, late: Tensor) -> Tensor:
-        """How far the gate is open to the word, z [B, Dh]."""
+        """Compute the gate's weight of the word, z [B, Dh]."""
         return torch.sigmoid(self.gate(torch.cat([hidden, late], -1)))
 
     def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
@@ -60,14 +60,14 @@ class Gate(Sum):
 
 
 class NormalisedGate(Gate):
-    """The gate between n and e that were both brought to RMS 1 (without weights), so that neither side drowns the other."""
+    """The gate between n and e after both are brought to RMS 1 (without weights), so that neither outweighs the other."""
 
     def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
         return super().mix(F.rms_norm(hidden, hidden.shape[-1:]), F.rms_norm(late, late.shape[-1:]))
 
 
 class TanhGate(Gate):
-    """z ⊙ tanh(W_1 n) + (1 − z) ⊙ tanh(W_2 e) with the gate's z, taken from n and e.
+    """A gate between two branches: z ⊙ tanh(W_1 n) + (1 − z) ⊙ tanh(W_2 e), with z computed from n and e.
 
     The gated multimodal unit (arXiv 1702.01992), which stands unused in the reference code of NoteLLM-2.
     """
@@ -83,14 +83,14 @@ class TanhGate(Gate):
 
 
 class ResidualGate(Gate):
-    """n + z ⊙ e: the word is kept whole, and the gate says how much of the image is added."""
+    """A gate on the image alone: n + z ⊙ e; the word is kept whole."""
 
     def mix(self, hidden: Tensor, late: Tensor) -> Tensor:
         return hidden + self.opening(hidden, late) * late
 
 
 class NoFusion(Fusion):
-    """The word as it is."""
+    """A fusion that returns the word unchanged."""
 
     config_class = NoOptions
 
@@ -99,7 +99,7 @@ class NoFusion(Fusion):
 
 
 def xavier(inputs: int, outputs: int) -> nn.Linear:
-    """A Linear without bias that starts Xavier-normal."""
+    """Build a Linear without bias that starts Xavier-normal."""
     made = nn.Linear(inputs, outputs, bias=False)
     nn.init.xavier_normal_(made.weight)
     return made

@@ -18,17 +18,17 @@ class CrossAttentionConfig(BaseModel):
 
 
 def sum_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
-    """W v."""
+    """Count W v."""
     return FusionCard(vision.pooled_width * llm.output_width)
 
 
 def gate_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
-    """W v, and one Linear over [n ; W v]."""
+    """Count W v, and one Linear over [n ; W v]."""
     return FusionCard(vision.pooled_width * llm.output_width + 2 * llm.output_width**2)
 
 
 def tanh_gate_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
-    """A gate, and one Linear more on each of its sides."""
+    """Count a gate, and one more Linear on each of its sides."""
     return FusionCard(gate_card(config, vision, llm).parameters + 2 * llm.output_width**2)
 
 

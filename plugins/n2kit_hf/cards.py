@@ -59,7 +59,7 @@ class VisionConfig(BaseModel):
 
 
 def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
-    """The card of a language model: from its folder's config.json, or from `options.config` for random weights.
+    """Read the card of a language model: from its folder's config.json, or from `options.config` for random weights.
 
     Raises:
         BadInput: no configuration, or one of an encoder with a decoder, or of no language model.
@@ -88,13 +88,13 @@ def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
 
 
 def text_config(folder: Path | None, options: LLMConfig) -> dict[str, Any]:
-    """The language model's part of a folder's config.json, or `options.config` where there is no folder."""
+    """Return the language model's part of a folder's config.json, or `options.config` where there is no folder."""
     config = read_config(folder) if folder else dict(options.config or {})
     return dict(config.get("text_config") or config)
 
 
 def context_of(config: Mapping[str, Any]) -> int:
-    """Positions that a configuration states; without an end where it states none (XLNet writes -1)."""
+    """Return the number of positions that a configuration states; unlimited where it states none (XLNet writes -1)."""
     context = _fact(config, _CONTEXT, default=traits.UNLIMITED)
     return context if context > 0 else traits.UNLIMITED
 
@@ -104,7 +104,11 @@ def _is_body(key: str) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Raises BadInput if the folder holds no config.json that can be read."""
+    """Read a folder's config.json.
+
+    Raises:
+        BadInput: it is missing or cannot be read.
+    """
     file = folder / "config.json"
     if not file.is_file():
         raise BadInput(f"{folder} holds no config.json", "give a folder that transformers' save_pretrained wrote")
@@ -116,7 +120,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
-    """How many numbers the safetensors files of a folder hold under keys that `belong`; 0 where they are not there (yet)."""
+    """Count the numbers that a folder's safetensors files hold under keys that `belong`; 0 where there are no files (yet)."""
     total = 0
     for file in _weight_files(folder) if folder else []:
         for key, entry in _header(file).items():
@@ -126,7 +130,7 @@ def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """What transformers reads; Mistral's repositories hold the same weights a second time, as `consolidated.safetensors`."""
+    """List the files that transformers reads; Mistral's repositories hold the weights again, as `consolidated.safetensors`."""
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
 
 

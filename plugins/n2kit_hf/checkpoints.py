@@ -1,4 +1,4 @@
-"""Loading and initialising transformers models: strictly, quietly, without anybody's code."""
+"""Loading and initialising transformers models: strictly, quietly, and without code from the checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": 
 def load_model(
     cls: Any, folder: Path, dtype: Any, attention: str | None = None, *, saved: bool = False
 ) -> PreTrainedModel:
-    """`from_pretrained`, safetensors only, strict: a weight that the checkpoint lacks is an error, not a random number.
+    """Load by `from_pretrained`, safetensors only, strictly: a weight that the checkpoint lacks is an error, not a random number.
 
     Args:
         attention: the implementation, chosen here because some classes (Falcon) cannot change it later; None: their default.
@@ -55,7 +55,7 @@ def load_model(
 
 
 def random_model(cls: Any, config: Any, options: Any) -> PreTrainedModel:
-    """A model with seeded random weights; the global generator is left as it was."""
+    """Build a model with seeded random weights; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(options.seed)
         model: PreTrainedModel = cls.from_config(config) if hasattr(cls, "from_config") else cls(config)
@@ -65,7 +65,7 @@ def random_model(cls: Any, config: Any, options: Any) -> PreTrainedModel:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bars or warnings of transformers: n2kit's own output says what happens."""
+    """Silence progress bars and warnings of transformers; n2kit prints its own."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -28,7 +28,7 @@ STATES = {"vocab_size": 512, **BOLD, "hidden_size": 32, "num_hidden_layers": 2, 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A random model of a family: its configuration, and what its card says besides width 32, 2 layers and vocabulary 512."""
+    """A random model of a family: its configuration, and its card's facts besides width 32, 2 layers and vocabulary 512."""
 
     config: Mapping[str, Any]
     parameters: int
@@ -44,7 +44,7 @@ class Tiny:
 
 @dataclass(frozen=True)
 class Family:
-    """One component of kind `llm`; `tinies` are its presets `tiny`, `tiny-…`."""
+    """A component of kind `llm`; `tinies` are its presets `tiny`, `tiny-…`."""
 
     name: str
     summary: str
@@ -188,5 +188,5 @@ FAMILIES = (
 
 
 def llm_specs() -> list[ComponentSpec]:
-    """All families; `hf` reads the model types that none of them names."""
+    """List the components of all families; `hf` reads the model types that no family names."""
     return [family.spec() for family in FAMILIES]

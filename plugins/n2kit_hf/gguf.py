@@ -16,7 +16,7 @@ from n2kit_hf.traits import attention_of
 
 
 def converted(file: Path) -> Path:
-    """The folder that holds a GGUF file's weights as bfloat16 safetensors, and its tokenizer.
+    """Convert a GGUF file, once: return the folder with its weights as bfloat16 safetensors, and its tokenizer.
 
     Raises:
         Unavailable: the `gguf` package is not installed. BadInput: a file that cannot be read.
@@ -35,7 +35,7 @@ def converted(file: Path) -> Path:
 
 
 def card_of(file: Path) -> LLMCard:
-    """The card from the file's header; no weight is read.
+    """Read the card from the file's header; no weight is read.
 
     Raises:
         Unavailable: the `gguf` package is not installed. BadInput: a file that is no GGUF file.

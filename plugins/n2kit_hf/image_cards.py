@@ -20,7 +20,7 @@ BUFFERS = (
 
 
 def vision_card(options: VisionConfig, locate: Locate, families: Mapping[str, Family] = FAMILIES) -> VisionCard:
-    """The card of a checkpoint's vision tower, or of `options.config` for random weights.
+    """Read the card of a checkpoint's vision tower, or of `options.config` for random weights.
 
     Raises:
         BadInput: a model_type that is not among `families`, or a configuration without a size.
@@ -41,7 +41,11 @@ def vision_card(options: VisionConfig, locate: Locate, families: Mapping[str, Fa
 
 
 def family_of(config: Mapping[str, Any], families: Mapping[str, Family]) -> Family:
-    """Raises BadInput if nobody says how such a model is read."""
+    """Return the family that reads a model.
+
+    Raises:
+        BadInput: no family does.
+    """
     name = config.get("model_type")
     if name is None and len(set(map(id, families.values()))) == 1:
         return next(iter(families.values()))
@@ -52,7 +56,7 @@ def family_of(config: Mapping[str, Any], families: Mapping[str, Family]) -> Fami
 
 
 def input_size(family: Family, facts: Facts, folder: Path | None) -> int:
-    """Pixels on a side: the configuration's, or the processor's where the model reads any size.
+    """Return the pixels on a side: the configuration's, or the processor's where the model reads any size.
 
     Raises:
         BadInput: a picture that is not square.
@@ -66,12 +70,12 @@ def input_size(family: Family, facts: Facts, folder: Path | None) -> int:
 
 
 def has_pooler(folder: Path) -> bool:
-    """Whether a checkpoint brings a pooler of its own."""
+    """Tell whether a checkpoint brings a pooler of its own."""
     return parameter_count(folder, lambda key: "pooler." in key) > 0
 
 
 def _parameters(folder: Path | None, family: Family) -> int:
-    """How many of a checkpoint's numbers are the backbone's; 0 where its weights are not there (yet)."""
+    """Count the numbers of a checkpoint that belong to the backbone; 0 where its weights are not there (yet)."""
 
     def own(key: str) -> bool:
         return not key.endswith(BUFFERS) and not any(piece in key for piece in family.foreign)

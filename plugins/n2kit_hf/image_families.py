@@ -1,4 +1,4 @@
-"""What the image backbones of transformers do with a picture, by `model_type`: the facts that a plan needs, and no torch.
+"""Facts about the image backbones of transformers that a plan needs, by `model_type`; no torch.
 
 Every row was compared with the model that transformers builds from the configuration class's defaults, and with a small one.
 """
@@ -15,7 +15,7 @@ Triple = tuple[float, ...]
 
 
 class Colours(NamedTuple):
-    """How a family's pictures are prepared where no preprocessor_config.json says it."""
+    """The preparation of a family's images, for checkpoints without a preprocessor_config.json."""
 
     mean: Triple
     std: Triple
@@ -40,12 +40,12 @@ def _last(facts: Facts) -> int:
 
 
 def _doubling(facts: Facts) -> int:
-    """A width that doubles from stage to stage (Swin)."""
+    """Compute a width that doubles from stage to stage (Swin)."""
     return int(facts["embed_dim"] * 2 ** (len(facts["depths"]) - 1))
 
 
 def _halving(facts: Facts) -> int:
-    """A grid that halves from stage to stage, after the patches (Swin, ConvNeXt)."""
+    """Compute the side of a grid that halves from stage to stage, after the patches (Swin, ConvNeXt)."""
     return int(facts.get("patch_size", 4) * 2 ** (len(facts["depths"]) - 1))
 
 
@@ -54,7 +54,7 @@ def _strides(facts: Facts) -> int:
 
 
 def _resnet(facts: Facts) -> int:
-    """A stem of stride 4, and a stride of 2 a stage, in the first one only where it says so."""
+    """Compute the grid behind a stem of stride 4 and a stride of 2 a stage, in the first one only where the configuration says so."""
     return int(4 * 2 ** (len(facts["depths"]) - 1 + bool(facts["downsample_in_first_stage"])))
 
 
@@ -63,7 +63,7 @@ def _regnet(facts: Facts) -> int:
 
 
 def _channels(facts: Facts, full: int) -> int:
-    """MobileNetV2, section 4: a number of channels, scaled to a multiple of `depth_divisible_by`, never by less than 0.9."""
+    """Scale a number of channels to a multiple of `depth_divisible_by`, never by less than 0.9 (MobileNetV2, section 4)."""
     by, wanted = facts["depth_divisible_by"], full * facts["depth_multiplier"]
     near = max(facts["min_depth"], int(round(wanted) + by / 2) // by * by)
     return int(near if near >= 0.9 * round(wanted) else near + by)
@@ -79,7 +79,7 @@ def _mobilenet_v2(facts: Facts) -> int:
 
 
 def _efficientnet(facts: Facts, size: int) -> int:
-    """Half a grid, rounded down, for the stem and each stride of 2; rounded up at the blocks that are padded on both ends."""
+    """Halve a grid, rounded down, for the stem and each stride of 2; rounded up at the blocks that are padded on both ends."""
     side, block = size // 2, 0
     for stride, repeats in zip(facts["strides"], facts["num_block_repeats"], strict=True):
         if stride == 2:
@@ -90,7 +90,7 @@ def _efficientnet(facts: Facts, size: int) -> int:
 
 @dataclass(frozen=True)
 class Family:
-    """How one architecture reads a picture.
+    """The facts about one architecture's reading of an image.
 
     blocks: where the model keeps its stack, in order of depth.
     stride: pixels on a side of the picture that make one on a side of the last grid; `up`: what is left over makes one too.
@@ -123,21 +123,21 @@ class Family:
     orders: bool = False
 
     def facts(self, config: Facts) -> Facts:
-        """A configuration, of the tower where there are two, over the defaults."""
+        """Return a configuration over its defaults; that of the tower where there are two."""
         return {"image_size": 224, **self.defaults, **(config.get("vision_config") or config)}
 
     def prefix_tokens(self, facts: Facts) -> int:
         return self.prefix + (int(facts[self.prefix_key]) if self.prefix_key else 0)
 
     def grid(self, facts: Facts, size: int) -> int:
-        """The last grid's side at a picture of `size` pixels."""
+        """Compute the last grid's side for an image of `size` pixels."""
         if self.side is not None:
             return self.side(facts, size)
         stride = self.stride(facts)
         return (size + (stride - 1) * self.up) // stride
 
     def tokens(self, facts: Facts, size: int) -> int:
-        """N at a picture of `size` pixels."""
+        """Compute N for an image of `size` pixels."""
         return self.grid(facts, size) ** 2 + self.prefix_tokens(facts)
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's preprocessor_config.json does to a picture, without torch."""
+"""The image processing that a checkpoint's preprocessor_config.json states, read without torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Processing:
 
 
 def read_processing(folder: Path | None, default: Colours) -> Processing:
-    """A checkpoint's own processing; the family's where it has no such file.
+    """Read a checkpoint's own processing; return the family's where it has no such file.
 
     Raises:
         BadInput: a file that is no JSON, or one that asks for what n2kit does not do.
@@ -50,7 +50,7 @@ def read_processing(folder: Path | None, default: Colours) -> Processing:
 
 
 def _geometry(content: dict[str, Any], default: Colours) -> tuple[int | None, int | None, Literal["crop", "squash"]]:
-    """Size, short side before the crop, fit."""
+    """Return the size, the short side before the crop, and the fit."""
     side = _side(content.get("size"))
     kind = str(content.get("image_processor_type") or content.get("feature_extractor_type"))
     share = content.get("crop_pct") or (CROP_SHARE if kind.startswith(("ConvNext", "Levit")) else None)
@@ -65,7 +65,7 @@ def _geometry(content: dict[str, Any], default: Colours) -> tuple[int | None, in
 
 
 def _colours(content: dict[str, Any], default: Colours) -> tuple[Triple, Triple]:
-    """The mean and the standard deviation that have the effect of all that is done to a pixel between 0 and 1."""
+    """Return the mean and standard deviation that have the effect of all that is done to a pixel between 0 and 1."""
     mean = tuple(content.get("image_mean") or default.mean)
     std = tuple(content.get("image_std") or default.std)
     if not content.get("do_normalize", True):
@@ -78,7 +78,7 @@ def _colours(content: dict[str, Any], default: Colours) -> tuple[Triple, Triple]
 
 
 def _side(value: Any) -> int | None:
-    """224, {"height": 224, "width": 224}, {"shortest_edge": 224} or [224, 224] → 224."""
+    """Return the side: 224, {"height": 224, "width": 224}, {"shortest_edge": 224} or [224, 224] → 224."""
     if isinstance(value, dict):
         value = next((value[k] for k in ("height", "shortest_edge") if value.get(k)), None)
     return int(value[0] if isinstance(value, list | tuple) else value) if value else None

@@ -15,7 +15,7 @@ BYTES = 256
 
 
 def byte_tokenizer(config: Any) -> PreTrainedTokenizerFast:
-    """Byte-level BPE for a vocabulary of any size.
+    """Build a byte-level BPE tokenizer for a vocabulary of any size.
 
     What room there is above the 256 bytes is filled with merges learned from n2kit's own prompts, so that a prompt costs about
     as many tokens as it does in a real model; in a vocabulary of fewer than 256, bytes share ids.

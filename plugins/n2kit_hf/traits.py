@@ -1,4 +1,4 @@
-"""What an architecture does and no key of its configuration states, by `model_type`. No torch.
+"""Facts about an architecture that no key of its configuration states, by `model_type`. No torch.
 
 Read before any weight exists. When weights are loaded, `n2kit_hf.llm` measures the same facts on the model itself.
 """
@@ -31,26 +31,26 @@ NO_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
 
 
 def reads_forwards(config: Mapping[str, Any]) -> bool:
-    """Whether no position sees a later one; some decoders are set to read both ways (EmbeddingGemma)."""
+    """Tell whether no position sees a later one; some decoders are configured as bidirectional (EmbeddingGemma)."""
     if config.get("is_causal") is False or config.get("use_bidirectional_attention") in (True, "all"):
         return False
     return config.get("model_type") not in ENCODERS or bool(config.get("is_decoder"))
 
 
 def reads_embeddings(config: Mapping[str, Any]) -> bool:
-    """Whether input embeddings say it all: Gemma 3n and 4 look up a second embedding for each layer by token id."""
+    """Tell whether input embeddings are all that a model reads: Gemma 3n and 4 look up a second embedding by token id."""
     return not config.get("hidden_size_per_layer_input")
 
 
 def attention_of(model_type: str | None) -> tuple[str, ...]:
-    """Implementations of attention to choose from; the first is the default."""
+    """List the implementations of attention to choose from; the first is the default."""
     if model_type in NO_ATTENTION:
         return ()
     return ("eager",) if model_type in EAGER_ONLY else ("sdpa", "eager")
 
 
 def unused_positions(config: Mapping[str, Any]) -> int:
-    """Rows at the start of the position table that no token reaches."""
+    """Count the rows at the start of the position table that no token reaches."""
     if config.get("model_type") not in POSITIONS_AFTER_PADDING:
         return 0
     padding = config.get("pad_token_id")

@@ -83,7 +83,7 @@ TINY: dict[str, tuple[dict[str, Any], VisionCard]] = {
 
 
 def vision_specs() -> list[ComponentSpec]:
-    """`hf-vision`, which also reads bare sources: `hf:org/name`, `file:folder`."""
+    """Return `hf-vision`, which also reads bare sources: `hf:org/name`, `file:folder`."""
     return [
         ComponentSpec(
             kind="vision",

@@ -16,7 +16,7 @@ class Options(BaseModel):
 
 
 class ContrastiveConfig(Options):
-    """`temperature` is the logarithm of the scale that cosines are multiplied with, as in CLIP and the reference."""
+    """Options of a contrastive loss; `temperature` is the log of the cosines' scale, as in CLIP and the reference."""
 
     temperature: float = Field(3.0, description="where the learned log-scale starts: exp(3) ≈ 20")
     max_scale: float | None = Field(100.0, gt=0, description="the scale is clamped to this; null: never")
@@ -44,7 +44,7 @@ class InfoNCEConfig(SoftmaxConfig):
 
 
 class SigmoidConfig(ContrastiveConfig):
-    """Starts as in SigLIP: a scale of 10, and a bias that calls every pair a negative one."""
+    """Options of the sigmoid loss, starting as in SigLIP: a scale of 10, and a bias that calls every pair a negative one."""
 
     temperature: float = Field(math.log(10), description="where the learned log-scale starts")
     bias: float = Field(-10.0, description="where the learned bias starts")
@@ -72,7 +72,11 @@ class MatryoshkaConfig(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Raises ValueError for weights that are not one a width; BadInput for a loss or options that there are not."""
+        """Check the weights and the wrapped loss.
+
+        Raises:
+            ValueError: not one weight a width. BadInput: an unknown loss or option.
+        """
         widths = self.widths or []
         if len(set(widths)) < len(widths):
             raise ValueError(f"widths {widths} has one twice")
@@ -82,7 +86,7 @@ class MatryoshkaConfig(Options):
         return self
 
     def inner(self) -> Component:
-        """The loss that is wrapped, its options checked.
+        """Return the wrapped loss as a component, its options checked.
 
         Raises:
             BadInput: no loss of that name, or an option that it does not take.

@@ -16,7 +16,7 @@ from n2kit_mllm.config import MLLMOptions, QwenOptions, QwenTowerOptions, TowerO
 
 @dataclass(frozen=True)
 class Family:
-    """Which checkpoints a family reads, and which of their keys belong to the tower and to the connector."""
+    """The checkpoints that a family reads, and the keys in them of the tower and the connector."""
 
     model_types: tuple[str, ...]
     vision: str
@@ -52,7 +52,7 @@ USUAL_TOWER = {"llava": "clip_vision_model", "blip-2": "blip_2_vision_model"}
 
 
 def read(options: TowerOptions, folder: Path | None, family: Family) -> dict[str, Any]:
-    """The configuration of the whole model, with the model_type of each half in place.
+    """Read the configuration of the whole model, with the model_type of each half in place.
 
     Raises:
         BadInput: it is of another family, or has a language model or a tower that n2kit cannot take out.
@@ -113,7 +113,7 @@ def llava_tower_card(options: TowerOptions, locate: Locate) -> VisionCard:
 
 
 def side_of(image_size: int, patch: int, merge: int) -> int:
-    """Merged tokens along one side of a square picture.
+    """Count the merged tokens along one side of a square image.
 
     Raises:
         BadInput: the size is no multiple of patch × merge.
@@ -128,13 +128,13 @@ def side_of(image_size: int, patch: int, merge: int) -> int:
 
 
 def layers_read(layers: int | list[int] | None, blocks: int) -> list[int]:
-    """LLaVA's `vision_feature_layer` counted from the front: 0 is what the first of `blocks` reads."""
+    """Count LLaVA's `vision_feature_layer` from the front: 0 is the input of the first of `blocks`."""
     wanted = [-2] if layers is None else [layers] if isinstance(layers, int) else layers
     return [layer if layer >= 0 else blocks + 1 + layer for layer in wanted]
 
 
 def dropped(strategy: str | None) -> int:
-    """Tokens that LLaVA's `vision_feature_select_strategy` leaves out at the beginning."""
+    """Count the tokens that LLaVA's `vision_feature_select_strategy` leaves out at the beginning."""
     return 0 if strategy == "full" else 1
 
 

@@ -42,13 +42,13 @@ class QwenOptions(QwenTowerOptions, MLLMOptions):
 
 
 class WrapConfig(BaseModel):
-    """Two rows around the tokens: no options."""
+    """Options of two rows around the tokens: none."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ProjectorConfig(BaseModel):
-    """LLaVA's projector, as its checkpoint's configuration says it."""
+    """Options of LLaVA's projector, with the names of its checkpoint's configuration."""
 
     model_config = ConfigDict(extra="forbid")
     activation: str
@@ -57,7 +57,7 @@ class ProjectorConfig(BaseModel):
 
 
 class QueryConfig(BaseModel):
-    """BLIP-2's Q-Former, as its checkpoint's configuration says it."""
+    """Options of BLIP-2's Q-Former, with the names of its checkpoint's configuration."""
 
     model_config = ConfigDict(extra="forbid")
     queries: int

@@ -14,7 +14,7 @@ from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
 
 
 class Wrap(Connector):
-    """Qwen's tokens as they are (its tower merges and projects), between <|vision_start|> and <|vision_end|>.
+    """A connector that puts Qwen's tokens (its tower merges and projects) between <|vision_start|> and <|vision_end|>.
 
     `rows` [2, De] are copies of those two rows of the language model's table, so that it reads what it was trained on.
     """
@@ -32,7 +32,7 @@ class Wrap(Connector):
 
 
 class LlavaProjector(Connector):
-    """Two linear layers on every patch (LLaVA-1.5, arXiv 2310.03744, section 3.3)."""
+    """A projector of two linear layers on every patch (LLaVA-1.5, arXiv 2310.03744, section 3.3)."""
 
     config_class = ProjectorConfig
 
@@ -49,7 +49,7 @@ class LlavaProjector(Connector):
 
 
 class Blip2QFormer(Connector):
-    """Trained queries that attend to the image, then one linear layer (BLIP-2, arXiv 2301.12597, section 3.3)."""
+    """A trained Q-Former: queries attend to the image, then one linear layer (BLIP-2, arXiv 2301.12597, section 3.3)."""
 
     config_class = QueryConfig
 

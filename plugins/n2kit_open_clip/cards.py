@@ -12,13 +12,13 @@ from n2kit_open_clip.config import OpenClipConfig, architecture
 
 
 def card(config: OpenClipConfig, locate: Callable[[], Path | None]) -> VisionCard:
-    """What the architecture gives at this picture size, whichever weights it has."""
+    """Return the card of an architecture at this image size, whichever weights it has."""
     found = architecture(config, None if config.arch else locate())
     return cached_card("open_clip_torch", json.dumps(found, sort_keys=True), lambda: _measured(config, found))
 
 
 def _measured(config: OpenClipConfig, found: dict[str, Any]) -> VisionCard:
-    """On torch's meta device: no weights, no arithmetic."""
+    """Measure the card on torch's meta device: no weights, no arithmetic."""
     import torch
 
     from n2kit_open_clip.vision import OpenClipVision, tower, transform_of

@@ -38,7 +38,7 @@ class OpenClipConfig(BaseModel):
 
 
 def pretrained(name: str) -> Preset:
-    """The weights on the hub that `open_clip:ARCHITECTURE/TAG` stands for.
+    """Return the weights on the hub that `open_clip:ARCHITECTURE/TAG` stands for.
 
     Raises:
         BadInput: open_clip has no such model or tag, or its weights are not on the hub as safetensors.
@@ -67,7 +67,7 @@ def pretrained(name: str) -> Preset:
 
 
 def architecture(config: OpenClipConfig, weights: Path | None) -> dict[str, Any]:
-    """`embed_dim`, `vision_cfg` and `quick_gelu`: of `config.arch`, else what lies beside the weights, else `config.config`.
+    """Return `embed_dim`, `vision_cfg` and `quick_gelu`: of `config.arch`, else from beside the weights, else of `config.config`.
 
     Raises:
         BadInput: none of them says it, or what they say is no architecture.
@@ -92,7 +92,7 @@ def architecture(config: OpenClipConfig, weights: Path | None) -> dict[str, Any]
 
 
 def _listed(name: str) -> dict[str, Any]:
-    """The architecture that open_clip ships under a name."""
+    """Return the architecture that open_clip ships under a name."""
     spec = importlib.util.find_spec("open_clip")
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
     files = {f.stem: f for place in places for f in Path(place, "model_configs").glob("*.json")}

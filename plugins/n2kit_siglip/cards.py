@@ -12,5 +12,5 @@ FAMILIES = {"siglip": FAMILY, "siglip_vision_model": FAMILY}
 
 
 def card(options: VisionConfig, locate: Locate) -> VisionCard:
-    """The card of the tower in a SigLIP folder, or of `options.config`."""
+    """Read the card of the tower in a SigLIP folder, or of `options.config`."""
     return vision_card(options, locate, FAMILIES)

@@ -5,6 +5,6 @@ from n2kit_siglip.cards import FAMILIES
 
 
 class SiglipVision(TransformersVision):
-    """All tokens are patches; the pooled vector is the attention-pool head's, as the family was trained."""
+    """SigLIP's vision tower; all tokens are patches, and the pooled vector is the attention-pool head's, as in its training."""
 
     families = FAMILIES

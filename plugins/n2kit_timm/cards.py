@@ -11,13 +11,13 @@ from n2kit_timm.config import TimmConfig
 
 
 def card(config: TimmConfig, locate: Callable[[], Path | None]) -> VisionCard:
-    """What the architecture gives at this picture size, whichever weights it has."""
+    """Return the card of an architecture at this image size, whichever weights it has."""
     options = config.model_dump(exclude=set(TimmConfig.KEEPS_CARD))
     return cached_card("timm", json.dumps(options, sort_keys=True), lambda: _measured(config))
 
 
 def _measured(config: TimmConfig) -> VisionCard:
-    """On torch's meta device: no weights, no arithmetic."""
+    """Measure the card on torch's meta device: no weights, no arithmetic."""
     import torch
 
     from n2kit_timm.vision import TimmVision, architecture

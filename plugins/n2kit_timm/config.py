@@ -23,7 +23,7 @@ class TimmConfig(BaseModel):
 
 
 def pretrained(name: str) -> Preset:
-    """The weights on the hub that `timm:NAME` stands for: the tag given, or the architecture's default one.
+    """Return the weights on the hub that `timm:NAME` stands for: the tag given, or the architecture's default one.
 
     Raises:
         BadInput: timm has no such model, or no weights of it.
