@@ -53,7 +53,7 @@ def child(options: argparse.Namespace) -> None:
         pairs = Pairs([(f"i{n}", f"i{n + options.child}") for n in range(options.child)])
         assert model.vision is not None
         cache = FeatureCache(model.vision, 10**9, images=images)
-        reader = Reader(model.prompter, model.vision, images, cache=cache, apart=options.cached)
+        reader = Reader(model.prompt_builder, model.vision, images, cache=cache, lazy_features=options.cached)
         reader(few.items)
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # what loading took at its peak is forgotten

@@ -94,7 +94,7 @@ def shaped(shape: str, tune: str, device: torch.device, dtype: torch.dtype) -> M
             part.float()
     if tune == "full":
         model.llm.float()
-    model.words.float()
+    model.special_tokens.float()
     model.head.float()
     return model.to(device).train()
 
@@ -107,7 +107,7 @@ def utilisation(
     with tempfile.TemporaryDirectory() as folder:
         items = make_catalogue(Path(folder), 2 * pairs)
         some = make_pairs(items, pairs)
-        inputs = PairCollator(items, some, Reader(model.prompter, model.vision, Path(folder)))(list(some))
+        inputs = PairCollator(items, some, Reader(model.prompt_builder, model.vision, Path(folder)))(list(some))
     batch = inputs["batch"].to(device)
     others = {name: inputs[name].to(device) for name in ("item_index", "exclude")}
     step = TrainStep(model, dtype)
@@ -119,7 +119,7 @@ def utilisation(
     work()
     count, seconds = flops(work), fastest(work, device, 3)
     most = ceiling(device, dtype, side)
-    tokens = int((batch.final + 1).sum())
+    tokens = int((batch.pool_pos + 1).sum())
     return {
         "shape": shape, "tune": tune, "items": len(batch.ids), "tokens": tokens, "tokens_per_s": tokens / seconds,
         "tflop": count / 1e12, "seconds": seconds, "ceiling_tflops": most / 1e12, "mfu": count / seconds / most,

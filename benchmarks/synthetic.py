@@ -99,5 +99,5 @@ def build_model(options: argparse.Namespace) -> Model:
     model = n2kit.build(
         options.llm, options.vision, connector=options.connector if early else None, variant=options.variant, settings=settings
     )  # fmt: skip
-    model.widen()
+    model.to_float32()
     return model.train()

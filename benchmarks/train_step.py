@@ -38,7 +38,6 @@ from n2kit.inputs.feature_cache import feature_cache
 from n2kit.inputs.reader import Reader
 from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.model import Model
-from n2kit.modeling.prefix_sharing import ALL_AT_ONCE
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
 from n2kit.utils.device import keep_freed_memory, pick_precision
@@ -89,7 +88,7 @@ class Bench:
 
     def reader(self, arm: Arm, store: Path | None) -> Reader:
         """A reader with empty memory; what is on disk at `store` it takes from there."""
-        reader = Reader(self.model.prompter, self.model.vision, self.images)
+        reader = Reader(self.model.prompt_builder, self.model.vision, self.images)
         dtype = torch.bfloat16 if arm.bf16 else torch.float32
         if arm.cached:
             reader.cache = feature_cache(self.model.vision, 10.0, self.images, dtype)
@@ -110,14 +109,16 @@ class Bench:
         else:
             ids = [a for a, _ in pairs] + [b for _, b in pairs]
             batch, _ = reader([self.items[i] for i in ids])
-            inputs = {"batch": batch, "exclude": collator.facts.exclude(ids)}
+            inputs = {"batch": batch, "exclude": collator.extras.exclude(ids)}
         return {name: inputs[name] for name in ("batch", "item_index", "exclude") if name in inputs}
 
     @contextmanager
     def tricks(self, arm: Arm) -> Iterator[TrainStep]:
         """The step with what the arm leaves out put back."""
-        ways, hooks, kept = self.model.ways, [], []
-        self.model.ways = replace(ways, start=arm.start, tokens=ways.tokens if arm.sorted else ALL_AT_ONCE.tokens)
+        options, hooks, kept = self.model.execution_options, [], []
+        self.model.execution_options = replace(
+            options, share_prefix=arm.start, max_tokens=options.max_tokens if arm.sorted else None
+        )
         if not arm.trimmed:
             hooks.append(self.model.llm.register_forward_pre_hook(lambda _, given: (widened(given[0], self.longest),)))
         if arm.logits:
@@ -132,7 +133,7 @@ class Bench:
         try:
             yield TrainStep(self.model, torch.bfloat16 if arm.bf16 else torch.float32)
         finally:
-            self.model.ways = ways
+            self.model.execution_options = options
             for hook in hooks:
                 hook.remove()
 
@@ -167,8 +168,13 @@ def widened(x: Tensor, width: int) -> Tensor:
 
 def longest_row(model: Model) -> int:
     """Tokens of the longest row that the settings allow: what a loop without a look at its data pads to."""
-    prompter = model.prompter
-    return len(prompter.start) + prompter.body_tokens + len(prompter.suffix) + max(0, prompter.image_tokens - 1)
+    prompt_builder = model.prompt_builder
+    return (
+        len(prompt_builder.start)
+        + prompt_builder.body_tokens
+        + len(prompt_builder.suffix)
+        + max(0, prompt_builder.image_tokens - 1)
+    )
 
 
 def differences(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:

@@ -18,7 +18,7 @@ from n2kit.train.step import TrainStep
 def gradients(step: TrainStep, inputs: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and the gradient of every parameter that gets one."""
     step.zero_grad()
-    wanted = {"exclude", "item_index", *step.model.loss.wants} & inputs.keys()
+    wanted = {"exclude", "item_index", *step.model.loss.extra_inputs} & inputs.keys()
     out = step(inputs["batch"], **{name: inputs[name] for name in wanted})
     out["loss"].backward()
     found = {name: p.grad.clone() for name, p in step.named_parameters() if p.grad is not None}

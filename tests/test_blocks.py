@@ -32,12 +32,12 @@ PAIRS = Pairs([(f"p{n}", f"p{n + 4}") for n in range(1, 5)])
 def make(tune: str = "full", llm: str = "qwen:tiny", vision: str = "frozen") -> Model:
     settings = {"head.width": 16, "llm.tune": tune, "vision.tune": vision}
     made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", settings=settings)
-    made.widen()
+    made.to_float32()
     return made.train()
 
 
 def gradients(model: Model, images: Path, settings: Train, chunk: int | None = None) -> dict[str, Tensor]:
-    inputs = PairCollator(ITEMS, PAIRS, Reader(model.prompter, model.vision, images))(list(PAIRS))
+    inputs = PairCollator(ITEMS, PAIRS, Reader(model.prompt_builder, model.vision, images))(list(PAIRS))
     torch.manual_seed(0)  # of dropout
     step = TrainStep(model, torch.float32, chunk)
     step.zero_grad()

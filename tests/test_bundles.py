@@ -446,8 +446,8 @@ def test_a_full_disk_leaves_the_old_bundle(
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     model = n2kit.build("qwen:tiny", "siglip:tiny", settings=SETTINGS)
-    model.words.table.weight.data[0, 0] = float("inf")
-    with pytest.raises(Failed, match=r"words.table.weight is not finite"):
+    model.special_tokens.table.weight.data[0, 0] = float("inf")
+    with pytest.raises(Failed, match=r"special_tokens.table.weight is not finite"):
         bundle.save(model, tmp_path / "b")
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,7 @@ import pytest
 from n2kit.data.items import Item, Items
 from n2kit.embed.store import Vectors
 from n2kit.errors import BadInput
-from n2kit.evaluate import Report, bootstrap, buckets, check_same_items, compare, evaluate, greedy_pairs, ranks
+from n2kit.evaluate import RankingReport, bootstrap, buckets, check_same_items, compare, evaluate, greedy_pairs, ranks
 from n2kit.evaluate.metrics import names, per_query
 
 Pair = tuple[str, str]
@@ -32,7 +32,9 @@ def random_pairs(rows: int, count: int, seed: int = 0) -> list[Pair]:
     return [(str(a), str(b)) for a, b in drawn.tolist()]
 
 
-def plain_ranks(ids: list[str], vectors: np.ndarray, report: Report, pool: list[str], worst: bool) -> dict[Pair, int]:
+def plain_ranks(
+    ids: list[str], vectors: np.ndarray, report: RankingReport, pool: list[str], worst: bool
+) -> dict[Pair, int]:
     """Each query's targets, best first, each behind the others that are better, and behind those as good if ties are lost."""
     at = {i: vectors[n].astype(float) for n, i in enumerate(ids)}
     out = {}
@@ -47,7 +49,7 @@ def plain_ranks(ids: list[str], vectors: np.ndarray, report: Report, pool: list[
     return out
 
 
-def by_pair(report: Report, values: np.ndarray) -> dict[Pair, int]:
+def by_pair(report: RankingReport, values: np.ndarray) -> dict[Pair, int]:
     return dict(zip(report.pairs, values.tolist(), strict=True))
 
 

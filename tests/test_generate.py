@@ -50,31 +50,31 @@ def said(model: Model, task: Task, **options: Any) -> list[Answer]:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_it_says_what_it_was_taught(taught: Path, beams: int) -> None:
     """Its tokenizer has no end of text: the mark that the template ends an answer with does."""
-    answers = said(bundle.load(taught), Task("category"), beams=beams)
+    answers = said(bundle.load(taught), Task("category"), num_num_beams=beams)
     assert [(a.id, a.text) for a in answers] == [(i.id, i.category) for i in ITEMS.items]
 
 
 def test_a_llm_without_generation_of_its_own_says_the_same(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bundle.load(taught)
     fast = said(model, Task("category"))
-    monkeypatch.setattr(type(model.llm), "continued", LLM.continued)
+    monkeypatch.setattr(type(model.llm), "generate", LLM.generate)
     assert said(model, Task("category")) == fast
     with pytest.raises(Mismatch, match="it has no beams"):
-        said(model, Task("category"), beams=2)
+        said(model, Task("category"), num_num_beams=2)
 
 
 def test_the_prompt_has_the_question_and_no_answer(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = bundle.load(taught), []
 
-    def continued(x: torch.Tensor, *_: Any) -> list[int]:
+    def generate(x: torch.Tensor, *_: Any) -> list[int]:
         rows.append(x)
         return []
 
-    monkeypatch.setattr(model.llm, "continued", continued)
+    monkeypatch.setattr(model.llm, "generate", generate)
     assert [a.topics for a in said(model, Task("topics", 2))] == [()] * len(ITEMS)
-    row = model.prompter(ITEMS["i0"], image=False, task=Task("topics", 2), answered=False)
+    row = model.prompt_builder(ITEMS["i0"], image=False, task=Task("topics", 2), answered=False)
     ids = torch.tensor([row.ids])
-    torch.testing.assert_close(rows[0], model.words.fill(model.llm.embed(ids.clamp_min(0)), ids))
+    torch.testing.assert_close(rows[0], model.special_tokens.fill(model.llm.embed(ids.clamp_min(0)), ids))
     text = model.llm.tokenizer.decode([i for i in row.ids if i >= 0])
     assert text.endswith('big, oak chair . One word: "". 2 topics:')
 
@@ -102,7 +102,7 @@ def test_beside_pictures(workspace: Path) -> None:
         settings={"head.width": 16, "prompt.template": "compact"},
     )  # fmt: skip
     rows: list[torch.Tensor] = []
-    model.llm.continued = lambda x, *_: rows.append(x) or []  # type: ignore[method-assign, assignment, func-returns-value]
+    model.llm.generate = lambda x, *_: rows.append(x) or []  # type: ignore[method-assign, assignment, func-returns-value]
     twins = [Item("a", "noto_1.png", "x"), Item("b", "noto_9.png", "x"), Item("c", "", "x")]
     list(generate(model, twins, images=workspace / "images", precision="fp32"))
     assert rows[0].shape == rows[1].shape

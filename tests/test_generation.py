@@ -19,7 +19,7 @@ from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.model import Model
-from n2kit.modeling.prompts import ANSWER_TOKENS, TEXT_EMB, Prompter, Task
+from n2kit.modeling.prompts import ANSWER_TOKENS, TEXT_EMB, PromptBuilder, Task
 from n2kit.planning.planner import make_plan
 from n2kit.recipe.settings import Prompt, resolve
 from n2kit.recipe.variants import SPECS
@@ -44,14 +44,14 @@ def tokenizer() -> Any:
     return made
 
 
-def prompter(tokenizer: Any, **settings: Any) -> Prompter:
-    return Prompter(tokenizer, SPECS["text_only"], Prompt(**{"body_tokens": 400} | settings), 0)
+def prompt_builder(tokenizer: Any, **settings: Any) -> PromptBuilder:
+    return PromptBuilder(tokenizer, SPECS["text_only"], Prompt(**{"body_tokens": 400} | settings), 0)
 
 
 def tail(tokenizer: Any, row: Any) -> tuple[str, str]:
     """Return what stands behind `<TEXT_EMB>`: the question, and the answer without its end of text."""
     assert row.ids[-1] == END
-    question = row.ids[row.final + 2 : len(row.ids) - row.answer]
+    question = row.ids[row.pool_pos + 2 : len(row.ids) - row.answer]
     return tokenizer.decode(question), tokenizer.decode(row.ids[len(row.ids) - row.answer : -1])
 
 
@@ -59,7 +59,7 @@ def tail(tokenizer: Any, row: Any) -> tuple[str, str]:
 
 
 def test_the_reference_s_wording(tokenizer: Any) -> None:
-    made = prompter(tokenizer, template="zh")
+    made = prompt_builder(tokenizer, template="zh")
     assert made.suffix == made._tokens("，压缩为一个词：“")
     assert tail(tokenizer, made(CHAIR, image=False, task=Task("category"))) == ("”。生成笔记类目：", "furniture。")
     asked = made(CHAIR, image=False, task=Task("topics", 2, ("wood", "oak")))
@@ -69,23 +69,23 @@ def test_the_reference_s_wording(tokenizer: Any) -> None:
 @pytest.mark.parametrize("template", ["en", "compact"])
 def test_english_wording(tokenizer: Any, template: str) -> None:
     question, answer = tail(
-        tokenizer, prompter(tokenizer, template=template)(CHAIR, image=False, task=Task("category"))
+        tokenizer, prompt_builder(tokenizer, template=template)(CHAIR, image=False, task=Task("category"))
     )
     assert (question[:3], question[-1], answer) == ('". ', ":", " furniture.")
 
 
 def test_up_to_the_word_a_row_is_the_one_that_is_embedded(tokenizer: Any) -> None:
-    made = prompter(tokenizer)
+    made = prompt_builder(tokenizer)
     plain, asked = made(CHAIR, image=False), made(CHAIR, image=False, task=Task("category"))
-    assert asked.final == plain.final
-    assert asked.ids[: asked.final + 1] == plain.ids
-    assert asked.ids[asked.final + 1] == TEXT_EMB
+    assert asked.pool_pos == plain.pool_pos
+    assert asked.ids[: asked.pool_pos + 1] == plain.ids
+    assert asked.ids[asked.pool_pos + 1] == TEXT_EMB
 
 
 def test_what_is_asked_for_is_not_in_the_prompt(tokenizer: Any, tmp_path: Path) -> None:
-    made = prompter(tokenizer)
+    made = prompt_builder(tokenizer)
     row = made(CHAIR, image=False, task=Task("topics", 2, ("seat", "oak")))
-    prompt = tokenizer.decode(row.ids[: row.final + 1])
+    prompt = tokenizer.decode(row.ids[: row.pool_pos + 1])
     assert '"topic":"wood, home"' in prompt
     assert "seat" not in prompt
     assert "oak," not in prompt
@@ -94,30 +94,30 @@ def test_what_is_asked_for_is_not_in_the_prompt(tokenizer: Any, tmp_path: Path) 
         "basic: '<IMG> {category}'\nmicl: '<IMG> <IMG_EMB> {category}'\ntext: 'In {category}: {title}'\nimage: '<IMG>'\n"
         "suffix: ' \"'\ncategory_task: '\". In:'\ntopics_task: '\". {count}:'\nanswer: ' {answer}'\n"
     )
-    told = prompter(tokenizer, template=str(file))
+    told = prompt_builder(tokenizer, template=str(file))
     assert "furniture" in tokenizer.decode(told(CHAIR, image=False).ids)
     row = told(CHAIR, image=False, task=Task("category"))
-    assert "furniture" not in tokenizer.decode(row.ids[: row.final + 1])
+    assert "furniture" not in tokenizer.decode(row.ids[: row.pool_pos + 1])
 
 
 def test_a_long_answer_is_cut_and_still_ends(tokenizer: Any) -> None:
     item = Item("1", title="x", category="a very long category " * 20)
-    row = prompter(tokenizer)(item, image=False, task=Task("category"))
+    row = prompt_builder(tokenizer)(item, image=False, task=Task("category"))
     assert row.answer == ANSWER_TOKENS + 1
     assert row.ids[-1] == END
 
 
 def test_an_unanswered_row_ends_in_the_question(tokenizer: Any) -> None:
-    row = prompter(tokenizer)(CHAIR, image=False, task=Task("topics", 5), answered=False)
+    row = prompt_builder(tokenizer)(CHAIR, image=False, task=Task("topics", 5), answered=False)
     assert row.answer == 0
-    assert tokenizer.decode(row.ids[row.final + 2 :]) == '". The 5 topics of the note are:'
+    assert tokenizer.decode(row.ids[row.pool_pos + 2 :]) == '". The 5 topics of the note are:'
 
 
 # --- who is asked for what -------------------------------------------------------------------------------------------
 
 
 def tasks(tokenizer: Any, share: float = 0.4, most: int = 5, seed: int = 0) -> Tasks:
-    return Tasks(prompter(tokenizer), EpochRng(seed), share, most)
+    return Tasks(prompt_builder(tokenizer), EpochRng(seed), share, most)
 
 
 def test_two_in_five_are_asked_for_topics(tokenizer: Any) -> None:
@@ -128,7 +128,7 @@ def test_two_in_five_are_asked_for_topics(tokenizer: Any) -> None:
     assert kinds.total() == 2000
     counts = Counter(task.count for task in asked if task and task.kind == "topics")
     assert all(counts[n] > 200 for n in (1, 2, 3))
-    assert all(task.count == len(set(task.held)) for task in asked if task)
+    assert all(task.count == len(set(task.target_topics)) for task in asked if task)
     assert {made(Item(str(n), title="x", topics=("a", "b", "c"), category="d")).count for n in range(50)} == {
         0,
         1,
@@ -149,7 +149,7 @@ def test_who_lacks_one_is_asked_for_the_other(tokenizer: Any) -> None:
         assert made(Item(str(n), topics=("a",))) is None  # nothing would be left to embed
         held = made(Item(str(n), topics=("a", "b", "c")))
         assert held is not None
-        assert len(held.held) < 3
+        assert len(held.target_topics) < 3
 
 
 def test_draws_depend_on_seed_epoch_and_item_alone(tokenizer: Any) -> None:
@@ -170,7 +170,7 @@ def model(**settings: Any) -> Model:
     variant = given.pop("variant", "text_only")
     vision = None if variant == "text_only" else "siglip:tiny"
     made = n2kit.build("qwen:tiny", vision, loss="notellm", variant=variant, settings=given)
-    made.widen()
+    made.to_float32()
     return made.train()
 
 
@@ -191,8 +191,8 @@ PAIRS = Pairs([("i0", "i1"), ("i2", "i3"), ("i4", "i5"), ("i6", "i7"), ("i8", "i
 
 
 def inputs_of(made: Model, items: Items, images: Path | None = None) -> dict[str, Any]:
-    asked = Tasks(made.prompter, EpochRng(0), 0.4, 5)
-    return PairCollator(items, PAIRS, Reader(made.prompter, made.vision, images), tasks=asked)(list(PAIRS))
+    asked = Tasks(made.prompt_builder, EpochRng(0), 0.4, 5)
+    return PairCollator(items, PAIRS, Reader(made.prompt_builder, made.vision, images), tasks=asked)(list(PAIRS))
 
 
 def test_only_answers_are_scored(catalogue: Items, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,13 +212,13 @@ def test_the_cost_is_the_next_token_s_over_all_rows(catalogue: Items) -> None:
     """By the definition, one item after the other; an item of two pairs counts twice."""
     made = model().eval()
     inputs = inputs_of(made, catalogue)
-    asked = Tasks(made.prompter, EpochRng(0), 0.4, 5)
+    asked = Tasks(made.prompt_builder, EpochRng(0), 0.4, 5)
     costs: list[Tensor] = []
     for item_id in inputs["ids"]:
         item = catalogue[item_id]
-        row = made.prompter(item, image=False, task=asked(item))
+        row = made.prompt_builder(item, image=False, task=asked(item))
         ids = torch.tensor([row.ids])
-        x = made.words.fill(made.llm.embed(ids.clamp_min(0)), ids)
+        x = made.special_tokens.fill(made.llm.embed(ids.clamp_min(0)), ids)
         scores = made.llm.logits(made.llm(x)[0]).log_softmax(-1)
         costs += [-scores[at - 1, row.ids[at]] for at in range(len(row.ids) - row.answer, len(row.ids))]
     with torch.no_grad():
@@ -229,8 +229,8 @@ def test_the_cost_is_the_next_token_s_over_all_rows(catalogue: Items) -> None:
 def test_answers_change_no_vector(catalogue: Items) -> None:
     made = model().eval()
     items = [Item(i.id, "", i.title, (), "", i.category) for i in catalogue.items]  # no topics: nothing is held out
-    asked, _ = Reader(made.prompter, None, None)(items, [Task("category") if i.category else None for i in items])
-    plain, _ = Reader(made.prompter, None, None)(items)
+    asked, _ = Reader(made.prompt_builder, None, None)(items, [Task("category") if i.category else None for i in items])
+    plain, _ = Reader(made.prompt_builder, None, None)(items)
     assert asked is not None
     assert plain is not None
     with torch.no_grad():
@@ -249,7 +249,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_plain_step(
     plain, cached = (gradients(TrainStep(made, torch.float32, n), inputs) for n in (None, chunk))
     assert_same(plain, cached)
     assert plain[1]["model.llm.lm_head.weight"].abs().max() > 0
-    assert plain[1]["model.words.table.weight"][-TEXT_EMB - 1].abs().max() > 0
+    assert plain[1]["model.special_tokens.table.weight"][-TEXT_EMB - 1].abs().max() > 0
 
 
 def test_a_step_that_asks_nothing(catalogue: Items) -> None:

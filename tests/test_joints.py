@@ -104,7 +104,7 @@ def test_bfloat16(kind: str, name: str) -> None:
         out = made(tokens)
     else:
         known = {"tokens": tokens, "mask": None}
-        out = made(draw(2, 32).bfloat16(), draw(2, 32).bfloat16(), **{n: known[n] for n in made.wants})
+        out = made(draw(2, 32).bfloat16(), draw(2, 32).bfloat16(), **{n: known[n] for n in made.extra_inputs})
     assert out.dtype == torch.bfloat16
     assert torch.isfinite(out).all()
 
@@ -266,5 +266,5 @@ def batch_of(model: n2kit.Model, items: list[dict[str, str]], images: Path) -> A
     from n2kit.inputs.reader import Reader
 
     wanted = [n2kit.Item(str(n), **item) for n, item in enumerate(items)]
-    made, _ = Reader(model.prompter, model.vision, images)(wanted)
+    made, _ = Reader(model.prompt_builder, model.vision, images)(wanted)
     return made

@@ -113,7 +113,7 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("vision", "clip:tiny", another_card(token_width=31), "shapes_are_those_of_the_card", "the card says [2, 17, 31]"),
     ("vision", "clip:tiny", another_card(parameters=1), "card_is_what_is_measured", "parameters declared"),
     ("vision", "clip:tiny", another_card(prefix_tokens=17), "prefix_tokens_come_before_a_grid", "17 of 17"),
-    ("vision", "clip:tiny", another_card(image_size=16), "the_transform_takes_any_picture", "the card says 16 px"),
+    ("vision", "clip:tiny", another_card(image_size=16), "the_transform_takes_any_image", "the card says 16 px"),
     ("vision", "clip:tiny", drifting, "frozen_stays_bit_equal", "changed: seen"),
     ("llm", "qwen:tiny", wrap(both_ways), "no_later_token_leaks", "the card says causal"),
     ("llm", "qwen:tiny", wrap(both_ways), "padding_on_the_right_changes_nothing", "differ by"),

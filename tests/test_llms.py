@@ -90,7 +90,7 @@ def read(llm: TransformersLLM, x: Tensor, real: list[int] | None = None) -> Tens
     """States of rows of which so many positions are `real`."""
     lengths = torch.tensor(real or [x.shape[1]] * len(x))
     mask = torch.arange(x.shape[1])[None] < lengths[:, None]
-    return llm(x, **{"mask": mask} if "mask" in llm.wants else {})
+    return llm(x, **{"mask": mask} if "mask" in llm.extra_inputs else {})
 
 
 def test_every_model_type_that_a_family_names_is_tried() -> None:
@@ -112,15 +112,15 @@ def test_rows_that_begin_alike_can_be_read_behind_their_start(name: str) -> None
     llm = make(name).eval()
     kind = config_of(name).config["model_type"]  # type: ignore[index]
     whole = traits.NO_ATTENTION | {"lfm2"}  # whose memory of a row is more than keys and values
-    assert llm.shares_start == (llm.card.causal and kind not in whole)
-    if not llm.shares_start:
+    assert llm.supports_prefix_cache == (llm.card.causal and kind not in whole)
+    if not llm.supports_prefix_cache:
         return
     start, behind = (t.requires_grad_() for t in (rows(llm, 1, 7), rows(llm, 3, 9)))
     weights = torch.arange(3 * 9 * llm.card.output_width).sin().view(3, 9, -1)
     found = []
     for states in (
         llm(torch.cat([start.expand(3, -1, -1), behind], 1))[:, 7:],
-        llm(1 * behind, after=llm.start(1 * start)),
+        llm(1 * behind, past=llm.prefill(1 * start)),
     ):
         found.append([states, *torch.autograd.grad((states * weights).sum(), [start, behind])])
     for one, two in zip(*found, strict=True):
@@ -167,7 +167,7 @@ def test_later_tokens_are_seen_by_those_that_read_both_ways_alone(name: str) -> 
     with torch.no_grad():
         leak = (read(llm, x) - read(llm, other))[:, :-1].abs().max().item()
     assert (leak < 1e-5) == llm.card.causal
-    assert llm.wants == (frozenset() if llm.card.causal else {"mask"})
+    assert llm.extra_inputs == (frozenset() if llm.card.causal else {"mask"})
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -219,7 +219,9 @@ def test_visual_tokens_enter_the_first_layer_at_the_scale_of_text(name: str, wor
     """Granite multiplies embeddings in its forward, Gemma in its table, BERT normalises them, GPT-2 adds positions."""
     variant = "notellm2" if part(name).card.causal else "late_early_fusion"
     model = n2kit.build(name, "siglip:tiny", connector="mlp:tiny", variant=variant)
-    batch, _ = Reader(model.prompter, model.vision, workspace / "images")([Item("1", image="noto_1.png", title="a b")])
+    batch, _ = Reader(model.prompt_builder, model.vision, workspace / "images")(
+        [Item("1", image="noto_1.png", title="a b")]
+    )
     seen: list[Tensor] = []
     model.llm.blocks()[0].register_forward_pre_hook(
         lambda _, args, facts: seen.append(args[0] if args else facts["hidden_states"]), with_kwargs=True

@@ -123,7 +123,7 @@ def x() -> torch.Tensor:
 
 def facts(of: Any) -> dict[str, torch.Tensor]:
     known = {"grades": torch.tensor(GRADES), "log_q": torch.linspace(-5, -1, 2 * B), "generation": torch.tensor(7.0)}
-    return {name: known[name] for name in of.wants & known.keys()}
+    return {name: known[name] for name in of.extra_inputs & known.keys()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -171,12 +171,12 @@ def test_learns_from_bfloat16(x: torch.Tensor, name: str) -> None:
 def test_log_q_is_subtracted_from_every_candidate(x: torch.Tensor, form: str) -> None:
     log_q = torch.tensor([0.1, 0.2, 0.05, 0.15, 0.25, 0.05, 0.1, 0.1]).log()
     made = loss("infonce", form=form, log_q=True)
-    assert made.wants == {"log_q", "negatives"}
+    assert made.extra_inputs == {"log_q", "negatives"}
     got = made({"multimodal": x}, log_q=log_q).loss
     torch.testing.assert_close(got, infonce(form)(x, log_q=log_q))
     uniform = made({"multimodal": x}, log_q=torch.full((8,), -3.0)).loss
     torch.testing.assert_close(uniform, infonce(form)(x))  # the same for all items changes nothing
-    assert loss("infonce", form=form).wants == {"negatives"}
+    assert loss("infonce", form=form).extra_inputs == {"negatives"}
 
 
 M = 3  # hard negatives
@@ -305,7 +305,7 @@ def test_without_grades_cosent_ranks_partners_above_the_rest(x: torch.Tensor) ->
 
 def test_matryoshka_is_the_weighted_sum_over_widths(x: torch.Tensor) -> None:
     wrapped = loss("matryoshka", options={"text_weight": 1.0, "log_q": True}, widths=[2, 5], weights=[0.5, 2.0])
-    assert wrapped.wants == {"log_q", "negatives"}
+    assert wrapped.extra_inputs == {"log_q", "negatives"}
     log_q, y = torch.linspace(-5, -1, 8), x.flip(0) + 0.1
     out = wrapped({"multimodal": x, "visual": y}, log_q=log_q)
     by_hand = infonce("one_tower")

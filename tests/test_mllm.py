@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 import n2kit
 from n2kit import builder as assemble
 from n2kit.bundle import io as bundle
-from n2kit.contract.interfaces import Joined, LoadSpec
+from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec
 from n2kit.data.items import Item
 from n2kit.embed import encode
 from n2kit.errors import BadInput, Mismatch
@@ -101,12 +101,12 @@ def whole_states(whole: Any, ids: Tensor, pixels: Tensor) -> Tensor:
     return out.language_model_outputs.hidden_states[-1]  # type: ignore[no-any-return]
 
 
-def rows(joined: Joined, starts: list[int], long: int) -> tuple[Tensor, Tensor]:
+def rows(joined: DecomposedMLLM, starts: list[int], long: int) -> tuple[Tensor, Tensor]:
     """Ids [B, T] as transformers wants them, with a picture at `starts`, and where visual tokens stand."""
     ids = 10 + torch.randint(400, (len(starts), long), generator=torch.Generator().manual_seed(2))
     image = torch.zeros_like(ids, dtype=torch.bool)
     many = joined.connector.tokens
-    wrapped = "image" in joined.llm.wants
+    wrapped = "image" in joined.llm.extra_inputs
     for row, start in enumerate(starts):
         image[row, start : start + many] = True
         ids[row, start : start + many] = IMAGE_ID
@@ -115,11 +115,11 @@ def rows(joined: Joined, starts: list[int], long: int) -> tuple[Tensor, Tensor]:
     return ids, image
 
 
-def our_states(joined: Joined, ids: Tensor, image: Tensor, pixels: Tensor) -> Tensor:
+def our_states(joined: DecomposedMLLM, ids: Tensor, image: Tensor, pixels: Tensor) -> Tensor:
     seen = joined.vision(pixels)
     tokens = joined.connector(seen.tokens, seen.mask)
     x = joined.llm.embed(ids).masked_scatter(image[..., None], tokens)
-    facts = {"image": image} if "image" in joined.llm.wants else {}
+    facts = {"image": image} if "image" in joined.llm.extra_inputs else {}
     return joined.llm(x, **facts)  # type: ignore[no-any-return]
 
 
@@ -196,7 +196,7 @@ def test_a_step_trains_and_the_bundle_is_bit_equal(name: str, workspace: Path, t
     settings = {"llm.tune": "full"} | ({} if name in WITH_POOLED else {"mllm.pool": "mean"})
     model = build(name, "notellm2", **settings).train()
     items = [Item(str(n), image=f"noto_{n + 1}.png", title="word " * (n + 1)) for n in range(4)]
-    batch, _ = Reader(model.prompter, model.vision, workspace / "images")(items)
+    batch, _ = Reader(model.prompt_builder, model.vision, workspace / "images")(items)
     out = model(batch)
     loss = model.loss(out.views, out.present).loss
     loss.backward()
@@ -204,7 +204,7 @@ def test_a_step_trains_and_the_bundle_is_bit_equal(name: str, workspace: Path, t
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     lacking = [n for n, p in trained.items() if p.grad is None or not p.grad.isfinite().all()]
     assert not lacking
-    assert {n.split(".")[0] for n in trained} == {"llm", "connector", "fusion", "head", "words", "loss"}
+    assert {n.split(".")[0] for n in trained} == {"llm", "connector", "fusion", "head", "special_tokens", "loss"}
     torch.optim.SGD(trained.values(), lr=0.1).step()
     model.save(tmp_path / "b")
     again = n2kit.load(tmp_path / "b")
@@ -292,7 +292,7 @@ def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Registry,
         assert plan.connector.tokens == model.connector.tokens
         assert plan.connector.parameters == sum(p.numel() for p in model.connector.parameters())
         assert not any("lm_head" in key for key in model.state_dict())
-        joined = Joined(model.llm, model.vision, model.connector)
+        joined = DecomposedMLLM(model.llm, model.vision, model.connector)
         size = plan.vision.image_size if plan.vision else 0
         pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(4))
         with torch.no_grad():

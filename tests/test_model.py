@@ -48,7 +48,7 @@ def items(count: int = 4) -> list[Item]:
 
 
 def batch_for(model: n2kit.Model, wanted: list[Item], images: Path) -> Any:
-    made, kept = Reader(model.prompter, model.vision, images)(wanted)
+    made, kept = Reader(model.prompt_builder, model.vision, images)(wanted)
     assert len(kept) == len(wanted)
     return made
 
@@ -68,7 +68,7 @@ def test_every_part_trains_a_step_and_encodes(llm: str, vision: str, workspace: 
     assert not any(p.requires_grad for n, p in model.named_parameters() if n.startswith("vision."))
     torch.optim.AdamW(trained.values(), lr=1e-2).step()
     moved = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert moved == {"llm", "connector", "fusion", "head", "words", "loss"}
+    assert moved == {"llm", "connector", "fusion", "head", "special_tokens", "loss"}
     vectors = model.encode(items(), images=images)
     assert vectors.shape == (4, 16)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
@@ -116,7 +116,7 @@ def test_padding_and_later_tokens_change_nothing_before(workspace: Path) -> None
 def test_batch_without_any_picture() -> None:
     model = make()
     assert model.encode([{"title": "a"}, {"title": "b"}]).shape == (2, 16)
-    sequences = [model.prompter(Item("1", title="x"), image=False)]
+    sequences = [model.prompt_builder(Item("1", title="x"), image=False)]
     out = model(collate(sequences, []))
     assert out.visual_tokens is None
     assert not out.present["visual"].any()
@@ -152,7 +152,7 @@ def test_connector_starts_at_the_scale_of_the_embeddings(workspace: Path) -> Non
     out = model(batch_for(model, items(), workspace / "images"))
     ratio = (rms(out.visual_tokens) / rms(embedding_sample(model.llm))).item()
     assert 0.3 < ratio < 3
-    assert abs((rms(model.words.table.weight) / rms(embedding_sample(model.llm))).item() - 1) < 1e-3
+    assert abs((rms(model.special_tokens.table.weight) / rms(embedding_sample(model.llm))).item() - 1) < 1e-3
 
 
 @pytest.mark.parametrize(("llm", "vision"), PAIRS)

@@ -145,12 +145,12 @@ def catalogue() -> Items:
 
 def model_of(tiny_bundle: Path) -> Model:
     model = bundle.load(tiny_bundle)
-    model.widen()
+    model.to_float32()
     return model.train()
 
 
 def collator(model: Model, items: Items, images: Path, pairs: Pairs = PAIRS, **options: Any) -> PairCollator:
-    return PairCollator(items, pairs, Reader(model.prompter, model.vision, images), **options)
+    return PairCollator(items, pairs, Reader(model.prompt_builder, model.vision, images), **options)
 
 
 def test_each_stands_once_behind_the_rows(catalogue: Items, workspace: Path, tiny_bundle: Path) -> None:
@@ -206,7 +206,7 @@ def test_one_without_a_readable_picture_is_left_out_and_its_pair_stays(
     model = model_of(tiny_bundle)
 
     def read(policy: Any) -> list[str]:
-        reader = Reader(model.prompter, model.vision, tmp_path / "images", policy)
+        reader = Reader(model.prompt_builder, model.vision, tmp_path / "images", policy)
         ids: list[str] = PairCollator(catalogue, PAIRS, reader)(list(PAIRS))["ids"]
         return ids
 
@@ -254,7 +254,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_plain_step(loss: str, cat
     model = n2kit.build(
         "qwen:tiny", "siglip:tiny", connector="mlp:4", loss=loss, settings={"head.width": 16, "llm.tune": "full"}
     )
-    model.widen()
+    model.to_float32()
     inputs = collator(model.train(), catalogue, workspace / "images")(list(PAIRS))
     plain, cached = (gradients(TrainStep(model, torch.float32, n), inputs) for n in (None, 3))
     assert_same(plain, cached)

@@ -44,7 +44,7 @@ def pairs(workspace: Path, catalogue: Items) -> Pairs:
 
 
 def batch_of(model: Model, items: Items, images: Path, count: int = 4) -> Batch:
-    batch, _ = Reader(model.prompter, model.vision, images)(
+    batch, _ = Reader(model.prompt_builder, model.vision, images)(
         items.items[0 : 2 * count : 2] + items.items[1 : 2 * count : 2]
     )
     assert batch is not None
@@ -168,7 +168,7 @@ def measured(catalogue: Items, pairs: Pairs, workspace: Path) -> Callable[..., N
 def test_a_connector_that_gives_nothing_shows_no_image_effect(measured: Callable[..., Neglect]) -> None:
     model = tiny(variant="basic")
     seeing = measured(model, resamples=100)
-    model.gain.zero_()
+    model.connector_scale.zero_()
     blind = measured(model, resamples=100)
     assert blind.figures[SWAPPED] == blind.figures[BOTH]
     for change in blind.effects[SWAPPED].values():

@@ -9,7 +9,7 @@ import pytest
 
 from n2kit.data.items import Item
 from n2kit.errors import BadInput
-from n2kit.modeling.prompts import IMG, IMG_EMB, Prompter, split_topics
+from n2kit.modeling.prompts import IMG, IMG_EMB, PromptBuilder, split_topics
 from n2kit.recipe.prompt_templates import TEMPLATES, load_template
 from n2kit.recipe.settings import Prompt
 from n2kit.recipe.variants import SPECS
@@ -26,8 +26,8 @@ def tokenizer() -> Any:
     return byte_tokenizer(LlamaConfig(vocab_size=512))
 
 
-def prompter(tokenizer: Any, variant: str = "notellm2", **settings: Any) -> Prompter:
-    return Prompter(tokenizer, SPECS[variant], Prompt(**settings), Q)
+def prompt_builder(tokenizer: Any, variant: str = "notellm2", **settings: Any) -> PromptBuilder:
+    return PromptBuilder(tokenizer, SPECS[variant], Prompt(**settings), Q)
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:
@@ -48,7 +48,7 @@ def test_topics_leave_the_content_by_the_reference_rules() -> None:
 
 def test_chinese_reference_prompt(tokenizer: Any) -> None:
     item = Item("1", title="标" * 30, topics=tuple(f"t{n}" for n in range(12)), content="一\n二" + "三" * 90)
-    text = prompter(tokenizer, template="zh", body_tokens=2000).render(item, image=True)
+    text = prompt_builder(tokenizer, template="zh", body_tokens=2000).render(item, image=True)
     assert text.startswith('笔记：{"图片":"<IMG>"}，压缩为一个词：“<IMG_EMB>”。笔记：{"标题":"' + "标" * 20 + '"')
     assert text.endswith("，压缩为一个词：“")
     assert '"话题":"t0，t1，t2，t3，t4，t5，t6，t7，t8，t9"' in text
@@ -57,23 +57,23 @@ def test_chinese_reference_prompt(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_positions_under_micl(tokenizer: Any, template: str) -> None:
-    row = prompter(tokenizer, template=template, body_tokens=400)(Item("1", title="hello"), image=True)
+    row = prompt_builder(tokenizer, template=template, body_tokens=400)(Item("1", title="hello"), image=True)
     assert row.ids.count(IMG) == Q
     assert row.ids.count(IMG_EMB) == 1
-    assert row.ids[row.visual + 1] == IMG_EMB
-    assert row.final == len(row.ids) - 1
+    assert row.ids[row.visual_pool_pos + 1] == IMG_EMB
+    assert row.pool_pos == len(row.ids) - 1
 
 
 @pytest.mark.parametrize("variant", SPECS)
 @pytest.mark.parametrize("image", [True, False])
 @pytest.mark.parametrize("title", ["hello", ""])
 def test_each_item_gets_the_prompt_of_what_it_has(tokenizer: Any, variant: str, image: bool, title: str) -> None:
-    row = prompter(tokenizer, variant)(Item("1", title=title), image=image)
+    row = prompt_builder(tokenizer, variant)(Item("1", title=title), image=image)
     early = image and SPECS[variant].early
     assert row.has_image == early
     assert (IMG in row.ids) == early
     both = early and bool(title) and SPECS[variant].text
-    assert (row.visual >= 0) == (both and SPECS[variant].micl)
+    assert (row.visual_pool_pos >= 0) == (both and SPECS[variant].micl)
     assert ("hello" in text_of(tokenizer, row.ids)) == (
         (bool(title) and SPECS[variant].text) or (bool(title) and not early)
     )
@@ -81,14 +81,14 @@ def test_each_item_gets_the_prompt_of_what_it_has(tokenizer: Any, variant: str, 
 
 def test_user_text_never_becomes_a_special_word(tokenizer: Any) -> None:
     item = Item("1", title="<IMG> <IMG_EMB> <TEXT_EMB>")
-    row = prompter(tokenizer)(item, image=True)
+    row = prompt_builder(tokenizer)(item, image=True)
     assert row.ids.count(IMG) == Q
     assert row.ids.count(IMG_EMB) == 1
     assert "<IMG> <IMG_EMB> <TEXT_EMB>" in text_of(tokenizer, row.ids)
 
 
 def test_template_fields_in_user_text_are_text(tokenizer: Any) -> None:
-    row = prompter(tokenizer)(Item("1", title="{content}", content="secret"), image=False)
+    row = prompt_builder(tokenizer)(Item("1", title="{content}", content="secret"), image=False)
     text = text_of(tokenizer, row.ids)
     assert "{content}" in text
     assert text.count("secret") == 1
@@ -96,14 +96,14 @@ def test_template_fields_in_user_text_are_text(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_fields_are_cut_and_never_the_end(tokenizer: Any, template: str) -> None:
-    made = prompter(tokenizer, template=template, body_tokens=140, title_chars=1000, content_chars=1000)
+    made = prompt_builder(tokenizer, template=template, body_tokens=140, title_chars=1000, content_chars=1000)
     long = Item("1", title="title " * 50, topics=tuple(f"topic{n}" for n in range(10)), content="content 内容 " * 200)
     row = made(long, image=True)
     suffix = made._tokens(made.template.suffix)
     assert row.ids[-len(suffix) :] == suffix
     assert len(row.ids) <= len(made.start) + 140 + (Q - 1) + len(suffix)
     assert len(row.ids) > 120  # and what room there is gets used
-    assert row.visual >= 0
+    assert row.visual_pool_pos >= 0
 
 
 def test_own_template(tokenizer: Any, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_own_template(tokenizer: Any, tmp_path: Path) -> None:
     file.write_text(
         "basic: 'P <IMG> {title}'\nmicl: 'P <IMG> = <IMG_EMB>. {title}'\ntext: '{title}'\nimage: '<IMG>'\nsuffix: ' in a word: \"'\n"
     )
-    made = prompter(tokenizer, "basic", template=str(file))
+    made = prompt_builder(tokenizer, "basic", template=str(file))
     assert made.render(Item("1", title="cup"), image=True) == 'P <IMG> cup in a word: "'
 
 

@@ -17,7 +17,7 @@ from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.model import Model
-from n2kit.modeling.prefix_sharing import ALL_AT_ONCE, Ways, common_start, group_sizes
+from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, common_prefix_length, group_sizes
 from n2kit.modeling.prompts import IMG
 from n2kit.train.checks import frozen_fingerprint
 from n2kit.train.pairs import PairCollator
@@ -32,23 +32,25 @@ ITEMS = Items(
     ]
 )
 PAIRS = Pairs([("p1", "p2"), ("p1", "t1"), ("t2", "p3"), ("p4", "i1"), ("t0", "t3"), ("p5", "p6")])
-EVERY_WAY = Ways(start=True, tokens=300)
+EVERY_WAY = ExecutionOptions(share_prefix=True, max_tokens=300)
 
 
 def make(variant: str = "notellm2", llm: str = "qwen:tiny", **settings: Any) -> Model:
     made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", variant=variant, settings={"head.width": 16, **settings})
-    made.widen()
+    made.to_float32()
     return made.train()
 
 
 def batch_of(model: Model, images: Path, pairs: Pairs = PAIRS) -> dict[str, Any]:
-    inputs = PairCollator(ITEMS, pairs, Reader(model.prompter, model.vision, images))(list(pairs))
+    inputs = PairCollator(ITEMS, pairs, Reader(model.prompt_builder, model.vision, images))(list(pairs))
     return {name: inputs[name] for name in ("batch", "item_index", "exclude")}
 
 
-def gradients(model: Model, inputs: dict[str, Any], ways: Ways, chunk: int | None = None) -> dict[str, Tensor]:
+def gradients(
+    model: Model, inputs: dict[str, Any], options: ExecutionOptions, chunk: int | None = None
+) -> dict[str, Tensor]:
     """The gradient of every parameter that gets one, and the loss."""
-    model.ways = ways
+    model.execution_options = options
     step = TrainStep(model, torch.float32, chunk)
     step.zero_grad()
     loss = step(**inputs)["loss"]
@@ -63,20 +65,20 @@ def assert_same(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 
 
 class Calls:
-    """The inputs that an LLM was called with: the shape of each input, and whether it stood behind a start."""
+    """The calls of an LLM: the shape of each input, and the prefixes that were computed."""
 
     def __init__(self, model: Model) -> None:
-        self.read: list[tuple[int, int]] = []
-        self.starts: list[Tensor] = []
-        assert model.llm.shares_start  # asked now, since it tries by a few tokens
-        start = model.llm.start
+        self.shapes: list[tuple[int, int]] = []
+        self.prefixes: list[Tensor] = []
+        assert model.llm.supports_prefix_cache  # asked now, since it tries by a few tokens
+        prefill = model.llm.prefill
 
         def counted(x: Tensor) -> Any:
-            self.starts.append(x)
-            return start(x)
+            self.prefixes.append(x)
+            return prefill(x)
 
-        model.llm.start = counted  # type: ignore[method-assign]
-        model.llm.register_forward_pre_hook(lambda _, given: self.read.append(tuple(given[0].shape[:2])))  # type: ignore[arg-type]
+        model.llm.prefill = counted  # type: ignore[method-assign]
+        model.llm.register_forward_pre_hook(lambda _, given: self.shapes.append(tuple(given[0].shape[:2])))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -94,12 +96,12 @@ def test_a_start_read_once_changes_neither_loss_nor_gradient(
     model = make(variant, **{"llm.tune": tune})
     before = frozen_fingerprint(model)
     inputs = batch_of(model, workspace / "images", PAIRS if variant == "notellm2" else pairs)
-    whole = gradients(model, inputs, ALL_AT_ONCE)
+    whole = gradients(model, inputs, NO_OPTIMIZATION)
     calls = Calls(model)
     assert_same(whole, gradients(model, inputs, EVERY_WAY, chunk))
-    assert len(calls.read) > len(calls.starts) >= 1
-    instruction = model.llm.tokenizer(model.prompter.template.text.partition("{")[0])["input_ids"]
-    assert all(x.shape[1] >= len(instruction) for x in calls.starts)
+    assert len(calls.shapes) > len(calls.prefixes) >= 1
+    instruction = model.llm.tokenizer(model.prompt_builder.template.text.partition("{")[0])["input_ids"]
+    assert all(x.shape[1] >= len(instruction) for x in calls.prefixes)
     assert frozen_fingerprint(model) == before
 
 
@@ -109,10 +111,10 @@ def test_with_dropout_no_row_shares_the_draws_of_another(workspace: Path) -> Non
     calls = Calls(model)
     model.llm.blocks()[0].self_attn.attention_dropout = 0.1  # type: ignore[union-attr]
     gradients(model, inputs, EVERY_WAY)
-    assert not calls.starts
+    assert not calls.prefixes
     model.eval()
     gradients(model, inputs, EVERY_WAY)
-    assert calls.starts
+    assert calls.prefixes
 
 
 def test_nothing_is_differentiated_before_the_first_trained_thing(workspace: Path) -> None:
@@ -120,18 +122,18 @@ def test_nothing_is_differentiated_before_the_first_trained_thing(workspace: Pat
     model = make(**{"llm.tune": "frozen"})
     calls = Calls(model)
     gradients(model, batch_of(model, workspace / "images"), EVERY_WAY)
-    assert not any(x.requires_grad for x in calls.starts)
+    assert not any(x.requires_grad for x in calls.prefixes)
     model = make(**{"llm.tune": "full"})
     calls = Calls(model)
     gradients(model, batch_of(model, workspace / "images"), EVERY_WAY)
-    assert all(x.requires_grad for x in calls.starts)
+    assert all(x.requires_grad for x in calls.prefixes)
 
 
 def test_no_weight_of_a_frozen_llm_gets_a_gradient_and_no_graph_remembers_one(workspace: Path) -> None:
     model = make(**{"llm.tune": "frozen"})
     found = gradients(model, batch_of(model, workspace / "images"), EVERY_WAY)
     assert not any(name.startswith(("llm.", "vision.")) for name in found)
-    assert {n.partition(".")[0] for n in found} == {"loss", "connector", "fusion", "head", "words"}
+    assert {n.partition(".")[0] for n in found} == {"loss", "connector", "fusion", "head", "special_tokens"}
     # Of a linear layer that is not trained the product with its input is not kept: only its weight, which is there anyway.
     kept: list[Tensor] = []
     layer = next(m for m in model.llm.modules() if isinstance(m, torch.nn.Linear))
@@ -144,11 +146,11 @@ def test_no_weight_of_a_frozen_llm_gets_a_gradient_and_no_graph_remembers_one(wo
 def test_our_own_words_in_a_start_are_trained(workspace: Path) -> None:
     """Rows that show the same picture would, but pictures never count as common; a word of ours does."""
     ids = torch.tensor([[5, -2, 6, 7, 8], [5, -2, 6, 9, 8]])
-    assert common_start(ids, torch.tensor([[4], [4]])) == 3
-    assert common_start(ids, torch.tensor([[4, 1], [4, 4]])) == 1  # a state that is asked for is read
+    assert common_prefix_length(ids, torch.tensor([[4], [4]])) == 3
+    assert common_prefix_length(ids, torch.tensor([[4, 1], [4, 4]])) == 1  # a state that is asked for is read
     ids[:, 1] = IMG
-    assert common_start(ids, torch.tensor([[4], [4]])) == 1
-    assert common_start(ids[:1], torch.tensor([[4]])) == 1
+    assert common_prefix_length(ids, torch.tensor([[4], [4]])) == 1
+    assert common_prefix_length(ids[:1], torch.tensor([[4]])) == 1
 
 
 def test_groups_hold_rows_of_like_length_up_to_so_many_tokens() -> None:
@@ -162,14 +164,14 @@ def test_groups_are_no_wider_than_they_need_to_be(workspace: Path) -> None:
     inputs = batch_of(model, workspace / "images", Pairs([("t0", "t1"), ("t2", "t3"), ("p1", "p2")]))
     batch = inputs["batch"]
     calls = Calls(model)
-    whole = gradients(model, inputs, ALL_AT_ONCE)
-    assert calls.read == [tuple(batch.ids.shape)]
-    calls.read.clear()
-    assert_same(whole, gradients(model, inputs, Ways(start=False, tokens=200)))
-    assert sum(rows for rows, _ in calls.read) == len(batch.ids)
-    assert len(calls.read) > 1
-    assert all(rows * wide <= 200 or rows == 1 for rows, wide in calls.read)
-    assert {wide for _, wide in calls.read} <= {int(n) + 1 for n in batch.final}
+    whole = gradients(model, inputs, NO_OPTIMIZATION)
+    assert calls.shapes == [tuple(batch.ids.shape)]
+    calls.shapes.clear()
+    assert_same(whole, gradients(model, inputs, ExecutionOptions(share_prefix=False, max_tokens=200)))
+    assert sum(rows for rows, _ in calls.shapes) == len(batch.ids)
+    assert len(calls.shapes) > 1
+    assert all(rows * wide <= 200 or rows == 1 for rows, wide in calls.shapes)
+    assert {wide for _, wide in calls.shapes} <= {int(n) + 1 for n in batch.pool_pos}
 
 
 @pytest.mark.parametrize("llm", ["gpt2:tiny", "bloom:tiny", "gemma:tiny-3", "mamba:tiny", "lfm2:tiny"])
@@ -178,7 +180,7 @@ def test_vectors_are_the_same_in_every_way(llm: str, workspace: Path) -> None:
     model = make(llm=llm)
     options: dict[str, Any] = {"images": workspace / "images", "precision": "fp32"}
     vectors = []
-    for model.ways in (ALL_AT_ONCE, EVERY_WAY):
+    for model.execution_options in (NO_OPTIMIZATION, EVERY_WAY):
         vectors.append(encode(model, ITEMS.items, **options).vectors)
     np.testing.assert_allclose(*vectors, atol=2e-6)
-    assert model.llm.shares_start == (llm not in ("mamba:tiny", "lfm2:tiny"))
+    assert model.llm.supports_prefix_cache == (llm not in ("mamba:tiny", "lfm2:tiny"))

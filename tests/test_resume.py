@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from n2kit import read_items, read_pairs
@@ -230,6 +231,31 @@ def test_weights_that_cannot_be_read_are_passed_over(victim: str, run: Any, tmp_
     again = run(**{"train.max_steps": 4})
     assert again.resumed_from == (None if best else 2)
     assert same(weights(whole.bundle), weights(again.bundle))
+
+
+OLD_NAMES = {"connector_scale": "gain", "special_tokens.": "words."}
+
+
+def test_a_run_whose_checkpoint_has_the_names_of_before_goes_on(run: Any, tmp_path: Path) -> None:
+    """An n2kit before called the special tokens' table and the connector's scale by other names."""
+    whole = weights(run(**{"train.max_steps": 4}).bundle)
+    (tmp_path / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "checkpoint-4")
+    for file in (tmp_path / "run" / "checkpoints").rglob("*.safetensors"):
+        tensors = load_file(file)
+        old = {name: tensor for name, tensor in tensors.items() if "optimizer" not in file.name}
+        for new, name in OLD_NAMES.items():
+            old = {n.replace(new, name): t for n, t in old.items()}
+        if old:
+            assert old.keys() != tensors.keys()
+            save_file(old, file)
+    for file in (tmp_path / "run" / "checkpoints").rglob("state.json"):
+        state = json.loads(file.read_text())
+        state["files"] = {name: (file.parent / name).stat().st_size for name in state["files"]}
+        file.write_text(json.dumps(state))
+    again = run(**{"train.max_steps": 4})
+    assert again.resumed_from == 2
+    assert same(whole, weights(again.bundle))
 
 
 def test_best_weights_do_not_pile_up(run: Any, recalls: Any, tmp_path: Path) -> None:

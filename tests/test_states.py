@@ -21,8 +21,8 @@ from n2kit.inputs.feature_cache import feature_cache
 from n2kit.inputs.reader import Reader
 from n2kit.inputs.state_cache import StateCache, StateStore, state_cache
 from n2kit.modeling.model import Model
-from n2kit.modeling.partial_forward import Upper, below, frozen_depth
-from n2kit.modeling.prefix_sharing import Ways
+from n2kit.modeling.partial_forward import UpperLayers, forward_until, num_frozen_layers
+from n2kit.modeling.prefix_sharing import ExecutionOptions
 from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, train
 from n2kit.train.pairs import PairCollator
@@ -40,7 +40,7 @@ PAIRS = Pairs([("p1", "p2"), ("p1", "t1"), ("t2", "p3"), ("p4", "t0"), ("t0", "t
 def make(variant: str, **settings: Any) -> Model:
     given = {"head.width": 16, "llm.tune": "frozen", **settings}
     made = n2kit.build("qwen:tiny", "siglip:tiny", connector="mlp:4", variant=variant, settings=given)
-    made.widen()
+    made.to_float32()
     return made.train()
 
 
@@ -49,7 +49,7 @@ class Reads:
 
     def __init__(self, model: Model) -> None:
         self.rows = 0
-        assert model.llm.shares_start
+        assert model.llm.supports_prefix_cache
         model.llm.register_forward_pre_hook(self._count)
 
     def _count(self, _: Any, given: tuple[Tensor, ...]) -> None:
@@ -70,7 +70,7 @@ class Blocks:
 
 
 def inputs_of(model: Model, images: Path, states: StateCache | None) -> dict[str, Any]:
-    reader = Reader(model.prompter, model.vision, images, states=states)
+    reader = Reader(model.prompt_builder, model.vision, images, states=states)
     inputs = PairCollator(ITEMS, PAIRS, reader)(list(PAIRS))
     return {name: inputs[name] for name in ("batch", "item_index", "exclude")}
 
@@ -112,13 +112,13 @@ def test_what_frozen_blocks_give_is_kept_and_the_others_read_on_from_there(
     plain = gradients(model, inputs_of(model, workspace / "images", None))
     cache = state_cache(model.llm, 1.0, torch.float32)
     assert cache is not None
-    assert cache.depth == 1
+    assert cache.num_layers == 1
     inputs_of(model, workspace / "images", cache)
     lower, upper = (Blocks(block) for block in model.llm.blocks())
     inputs = inputs_of(model, workspace / "images", cache)
-    assert {len(t) for t in inputs["batch"].known.values()} <= {int(n) + 1 for n in inputs["batch"].final}
+    assert {len(t) for t in inputs["batch"].cached_states.values()} <= {int(n) + 1 for n in inputs["batch"].pool_pos}
     assert (lower.rows, upper.rows) == (0, 0)
-    model.ways = Ways(start=False)
+    model.execution_options = ExecutionOptions(share_prefix=False)
     cached = gradients(model, inputs, chunk)
     twice = 1 if chunk is None else 2
     pictured = 0 if variant == "text_only" else 4
@@ -137,13 +137,13 @@ def test_an_llm_is_cut_where_that_changes_nothing(llm: str) -> None:
     """Where dropout stands outside the frozen blocks, or may, no state is constant in training; in use it is."""
     part = n2kit.build(llm, "siglip:tiny", variant="text_only", settings={"llm.tune": "last:1"}).llm
     tuples = llm in ("bloom:tiny", "falcon:tiny")  # of blocks that give more than hidden states
-    assert frozen_depth(part.eval()) == (0 if tuples else 1)
+    assert num_frozen_layers(part.eval()) == (0 if tuples else 1)
     if tuples:
         return
-    assert frozen_depth(part.train()) == (0 if llm in ("gpt2:tiny", "opt:tiny") else 1)
+    assert num_frozen_layers(part.train()) == (0 if llm in ("gpt2:tiny", "opt:tiny") else 1)
     x = part.eval().embed(torch.arange(24).view(2, 12))
     with torch.no_grad():
-        assert (Upper(part, 1)(below(part, x, 1)) - part(x)).abs().max() < 1e-5
+        assert (UpperLayers(part, 1)(forward_until(part, x, 1)) - part(x)).abs().max() < 1e-5
     assert not [block for block in part.blocks() if "forward" in vars(block)]
 
 

@@ -56,12 +56,12 @@ PAIRS = Pairs(
 
 def model_of(tiny_bundle: Path) -> Model:
     model = bundle.load(tiny_bundle)
-    model.widen()
+    model.to_float32()
     return model.train()
 
 
 def batch_of(model: Model, items: Items, images: Path, pairs: Pairs = PAIRS) -> dict[str, Any]:
-    return PairCollator(items, pairs, Reader(model.prompter, model.vision, images))(list(pairs))
+    return PairCollator(items, pairs, Reader(model.prompt_builder, model.vision, images))(list(pairs))
 
 
 # --- GradCache -------------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_plain_step(
     plain = gradients(TrainStep(model, torch.float32), inputs)
     cached = gradients(TrainStep(model, torch.float32, chunk), inputs)
     assert_same(plain, cached)
-    assert {"model.loss.temperature", "model.words.table.weight", "model.head.weight"} <= cached[1].keys()
+    assert {"model.loss.temperature", "model.special_tokens.table.weight", "model.head.weight"} <= cached[1].keys()
     assert any(name.startswith("model.connector") for name in cached[1])
     assert all(
         grad.abs().max() > 0 for name, grad in cached[1].items() if name.startswith(("model.loss", "model.head"))
@@ -93,7 +93,7 @@ def test_chunks_work_with_every_kind_of_loss(loss: str, variant: str, catalogue:
         "qwen:tiny", "siglip:tiny", connector="mlp:4" if variant != "only_late_fusion" else None, loss=loss,
         variant=variant, settings={"head.width": 16},
     )  # fmt: skip
-    model.widen()
+    model.to_float32()
     inputs = batch_of(model.train(), catalogue, workspace / "images")
     assert_same(
         gradients(TrainStep(model, torch.float32), inputs), gradients(TrainStep(model, torch.float32, 4), inputs)
@@ -103,7 +103,7 @@ def test_chunks_work_with_every_kind_of_loss(loss: str, variant: str, catalogue:
 def test_chunks_of_a_vision_encoder_that_is_trained(catalogue: Items, workspace: Path, tiny_bundle: Path) -> None:
     recipe = resolve({"vision.tune": "full"}, base=bundle.read_recipe(tiny_bundle), env={}).recipe
     model = bundle.load(tiny_bundle, recipe=recipe)
-    model.widen()
+    model.to_float32()
     inputs = batch_of(model.train(), catalogue, workspace / "images")
     plain, cached = (gradients(TrainStep(model, torch.float32, n), inputs) for n in (None, 3))
     assert_same(plain, cached)
@@ -116,11 +116,13 @@ def test_features_stay_in_the_cache_until_their_chunk_wants_them(
     model = model_of(tiny_bundle)
     images = workspace / "images"
     cache = feature_cache(model.vision, 1.0, images, torch.float32)
-    readers = [Reader(model.prompter, model.vision, images, cache=cache, apart=apart) for apart in (False, True)]
+    readers = [
+        Reader(model.prompt_builder, model.vision, images, cache=cache, lazy_features=apart) for apart in (False, True)
+    ]
     one, two = (PairCollator(catalogue, PAIRS, reader)(list(PAIRS)) for reader in readers)
-    assert one["batch"].seen is not None
-    assert two["batch"].seen is None
-    assert {t.tokens.data_ptr() for t in two["batch"].apart} <= {t.tokens.data_ptr() for t in cache.kept.values()}  # type: ignore[union-attr]
+    assert one["batch"].vision_out is not None
+    assert two["batch"].vision_out is None
+    assert {t.tokens.data_ptr() for t in two["batch"].vision_rows} <= {t.tokens.data_ptr() for t in cache.kept.values()}  # type: ignore[union-attr]
     plain = gradients(TrainStep(model, torch.float32), one)
     for chunk in (None, 3):
         assert_same(plain, gradients(TrainStep(model, torch.float32, chunk), two))
@@ -178,13 +180,13 @@ def test_a_chunk_is_as_wide_as_its_longest_item_and_holds_its_pictures(
 ) -> None:
     model = model_of(tiny_bundle)
     batch = batch_of(model, catalogue, workspace / "images")["batch"]
-    rows = batch.final.argsort()[:4].sort().values
+    rows = batch.pool_pos.argsort()[:4].sort().values
     some = batch.take(rows)
-    assert some.ids.shape == (4, int(batch.final[rows].max()) + 1)
-    assert [int(rows[r]) for r in some.rows] == [int(r) for r in batch.rows if int(r) in rows.tolist()]
-    bare = batch.take(torch.tensor([n for n in range(len(batch.ids)) if n not in batch.rows.tolist()]))
+    assert some.ids.shape == (4, int(batch.pool_pos[rows].max()) + 1)
+    assert [int(rows[r]) for r in some.image_owner] == [int(r) for r in batch.image_owner if int(r) in rows.tolist()]
+    bare = batch.take(torch.tensor([n for n in range(len(batch.ids)) if n not in batch.image_owner.tolist()]))
     assert bare.pixels is None
-    assert not len(bare.rows)
+    assert not len(bare.image_owner)
 
 
 def test_a_batch_norm_that_is_trained_cannot_be_cut_in_chunks(tiny_bundle: Path) -> None:
@@ -206,7 +208,7 @@ def test_an_item_of_two_pairs_is_encoded_once_and_counts_twice(
     assert len(inputs["batch"].ids) == 12  # p1 and p2 stand in two pairs
     ends = [a for a, _ in PAIRS] + [b for _, b in PAIRS]
     assert inputs["ids"] == ends
-    read, _ = Reader(model.prompter, model.vision, workspace / "images")([catalogue[i] for i in ends])
+    read, _ = Reader(model.prompt_builder, model.vision, workspace / "images")([catalogue[i] for i in ends])
     each = {k: v for k, v in inputs.items() if k != "item_index"} | {"batch": read}
     step = TrainStep(model, torch.float32)
     assert_same(gradients(step, each), gradients(step, inputs))
@@ -229,18 +231,18 @@ class Count:
 def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[Count]:
     from n2kit.inputs import feature_cache as features
 
-    seen, decode, look = Count(), batches.open_image, features.look
+    seen, decode, encode = Count(), batches.open_image, features.encode_images
 
     def counted(vision: Any, pixels: Tensor) -> Any:
         seen.images += len(pixels)
-        return look(vision, pixels)
+        return encode(vision, pixels)
 
     def opened(*a: Any) -> Any:
         seen.decoded += 1
         return decode(*a)
 
     monkeypatch.setattr(batches, "open_image", opened)
-    monkeypatch.setattr(features, "look", counted)
+    monkeypatch.setattr(features, "encode_images", counted)
     return seen  # type: ignore[return-value]
 
 

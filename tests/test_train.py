@@ -202,7 +202,7 @@ def test_known_positives_and_same_items_are_excluded(workspace: Path, tiny_bundl
     items = read_items(workspace / "items.jsonl")
     model = bundle.load(tiny_bundle)
     pairs = Pairs([("noto:1", "twemoji:1"), ("noto:1", "twemoji:2"), ("noto:3", "twemoji:3")])
-    out = PairCollator(items, pairs, Reader(model.prompter, model.vision, workspace / "images"))(list(pairs))
+    out = PairCollator(items, pairs, Reader(model.prompt_builder, model.vision, workspace / "images"))(list(pairs))
     assert out["ids"] == ["noto:1", "noto:1", "noto:3", "twemoji:1", "twemoji:2", "twemoji:3"]
     exclude = out["exclude"]
     assert exclude[0, 1]  # the same item
@@ -214,7 +214,7 @@ def test_known_positives_and_same_items_are_excluded(workspace: Path, tiny_bundl
 def test_a_batch_says_how_alike_its_pairs_are_and_how_often_its_items_occur(tiny_bundle: Path) -> None:
     items = Items([Item(i, title=i) for i in "abcd"])
     pairs = Pairs([("a", "b"), ("a", "c"), ("a", "d")], grades={("a", "c"): 0.25, ("a", "d"): 0.0})
-    collate = PairCollator(items, pairs, Reader(bundle.load(tiny_bundle).prompter, None, None))
+    collate = PairCollator(items, pairs, Reader(bundle.load(tiny_bundle).prompt_builder, None, None))
     out = collate([("a", "c"), ("a", "b")])
     assert out["grades"].tolist() == [0.25, 1.0]
     assert out["log_q"].exp().tolist() == pytest.approx([3 / 6, 3 / 6, 1 / 6, 1 / 6])

@@ -20,7 +20,7 @@ from n2kit.bundle import io as bundle
 from n2kit.contract.interfaces import LoadSpec, Part
 from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.modeling import lora
-from n2kit.modeling.layer_depth import behind_blocks, depths, trial
+from n2kit.modeling.layer_depth import layer_depths, parameters_after_blocks, probe_outputs
 from n2kit.modeling.model import Model
 from n2kit.modeling.trainable import apply
 from n2kit.planning.memory import estimate
@@ -262,13 +262,13 @@ def test_adapters_of_every_family_get_a_gradient_and_change_nothing_at_first(kin
                 apply(part, kind, Tune.parse("lora:2"), 0)
             continue
         with torch.no_grad():
-            want = trial(part)
+            want = probe_outputs(part)
             apply(part, kind, Tune.parse("lora:2"), 0)
-            got = trial(part.eval())
+            got = probe_outputs(part.eval())
         assert all((a - b).abs().max() < 1e-6 for a, b in zip(want, got, strict=True)), reference
-        outputs = trial(part.train())
+        outputs = probe_outputs(part.train())
         sum(t.float().sin().sum() for t in outputs).backward()  # type: ignore[union-attr]
-        idle, count = lora.without_gradient(part)
+        idle, count = lora.untrained_adapters(part)
         assert not idle, (reference, idle)
         assert count
         assert all(".lora_" in n for n in trained(part))
@@ -297,7 +297,7 @@ def test_what_lies_behind_the_blocks() -> None:
         ("vision", "open_clip:tiny", {"visual.proj", "visual.ln_post.weight", "visual.ln_post.bias"}),
     ):  # fmt: skip
         part = backbone(kind, reference)
-        behind = {id(p) for p in behind_blocks(part)}
+        behind = {id(p) for p in parameters_after_blocks(part)}
         assert {n for n, p in part.named_parameters() if id(p) in behind} == want, reference
 
 
@@ -312,12 +312,14 @@ def rates(model: Model, **given: Any) -> dict[str, float]:
 
 def test_learning_rates_arrive_in_the_optimiser() -> None:
     model = build(**{"vision.tune": "last:1"})
-    found = rates(model, **{"train.lr": 1e-5, "train.new_lr": 1e-3, "train.lrs": {"vision": 2e-5, "head": 5e-4}})
+    found = rates(
+        model, **{"train.lr": 1e-5, "train.new_lr": 1e-3, "train.lrs": {"vision": 2e-5, "head": 5e-4, "words": 3e-4}}
+    )
     of = {
         part: {lr for n, lr in found.items() if n.startswith(f"{part}.")}
-        for part in ("llm", "vision", "connector", "head", "words")
+        for part in ("llm", "vision", "connector", "head", "special_tokens")
     }
-    assert of == {"llm": {1e-5}, "vision": {2e-5}, "connector": {1e-3}, "head": {5e-4}, "words": {1e-3}}
+    assert of == {"llm": {1e-5}, "vision": {2e-5}, "connector": {1e-3}, "head": {5e-4}, "special_tokens": {3e-4}}
     assert set(found) == {n for n, p in model.named_parameters() if p.requires_grad}
     decay = {
         id(p): g["weight_decay"] for g in param_groups(model, resolve({}, env={}).recipe.train) for p in g["params"]
@@ -337,7 +339,7 @@ def test_layer_decay() -> None:
     adapted = build(vision=None, **{"llm.tune": "lora:2"})
     found = rates(adapted, **{"train.lrs": {"llm": 1e-3}, "train.layer_decay": 0.5})
     assert {lr for n, lr in found.items() if "layers.0" in n} == {2.5e-4}
-    assert set(depths(adapted.llm).values()) == {0, 1, 2, 3}
+    assert set(layer_depths(adapted.llm).values()) == {0, 1, 2, 3}
 
 
 def test_layer_decay_without_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +391,7 @@ def test_a_bundle_with_adapters_holds_the_base_and_loads_bit_equal(
     one, two = bundle.load(adapted), bundle.load(adapted)
     assert (vectors(one, workspace) == vectors(two, workspace)).all()
     assert abs(vectors(one, workspace) - vectors(bundle.load(tmp_path / "base"), workspace)).max() > 1e-3
-    assert lora.adapter_of(one.llm) == Tune("lora", 4, 8)
+    assert lora.lora_config_of(one.llm) == Tune("lora", 4, 8)
     bundle.save(one, tmp_path / "again")
     for file in adapted.rglob("adapter/*"):
         assert (tmp_path / "again" / file.relative_to(adapted)).read_bytes() == file.read_bytes()
@@ -433,7 +435,7 @@ def test_peft_reads_the_adapter_by_itself(adapted: Path) -> None:
     part = type(model.llm).load(adapted / "llm")
     wrapped = PeftModel.from_pretrained(part, str(adapted / "llm" / "adapter")).eval()
     with torch.no_grad():
-        assert torch.equal(trial(model.llm)[0], trial(wrapped.base_model.model)[0])
+        assert torch.equal(probe_outputs(model.llm)[0], probe_outputs(wrapped.base_model.model)[0])
 
 
 def test_merged_vectors_are_the_same_and_no_adapter_is_left(
@@ -501,7 +503,7 @@ def test_a_held_adapter_is_trained_on_frozen_or_merged_first(adapted: Path) -> N
 
     assert trained(bundle.load(adapted, recipe=tuned("lora:4")).llm)
     frozen = bundle.load(adapted, recipe=tuned("frozen")).llm
-    assert lora.adapter_of(frozen)
+    assert lora.lora_config_of(frozen)
     assert not trained(frozen)
     for other in ("full", "last:1", "lora:8"):
         with pytest.raises(

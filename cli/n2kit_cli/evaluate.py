@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from n2kit.data.items import Items
     from n2kit.data.pairs import Pairs
     from n2kit.embed.store import Vectors
-    from n2kit.evaluate import Figure, Report
+    from n2kit.evaluate import Figure, RankingReport
 
 CATEGORIES = 10  # shown in the table; --json has all
 
@@ -182,7 +182,7 @@ class _Reading:
         self.pairs, self.ks, self.pool, self.protocol, self.lenient = pairs, ks, pool, protocol, lenient
         self.digest = ""  # of the pairs, once they are read
 
-    def evaluate(self, stored: Vectors) -> Report:
+    def evaluate(self, stored: Vectors) -> RankingReport:
         from n2kit.data.pairs import read_ids
         from n2kit.evaluate import evaluate as run
 
@@ -197,7 +197,9 @@ class _Reading:
         return options.read_pairs(file, items, self.lenient, graded=True) if file is not None else None
 
 
-def _buckets(report: Report, items: Items, train: Pairs | None, resamples: int, seed: int) -> list[dict[str, Any]]:
+def _buckets(
+    report: RankingReport, items: Items, train: Pairs | None, resamples: int, seed: int
+) -> list[dict[str, Any]]:
     from n2kit.evaluate import buckets
 
     found = []
@@ -209,7 +211,7 @@ def _buckets(report: Report, items: Items, train: Pairs | None, resamples: int, 
     return found
 
 
-def _document(report: Report, figures: dict[str, Figure], resamples: int, seed: int) -> dict[str, Any]:
+def _document(report: RankingReport, figures: dict[str, Figure], resamples: int, seed: int) -> dict[str, Any]:
     from n2kit.evaluate.bootstrap import LEVEL
 
     return report.facts() | {
@@ -219,7 +221,7 @@ def _document(report: Report, figures: dict[str, Figure], resamples: int, seed: 
     }
 
 
-def _tables(report: Report, figures: dict[str, Figure], groups: list[dict[str, Any]]) -> None:
+def _tables(report: RankingReport, figures: dict[str, Figure], groups: list[dict[str, Any]]) -> None:
     table(("metric", "value", "95 %"), [(n, f"{f.value:.4f}", interval(f.low, f.high)) for n, f in figures.items()])
     if groups:
         shown = [f"recall@{k}" for k in report.ks]

@@ -69,7 +69,7 @@ def generate(
     answers = []
     with progress("generate") as bar:
         for answer in run(
-            model, wanted, Task(task.value, count or TOPICS if task is Asked.topics else 0), max_new_tokens=max_new_tokens, beams=beams,
+            model, wanted, Task(task.value, count or TOPICS if task is Asked.topics else 0), max_new_tokens=max_new_tokens, num_beams=beams,
             images=images, on_bad_image=on_bad_image.value, precision=precision.value, skipped=skipped,
         ):  # fmt: skip
             answers.append(answer)

@@ -8,7 +8,7 @@ import torch
 
 from n2kit.bundle.references import of_component
 from n2kit.contract.cards import Card, MLLMCard
-from n2kit.contract.interfaces import LLM, Fusion, Joined, LoadSpec, Loss, VisionEncoder
+from n2kit.contract.interfaces import LLM, DecomposedMLLM, Fusion, LoadSpec, Loss, VisionEncoder
 from n2kit.errors import Mismatch
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.planning.plan import Plan
@@ -19,7 +19,7 @@ from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.recipe.settings import drop_none, resolve
 from n2kit.recipe.variants import SPECS
 
-TAKEN_APART = ("llm", "vision", "connector")  # what a multimodal LLM brings
+DECOMPOSED_PARTS = ("llm", "vision", "connector")  # what a multimodal LLM brings
 
 
 def build(
@@ -57,7 +57,7 @@ def from_plan(plan: Plan) -> Model:
     recipe, chosen = plan.recipe, plan.components
     torch.manual_seed(recipe.train.seed)
     if "mllm" in chosen:
-        parts = _taken_apart(plan)
+        parts = _decompose(plan)
     else:
         llm: LLM = load_backbone(chosen["llm"], head=plan.generates)
         vision: VisionEncoder | None = load_backbone(chosen["vision"]) if "vision" in chosen else None
@@ -88,7 +88,7 @@ def join(plan: Plan, parts: Parts) -> Model:
     if parts.vision is not None:
         provenance.parts["vision"]["transform"] = parts.vision.transform_id
     model = Model(parts, plan.recipe, provenance)
-    model.words.start_at(parts.llm)
+    model.special_tokens.init_from_mean(parts.llm)
     return model
 
 
@@ -106,7 +106,7 @@ def _sources(plan: Plan, parts: Parts) -> dict[str, WeightsReference]:
 def _owners(plan: Plan, parts: Parts) -> dict[str, Component]:
     """Kind → the component that gave the part."""
     chosen = plan.components
-    return {k: chosen["mllm"] if "mllm" in chosen and k in TAKEN_APART else chosen[k] for k, _ in parts.items()}
+    return {k: chosen["mllm"] if "mllm" in chosen and k in DECOMPOSED_PARTS else chosen[k] for k, _ in parts.items()}
 
 
 def load_backbone(component: Component, *, head: bool = False) -> Any:
@@ -118,10 +118,10 @@ def load_backbone(component: Component, *, head: bool = False) -> Any:
     return part
 
 
-def _taken_apart(plan: Plan) -> Parts:
+def _decompose(plan: Plan) -> Parts:
     """A multimodal LLM's own three parts; of them, those that the variant uses."""
     component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
-    joined: Joined = component.cls().create(LoadSpec(component.config(), component.weights.locate()))
+    joined: DecomposedMLLM = component.cls().create(LoadSpec(component.config(), component.weights.locate()))
     check_card(component.reference, component.declared, card_of(joined))
     return Parts(
         joined.llm,
@@ -138,7 +138,7 @@ def measured_card(component: Component) -> Card:
 
 def card_of(loaded: Any) -> Card:
     """The measured card of a backbone, or of a multimodal LLM's three parts."""
-    if not isinstance(loaded, Joined):
+    if not isinstance(loaded, DecomposedMLLM):
         card: Card = loaded.card
         return card
     parameters = sum(p.numel() for p in loaded.connector.parameters())

@@ -13,7 +13,7 @@ class CrossAttention(Fusion):
     """n + W_o attention(W_q LN(n); W_k LN(x), W_v LN(x)): one query from the word n, keys and values from the vision tokens x."""
 
     config_class = CrossAttentionConfig
-    wants = frozenset({"tokens", "mask"})
+    extra_inputs = frozenset({"tokens", "mask"})
 
     def __init__(self, config: CrossAttentionConfig, vision: VisionCard, llm: LLMCard) -> None:
         super().__init__(config, vision=vision, llm=llm)

@@ -24,7 +24,7 @@ from n2kit.contract import LLM, LLMCard, LoadSpec
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
-from n2kit_hf.start import Start, can_share
+from n2kit_hf.prefix_cache import PrefixCache, prefix_cache_works
 from n2kit_hf.tiny import byte_tokenizer
 from n2kit_hf.traits import attention_of, reads_embeddings
 
@@ -48,7 +48,7 @@ class TransformersLLM(LLM):
     """A decoder, a state-space model or an encoder, without its head unless that is asked for.
 
     Right padding and causal attention make an attention mask needless: a causal model gets none, which takes the fast path. One
-    that reads both ways wants `mask`.
+    that reads both ways takes `mask`.
 
     Args:
         whole: the causal language model that `model` is the body of; its head is then a part of this one, and saved with it.
@@ -78,7 +78,7 @@ class TransformersLLM(LLM):
             attention=_implementations(model),
         )
         if not tried.causal:
-            self.wants = frozenset({"mask"})
+            self.extra_inputs = frozenset({"mask"})
         if whole is not None:
             self._keep_head(whole)
 
@@ -154,20 +154,24 @@ class TransformersLLM(LLM):
         out: Tensor = table(ids)
         return out
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, after: Start | None = None) -> Tensor:
-        """x [B, T, De], mask [B, T] bool where the model wants it, `after` what `start` gave → [B, T, Dh] in the type of x."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: PrefixCache | None = None) -> Tensor:
+        """Compute the hidden states [B, T, Dh] of x [B, T, De], in the type of x.
+
+        Args:
+            mask: [B, T] bool, where `extra_inputs` names it. past: the prefix before x, as `prefill` returned it.
+        """
         real = None if mask is None else mask.long()
-        cache = {"use_cache": False} if after is None else after.lent(self.model)
+        cache = {"use_cache": False} if past is None else past.arguments(self.model)
         out: Tensor = self.model(inputs_embeds=x, attention_mask=real, **cache).last_hidden_state
         return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
-    def logits(self, states: Tensor) -> Tensor:
-        """states [n, Dh] → scores [n, vocab], as the causal language model computes them."""
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Score the next tokens of hidden_states [n, Dh] as the causal language model does: [n, vocab]."""
         if not self._whole:
-            return super().logits(states)
+            return super().logits(hidden_states)
         (whole,) = self._whole
         head: Any = whole.get_output_embeddings()
-        return scores(head(states.to(head.weight.dtype)), whole.config.get_text_config())
+        return scores(head(hidden_states.to(head.weight.dtype)), whole.config.get_text_config())
 
     @property
     def settings_id(self) -> str:
@@ -176,28 +180,30 @@ class TransformersLLM(LLM):
         return f"{type(self).__name__} {config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
 
     @functools.cached_property
-    def shares_start(self) -> bool:
-        """Found out by trying, at the first question."""
-        return not self.wants and can_share(self, self.model)
+    def supports_prefix_cache(self) -> bool:
+        """Tell whether prefixes can be shared, found by trying at the first access."""
+        return not self.extra_inputs and prefix_cache_works(self, self.model)
 
-    def start(self, x: Tensor) -> Start:
-        return Start.read(self.model, x)
+    def prefill(self, x: Tensor) -> PrefixCache:
+        return PrefixCache.prefill(self.model, x)
 
-    def continued(self, x: Tensor, most: int, stop: int | None = None, beams: int = 1) -> list[int]:
-        """By transformers' own generation, which keeps keys and values and has beams."""
+    def generate(
+        self, x: Tensor, max_new_tokens: int, eos_token_id: int | None = None, num_beams: int = 1
+    ) -> list[int]:
+        """Generate with transformers, which keeps keys and values and has beams; see `LLM.generate`."""
         if not self._whole:
-            return super().continued(x, most, stop, beams)
+            return super().generate(x, max_new_tokens, eos_token_id, num_beams)
         (whole,) = self._whole
         # What is left open comes from the checkpoint's own settings, which may be to sample. There is one row, and nothing to pad.
         how = GenerationConfig(
-            max_new_tokens=most, num_beams=beams, do_sample=False, repetition_penalty=1.0, eos_token_id=stop,
-            pad_token_id=stop or 0,
+            max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False, repetition_penalty=1.0,
+            eos_token_id=eos_token_id, pad_token_id=eos_token_id or 0,
         )  # fmt: skip
         ones = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
         with quietly():
             out = whole.generate(inputs_embeds=x, attention_mask=ones, generation_config=how)  # type: ignore[operator]
         ids: list[int] = out[0].tolist()
-        return ids[: ids.index(stop)] if stop in ids else ids
+        return ids[: ids.index(eos_token_id)] if eos_token_id in ids else ids
 
     def blocks(self) -> Sequence[nn.Module]:
         stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]

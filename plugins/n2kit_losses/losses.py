@@ -26,7 +26,7 @@ from n2kit_losses.config import (
 class Contrastive(Loss):
     """A learned temperature: logits are cosines times exp(τ), clamped above."""
 
-    wants = frozenset({"negatives"})
+    extra_inputs = frozenset({"negatives"})
 
     def __init__(self, config: ContrastiveConfig) -> None:
         super().__init__(config)
@@ -52,7 +52,7 @@ class Softmax(Contrastive):
     def __init__(self, config: SoftmaxConfig) -> None:
         super().__init__(config)
         if config.log_q:
-            self.wants = self.wants | {"log_q"}
+            self.extra_inputs = self.extra_inputs | {"log_q"}
 
 
 class NoteLLM2Loss(Softmax):
@@ -93,7 +93,7 @@ class NoteLLMLoss(NoteLLM2Loss):
     """
 
     config_class = NoteLLMConfig
-    wants = frozenset({"generation", "negatives"})
+    extra_inputs = frozenset({"generation", "negatives"})
 
     def forward(
         self,

@@ -27,7 +27,7 @@ class MatryoshkaLoss(Loss):
         super().__init__(config)
         component = config.inner()
         self.inner: Loss = component.cls()(component.config())
-        self.wants = self.inner.wants
+        self.extra_inputs = self.inner.extra_inputs
 
     def forward(
         self,

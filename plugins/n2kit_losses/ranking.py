@@ -20,7 +20,7 @@ class TripletLoss(Loss):
     """
 
     config_class = TripletConfig
-    wants = frozenset({"negatives"})
+    extra_inputs = frozenset({"negatives"})
 
     def forward(
         self,
@@ -53,7 +53,7 @@ class CoSENTLoss(Loss):
     """
 
     config_class = CoSENTConfig
-    wants = frozenset({"grades"})
+    extra_inputs = frozenset({"grades"})
 
     def forward(
         self,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from n2kit.contract import MLLM, Connector, Joined, LoadSpec
+from n2kit.contract import MLLM, Connector, DecomposedMLLM, LoadSpec
 from n2kit_hf.llm import TransformersLLM
 from n2kit_mllm.cards import BLIP2, LLAVA, QWEN, Family, dropped
 from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
@@ -26,7 +26,7 @@ class TakenApart(MLLM):
     vision: ClassVar[type[MLLMTower]]
 
     @classmethod
-    def create(cls, spec: LoadSpec) -> Joined:
+    def create(cls, spec: LoadSpec) -> DecomposedMLLM:
         whole, tokenizer = whole_model(spec, cls.family)
         text, tower = cls.halves(whole)
         if spec.config.attention is not None:
@@ -34,7 +34,7 @@ class TakenApart(MLLM):
         llm = cls.llm(text, tokenizer)
         vision = cls.vision.of(tower, whole.config, spec)
         # Like n2kit's own connectors, in float32 whatever the backbones are.
-        return Joined(llm, vision, cls.between(whole, spec, llm, vision).float().eval())
+        return DecomposedMLLM(llm, vision, cls.between(whole, spec, llm, vision).float().eval())
 
     @staticmethod
     @abstractmethod

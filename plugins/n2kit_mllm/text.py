@@ -13,10 +13,10 @@ from n2kit_hf.llm import TransformersLLM
 class QwenText(TransformersLLM):
     """Reads where visual tokens stand, and gives them the rows and columns of their patches as positions (M-RoPE)."""
 
-    wants = frozenset({"image"})
+    extra_inputs = frozenset({"image"})
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, after: Any = None, image: Tensor | None = None) -> Tensor:
-        """x [B, T, De], image [B, T] bool → [B, T, Dh]; causal, so that it needs no mask."""
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: Any = None, image: Tensor | None = None) -> Tensor:
+        """Compute the hidden states [B, T, Dh] of x [B, T, De], image [B, T] bool; causal, so that it needs no mask."""
         positions = None if image is None else multimodal_positions(image)
         out: Tensor = self.model(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
         return out.to(x.dtype)

@@ -65,10 +65,10 @@ def save(
             (staged / kind).mkdir()
             source = model.provenance.sources.get(kind)
             wanted = source is not None and (source.known if by_reference is None else by_reference)
-            with lora.aside(part), part.narrowed():
+            with lora.adapter_removed(part), part.in_original_dtypes():
                 if written := _write_part(part, staged / kind, folder, source if wanted else None):
                     referred[kind] = written
-            if lora.adapter_of(part):
+            if lora.lora_config_of(part):
                 lora.save(part, staged / kind / lora.FOLDER)
         _write_joint(model, staged)
         (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
@@ -104,14 +104,14 @@ def _write_part(part: Part, staged: Path, folder: Path, source: WeightsReference
 
 def _joint(model: Model) -> dict[str, Tensor]:
     """Return the tensors that belong to no part."""
-    joint = {"gain": model.gain, "words": model.words.table.weight.data}
+    joint = {"gain": model.connector_scale, "words": model.special_tokens.table.weight.data}
     return joint | ({"head": model.head.get_parameter("weight").data} if model.recipe.head.width else {})
 
 
 def _write_joint(model: Model, folder: Path) -> None:
     save_file({k: v.detach().cpu().contiguous() for k, v in _joint(model).items()}, folder / JOINT)
     # The wording itself, not its name: a user's template file may change or go away.
-    text = json.dumps(asdict(model.prompter.template), ensure_ascii=False, indent=1)
+    text = json.dumps(asdict(model.prompt_builder.template), ensure_ascii=False, indent=1)
     (folder / PROMPT).write_text(text, encoding="utf8")
 
 
@@ -191,7 +191,7 @@ def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     """
     ensure_writable(out, MANIFEST, force=force)
     manifest, model = read_manifest(folder), load(folder)
-    held = [kind for kind, part in model.parts.items() if lora.adapter_of(part)]
+    held = [kind for kind, part in model.parts.items() if lora.lora_config_of(part)]
     if not held:
         raise BadInput(
             f"{folder} holds no adapter: there is nothing to merge", "n2kit train --tune llm=lora:16 trains one"

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from n2kit.contract.interfaces import LLM as LLM
     from n2kit.contract.interfaces import MLLM as MLLM
     from n2kit.contract.interfaces import Connector as Connector
+    from n2kit.contract.interfaces import DecomposedMLLM as DecomposedMLLM
     from n2kit.contract.interfaces import Fusion as Fusion
-    from n2kit.contract.interfaces import Joined as Joined
     from n2kit.contract.interfaces import LoadSpec as LoadSpec
     from n2kit.contract.interfaces import Loss as Loss
     from n2kit.contract.interfaces import LossOut as LossOut
-    from n2kit.contract.interfaces import NewPart as NewPart
     from n2kit.contract.interfaces import Part as Part
+    from n2kit.contract.interfaces import RandomInitPart as RandomInitPart
     from n2kit.contract.interfaces import VisionEncoder as VisionEncoder
     from n2kit.contract.interfaces import VisionOut as VisionOut
     from n2kit.plugins.catalogue import resolve_component as resolve_component
@@ -52,7 +52,7 @@ _HOME = {
     "contract.image_transform": "Fit ImageTransform",
     "contract.index": "Index",
     "contract.interfaces": (
-        "LLM MLLM Connector Fusion Joined Loss LossOut NewPart LoadSpec Part VisionEncoder VisionOut"
+        "LLM MLLM Connector Fusion DecomposedMLLM Loss LossOut RandomInitPart LoadSpec Part VisionEncoder VisionOut"
     ),
     "plugins.catalogue": "resolve_component",
     "plugins.component": "Component",

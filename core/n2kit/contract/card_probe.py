@@ -1,4 +1,4 @@
-"""Vision cards that only the architecture itself can tell: measured on an empty picture, and remembered from run to run."""
+"""Vision cards that only the architecture itself can tell: measured on an empty image, and cached from run to run."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 
 
 def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> VisionCard:
-    """The card of an encoder that is there, out of one forward of an empty picture of `size` pixels.
+    """Measure the card of an encoder in one forward pass of an empty image of `size` pixels.
 
     Args:
-        prefix_tokens: how many tokens come before the grid, which no shape tells.
+        prefix_tokens: the number of tokens before the grid, which no shape tells.
     """
     import torch
 
+    from n2kit.utils.contexts import eval_mode
+
     parameter = next(encoder.parameters())
-    modes = {module: module.training for module in encoder.modules()}
-    with torch.no_grad():
-        out = encoder.eval()(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
-    for module, training in modes.items():
-        module.training = training
+    with torch.no_grad(), eval_mode(encoder):
+        out = encoder(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     return VisionCard(
         tokens=out.tokens.shape[1],
         token_width=out.tokens.shape[2],
@@ -43,8 +42,8 @@ def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> Visio
     )
 
 
-def cached_card(distribution: str, architecture: str, measured: Callable[[], VisionCard]) -> VisionCard:
-    """What `measured()` said before of this architecture (its options as text) and version of its library; asked once.
+def cached_card(distribution: str, architecture: str, measure: Callable[[], VisionCard]) -> VisionCard:
+    """Return the card of an architecture (its options as text), by `measure()` once a version of its library.
 
     The cache is a convenience: one that cannot be read or written is passed over.
     """
@@ -53,7 +52,7 @@ def cached_card(distribution: str, architecture: str, measured: Callable[[], Vis
     file = cache_folder() / "cards" / f"{digest}.json"
     card = _read(file, key)
     if card is None:
-        card = measured()
+        card = measure()
         with suppress(OSError):
             write_json(file, {"of": key, "card": asdict(card)}, durable=False)
     return card

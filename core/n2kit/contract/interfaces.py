@@ -1,4 +1,4 @@
-"""The interfaces, and what they pass to each other. Shapes are the contract.
+"""The interfaces of a model's parts, and the types that they pass to each other. Shapes are the contract.
 
 `B` items, `I` images, `N` vision tokens, `Q` connector tokens, `T` padded length, `Dv/Dp` vision token/pooled width,
 `De` LLM input width, `Dh` LLM output width (De differs from Dh in ELECTRA).
@@ -33,7 +33,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What a backbone is created from: its options, and its weights' place (None: random).
+    """Options and the place of weights (None: random) that a backbone is created from.
 
     `head`: a language model is to keep its output head, for `LLM.logits`; asked only of one that declares the capability.
     """
@@ -51,12 +51,12 @@ class VisionOut(NamedTuple):
     mask: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> VisionOut:
-        """`change` applied to each tensor that is there."""
+        """Apply `change` to each tensor that is not None."""
         return VisionOut.merge([self], lambda column: change(column[0]))
 
     @staticmethod
     def merge(outs: Sequence[VisionOut], how: Callable[[list[Tensor]], Tensor]) -> VisionOut:
-        """One output out of several: `how` makes one tensor of a column (`torch.cat`, `torch.stack`)."""
+        """Merge several outputs to one: `how` makes one tensor of a field's tensors (`torch.cat`, `torch.stack`)."""
         tokens, *others = ([t for t in column if t is not None] for column in zip(*outs, strict=True))
         return VisionOut(how(tokens), *(how(column) if column else None for column in others))
 
@@ -65,57 +65,60 @@ class Part(nn.Module, ABC):
     """A piece of the joined model that can be frozen, saved and loaded on its own."""
 
     frozen: bool = False
-    partly: bool = False  # trained in part: its last blocks, or an adapter
-    narrow: Mapping[str, torch.dtype] = MappingProxyType({})  # tensor → the type that it had before `widen`
+    partially_trainable: bool = False  # its last blocks, or an adapter
+    original_dtypes: Mapping[str, torch.dtype] = MappingProxyType({})  # tensor → its type before `to_float32`
 
     def freeze(self) -> Self:
-        """No gradient and eval mode from now on, whatever `.train()` says: running statistics would drift otherwise."""
+        """Turn gradients off and keep eval mode from now on, also after `.train()`: running statistics would drift otherwise."""
         self.requires_grad_(False)
         self.frozen = True
         return self.eval()
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode and not self.frozen)
-        if mode and self.partly:
-            for module in self.still():
+        if mode and self.partially_trainable:
+            for module in self.frozen_modules():
                 module.eval()
         return self
 
-    def widen(self) -> None:
-        """All weights to float32, which is exact; the types that they had are remembered for saving."""
+    def to_float32(self) -> None:
+        """Convert all weights to float32, which is exact, and remember their types for saving."""
         had = {n: t.dtype for n, t in self.state_dict().items() if t.is_floating_point() and t.dtype != torch.float32}
-        self.narrow = {**self.narrow, **had}
+        self.original_dtypes = {**self.original_dtypes, **had}
         self.float()
 
     @contextmanager
-    def narrowed(self) -> Iterator[None]:
-        """Back in the types from before `widen` for a while, where that loses nothing: nothing has been trained since."""
+    def in_original_dtypes(self) -> Iterator[None]:
+        """Convert the weights back to their types from before `to_float32`, inside the `with` block.
+
+        Only where that loses nothing, that is, where nothing has been trained since.
+        """
         tensors = self.state_dict(keep_vars=True)
-        wide = [(tensors[name], dtype) for name, dtype in self.narrow.items() if name in tensors]
-        if not all(torch.equal(t.data.to(dtype).float(), t.data) for t, dtype in wide):
-            wide = []
-        for tensor, dtype in wide:
+        converted = [(tensors[name], dtype) for name, dtype in self.original_dtypes.items() if name in tensors]
+        if not all(torch.equal(t.data.to(dtype).float(), t.data) for t, dtype in converted):
+            converted = []
+        for tensor, dtype in converted:
             tensor.data = tensor.data.to(dtype)
         try:
             yield
         finally:
-            for tensor, _ in wide:
+            for tensor, _ in converted:
                 tensor.data = tensor.data.float()
 
-    def still(self) -> list[nn.Module]:
-        """Modules that training leaves as they are.
+    def frozen_modules(self) -> list[nn.Module]:
+        """List the modules that training leaves as they are.
 
-        All of a frozen part; in one that is trained in part, those with weights or statistics and none of them trained.
+        In a frozen part these are all modules; in a partially trainable one, those with weights or buffers of which none is trained.
         """
         if self.frozen:
             return list(self.modules())
-        if not self.partly:
+        if not self.partially_trainable:
             return []
         state = {module: [*module.parameters(), *module.buffers()] for module in self.modules()}
         return [module for module, own in state.items() if own and not any(t.requires_grad for t in own)]
 
     def blocks(self) -> Sequence[nn.Module]:
-        """Modules in order of depth: what checkpointing, sharding and layer-wise settings work on."""
+        """List the blocks in order of depth: gradient checkpointing, sharding and layer-wise settings work on them."""
         return []
 
     @abstractmethod
@@ -125,11 +128,15 @@ class Part(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote, bit-equal. Raises if a weight is missing or left over."""
+        """Load what `save` wrote, bit-equal.
+
+        Raises:
+            Exception: a weight is missing or left over.
+        """
 
 
 class VisionEncoder(Part):
-    """Images → tokens and one pooled vector. The image transform belongs to the part and is saved with it."""
+    """An encoder of images to tokens and one pooled vector. The image transform belongs to the part and is saved with it."""
 
     card: VisionCard
 
@@ -139,11 +146,11 @@ class VisionEncoder(Part):
 
     @abstractmethod
     def transform(self, image: Image) -> Tensor:
-        """One RGB image of any size → pixels [3, H, W]."""
+        """Transform one RGB image of any size to pixels [3, H, W]."""
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> VisionOut:
-        """pixels [I, 3, H, W] → tokens [I, N, Dv], pooled [I, Dp] (None where `card.pooled_width` is 0)."""
+        """Encode pixels [I, 3, H, W] to tokens [I, N, Dv] and pooled [I, Dp] (None where `card.pooled_width` is 0)."""
 
     @property
     @abstractmethod
@@ -152,35 +159,41 @@ class VisionEncoder(Part):
 
 
 class LLM(Part):
-    """A language model that reads embeddings and gives its final-norm states. Inputs are right padded.
+    """A language model from input embeddings to hidden states after its final norm. Inputs are right padded.
 
-    Its output head stays behind, unless the capability `logits` is declared and `LoadSpec.head` asks for it.
+    Its output head is left out, unless the capability `logits` is declared and `LoadSpec.head` asks for it.
 
-    wants: keyword facts that `forward` takes besides x. `mask` [B, T] bool, real positions: for a model that reads both ways
-        (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
-    shares_start: whether it has `start`, and `forward` the keyword `after`.
+    extra_inputs: names of keyword inputs that `forward` takes besides x. `mask` [B, T] bool, real positions: for a bidirectional
+        model (a causal one never sees the padding). `image` [B, T] bool, visual tokens: for positions in two dimensions.
+    supports_prefix_cache: True if it has `prefill`, and `forward` the keyword `past`.
     settings_id: a text that differs whenever `forward` computes something else with the same weights; None where the part
-        does not say, and then its states are not kept.
+        does not say, and then its hidden states are not cached.
     """
 
     card: LLMCard
     tokenizer: PreTrainedTokenizerBase
-    wants: frozenset[str] = frozenset()
+    extra_inputs: frozenset[str] = frozenset()
 
     @property
-    def shares_start(self) -> bool:
+    def supports_prefix_cache(self) -> bool:
         return False
 
     @property
     def settings_id(self) -> str | None:
         return None
 
-    def start(self, x: Tensor) -> Any:
-        """x [1, P, De], what many rows begin with → `after`, with which `forward` reads what stands behind it.
+    def prefill(self, x: Tensor) -> Any:
+        """Compute a prefix x [1, P, De] that many rows have in common, for `forward(..., past=...)` to continue.
 
-        `forward(x[:, P:], after=start(x[:1, :P]))` gives the states from P on, and the same gradients, where rows begin alike.
+        `forward(x[:, P:], past=prefill(x[:1, :P]))` gives the hidden states from P on, and the same gradients, where the first P
+        embeddings of all rows are equal.
         """
         raise NotImplementedError
+
+    def extras(self, mask: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
+        """Select the keyword inputs that `forward` takes: `mask` [B, T], `image` [B, T] (None: no visual tokens)."""
+        known = {"mask": mask, "image": torch.zeros_like(mask) if image is None else image}
+        return {name: known[name] for name in self.extra_inputs}
 
     @classmethod
     @abstractmethod
@@ -188,49 +201,47 @@ class LLM(Part):
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
-        """ids [B, T] → input embeddings [B, T, De]."""
+        """Look up the input embeddings of ids [B, T]: [B, T, De]."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, De] → states after the final norm [B, T, Dh]."""
+        """Compute the hidden states after the final norm [B, T, Dh] from embeddings x [B, T, De]."""
 
-    def logits(self, states: Tensor) -> Tensor:
-        """states [n, Dh] → scores of the token that follows each, [n, vocab] (capability `logits`).
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """Score the token that follows each of hidden_states [n, Dh]: [n, vocab] (capability `logits`).
 
         Raises:
             Mismatch: the model was created without its output head.
         """
         raise Mismatch(f"{type(self).__name__} gives no scores of tokens: it has no output head", "another llm")
 
-    def continued(self, x: Tensor, most: int, stop: int | None = None, beams: int = 1) -> list[int]:
-        """The likeliest tokens behind x [1, T, De], one after the other: at most `most`, without `stop`, which ends them.
+    def generate(
+        self, x: Tensor, max_new_tokens: int, eos_token_id: int | None = None, num_beams: int = 1
+    ) -> list[int]:
+        """Generate the likeliest continuation of x [1, T, De]: at most `max_new_tokens` ids, `eos_token_id` not included.
 
-        This reads the whole row again for each token; a model that keeps what it has read overrides it.
+        This default is greedy and computes the whole row again for each token; a model with a key-value cache overrides it.
 
         Raises:
-            Mismatch: no output head; or several beams, where that is all there is.
+            Mismatch: no output head; or several beams, which this default does not have.
         """
-        if beams > 1:
+        if num_beams > 1:
             raise Mismatch(
                 f"{type(self).__name__} takes the likeliest token at each step: it has no beams", "--beams 1"
             )
-        found: list[int] = []
-        while len(found) < most:
-            facts = {
-                "mask": torch.ones_like(x[..., 0], dtype=torch.bool),
-                "image": torch.zeros_like(x[..., 0], dtype=torch.bool),
-            }
-            states = self(x, **{name: facts[name] for name in self.wants})
-            token = int(self.logits(states[:, -1]).argmax())
-            if token == stop:
+        generated: list[int] = []
+        while len(generated) < max_new_tokens:
+            hidden_states = self(x, **self.extras(torch.ones_like(x[..., 0], dtype=torch.bool)))
+            token = int(self.logits(hidden_states[:, -1]).argmax())
+            if token == eos_token_id:
                 break
-            found.append(token)
+            generated.append(token)
             x = torch.cat([x, self.embed(torch.tensor([[token]], device=x.device)).to(x.dtype)], 1)
-        return found
+        return generated
 
 
-class Joined(NamedTuple):
-    """A multimodal LLM taken apart."""
+class DecomposedMLLM(NamedTuple):
+    """The three parts of a multimodal LLM."""
 
     llm: LLM
     vision: VisionEncoder
@@ -246,11 +257,11 @@ class MLLM(ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, spec: LoadSpec) -> Joined: ...
+    def create(cls, spec: LoadSpec) -> DecomposedMLLM: ...
 
 
-class NewPart(Part):
-    """A part that starts at random, from its options and the cards of the backbones that it joins."""
+class RandomInitPart(Part):
+    """A part with random initial weights, made from its options and the cards of the backbones that it joins."""
 
     config_class: ClassVar[type[BaseModel]]
 
@@ -259,48 +270,48 @@ class NewPart(Part):
         self.config, self.cards = config, cards
 
     def save(self, folder: Path) -> None:
-        facts = {"options": self.config.model_dump(), "cards": {k: asdict(c) for k, c in self.cards.items()}}
-        (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=1))
+        content = {"options": self.config.model_dump(), "cards": {k: asdict(c) for k, c in self.cards.items()}}
+        (folder / CONFIG_FILE).write_text(json.dumps(content, indent=1))
         if next(self.parameters(), None) is not None:
             save_model(self, str(folder / WEIGHTS_FILE))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        facts = json.loads((folder / CONFIG_FILE).read_text("utf8"))
+        content = json.loads((folder / CONFIG_FILE).read_text("utf8"))
         part = cls(
-            cls.config_class.model_validate(facts["options"]),
-            **{kind: CARDS[kind](**card) for kind, card in facts["cards"].items()},
+            cls.config_class.model_validate(content["options"]),
+            **{kind: CARDS[kind](**card) for kind, card in content["cards"].items()},
         )
         if next(part.parameters(), None) is not None:
             load_model(part, str(folder / WEIGHTS_FILE), strict=True)
         return part
 
 
-class Connector(NewPart):
-    """Vision tokens → visual tokens in the LLM's input space: `cls(config, vision=card, llm=card)`."""
+class Connector(RandomInitPart):
+    """A map from vision tokens to visual tokens in the LLM's input space: `cls(config, vision=card, llm=card)`."""
 
     tokens: int  # Q, the same for every image
 
     @abstractmethod
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """tokens [I, N, Dv], mask [I, N] or None → [I, Q, De]."""
+        """Map tokens [I, N, Dv], of which mask [I, N] marks the real ones (None: all), to visual tokens [I, Q, De]."""
 
 
-class Fusion(NewPart):
+class Fusion(RandomInitPart):
     """Late fusion of the image into a compressed word (NoteLLM-2, section 4.3): `cls(config, vision=card, llm=card)`.
 
-    wants: keyword facts that `forward` takes besides hidden and pooled: `tokens` [B, N, Dv], `mask` [B, N] or None.
+    extra_inputs: names of keyword inputs that `forward` takes besides hidden and pooled: `tokens` [B, N, Dv], `mask` [B, N] or None.
     """
 
-    wants: frozenset[str] = frozenset()
+    extra_inputs: frozenset[str] = frozenset()
 
     def project(self, pooled: Tensor) -> Tensor:
-        """pooled [B, Dp] → the late feature, [B, Dh] where the fusion projects."""
+        """Project pooled [B, Dp] to the late feature, [B, Dh]; by default pooled itself."""
         return pooled
 
     @abstractmethod
     def forward(self, hidden: Tensor, pooled: Tensor) -> Tensor:
-        """hidden [B, Dh], pooled [B, Dp] → [B, Dh]."""
+        """Fuse pooled [B, Dp] into hidden [B, Dh]: [B, Dh]."""
 
 
 class LossOut(NamedTuple):
@@ -310,18 +321,18 @@ class LossOut(NamedTuple):
     terms: dict[str, Tensor]
 
 
-class Loss(NewPart):
-    """Pairs of views → one scalar: `cls(config)`. Row i and row i+B of a view are partners, i < B.
+class Loss(RandomInitPart):
+    """A loss over pairs of items: `cls(config)`. Row i and row i+B of a view are partners, i < B.
 
-    wants: keyword facts that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair are, 1 where
-        the pairs file has no third column. `log_q` [2B]: log of the share that a row's item has of all ends of pairs.
+    extra_inputs: names of keyword inputs that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair
+        are, 1 where the pairs file has no third column. `log_q` [2B]: log of the share that a row's item has of all ends of pairs.
         `generation`: the mean of −log p over the tokens of the answers that the step's items are to give (see
         `n2kit.modeling.prompts.Task`), a scalar with gradient, 0 where nothing was asked; its spec declares the capability too.
         `negatives` [M], where there are any: the numbers of the last M rows of all views, 2B, 2B+1, …, which are hard negatives:
         they have no partner, and every one of the 2B rows has them among its candidates. `present`, `exclude` and `log_q` cover them.
     """
 
-    wants: frozenset[str] = frozenset()
+    extra_inputs: frozenset[str] = frozenset()
 
     @abstractmethod
     def forward(

@@ -17,7 +17,7 @@ from n2kit.errors import BadInput
 FIELDS = ("id", "image", "title", "topics", "content", "category")
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
 SHOWN = 10  # problems named in full; the rest are counted
-Row = tuple[int, Mapping[str, Any]]
+NumberedRow = tuple[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def raise_row_errors(problems: list[str], lenient: bool) -> None:
 
 def _rows(
     path: Path, notellm: bool, columns: Mapping[str, str], problems: list[str], notes: list[str]
-) -> Iterable[Row]:
+) -> Iterable[NumberedRow]:
     if not path.is_file():
         raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
     if notellm:
@@ -179,7 +179,7 @@ def _rows(
     return _renamed(rows, columns, path)
 
 
-def _renamed(rows: Iterable[Row], columns: Mapping[str, str], path: Path) -> Iterator[Row]:
+def _renamed(rows: Iterable[NumberedRow], columns: Mapping[str, str], path: Path) -> Iterator[NumberedRow]:
     """Rows by field name. A column that is asked for, or `id`, and is in no row is the file's fault and not a row's."""
     wanted = {columns.get("id", "id"), *columns.values()}
     seen: dict[str, None] = {}
@@ -198,7 +198,7 @@ def cells_of(file: TextIO, path: Path) -> Any:
     return csv.reader(file, strict=True)
 
 
-def _delimited(path: Path, problems: list[str]) -> Iterator[Row]:
+def _delimited(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
     with opened(path) as file:
         reader = cells_of(file, path)
         header = [name.strip() for name in next(reader, [])]
@@ -214,7 +214,7 @@ def _delimited(path: Path, problems: list[str]) -> Iterator[Row]:
                 yield reader.line_num, dict(zip(header, cells, strict=False))
 
 
-def jsonl_rows(path: Path, problems: list[str]) -> Iterator[Row]:
+def jsonl_rows(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
     """JSON objects with their line numbers; a blank line is an empty row, a broken one a problem."""
     with opened(path) as file:
         for number, line in enumerate(file, 1):
@@ -234,7 +234,7 @@ def jsonl_rows(path: Path, problems: list[str]) -> Iterator[Row]:
                 problems.append(f"{path}:{number}: not a JSON object")
 
 
-def parquet_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterator[Row]:
+def parquet_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterator[NumberedRow]:
     """Yield the rows of a Parquet file with their numbers from 1, a batch in memory at a time.
 
     Args:
@@ -284,7 +284,7 @@ def _values(batch: Any, path: Path, before: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[Row]:
+def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[NumberedRow]:
     """The paper's CSV. A row with surplus commas is read so that they belong to its content."""
     with opened(path) as file:
         reader = csv.reader(file)

@@ -27,7 +27,7 @@ _NEGATIVES = re.compile(r"(hard[ _-]?)?negatives?([ _-]?ids?)?([ _-]?\d+)?", re.
 Pair = tuple[str, str]
 
 
-class Row(NamedTuple):
+class PairRow(NamedTuple):
     """A line of a file: its ids, and its grade as a text and its negatives where there are such columns."""
 
     line: int
@@ -92,7 +92,7 @@ def read_pairs(
     """
     grades: dict[Pair, float] = {}
     problems: list[str] = []
-    rows: list[tuple[Row, Pair]] = []
+    rows: list[tuple[PairRow, Pair]] = []
     unread: dict[str, None] = {}
     for row in _rows(path, known, problems):
         unread |= dict.fromkeys(row.unread)
@@ -154,7 +154,7 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
                 raise BadInput(f"{path}: an id holds a tab or ends a line: {error}", "-o FILE.csv or .jsonl") from None
 
 
-def _with_negatives(pairs: Pairs, rows: list[tuple[Row, Pair]], path: Path, known: Container[str]) -> Pairs:
+def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, known: Container[str]) -> Pairs:
     """The pairs whose negatives are in order, with these; only now are all positives known."""
     graph = pairs.graph()
     kept: list[Pair] = []
@@ -238,7 +238,7 @@ def _is_header(cells: list[str], known: Container[str]) -> bool:
     return bool(cells) and not any(c in known for c in cells[:2]) and all(_HEADER.fullmatch(c) for c in cells[:2])
 
 
-def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[Row]:
+def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[PairRow]:
     """The rows of a file of any format, without its header."""
     if not path.is_file():
         raise BadInput(f"no pairs file {path}", "give a CSV, TSV, JSONL or Parquet file of two id columns")
@@ -254,7 +254,7 @@ def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[Ro
         columns = _Columns.of(row)
         texts = ["" if row[name] is None else str(row[name]).strip() for name in columns.ids]
         grade = None if columns.grade is None else "" if row[columns.grade] is None else str(row[columns.grade]).strip()
-        yield Row(number, texts, grade, tuple(row[name] for name in columns.negatives), columns.unread)
+        yield PairRow(number, texts, grade, tuple(row[name] for name in columns.negatives), columns.unread)
 
 
 class _Columns(NamedTuple):
@@ -276,7 +276,7 @@ class _Columns(NamedTuple):
         return cls(ids, grade, negatives, tuple(name for name in plain if name not in ids))
 
 
-def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
+def _delimited(path: Path, known: Container[str]) -> Iterator[PairRow]:
     """A header may name the columns in another order, one that grades, and some that hold negatives."""
     with opened(path) as file:
         reader = cells_of(file, path)
@@ -298,4 +298,4 @@ def _delimited(path: Path, known: Container[str]) -> Iterator[Row]:
                 unread = tuple(f"column {n}, which no header names" for n in range(3, len(cells) + 1))
             ids = [cells[i] for i in order] if order and len(cells) > max(order) else cells
             graded = None if grade is None else "".join(cells[grade : grade + 1])
-            yield Row(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread)
+            yield PairRow(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread)

@@ -10,7 +10,7 @@ from typing import Any
 from n2kit.data.items import Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.demo.sources import unpack_items
-from n2kit.evaluate import Report
+from n2kit.evaluate import RankingReport
 
 
 @dataclass
@@ -33,7 +33,7 @@ class DemoData:
         """List the ids of the catalogue: every query, and everything in the pool."""
         return list(dict.fromkeys([*(a for a, _ in self.test), *self.pool]))
 
-    def groups(self, report: Report) -> dict[str, list[int]]:
+    def groups(self, report: RankingReport) -> dict[str, list[int]]:
         """Group positions of the kept pairs: all, both notes in one language, in two."""
         same = [self.facts[a]["lang"] == self.facts[b]["lang"] for a, b in report.pairs]
         return {

@@ -22,7 +22,7 @@ from n2kit.demo.page import write_page
 from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, ArmResult, DemoResult, Example
 from n2kit.demo.sources import find_weights
 from n2kit.embed import embed, encode, read_vectors
-from n2kit.evaluate import Report, evaluate
+from n2kit.evaluate import RankingReport, evaluate
 from n2kit.index import build_index, load_index
 from n2kit.inputs.feature_cache import feature_cache
 from n2kit.inputs.state_cache import state_cache
@@ -214,7 +214,9 @@ def _vectors(
     return stored.ids, stored.vectors, manifest.fingerprint
 
 
-def _examples(folder: Path, data: DemoData, arms: dict[str, ArmResult], seed: int) -> tuple[list[Example], Report]:
+def _examples(
+    folder: Path, data: DemoData, arms: dict[str, ArmResult], seed: int
+) -> tuple[list[Example], RankingReport]:
     """Recommend items for queries that the seed draws, from the index on disk; other queries are no candidates, as in the recall."""
     index = load_index(folder / "index")
     stored = read_vectors(folder / "vectors.parquet")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from n2kit.data.items import Item
 from n2kit.errors import BadInput, Failed
 from n2kit.inputs.reader import OnBadImage, Reader
+from n2kit.utils.contexts import autocast, eval_mode
 from n2kit.utils.device import Precision, keep_freed_memory, pick_precision
 
 if TYPE_CHECKING:
@@ -63,28 +63,24 @@ def encode(
     if not wanted:
         raise BadInput("no items to encode", "give at least one")
     folder = Path(images) if images is not None else None
-    reader = Reader(model.prompter, model.vision, folder, on_bad_image, cache, states=states)
+    reader = Reader(model.prompt_builder, model.vision, folder, on_bad_image, cache, states=states)
     # Items of like length share a batch: little padding. Lengths differ by text alone, so characters will do.
     order = sorted(range(len(wanted)), key=lambda n: _length(wanted[n]))
     rows: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-    was_training = model.training
-    model.eval()
     keep_freed_memory()
     dtype, _ = pick_precision(precision, model.device)
     if dtype == torch.float32:
-        model.widen()
-    try:
+        model.to_float32()
+    with eval_mode(model):
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            batch, kept = reader([wanted[n] for n in places])
+            numbers = order[start : start + batch_size]
+            batch, kept = reader([wanted[n] for n in numbers])
             if batch is not None:
                 vectors, visual = _forward(model, batch.to(model.device), dtype)
                 for row, position in enumerate(kept):
-                    rows[places[position]] = (vectors[row], None if visual is None else visual[row])
+                    rows[numbers[position]] = (vectors[row], None if visual is None else visual[row])
             if progress:
                 progress(min(start + batch_size, len(order)), len(order))
-    finally:
-        model.train(was_training)
     if broken := [wanted[n].id for n, (vector, _) in rows.items() if not np.isfinite(vector).all()]:
         raise Failed(
             f"the vector of item {broken[0]!r} is not finite ({len(broken)} such items)",
@@ -104,8 +100,7 @@ def _encoded(
 
 @torch.no_grad()
 def _forward(model: Model, batch: Any, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray | None]:
-    cast = torch.autocast(model.device.type, dtype) if dtype != torch.float32 else nullcontext()
-    with cast:
+    with autocast(model.device, dtype):
         out = model(batch)
     vectors = F.normalize(out.views["multimodal"].float(), dim=-1).cpu().numpy()
     if "visual" not in out.views:

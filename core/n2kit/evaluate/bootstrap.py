@@ -17,7 +17,7 @@ class Interval(NamedTuple):
     high: np.ndarray
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     """`value` [M] with its interval and two-sided p-value, each [M]."""
 
     value: np.ndarray
@@ -45,7 +45,7 @@ def interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
     return _percentiles(resampled(values, resamples, seed))
 
 
-def paired(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> Difference:
+def paired(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> PairedDifference:
     """b − a of two models' values [Q, M] on the same queries; both are resampled together.
 
     p is twice the share of resamples on the other side of zero, the observed one counted in: never 0, and 1 for equal models.
@@ -54,7 +54,7 @@ def paired(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> Differenc
     means = resampled(difference, resamples, seed)
     below, above = (means <= 0).sum(0), (means >= 0).sum(0)
     p = np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (1 + resamples))
-    return Difference(difference.mean(0), *_percentiles(means), p)
+    return PairedDifference(difference.mean(0), *_percentiles(means), p)
 
 
 def _percentiles(means: np.ndarray) -> Interval:

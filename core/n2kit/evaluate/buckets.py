@@ -18,7 +18,7 @@ QUARTER = 0.25
 Number = Callable[["Item"], int]
 
 
-class Bucket(NamedTuple):
+class PairBucket(NamedTuple):
     """`rows`: positions of its pairs; `rule`: which pairs those are, in words."""
 
     name: str
@@ -33,11 +33,13 @@ class Side:
     name: str
     items: list[Item]
 
-    def bucket(self, name: str, rule: str, keep: Callable[[Item], bool]) -> Bucket:
+    def bucket(self, name: str, rule: str, keep: Callable[[Item], bool]) -> PairBucket:
         rows = np.flatnonzero([keep(item) for item in self.items])
-        return Bucket(f"{self.name} {name}", rule, rows)
+        return PairBucket(f"{self.name} {name}", rule, rows)
 
-    def quarters(self, low: str, high: str, unit: str, number: Number, keep: Callable[[Item], bool]) -> list[Bucket]:
+    def quarters(
+        self, low: str, high: str, unit: str, number: Number, keep: Callable[[Item], bool]
+    ) -> list[PairBucket]:
         """The lowest and the highest quarter of the distinct items that `keep` takes, with all that ties with their bounds.
 
         Nothing where the two are alike.
@@ -62,7 +64,7 @@ class Side:
 
 def buckets(
     pairs: Sequence[tuple[str, str]], items: Items, train_pairs: Iterable[tuple[str, str]] | None = None
-) -> list[Bucket]:
+) -> list[PairBucket]:
     """The buckets that are not empty. Those of history (cold, popularity) need the pairs that the model was trained on.
 
     Raises:
@@ -89,13 +91,13 @@ def text_length(item: Item) -> int:
     return len(item.title) + len(item.content) + sum(map(len, item.topics))
 
 
-def _of_content(side: Side) -> Iterator[Bucket]:
+def _of_content(side: Side) -> Iterator[PairBucket]:
     yield from side.quarters("text short", "text long", "characters", text_length, lambda i: True)
     yield side.bucket("without image", "no image in the items file", lambda i: not i.image)
     yield side.bucket("without text", "no title, topics or content", lambda i: not i.has_text)
 
 
-def _of_history(side: Side, seen: Counter[str]) -> Iterator[Bucket]:
+def _of_history(side: Side, seen: Counter[str]) -> Iterator[PairBucket]:
     yield side.bucket("cold", "in no training pair", lambda i: not seen[i.id])
     yield side.bucket("warm", "in a training pair", lambda i: seen[i.id] > 0)
     unit = "training pairs (of warm items)"

@@ -10,14 +10,14 @@ import numpy as np
 
 from n2kit.errors import BadInput
 from n2kit.evaluate import bootstrap, metrics
-from n2kit.evaluate.protocol import Report
+from n2kit.evaluate.protocol import RankingReport
 
 if TYPE_CHECKING:
     from n2kit.embed.store import Vectors
 
 
 @dataclass(frozen=True)
-class Change:
+class MetricChange:
     """A metric of models a and b, the difference b − a with its interval, and the two-sided p-value of no difference."""
 
     a: float
@@ -28,7 +28,7 @@ class Change:
     p: float
 
 
-def compare(a: Report, b: Report, *, resamples: int = 1000, seed: int = 0) -> dict[str, Change]:
+def compare(a: RankingReport, b: RankingReport, *, resamples: int = 1000, seed: int = 0) -> dict[str, MetricChange]:
     """Every metric, by a paired bootstrap over the queries.
 
     Raises:
@@ -40,7 +40,7 @@ def compare(a: Report, b: Report, *, resamples: int = 1000, seed: int = 0) -> di
     difference = bootstrap.paired(left, right, resamples, seed)
     columns: Sequence[np.ndarray] = (left.mean(0), right.mean(0), *difference)
     rows = zip(*(c.tolist() for c in columns), strict=True)
-    return {name: Change(*row) for name, row in zip(metrics.names(a.ks), rows, strict=True)}
+    return {name: MetricChange(*row) for name, row in zip(metrics.names(a.ks), rows, strict=True)}
 
 
 def check_same_items(a: Vectors, b: Vectors, names: tuple[str, str]) -> None:

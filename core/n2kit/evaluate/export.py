@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.errors import BadInput
-from n2kit.evaluate.protocol import Figure, Report
+from n2kit.evaluate.protocol import Figure, RankingReport
 from n2kit.utils.files import atomic_write, write_json
 
 MTEB_MAIN = "ndcg_at_10"  # what MTEB ranks retrieval by
 
 
-def write_ranks(report: Report, out: Path) -> None:
+def write_ranks(report: RankingReport, out: Path) -> None:
     """Write query, target, rank and rank_optimistic, one row a pair."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -36,7 +36,7 @@ def check_mteb(ks: Sequence[int]) -> None:
 
 
 def write_mteb(
-    report: Report, figures: dict[str, Figure], out: Path, *, task: str, revision: str, seconds: float
+    report: RankingReport, figures: dict[str, Figure], out: Path, *, task: str, revision: str, seconds: float
 ) -> None:
     """Write scores as MTEB's `TaskResult` has them; a consumer decides whether the task is one of its own.
 

@@ -17,8 +17,8 @@ from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
 from n2kit.errors import BadInput, Mismatch, truncate_list
 from n2kit.evaluate.bootstrap import interval
-from n2kit.evaluate.compare import Change, compare
-from n2kit.evaluate.protocol import Figure, Report, evaluate, greedy_pairs
+from n2kit.evaluate.compare import MetricChange, compare
+from n2kit.evaluate.protocol import Figure, RankingReport, evaluate, greedy_pairs
 from n2kit.evaluate.saliency import CURVES, obstacle, saliency
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import OnBadImage, Reader
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PAIRS_TOGETHER = 4  # of the saliency sample: all attention probabilities of a batch are held, with their gradients
 BOTH, NO_IMAGE, NO_TEXT, SWAPPED = "both", "without image", "without text", "swapped image"
 Alter = Callable[[Item], Item]
-Say = Callable[[str, int, int], None]
+PhaseProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Neglect:
     """
 
     figures: dict[str, dict[str, Figure]]
-    effects: dict[str, dict[str, Change]]
+    effects: dict[str, dict[str, MetricChange]]
     queries: int
     pool: int
     altered: int
@@ -94,7 +94,7 @@ class Reading:
     batch_size: int = 32
     on_bad_image: OnBadImage = "error"
     precision: Precision = "auto"
-    progress: Say | None = None
+    progress: PhaseProgress | None = None
     cache: FeatureCache | None = None
 
     def encode(self, model: Model, items: Sequence[Item], way: str) -> Encoded:
@@ -186,7 +186,7 @@ def sample_curves(
     chosen = greedy_pairs(drawn)[: max(2, -(-sample // 2))]
     if len(chosen) < 2:
         return None, "saliency needs two pairs that share no item: with one there is no negative"
-    graph, reader = pairs.graph(), Reader(model.prompter, model.vision, reading.images, cache=reading.cache)
+    graph, reader = pairs.graph(), Reader(model.prompt_builder, model.vision, reading.images, cache=reading.cache)
     values = []
     for number, part in enumerate(groups := _groups(chosen)):
         ids = [a for a, _ in part] + [b for _, b in part]
@@ -222,7 +222,7 @@ def _with(plain: Encoded, altered: Encoded) -> np.ndarray:
     return vectors
 
 
-def _effects(reports: dict[str, Report], resamples: int, seed: int) -> dict[str, dict[str, Change]]:
+def _effects(reports: dict[str, RankingReport], resamples: int, seed: int) -> dict[str, dict[str, MetricChange]]:
     if not resamples:
         return {}
     others = {way: report for way, report in reports.items() if way != BOTH}

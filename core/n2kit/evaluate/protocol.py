@@ -37,7 +37,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Report:
+class RankingReport:
     """Ranks of the targets of `pairs` among `pool` items; `ranks` are pessimistic, `optimistic` the others, both 1-based.
 
     left_out: how many of the pairs that were given the protocol has no place for.
@@ -128,7 +128,7 @@ def evaluate(
     ks: Sequence[int] = (1, 10, 100),
     pool: Collection[str] | None = None,
     protocol: Protocol = "notellm2",
-) -> Report:
+) -> RankingReport:
     """Rank each target among the pool by dot product with its query.
 
     Args:
@@ -157,6 +157,6 @@ def evaluate(
     pool_rows = np.array([i for i, item_id in enumerate(ids) if item_id in allowed])
     left, right = (np.array([position[pair[side]] for pair in kept]) for side in (0, 1))
     ranks = rank_targets(np.asarray(vectors, np.float32), left, right, pool_rows)
-    return Report(
+    return RankingReport(
         protocol, tuple(ks), kept, len(pool_rows), ranks.pessimistic, ranks.optimistic, len(given) - len(kept)
     )

@@ -1,4 +1,4 @@
-"""Where the compressed word gets its information from, layer by layer (NoteLLM-2, section 3.2, after Wang et al. 2023, arXiv 2305.14160).
+"""The flow of information into the compressed word, layer by layer (NoteLLM-2, section 3.2, after Wang et al. 2023, arXiv 2305.14160).
 
 I = |Σ over heads of A ⊙ ∂L/∂A|, A the attention probabilities after softmax, L the loss on the multimodal view alone. One backward
 pass of the model that is there, switched to eager attention for as long as it takes; its weights and their gradients stay untouched.
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from n2kit.errors import Mismatch
 from n2kit.modeling.prompts import IMG
+from n2kit.utils.contexts import eval_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +29,7 @@ ANSWER = 3  # under mICL the span runs so far behind p(n_v): the example's answe
 
 
 def obstacle(model: Model) -> str | None:
-    """Why a model has no saliency curves, or None."""
+    """Return the reason why a model has no saliency curves, or None."""
     card, name = model.llm.card, model.recipe.variant
     if not model.variant.early:
         return f"variant {name} has no visual tokens in its prompt"
@@ -40,7 +41,7 @@ def obstacle(model: Model) -> str | None:
 
 
 def saliency(model: Model, batch: Batch, exclude: Tensor | None = None) -> Tensor:
-    """S_v, S_t and S_o [B, L, 3] of B items, all of which show their picture in the prompt; the first half's partners are the second.
+    """Compute S_v, S_t and S_o [B, L, 3] of B items, all with their image in the prompt; item i and item i + B/2 are partners.
 
     L counts the layers that have attention. An item's numbers depend on its batch, whose other items are its negatives.
 
@@ -52,70 +53,65 @@ def saliency(model: Model, batch: Batch, exclude: Tensor | None = None) -> Tenso
     """
     if (reason := obstacle(model)) is not None:
         raise Mismatch(f"no saliency: {reason}", "a variant with visual tokens and a causal llm with attention")
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad(), model.reading_all_at_once(), _watched(model) as seen:
-            view = model(batch).views["multimodal"]
-            facts = {"grades": torch.ones(len(view) // 2), "log_q": torch.zeros(len(view))}
-            wanted = {name: facts[name].to(view.device) for name in model.loss.wants & facts.keys()}
-            known = None if exclude is None else exclude.to(view.device)
-            loss = model.loss({"multimodal": view}, None, known, **wanted).loss
-            gradients = torch.autograd.grad(loss, seen)
-    finally:
-        model.train(was_training)
-    return torch.stack([flows(a.detach() * g, batch) for a, g in zip(seen, gradients, strict=True)], 1)
+    with eval_mode(model), torch.enable_grad(), model.capture_hidden_states(), _attentions(model) as attentions:
+        view = model(batch).views["multimodal"]
+        known = {"grades": torch.ones(len(view) // 2), "log_q": torch.zeros(len(view))}
+        extras = {name: known[name].to(view.device) for name in model.loss.extra_inputs & known.keys()}
+        excluded = None if exclude is None else exclude.to(view.device)
+        loss = model.loss({"multimodal": view}, None, excluded, **extras).loss
+        gradients = torch.autograd.grad(loss, attentions)
+    return torch.stack([flows(a.detach() * g, batch) for a, g in zip(attentions, gradients, strict=True)], 1)
 
 
 def flows(product: Tensor, batch: Batch) -> Tensor:
-    """A ⊙ ∂L/∂A [B, H, T, T] of one layer → S_v, S_t, S_o [B, 3]."""
+    """Sum A ⊙ ∂L/∂A [B, H, T, T] of one layer to S_v, S_t, S_o [B, 3]."""
     influence = product.float().sum(1).abs().cpu()
     influence.diagonal(dim1=-2, dim2=-1).zero_()
-    ids, final, visual = batch.ids.cpu(), batch.final.cpu(), batch.visual.cpu()
+    ids, pool, visual = batch.ids.cpu(), batch.pool_pos.cpu(), batch.visual_pool_pos.cpu()
     image = ids == IMG
     start = image.int().argmax(1)
-    end = torch.where(visual >= 0, (visual + ANSWER).minimum(final - 1), start + image.sum(1) - 1)
+    end = torch.where(visual >= 0, (visual + ANSWER).minimum(pool - 1), start + image.sum(1) - 1)
     place = torch.arange(ids.shape[1])
     span = (place >= start[:, None]) & (place <= end[:, None])
     every = torch.arange(len(ids))
-    word = influence[every, final]
-    influence[every, final] = 0.0
+    word = influence[every, pool]
+    influence[every, pool] = 0.0
     length = end - start + 1
-    others = final - length
-    counts = torch.stack([length, others, final * (final + 1) // 2 - length - others], 1)
+    others = pool - length
+    counts = torch.stack([length, others, pool * (pool + 1) // 2 - length - others], 1)
     sums = torch.stack([(word * span).sum(1), (word * ~span).sum(1), influence.sum((1, 2))], 1)
     return sums / counts.clamp_min(1)
 
 
 @contextmanager
-def _watched(model: Model) -> Iterator[Sequence[Tensor]]:
-    """The list that the attention probabilities [B, H, T, T] of the next forward pass are put into, with a gradient behind them."""
+def _attentions(model: Model) -> Iterator[Sequence[Tensor]]:
+    """Collect the attention probabilities [B, H, T, T] of each layer in the next forward pass, with a gradient."""
     backbone = _backbone(model.llm)
     assert backbone is not None
-    seen: list[Tensor] = []
+    attentions: list[Tensor] = []
 
-    def ask(_: Any, arguments: Any, options: dict[str, Any]) -> Any:
+    def request(_: Any, arguments: Any, options: dict[str, Any]) -> Any:
         return arguments, options | {"output_attentions": True}
 
     def keep(_: Any, __: Any, out: Any) -> None:
-        seen.extend(a for a in out.attentions or () if a is not None)
+        attentions.extend(a for a in out.attentions or () if a is not None)
 
-    words = model.words.table.weight
-    trained = words.requires_grad
+    table = model.special_tokens.table.weight
+    trained = table.requires_grad
     with _eager(backbone):
-        hooks = [backbone.register_forward_pre_hook(ask, with_kwargs=True), backbone.register_forward_hook(keep)]
-        words.requires_grad_(True)  # so that there is a gradient even where every part is frozen
+        hooks = [backbone.register_forward_pre_hook(request, with_kwargs=True), backbone.register_forward_hook(keep)]
+        table.requires_grad_(True)  # so that there is a gradient even where every part is frozen
         try:
-            yield seen
+            yield attentions
         finally:
-            words.requires_grad_(trained)
+            table.requires_grad_(trained)
             for hook in hooks:
                 hook.remove()
 
 
 @contextmanager
 def _eager(backbone: PreTrainedModel) -> Iterator[None]:
-    """Only eager attention gives its probabilities."""
+    """Switch to eager attention, the only one that returns its probabilities, and back afterwards."""
     before = backbone.config._attn_implementation
     if before != "eager":
         backbone.set_attn_implementation("eager")
@@ -131,7 +127,7 @@ def _eager(backbone: PreTrainedModel) -> Iterator[None]:
 
 
 def _backbone(llm: LLM) -> PreTrainedModel | None:
-    """The transformers model inside the part, if that is what it is made of."""
+    """Return the transformers model inside the part, or None if there is none."""
     from transformers import PreTrainedModel
 
     return next((m for m in llm.modules() if isinstance(m, PreTrainedModel)), None)

@@ -1,10 +1,9 @@
-"""A frozen vision encoder's output, computed once an image: kept in memory, and on disk for the next run."""
+"""A frozen vision encoder's output, computed once an image, and cached in memory and on disk."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +12,20 @@ from torch import Tensor
 
 from n2kit.contract.interfaces import VisionOut
 from n2kit.inputs.feature_store import FeatureStore
-from n2kit.modeling.vision import look
+from n2kit.modeling.vision import encode_images
+from n2kit.utils.contexts import autocast
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
 
 
-MOST_IMAGES = 64  # on any device: a large batch of new pictures shall not decide how much memory a training needs
+MOST_IMAGES = 64  # on any device: a large batch of new images must not decide how much memory a training needs
 
 
 def feature_cache(
     vision: VisionEncoder | None, gigabytes: float, images: Path | None, dtype: torch.dtype, *, memory: bool = True
 ) -> FeatureCache | None:
-    """Memory in front of the user's cache folder, `gigabytes` of each; None where there is nothing to keep.
+    """Make a cache in memory and in the user's cache folder, `gigabytes` of each; None where nothing can be cached.
 
     Args:
         memory: false for a single pass over the images, in which none comes back.
@@ -38,13 +38,13 @@ def feature_cache(
 
 
 class FeatureCache:
-    """Image path → tokens [N, Dv], pooled [Dp], mask [N], for one images folder and one frozen encoder, up to `max_bytes`.
+    """A cache of up to `max_bytes`: image path → tokens [N, Dv], pooled [Dp], mask [N] of one frozen encoder, in one images folder.
 
     Args:
-        images: the folder of the images. With it an image goes by its content: one that changes under its name is seen anew.
-            Without it, by its name.
-        store: what is kept on disk, by content; needs `images`.
-        dtype: what the encoder is computed in, by autocast; None: what its weights are in.
+        images: the folder of the images. With it, the key of an image is its content: one that changes under its name is encoded
+            again. Without it, the key is its path.
+        store: the cache on disk, by content; needs `images`.
+        dtype: the type that the encoder is computed in, by autocast; None: the type of its weights.
     """
 
     def __init__(
@@ -57,36 +57,36 @@ class FeatureCache:
         dtype: torch.dtype | None = None,
     ) -> None:
         if not vision.frozen:
-            raise ValueError("only a frozen encoder's output can be kept")
+            raise ValueError("only a frozen encoder's output can be cached")
         self.vision, self.max_bytes, self.bytes = vision, max_bytes, 0
         self.store, self.dtype = store, dtype
         self.contents = None if images is None else Contents(images)
         self.kept: dict[str, VisionOut] = {}
-        self.ahead: dict[str, VisionOut] = {}  # path → what `in` has found, for the next `rows`
-        self.asked: dict[str, str | None] = {}  # path → the key that `in` has looked for
+        self.prefetched: dict[str, VisionOut] = {}  # path → what `in` has found, for the next `rows`
+        self.requested: dict[str, str | None] = {}  # path → the key that `in` has looked for
 
     def __contains__(self, path: str) -> bool:
         return self._find(path) is not None
 
     def rows(self, paths: Sequence[str], pixels: dict[str, Tensor]) -> list[VisionOut]:
-        """One image's output for each of `paths`; what is not kept yet is computed from `pixels` (path → [3, H, W])."""
+        """Get one image's output for each of `paths`, computed from `pixels` (path → [3, H, W]) where it is not cached yet."""
         found = {path: self._find(path) for path in dict.fromkeys(paths) if path not in pixels}
         fresh = self._compute([path for path in dict.fromkeys(paths) if found.get(path) is None], pixels)
-        self.ahead.clear()
-        self.asked.clear()
+        self.prefetched.clear()
+        self.requested.clear()
         return [found.get(path) or fresh[path] for path in paths]
 
     def _find(self, path: str) -> VisionOut | None:
-        if path in self.ahead:
-            return self.ahead[path]
-        key = self.asked[path] = self._key(path)
+        if path in self.prefetched:
+            return self.prefetched[path]
+        key = self.requested[path] = self._key(path)
         if key is None:
             return None
         row = self.kept.get(key)
         if row is None and self.store is not None and (row := self.store.find(key)) is not None:
             self._keep(key, row)
         if row is not None:
-            self.ahead[path] = row
+            self.prefetched[path] = row
         return row
 
     def _key(self, path: str) -> str | None:
@@ -100,16 +100,19 @@ class FeatureCache:
 
     def _compute(self, missing: Sequence[str], pixels: dict[str, Tensor]) -> dict[str, VisionOut]:
         device = next(self.vision.parameters()).device
-        cast = torch.autocast(device.type, self.dtype) if self.dtype not in (None, torch.float32) else nullcontext()
         fresh: dict[str, VisionOut] = {}
         for start in range(0, len(missing), MOST_IMAGES):
             some = missing[start : start + MOST_IMAGES]
-            with torch.no_grad(), cast:
-                out = look(self.vision, torch.stack([pixels[path] for path in some]).to(device)).map(Tensor.cpu)
+            with torch.no_grad(), autocast(device, self.dtype):
+                out = encode_images(self.vision, torch.stack([pixels[path] for path in some]).to(device)).map(
+                    Tensor.cpu
+                )
             fresh |= {path: out.map(lambda t, n=n: t[n]) for n, path in enumerate(some)}  # type: ignore[misc]
         for path, row in fresh.items():
             key = self._key(path)
-            if key is not None and key == self.asked.get(path, key):  # else the file has changed since it was decoded
+            if key is not None and key == self.requested.get(
+                path, key
+            ):  # else the file has changed since it was decoded
                 self._keep(key, row)
                 fresh[path] = self.kept.get(key, row)
                 if self.store is not None:
@@ -118,19 +121,19 @@ class FeatureCache:
 
 
 class Contents:
-    """Path in a folder → sha256 of the file's content, read again only when its size or time has changed."""
+    """A map from a path in a folder to the sha256 of the file's content, read again only when its size or time has changed."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder.resolve()
         self.known: dict[str, tuple[Path, int, int, str]] = {}
 
     def digest(self, path: str) -> str | None:
-        """None for a file that cannot be read, or that lies outside the folder."""
+        """Hash the content of the file at `path`; None if it cannot be read, or lies outside the folder."""
         try:
             known = self.known.get(path)
             file = known[0] if known else (self.root / path).resolve()
-            facts = file.stat()
-            if known and known[1:3] == (facts.st_size, facts.st_mtime_ns):
+            stat = file.stat()
+            if known and known[1:3] == (stat.st_size, stat.st_mtime_ns):
                 return known[3]
             if not file.is_relative_to(self.root) or not file.is_file():
                 return None
@@ -138,5 +141,5 @@ class Contents:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
         except (OSError, RuntimeError, ValueError):
             return None
-        self.known[path] = (file, facts.st_size, facts.st_mtime_ns, found)
+        self.known[path] = (file, stat.st_size, stat.st_mtime_ns, found)
         return found

@@ -26,7 +26,7 @@ class FeatureStore(TensorStore):
         self.vision, self.dtype = vision, dtype
 
     def fingerprint(self) -> str:
-        return fingerprint(self.vision, self.root, self.dtype)
+        return encoder_fingerprint(self.vision, self.root, self.dtype)
 
     def find(self, content: str) -> VisionOut | None:
         """What is kept for the image with this sha256; None if nothing can be read."""
@@ -38,7 +38,7 @@ class FeatureStore(TensorStore):
         self.write(content, {name: t for name, t in row._asdict().items() if t is not None})
 
 
-def fingerprint(vision: VisionEncoder, room: Path, dtype: str = "") -> str:
+def encoder_fingerprint(vision: VisionEncoder, room: Path, dtype: str = "") -> str:
     """A hash of all that decides an encoder's output: what it saves (weights, configuration), its transform, the precision."""
     digest = hashlib.sha256(f"{vision.transform_id} {dtype}".encode())
     with tempfile.TemporaryDirectory(prefix=ENCODER, dir=room) as aside:

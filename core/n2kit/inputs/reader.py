@@ -1,8 +1,8 @@
-"""Items → one batch of tensors: prompts laid out, pictures decoded, each item with the prompt of what it has."""
+"""Items to one batch of tensors: prompts laid out, images decoded, each item with the prompt for the modalities that it has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.modeling.batch import Batch, collate
-from n2kit.modeling.prompts import Prompter, Task
+from n2kit.modeling.prompts import PromptBuilder, Task
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
@@ -24,70 +24,104 @@ if TYPE_CHECKING:
 OnBadImage = Literal["error", "skip", "text-only"]
 
 
+def iter_pixels(
+    items: Iterable[Item],
+    vision: VisionEncoder,
+    images: Path | None,
+    cache: FeatureCache | None = None,
+    policy: OnBadImage = "error",
+    unreadable: dict[str, str] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Decode the images of items one by one: pairs of image path and pixels [3, H, W], each path once.
+
+    Items without an image and images whose features are in `cache` are passed over.
+
+    Args:
+        images: the folder that paths are relative to.
+        policy: `error` raises; otherwise an unreadable image is passed over.
+        unreadable: takes path → reason of each image that cannot be read; those that it holds already are not tried again.
+
+    Raises:
+        UnreadableImage: under policy `error`.
+    """
+    unreadable = {} if unreadable is None else unreadable
+    decoded: set[str] = set()
+    for item in items:
+        path = item.image
+        if not path or path in decoded or path in unreadable or (cache is not None and path in cache):
+            continue
+        try:
+            pixels = vision.transform(open_image(item, images))
+        except UnreadableImage as error:
+            if policy == "error":
+                raise
+            unreadable[path] = error.message
+            continue
+        decoded.add(path)
+        yield path, pixels
+
+
 @dataclass
 class Reader:
     """Reads items for one model; `bad` counts what it had to do without: item id → reason.
 
     Args:
-        apart: leave known features where the cache holds them; the batch is to be `joined`, or a part of it.
-        answered: rows of items that are asked for something end with the answer; false: with the question.
+        lazy_features: leave cached features in the cache's memory, as `Batch.vision_rows`.
+        answered: rows of items with a task end with its answer; false: with its question.
 
     Raises (when called):
         UnreadableImage: under policy `error`.
         BadInput: under policy `error`, an item with nothing that the variant reads.
     """
 
-    prompter: Prompter
+    prompt_builder: PromptBuilder
     vision: VisionEncoder | None
     images: Path | None
     on_bad_image: OnBadImage = "error"
     cache: FeatureCache | None = None
     bad: dict[str, str] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)  # image paths
-    apart: bool = False
+    unreadable: dict[str, str] = field(default_factory=dict)  # image path → reason
+    lazy_features: bool = False
     states: StateCache | None = None
     answered: bool = True
 
     def __call__(
         self, items: Sequence[Item], tasks: Sequence[Task | None] | None = None
     ) -> tuple[Batch | None, list[int]]:
-        """The batch, and the positions of the items that are in it; None if nothing is left.
+        """Read items into a batch; also return the positions of those that are in it. The batch is None if nothing is left.
 
         Args:
-            tasks: what each item is asked for behind its compressed word.
+            tasks: the task that follows each item's compressed word, or None.
         """
-        pixels: dict[str, Tensor] = {}
-        for item in items if self.vision is not None and self.prompter.variant.image else []:
-            self._look(item, pixels)
+        pixels = self._decode(items)
         kept = [n for n, item in enumerate(items) if self._usable(item)]
         if not kept:
             return None, []
-        seen = [self._shows(items[n]) for n in kept]
-        asked = [None] * len(items) if tasks is None else tasks
-        sequences = [
-            self.prompter(items[n], image=shown, task=asked[n], answered=self.answered)
-            for n, shown in zip(kept, seen, strict=True)
+        with_image = [self._has_image(items[n]) for n in kept]
+        prompts = [
+            self.prompt_builder(items[n], image=image, task=tasks[n] if tasks else None, answered=self.answered)
+            for n, image in zip(kept, with_image, strict=True)
         ]
-        rows = [row for row, shown in enumerate(seen) if shown]
-        batch = collate(sequences, rows)
+        rows = [row for row, image in enumerate(with_image) if image]
+        batch = collate(prompts, rows)
         if self.states is not None:
-            batch.known, batch.depth = self.states.rows(sequences), self.states.depth
+            batch.cached_states, batch.cached_layer = self.states.rows(prompts), self.states.num_layers
         paths = [items[kept[row]].image for row in rows]
         if paths and self.cache is not None:
-            batch.apart = self.cache.rows(paths, pixels)
-            batch = batch if self.apart else batch.joined()
+            batch.vision_rows = self.cache.rows(paths, pixels)
+            batch = batch if self.lazy_features else batch.with_vision_out()
         elif paths:
             batch.pixels = torch.stack([pixels[path] for path in paths])
         return batch, kept
 
-    def _shows(self, item: Item) -> bool:
-        """Whether the variant gets to see a picture of the item."""
-        return self.prompter.variant.image and bool(item.image) and item.image not in self.unreadable
+    def _has_image(self, item: Item) -> bool:
+        """Return whether the variant reads an image of the item."""
+        return self.prompt_builder.variant.image and bool(item.image) and item.image not in self.unreadable
 
     def _usable(self, item: Item) -> bool:
         if item.image in self.unreadable and self.on_bad_image == "skip":
             return False
-        if self._shows(item) or (self.prompter.variant.text and item.has_text):
+        if self._has_image(item) or (self.prompt_builder.variant.text and item.has_text):
             return True
         reason = "neither a picture nor a text that this variant reads"
         if self.on_bad_image == "error":
@@ -95,18 +129,16 @@ class Reader:
         self.bad.setdefault(item.id, f"item {item.id!r}: {reason}")
         return False
 
-    def _look(self, item: Item, pixels: dict[str, Tensor]) -> None:
-        """Decode an item's picture, unless its features are known already."""
-        if not item.image or item.image in pixels or (self.cache is not None and item.image in self.cache):
-            return
-        assert self.vision is not None
-        if item.image not in self.unreadable:
-            try:
-                pixels[item.image] = self.vision.transform(open_image(item, self.images))
-                return
-            except UnreadableImage as error:
-                if self.on_bad_image == "error":
-                    raise
-                self.unreadable.add(item.image)
-                self.bad[item.id] = error.message
-        self.bad.setdefault(item.id, f"item {item.id!r}: image {item.image!r} cannot be read")
+    def _decode(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Decode the items' images whose features are not cached: path → pixels [3, H, W]. Count those that cannot be read."""
+        if self.vision is None or not self.prompt_builder.variant.image:
+            return {}
+        known = set(self.unreadable)
+        pixels = dict(iter_pixels(items, self.vision, self.images, self.cache, self.on_bad_image, self.unreadable))
+        for item in items:
+            if (reason := self.unreadable.get(item.image)) is not None:
+                if item.image in known:  # the reason names the first item that has this image
+                    reason = f"item {item.id!r}: image {item.image!r} cannot be read"
+                known.add(item.image)
+                self.bad.setdefault(item.id, reason)
+        return pixels

@@ -1,10 +1,9 @@
-"""What an LLM's frozen blocks give, computed once a row of tokens: kept in memory, and on disk for the next run."""
+"""The hidden states of an LLM's frozen blocks, computed once a row of tokens, and cached in memory and on disk."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,58 +11,58 @@ import torch
 from torch import Tensor
 
 from n2kit.inputs.tensor_store import TensorStore
-from n2kit.modeling.lora import adapter_of
-from n2kit.modeling.partial_forward import below, frozen_depth
-from n2kit.modeling.prefix_sharing import Ways, states_at
-from n2kit.modeling.prompts import PAD
-from n2kit.modeling.prompts import Sequence as TokenRow
-from n2kit.utils.contexts import eval_mode
+from n2kit.modeling.lora import lora_config_of
+from n2kit.modeling.partial_forward import forward_until, num_frozen_layers
+from n2kit.modeling.prefix_sharing import ExecutionOptions, gather_hidden_states
+from n2kit.modeling.prompts import PAD, TokenizedPrompt
+from n2kit.utils.contexts import autocast, eval_mode
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import LLM
 
-ROWS = 64  # read at a time, at most: a batch of new rows shall not decide how much memory a training needs
+ROWS = 64  # computed at a time, at most: a batch of new rows shall not decide how much memory a training needs
 
 
 def state_cache(llm: LLM, gigabytes: float, dtype: torch.dtype, *, memory: bool = True) -> StateCache | None:
-    """Memory in front of the user's cache folder, `gigabytes` of each; None where there is nothing to keep.
+    """Make a cache in memory and in the user's cache folder, `gigabytes` of each; None where nothing can be cached.
 
     Args:
-        dtype: what the states are computed in.
-        memory: false for a single pass over the items, in which none comes back; then only whole LLMs' states are kept.
+        dtype: the type that the states are computed in.
+        memory: false for a single pass over the items, in which none comes back; then only a wholly frozen LLM's states are cached.
     """
     if not gigabytes or llm.settings_id is None:
         return None
-    depth = 0 if llm.frozen or not memory else frozen_depth(llm)
-    if not llm.frozen and not depth:
+    num_layers = 0 if llm.frozen or not memory else num_frozen_layers(llm)
+    if not llm.frozen and not num_layers:
         return None
     most = int(gigabytes * 1e9)
-    return StateCache(llm, most if memory else 0, dtype, StateStore(llm, most, str(dtype), depth), depth)
+    return StateCache(llm, most if memory else 0, dtype, StateStore(llm, most, str(dtype), num_layers), num_layers)
 
 
 class StateCache:
-    """Row of tokens → the frozen LLM's state [Dh] at its end, up to `max_bytes`.
+    """A cache of up to `max_bytes`: row of tokens → the frozen LLM's hidden state [Dh] at its end.
 
-    For rows with nothing in them that is trained: no visual tokens and no word of ours.
+    It holds only rows in which nothing is trained: no visual tokens and no special tokens of n2kit.
 
     Args:
-        depth: of an LLM that is trained in part, how many of its first blocks are not: what they give, [T, D], is kept.
+        num_layers: of a partially trainable LLM, the number of its first blocks that are frozen; their output [T, D] is cached.
     """
 
     def __init__(
-        self, llm: LLM, max_bytes: int, dtype: torch.dtype, store: StateStore | None = None, depth: int = 0
+        self, llm: LLM, max_bytes: int, dtype: torch.dtype, store: StateStore | None = None, num_layers: int = 0
     ) -> None:
-        if not llm.frozen and not depth:
-            raise ValueError("only what a frozen LLM or frozen blocks give can be kept")
-        self.llm, self.max_bytes, self.dtype, self.store, self.depth = llm, max_bytes, dtype, store, depth
+        if not llm.frozen and not num_layers:
+            raise ValueError("only the states of a frozen LLM or of frozen blocks can be cached")
+        self.llm, self.max_bytes, self.dtype, self.store = llm, max_bytes, dtype, store
+        self.num_layers = num_layers
         self.kept: dict[str, Tensor] = {}
         self.bytes = 0
 
-    def rows(self, sequences: Sequence[TokenRow]) -> dict[int, Tensor]:
-        """Number of a row → its state, for all rows whose state can be kept; what is not kept yet is computed."""
-        keys = {n: _key(s) for n, s in enumerate(sequences) if constant(s)}
+    def rows(self, prompts: Sequence[TokenizedPrompt]) -> dict[int, Tensor]:
+        """Get the states of all rows that can be cached, by row, and compute those that are not cached yet."""
+        keys = {n: _key(p) for n, p in enumerate(prompts) if is_constant(p)}
         found = {key: self._find(key) for key in dict.fromkeys(keys.values())}
-        missing = {keys[n]: sequences[n] for n in keys if found[keys[n]] is None}
+        missing = {keys[n]: prompts[n] for n in keys if found[keys[n]] is None}
         states = {key: state for key, state in found.items() if state is not None}
         for key, state in zip(missing, self._compute(list(missing.values())), strict=True):
             states[key] = state
@@ -88,44 +87,43 @@ class StateCache:
             self.bytes += state.nbytes
 
     @torch.no_grad()
-    def _compute(self, rows: list[TokenRow]) -> list[Tensor]:
+    def _compute(self, rows: list[TokenizedPrompt]) -> list[Tensor]:
         device = next(self.llm.parameters()).device
-        cast = torch.autocast(device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
-        order = sorted(range(len(rows)), key=lambda n: rows[n].final)
+        order = sorted(range(len(rows)), key=lambda n: rows[n].pool_pos)
         states: dict[int, Tensor] = {}
         for start in range(0, len(order), ROWS):
             some = order[start : start + ROWS]
-            with cast, eval_mode(self.llm):
-                found = self._read([rows[n] for n in some], device)
+            with autocast(device, self.dtype), eval_mode(self.llm):
+                found = self._forward([rows[n] for n in some], device)
             states |= dict(zip(some, found, strict=True))
         return [states[n] for n in range(len(rows))]
 
-    def _read(self, rows: list[TokenRow], device: torch.device) -> list[Tensor]:
-        """States of rows, the longest last."""
+    def _forward(self, rows: list[TokenizedPrompt], device: torch.device) -> list[Tensor]:
+        """Compute the states of rows, the longest last."""
         ids = torch.tensor([row.ids + [PAD] * (len(rows[-1].ids) - len(row.ids)) for row in rows], device=device)
         x = self.llm.embed(ids)
-        if self.depth:
-            hidden = below(self.llm, x, self.depth).cpu()
+        if self.num_layers:
+            hidden = forward_until(self.llm, x, self.num_layers).cpu()
             return [states[: len(row.ids)] for states, row in zip(hidden, rows, strict=True)]
-        last = torch.tensor([row.final for row in rows], device=device)
+        last = torch.tensor([row.pool_pos for row in rows], device=device)
         every = torch.arange(len(rows), device=device)
-        return list(states_at(self.llm, x, ids, last, every, last, Ways()).cpu())
+        return list(gather_hidden_states(self.llm, x, ids, last, every, last, ExecutionOptions()).cpu())
 
 
 class StateStore(TensorStore):
-    """`state` by a hash of the row's tokens; see `TensorStore`.
+    """A `TensorStore` of states by a hash of the row's tokens.
 
     Args:
-        dtype, depth: states differ by what they are computed in and where they are taken, and so does their place.
+        dtype, num_layers: states differ by the type and the layer that they are computed in, and so does their folder.
     """
 
-    def __init__(self, llm: LLM, max_bytes: int, dtype: str, depth: int = 0, root: Path | None = None) -> None:
+    def __init__(self, llm: LLM, max_bytes: int, dtype: str, num_layers: int = 0, root: Path | None = None) -> None:
         super().__init__(max_bytes, root)
-        self.llm, self.dtype, self.depth = llm, dtype, depth
+        self.llm, self.dtype, self.num_layers = llm, dtype, num_layers
 
     def fingerprint(self) -> str:
-        """A hash of the LLM's frozen weights, its adapter's strength, its settings, the depth and the precision."""
-        about = f"{self.llm.settings_id} {adapter_of(self.llm)} {self.depth} {self.dtype}"
+        """Hash the LLM's frozen weights, its adapter's strength, its settings, the number of layers and the precision."""
+        about = f"{self.llm.settings_id} {lora_config_of(self.llm)} {self.num_layers} {self.dtype}"
         digest = hashlib.sha256(about.encode())
         trained = {name for name, p in self.llm.named_parameters(remove_duplicate=False) if p.requires_grad}
         for name, tensor in sorted((n, t) for n, t in self.llm.state_dict().items() if n not in trained):
@@ -134,10 +132,10 @@ class StateStore(TensorStore):
         return digest.hexdigest()[:24]
 
 
-def constant(row: TokenRow) -> bool:
-    """Whether all that a row is made of is the LLM's own, up to its end at the compress position."""
-    return min(row.ids) >= 0 and row.final == len(row.ids) - 1
+def is_constant(row: TokenizedPrompt) -> bool:
+    """Return whether a row has only tokens of the LLM's own vocabulary, and ends at its compress position."""
+    return min(row.ids) >= 0 and row.pool_pos == len(row.ids) - 1
 
 
-def _key(row: TokenRow) -> str:
+def _key(row: TokenizedPrompt) -> str:
     return hashlib.sha256(" ".join(map(str, row.ids)).encode()).hexdigest()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from n2kit.contract.interfaces import Part
 from n2kit.errors import Mismatch
-from n2kit.modeling.layer_depth import used
+from n2kit.modeling.layer_depth import called_modules
 from n2kit.recipe.tuning import Tune
 from n2kit.utils.files import read_json
 
@@ -31,7 +31,7 @@ FOLDER, CONFIG, WEIGHTS = "adapter", "adapter_config.json", "adapter_model.safet
 PREFIX = "base_model.model."  # peft's, of the names in its files
 
 
-def adapter_of(part: nn.Module) -> Tune | None:
+def lora_config_of(part: nn.Module) -> Tune | None:
     """The adapter that a part holds, if it holds one."""
     config = getattr(part, "peft_config", {}).get(NAME)
     return None if config is None else Tune("lora", config.r, int(config.lora_alpha))
@@ -67,7 +67,7 @@ def linear_layers(part: Part) -> list[str]:
     found: dict[str, nn.Module] = {
         n: m for n, m in part.named_modules() if id(m) in inside and isinstance(m, nn.Linear | Conv1D)
     }
-    return used(part, found)
+    return called_modules(part, found)
 
 
 def save(part: Part, folder: Path) -> None:
@@ -104,7 +104,7 @@ def load(part: Part, folder: Path) -> None:
 
 
 @contextmanager
-def aside(part: Part) -> Iterator[None]:
+def adapter_removed(part: Part) -> Iterator[None]:
     """The part as it is without its adapter: its own layers back in their places."""
     layers = adapted(part)
     _replace(part, {name: layer.get_base_layer() for name, layer in layers.items()})
@@ -127,7 +127,7 @@ def merge(part: Part) -> None:
     del part.peft_config
 
 
-def without_gradient(part: Part) -> tuple[list[str], int]:
+def untrained_adapters(part: Part) -> tuple[list[str], int]:
     """The adapted layers whose adapter was given no gradient, and how many adapted layers there are.
 
     None at all, that is: of a new adapter the first matrix gets one of zeros, because the second one starts at zero; and stochastic
@@ -161,7 +161,7 @@ def _state(part: Part) -> dict[str, Tensor]:
 
 def adapted(part: Part) -> dict[str, Any]:
     """The layers that have an adapter, by name; none where peft was never needed."""
-    if adapter_of(part) is None:
+    if lora_config_of(part) is None:
         return {}
     from peft.tuners.lora import LoraLayer
 

@@ -1,4 +1,4 @@
-"""The joined model: see, connect, splice, read, compress, fuse (NoteLLM-2, figure 3, from top to bottom)."""
+"""The joined model: encode images, connect, merge, run the LLM, pool, fuse (NoteLLM-2, figure 3, from top to bottom)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from n2kit.contract.interfaces import LLM, Connector, Fusion, Loss, Part, Vision
 from n2kit.errors import BadInput
 from n2kit.modeling import lora
 from n2kit.modeling import trainable as tuners
-from n2kit.modeling.prefix_sharing import ALL_AT_ONCE, Ways, states_around
-from n2kit.modeling.prompts import IMG, WORDS, Prompter
-from n2kit.modeling.vision import look
+from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, hidden_states_with_cache
+from n2kit.modeling.prompts import IMG, SPECIAL_TOKENS, PromptBuilder
+from n2kit.modeling.vision import encode_images
 from n2kit.recipe.prompt_templates import Template
 from n2kit.recipe.tuning import TUNED, Tune
 from n2kit.recipe.variants import SPECS
+from n2kit.utils.contexts import eval_mode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ VIEWS, ANSWERS = ("multimodal", "visual"), "answers"
 
 @dataclass
 class Output:
-    """What one batch of B items gives.
+    """The outputs for one batch of B items.
 
     views: name → vectors [B, D] before the L2 norm: `multimodal`, and `visual` under mICL.
     present: name → [B] bool, for views that not every item has.
@@ -52,22 +53,22 @@ class Output:
     answers: Tensor | None = None
 
 
-class Words(nn.Module):
-    """Our special words: a small embedding table of their own, so that the LLM's vocabulary is never resized."""
+class SpecialTokenEmbedding(nn.Module):
+    """A small embedding table of n2kit's special tokens, so that the LLM's vocabulary is never resized."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(len(WORDS), width)
+        self.table = nn.Embedding(len(SPECIAL_TOKENS), width)
 
     @torch.no_grad()
-    def start_at(self, llm: LLM) -> None:
-        """Start every word at the direction of the mean of the LLM's table, at the table's RMS."""
+    def init_from_mean(self, llm: LLM) -> None:
+        """Set every row to the direction of the mean of the LLM's table, at the table's RMS."""
         rows = embedding_sample(llm)
         mean = rows.mean(0)
         self.table.weight.copy_(mean * (rms(rows) / rms(mean).clamp_min(1e-12)))
 
     def fill(self, x: Tensor, ids: Tensor) -> Tensor:
-        """x [B, T, De] with the rows where ids [B, T] are negative (-1, -2, …) replaced by the words."""
+        """Replace embeddings x [B, T, De] by the special tokens' where ids [B, T] are negative (-1, -2, …)."""
         return torch.where((ids < 0)[..., None], self.table((-ids - 1).clamp_min(0)).to(x.dtype), x)
 
 
@@ -87,9 +88,9 @@ class Parts:
 
 @dataclass
 class Provenance:
-    """Where the parts came from: kind → reference, component, distribution, version, weights, licence.
+    """The origin of the parts: kind → reference, component, distribution, version, weights, licence.
 
-    `sources`: of parts whose weights could be loaded from there again, how.
+    sources: kind → the weights' place and checksum, for parts that could be loaded from there again.
     """
 
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -99,7 +100,7 @@ class Provenance:
 class Model(nn.Module):
     """Any LLM joined with any vision encoder into one embedding of items."""
 
-    gain: Tensor
+    connector_scale: Tensor
 
     def __init__(
         self, parts: Parts, recipe: Recipe, provenance: Provenance | None = None, template: Template | None = None
@@ -109,13 +110,13 @@ class Model(nn.Module):
         self.variant = SPECS[recipe.variant]
         self.llm, self.loss = parts.llm, parts.loss
         self.vision, self.connector, self.fusion = parts.vision, parts.connector, parts.fusion
-        self.ways = Ways()
-        self.words = Words(parts.llm.card.input_width)
+        self.execution_options = ExecutionOptions()
+        self.special_tokens = SpecialTokenEmbedding(parts.llm.card.input_width)
         width = parts.llm.card.output_width
         self.head = nn.Linear(width, recipe.head.width, bias=False) if recipe.head.width else nn.Identity()
-        # What brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
-        self.register_buffer("gain", torch.ones(()))
-        self.prompter = Prompter(
+        # Brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
+        self.register_buffer("connector_scale", torch.ones(()))
+        self.prompt_builder = PromptBuilder(
             parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0, template
         )
         for kind in TUNED:
@@ -128,120 +129,128 @@ class Model(nn.Module):
 
     @property
     def width(self) -> int:
-        """D, the length of an item's vector."""
+        """The length D of an item's vector."""
         return self.recipe.head.width or self.llm.card.output_width
 
     @property
     def device(self) -> torch.device:
-        return self.words.table.weight.device
+        return self.special_tokens.table.weight.device
 
     def forward(self, batch: Batch) -> Output:
         """Compute the vectors of B items; see `Output` for shapes."""
-        seen = self.see(batch)
-        x, tokens = self.splice(batch, seen)
-        states = self.read(x, batch)
-        words = {name: states[name] for name in VIEWS if name in states}
-        present = {"visual": batch.visual >= 0} if self.variant.micl else {}
+        vision_out = self.encode_images(batch)
+        x, tokens = self.merge_visual_tokens(batch, vision_out)
+        hidden_states = self.run_llm(x, batch)
+        words = {name: hidden_states[name] for name in VIEWS if name in hidden_states}
+        present = {"visual": batch.visual_pool_pos >= 0} if self.variant.micl else {}
         late = None
-        if seen is not None and self.fusion is not None:
-            late = self.fusion.project(seen.pooled) if seen.pooled is not None else None
-            words = {name: self._fuse(word, seen, batch.rows) for name, word in words.items()}
-        answers = None if batch.answers is None else self._answers(states[ANSWERS], batch)
+        if vision_out is not None and self.fusion is not None:
+            late = self.fusion.project(vision_out.pooled) if vision_out.pooled is not None else None
+            words = {name: self._fuse(word, vision_out, batch.image_owner) for name, word in words.items()}
+        answers = None if batch.answers is None else self._answer_costs(hidden_states[ANSWERS], batch)
         return Output({name: self.head(w) for name, w in words.items()}, present, tokens, late, answers)
 
-    def splice(self, batch: Batch, seen: VisionOut | None) -> tuple[Tensor, Tensor | None]:
-        """What the LLM reads, [B, T, De], and of it the visual tokens of the pictures, [I, Q, De], where there are some."""
-        x = self.words.fill(self.llm.embed(batch.ids.clamp_min(0)), batch.ids)
-        if seen is None or self.connector is None or not bool(batch.in_prompt.any()):
+    def encode_images(self, batch: Batch) -> VisionOut | None:
+        """Encode the images of a batch: tokens [I, N, Dv] and pooled [I, Dp]; None where there are no images."""
+        if batch.vision_out is not None or batch.pixels is None or self.vision is None:
+            return batch.vision_out
+        out = encode_images(self.vision, batch.pixels)
+        pooled = None if out.pooled is None else out.pooled.to(self.connector_scale.dtype)
+        return VisionOut(out.tokens.to(self.connector_scale.dtype), pooled, out.mask)
+
+    def merge_visual_tokens(self, batch: Batch, vision_out: VisionOut | None) -> tuple[Tensor, Tensor | None]:
+        """Embed the rows for the LLM, with visual tokens in place of `<IMG>`: [B, T, De].
+
+        Also return the visual tokens [I, Q, De], or None where no row has any.
+        """
+        x = self.special_tokens.fill(self.llm.embed(batch.ids.clamp_min(0)), batch.ids)
+        if vision_out is None or self.connector is None or not bool(batch.in_prompt.any()):
             return x, None
-        tokens = self.gain * self.connector(seen.tokens, seen.mask)
+        tokens = self.connector_scale * self.connector(vision_out.tokens, vision_out.mask)
         return x.masked_scatter((batch.ids == IMG)[..., None], tokens[batch.in_prompt].to(x.dtype)), tokens
 
-    def _answers(self, states: Tensor, batch: Batch) -> Tensor:
-        """−log p of each answer, summed over its tokens, and their number, [B, 2], from the states [n, Dh] before these tokens."""
+    def run_llm(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Compute the LLM's hidden states of embeddings x [B, T, De]: [B, Dh] for each view, and [n, Dh] before answer tokens.
+
+        An item without a visual view has its multimodal state there. Rows in `batch.cached_states` are not computed again.
+        """
+        every = torch.arange(len(x), device=x.device)
+        requested = {"multimodal": (every, batch.pool_pos)}
+        if self.variant.micl:
+            visual = torch.where(batch.visual_pool_pos >= 0, batch.visual_pool_pos, batch.pool_pos)
+            requested["visual"] = (every, visual)
+        if batch.answers is not None:
+            rows, at = batch.answer_tokens()
+            requested[ANSWERS] = (rows, at - 1)
+        rows, positions = (torch.cat(column) for column in zip(*requested.values(), strict=True))
+        hidden_states = hidden_states_with_cache(
+            batch.cached_states, batch.cached_layer, self.llm, x, batch.ids, batch.last_pos, rows, positions,
+            self.execution_options,
+        )  # fmt: skip
+        pieces = hidden_states.split([len(rows) for rows, _ in requested.values()])
+        found = dict(zip(requested, pieces, strict=True))
+        return {name: s if name == ANSWERS else s.to(self.connector_scale.dtype) for name, s in found.items()}
+
+    def _fuse(self, word: Tensor, vision_out: VisionOut, image_owner: Tensor) -> Tensor:
+        """Fuse the images [I, …] into the compressed words [B, Dh] of their items; an item without an image keeps its word."""
+        assert self.fusion is not None
+        known = {"tokens": vision_out.tokens, "mask": vision_out.mask}
+        extras = {name: extra for name, extra in known.items() if name in self.fusion.extra_inputs}
+        fused = self.fusion(word[image_owner], vision_out.pooled, **extras)
+        return word.index_copy(0, image_owner, fused.to(word.dtype))
+
+    def _answer_costs(self, hidden_states: Tensor, batch: Batch) -> Tensor:
+        """Compute −log p of each answer, summed over its tokens, and their number, [B, 2].
+
+        hidden_states [n, Dh] are those just before the answers' tokens.
+        """
         rows, at = batch.answer_tokens()
-        scores = self.llm.logits(states).float()
+        scores = self.llm.logits(hidden_states).float()
         costs = nn.functional.cross_entropy(scores, batch.ids[rows, at], reduction="none")
         counts = torch.bincount(rows, minlength=len(batch.ids))
         return torch.stack([costs.new_zeros(len(batch.ids)).index_add(0, rows, costs), counts.to(costs.dtype)], 1)
 
-    def read(self, x: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """x [B, T, De] → the LLM's states that are asked for: [B, Dh] a view, and [n, Dh] before the tokens of answers.
-
-        An item without a visual view has its final state there. Rows whose state is `known` are not read.
-        """
-        every = torch.arange(len(x), device=x.device)
-        asked = {"multimodal": (every, batch.final)}
-        if self.variant.micl:
-            asked["visual"] = (every, torch.where(batch.visual >= 0, batch.visual, batch.final))
-        if batch.answers is not None:
-            rows, at = batch.answer_tokens()
-            asked[ANSWERS] = (rows, at - 1)
-        rows, places = (torch.cat(column) for column in zip(*asked.values(), strict=True))
-        states = states_around(
-            batch.known, batch.depth, self.llm, x, batch.ids, batch.last, rows, places, self.ways
-        )  # fmt: skip
-        found = dict(zip(asked, states.split([len(rows) for rows, _ in asked.values()]), strict=True))
-        return {name: s if name == ANSWERS else s.to(self.gain.dtype) for name, s in found.items()}
-
     @contextmanager
-    def reading_all_at_once(self) -> Iterator[list[Tensor]]:
-        """The LLM is called once with all rows of a batch, in their order and in full; its states [B, T, Dh] are put into a list."""
-        states: list[Tensor] = []
-        hook = self.llm.register_forward_hook(lambda _, __, out: states.append(out))
-        ways, self.ways = self.ways, ALL_AT_ONCE
+    def capture_hidden_states(self) -> Iterator[list[Tensor]]:
+        """Collect the LLM's hidden states [B, T, Dh] of each forward pass in a list.
+
+        Inside the `with` block the LLM is called once a batch, with all rows in their order and in full.
+        """
+        captured: list[Tensor] = []
+        hook = self.llm.register_forward_hook(lambda _, __, out: captured.append(out))
+        options, self.execution_options = self.execution_options, NO_OPTIMIZATION
         try:
-            yield states
+            yield captured
         finally:
-            self.ways = ways
+            self.execution_options = options
             hook.remove()
 
-    def widen(self) -> None:
-        """All weights to float32; exact, so frozen weights stay what they are (adapters are wide from the start)."""
+    def to_float32(self) -> None:
+        """Convert all weights to float32; exact, so frozen weights stay what they are (adapters are float32 from the start)."""
         for _, part in self.parts.items():
-            with lora.aside(part):
-                part.widen()
-
-    def see(self, batch: Batch) -> VisionOut | None:
-        """The vision encoder's output for the pictures of a batch; None where there are none."""
-        if batch.seen is not None or batch.pixels is None or self.vision is None:
-            return batch.seen
-        out = look(self.vision, batch.pixels)
-        pooled = None if out.pooled is None else out.pooled.to(self.gain.dtype)
-        return VisionOut(out.tokens.to(self.gain.dtype), pooled, out.mask)
-
-    def _fuse(self, word: Tensor, seen: VisionOut, rows: Tensor) -> Tensor:
-        """Fuse the pictures [I, …] into the words [B, Dh] of their items; an item without a picture keeps its word."""
-        assert self.fusion is not None
-        facts = {"tokens": seen.tokens, "mask": seen.mask}
-        wanted = {name: fact for name, fact in facts.items() if name in self.fusion.wants}
-        fused = self.fusion(word[rows], seen.pooled, **wanted)
-        return word.index_copy(0, rows, fused.to(word.dtype))
+            with lora.adapter_removed(part):
+                part.to_float32()
 
     @torch.no_grad()
-    def calibrate(self, seen: VisionOut | None = None) -> None:
-        """Start the connector's output at the RMS of the LLM's embeddings (an uncalibrated one has some 50 times as much).
+    def calibrate(self, vision_out: VisionOut | None = None) -> None:
+        """Scale the connector's output to the RMS of the LLM's embeddings (an uncalibrated one has some 50 times as much).
 
         Args:
-            seen: output of the vision encoder to go by; by default, what it gives for noise.
+            vision_out: output of the vision encoder to measure the connector with; by default, its output for noise.
         """
         if self.vision is None or self.connector is None:
             return
-        was_training = self.training
-        if was_training:
-            self.eval()
-        if seen is None:
-            size = self.vision.card.image_size
-            noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
-            seen = self.vision(noise.to(self.device))
-        assert seen is not None
-        output = self.connector(seen.tokens.to(self.gain.dtype), seen.mask)
-        if was_training:
-            self.train()
-        self.gain.fill_(rms(embedding_sample(self.llm)) / rms(output))
+        with eval_mode(self):
+            if vision_out is None:
+                size = self.vision.card.image_size
+                noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+                vision_out = self.vision(noise.to(self.device))
+            assert vision_out is not None
+            output = self.connector(vision_out.tokens.to(self.connector_scale.dtype), vision_out.mask)
+        self.connector_scale.fill_(rms(embedding_sample(self.llm)) / rms(output))
 
     def encode(self, items: Sequence[Item | dict[str, Any]], **options: Any) -> np.ndarray:
-        """Unit vectors [n, D], float32, one for each of `items`, in their order; see `n2kit.embed.encode` for the options.
+        """Encode items to unit vectors [n, D], float32, in their order; see `n2kit.embed.encode` for the options.
 
         Raises:
             BadInput: what `encode` raises; and policy `skip`, under which rows would be missing.
@@ -259,15 +268,16 @@ class Model(nn.Module):
 
 
 def _above(module: str) -> Any:
-    """Import a module by its name: what a model offers for convenience stands above it, and nothing here imports upward."""
+    """Import a module of a higher layer by its name: the model offers its functions for convenience, and does not depend on it."""
     return importlib.import_module(module)
 
 
 def rms(x: Tensor) -> Tensor:
+    """Compute the root mean square of all elements of x, in float32."""
     return x.float().pow(2).mean().sqrt()
 
 
-def embedding_sample(llm: LLM, most: int = 4096) -> Tensor:
-    """Rows of the LLM's input table [n, De] as its `embed` gives them, spread over the whole vocabulary."""
-    ids = torch.linspace(0, llm.card.vocab - 1, min(most, llm.card.vocab), dtype=torch.float64).long()
+def embedding_sample(llm: LLM, max_rows: int = 4096) -> Tensor:
+    """Look up rows of the LLM's input table [n, De], spread over the whole vocabulary."""
+    ids = torch.linspace(0, llm.card.vocab - 1, min(max_rows, llm.card.vocab), dtype=torch.float64).long()
     return llm.embed(ids[None].to(next(llm.parameters()).device))[0].detach().float()

@@ -1,6 +1,6 @@
-"""A language model in two: its lower blocks, none of which is trained, and what lies above them.
+"""A language model in two: its lower blocks, none of which is trained, and the layers above them.
 
-Works on any part whose blocks take and give hidden states, one after the other; a few tokens show whether it does.
+This works with any LLM whose blocks take and return hidden states, one after the other; a few tokens show whether it does.
 """
 
 from __future__ import annotations
@@ -15,42 +15,45 @@ from torch import Tensor, nn
 from n2kit.contract.interfaces import LLM
 from n2kit.utils.contexts import eval_mode
 
-TRIED = 8  # tokens
-OFF = {torch.float32: 1e-5}  # of the largest state; 1e-2 in narrower types
+PROBE_TOKENS = 8
+TOLERANCE = {torch.float32: 1e-5}  # of the largest state; 1e-2 in narrower types
 
 
 class _Reached(Exception):
-    """The hidden states [B, T, D] between the two."""
+    """Ends a forward pass at a block, and carries the block's output [B, T, D]."""
 
     def __init__(self, hidden: Any) -> None:
         self.hidden = hidden
 
 
-class Upper:
-    """What lies above the first `depth` blocks, called as an LLM is, with hidden states in place of embeddings."""
+class UpperLayers:
+    """The layers above the first `num_layers` blocks, called as an LLM is, with hidden states in place of embeddings."""
 
-    shares_start = False
-    wants: frozenset[str] = frozenset()
-
-    def __init__(self, llm: LLM, depth: int) -> None:
-        self.llm, self.depth = llm, depth
+    def __init__(self, llm: LLM, num_layers: int) -> None:
+        self.llm, self.num_layers = llm, num_layers
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """hidden [B, T, D] → states [B, T, Dh]."""
-        with _replaced(self.llm.blocks()[: self.depth], hidden):
+        """Compute the LLM's hidden states [B, T, Dh] from the output [B, T, D] of its lower blocks."""
+        with _replaced(self.llm.blocks()[: self.num_layers], hidden):
             width = self.llm.card.input_width
-            states: Tensor = self.llm(hidden.new_zeros(*hidden.shape[:2], width))  # what comes in goes into no block
-        return states
+            hidden_states: Tensor = self.llm(
+                hidden.new_zeros(*hidden.shape[:2], width)
+            )  # this input goes into no block
+        return hidden_states
+
+    def extras(self, mask: Tensor, image: Tensor | None = None) -> dict[str, Tensor]:
+        """Return no extra inputs: an LLM that takes some is not cut in two."""
+        return {}
 
 
-def below(llm: LLM, x: Tensor, depth: int) -> Tensor:
-    """x [B, T, De] → the hidden states [B, T, D] that the first `depth` blocks give; those above do not run."""
+def forward_until(llm: LLM, x: Tensor, num_layers: int) -> Tensor:
+    """Run the first `num_layers` blocks on x [B, T, De]: their hidden states [B, T, D]. The blocks above do not run."""
 
     def stop(_: nn.Module, __: Any, out: Any) -> None:
         raise _Reached(out)
 
-    block = llm.blocks()[depth - 1]
-    compiled, block._compiled_call_impl = block._compiled_call_impl, None  # which runs no hook of ours
+    block = llm.blocks()[num_layers - 1]
+    compiled, block._compiled_call_impl = block._compiled_call_impl, None  # a compiled call runs no hook
     hook = block.register_forward_hook(stop)
     try:
         llm(x)
@@ -63,22 +66,27 @@ def below(llm: LLM, x: Tensor, depth: int) -> Tensor:
     raise TypeError("a block gives no tensor, or does not run")
 
 
-def frozen_depth(llm: LLM) -> int:
-    """How many of the first blocks, and all before them, have nothing that is trained or random; 0 where it cannot be cut there."""
-    depth = 0
+def num_frozen_layers(llm: LLM) -> int:
+    """Count the first blocks whose output is constant: nothing in or before them is trained or random.
+
+    0 where there are none, or where the LLM cannot be cut behind them.
+    """
+    count = 0
     for block in llm.blocks():
         if any(p.requires_grad for p in block.parameters()):
             break
-        depth += 1
-    inside = {id(p) for block in llm.blocks()[depth:] for p in block.parameters()}
-    inside |= {id(m) for block in llm.blocks()[depth:] for m in block.modules()}
-    random = any(draws(m) for m in llm.modules() if id(m) not in inside)
+        count += 1
+    above = {id(m) for block in llm.blocks()[count:] for m in block.modules()}
+    random = any(is_stochastic(m) for m in llm.modules() if id(m) not in above)
     table = llm.embed(torch.zeros(1, 1, dtype=torch.long, device=next(llm.parameters()).device)).requires_grad
-    return depth if depth and not (random or table or llm.wants) and _cuts(llm, depth) else 0
+    return count if count and not (random or table or llm.extra_inputs) and _can_be_cut(llm, count) else 0
 
 
-def draws(module: nn.Module) -> bool:
-    """Whether a module by itself draws numbers as it is now: dropout, or attention that is told its rate (transformers' way)."""
+def is_stochastic(module: nn.Module) -> bool:
+    """Return whether a module itself draws random numbers in its current mode.
+
+    It is dropout, or attention with a dropout rate as an attribute, as transformers has it.
+    """
     if not module.training:
         return False
     if isinstance(module, nn.Dropout):
@@ -87,22 +95,22 @@ def draws(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _cuts(llm: LLM, depth: int) -> bool:
-    """Whether the two together give the states of the whole."""
+def _can_be_cut(llm: LLM, num_layers: int) -> bool:
+    """Return whether the lower blocks and the layers above give the hidden states of the whole."""
     device = next(llm.parameters()).device
-    ids = (torch.arange(TRIED, device=device)[None] + llm.card.vocab // 2).remainder(llm.card.vocab)
+    ids = (torch.arange(PROBE_TOKENS, device=device)[None] + llm.card.vocab // 2).remainder(llm.card.vocab)
     try:
         with torch.autocast(device.type, enabled=False), eval_mode(llm):
             x = llm.embed(ids)
-            want, got = llm(x), Upper(llm, depth)(below(llm, x, depth))
+            want, got = llm(x), UpperLayers(llm, num_layers)(forward_until(llm, x, num_layers))
     except (TypeError, RuntimeError, ValueError, AttributeError):
         return False
-    return bool((want - got).abs().max() <= OFF.get(want.dtype, 1e-2) * want.abs().max())
+    return bool((want - got).abs().max() <= TOLERANCE.get(want.dtype, 1e-2) * want.abs().max())
 
 
 @contextmanager
 def _replaced(blocks: Any, hidden: Tensor) -> Iterator[None]:
-    """Each of the blocks gives `hidden`, and computes nothing."""
+    """Make each of the blocks return `hidden` without computing anything, inside the `with` block."""
     names = ("forward", "_compiled_call_impl")
     own = [{name: vars(block)[name] for name in names if name in vars(block)} for block in blocks]
     for block in blocks:

@@ -1,7 +1,7 @@
-"""Rows of embeddings → the LLM's states at the positions that are asked for, with as little reading as gives the same states.
+"""Compute the LLM's hidden states at the positions that are needed, with as little computation as gives the same states.
 
-What all rows begin with is read once and lent to each row (`LLM.start`); rows of like length are read together, on a CPU a few
-at a time. States and gradients are those of one call with all rows in it.
+A prefix that all rows have in common is computed once, and each row attends to it (`LLM.prefill`). Rows of like length are
+computed together, on a CPU a few at a time. States and gradients are those of one call with all rows in it.
 """
 
 from __future__ import annotations
@@ -15,124 +15,136 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from n2kit.contract.interfaces import LLM
-from n2kit.modeling.partial_forward import Upper, draws
+from n2kit.modeling.partial_forward import UpperLayers, is_stochastic
 from n2kit.modeling.prompts import IMG
 
-TOKENS_TOGETHER = 1024  # on a CPU; more gain nothing there, and lie outside the processor's cache
+CPU_TOKENS_PER_CALL = 1024  # more gain nothing there, and lie outside the processor's cache
 # Fewer tokens saved than this do not make up for another pass: on a GPU, a pass takes as long for one row as for many.
-WORTH = {"cpu": 48, "cuda": 4096}
+MIN_TOKENS_SAVED = {"cpu": 48, "cuda": 4096}
 
 
 @dataclass(frozen=True)
-class Ways:
-    """What is done to read less. `start`: a common start is read once; `tokens`: read together on a CPU, None: all."""
+class ExecutionOptions:
+    """Savings that are allowed in a forward pass; none of them changes a state.
 
-    start: bool = True
-    tokens: int | None = TOKENS_TOGETHER
+    share_prefix: compute a common prefix once. max_tokens: of one call on a CPU, padding included; None: no limit.
+    """
+
+    share_prefix: bool = True
+    max_tokens: int | None = CPU_TOKENS_PER_CALL
 
 
-ALL_AT_ONCE = Ways(start=False, tokens=None)
+NO_OPTIMIZATION = ExecutionOptions(share_prefix=False, max_tokens=None)
 
 
-def states_around(
-    known: Mapping[int, Tensor], depth: int, llm: LLM, x: Tensor, ids: Tensor, last: Tensor,
-    rows: Tensor, places: Tensor, ways: Ways,
+def hidden_states_with_cache(
+    cached_states: Mapping[int, Tensor], cached_layer: int, llm: LLM, x: Tensor, ids: Tensor, last_pos: Tensor,
+    rows: Tensor, positions: Tensor, options: ExecutionOptions,
 ) -> Tensor:  # fmt: skip
-    """What `states_at` gives, where the rows in `known` are not read, or only on from where they are known.
+    """Gather the hidden states at `positions` of `rows`, [n, Dh], and compute only those that no cache holds.
 
     Args:
-        known: number of a row → its state [Dh] wherever it is asked for; or, with a `depth`, what so many blocks give, [T, D].
+        cached_states: row → its hidden state [Dh], the same at every requested position. With `cached_layer` > 0: row → the output
+            of the LLM's first `cached_layer` blocks for its tokens, [T, D], from which the blocks above go on.
+
+    The other arguments are those of `gather_hidden_states`.
     """
-    if not known:
-        return states_at(llm, x, ids, last, rows, places, ways)
-    there = torch.tensor([n in known for n in range(len(ids))], device=ids.device)
+    if not cached_states:
+        return gather_hidden_states(llm, x, ids, last_pos, rows, positions, options)
+    in_cache = torch.tensor([n in cached_states for n in range(len(ids))], device=ids.device)
     pieces, order = [], []
-    for own in (there, ~there):
-        asked = own[rows].nonzero().flatten()
-        if not len(asked):
+    for own in (in_cache, ~in_cache):
+        requested = own[rows].nonzero().flatten()
+        if not len(requested):
             continue
-        order.append(asked)
-        number = (own.cumsum(0) - 1)[rows[asked]]
-        if own is not there:
-            pieces.append(states_at(llm, x[own], ids[own], last[own], number, places[asked], ways))
-        elif depth:
-            hidden = pad_sequence([known[n].to(x.device) for n in sorted(known)], batch_first=True)
-            upper = Upper(llm, depth)
-            pieces.append(states_at(upper, hidden, ids[own], last[own], number, places[asked], ways))
+        order.append(requested)
+        number = (own.cumsum(0) - 1)[rows[requested]]
+        if own is not in_cache:
+            piece = gather_hidden_states(llm, x[own], ids[own], last_pos[own], number, positions[requested], options)
+        elif cached_layer:
+            hidden = pad_sequence([cached_states[n].to(x.device) for n in sorted(cached_states)], batch_first=True)
+            upper = UpperLayers(llm, cached_layer)
+            piece = gather_hidden_states(upper, hidden, ids[own], last_pos[own], number, positions[requested], options)
         else:
-            pieces.append(torch.stack([known[n] for n in rows[asked].tolist()]).to(x.device))
+            piece = torch.stack([cached_states[n] for n in rows[requested].tolist()]).to(x.device)
+        pieces.append(piece)
     return torch.cat([piece.to(pieces[-1].dtype) for piece in pieces])[torch.cat(order).argsort()]
 
 
-def states_at(
-    llm: LLM | Upper, x: Tensor, ids: Tensor, last: Tensor, rows: Tensor, places: Tensor, ways: Ways
-) -> Tensor:
-    """The states at `places` [n] of the rows numbered `rows` [n], of x [B, T, De] that end at `last` [B]: [n, Dh].
+def gather_hidden_states(
+    llm: LLM | UpperLayers, x: Tensor, ids: Tensor, last_pos: Tensor, rows: Tensor, positions: Tensor,
+    options: ExecutionOptions,
+) -> Tensor:  # fmt: skip
+    """Gather the LLM's hidden states at `positions` [n] of `rows` [n]: [n, Dh].
 
     Args:
-        ids: [B, T], of which x was made; negative ones are our own words.
+        x: embeddings [B, T, De], or hidden states [B, T, D] where `llm` is its upper layers; each row ends at `last_pos` [B].
+        ids: token ids [B, T] that x was made of; special tokens of n2kit have negative ids.
     """
-    shared = common_start(ids, places) if ways.start and _pays(ids, places) and _may_share(llm) else 0
-    after: dict[str, Any] = {}
+    shared = 0
+    if options.share_prefix and _worth_it(ids, positions) and _supports_sharing(llm):
+        shared = common_prefix_length(ids, positions)
+    past: dict[str, Any] = {}
     if shared and isinstance(llm, LLM):
-        after["after"] = llm.start(_start_of(llm, x, ids, shared))
-    sizes, order = _groups(last + 1 - shared, ways.tokens if x.device.type == "cpu" else None)
+        past["past"] = llm.prefill(_prefix(llm, x, ids, shared))
+    sizes, order = _length_groups(last_pos + 1 - shared, options.max_tokens if x.device.type == "cpu" else None)
     # One reordering and one split of all rows: their gradients are put together once, and not once a group.
-    behind = (x if len(sizes) == 1 else x[order])[:, shared:].split(sizes)
-    number = order.argsort()[rows]  # where a row that is asked for stands in this order
-    found, asked, begin = [], [], 0
-    for group, some in zip(order.split(sizes), behind, strict=True):
-        long = int(last[group].max()) + 1
-        facts = {name: fact[group, :long] for name, fact in _facts(llm, ids, last).items()}
-        states = llm(some[:, : long - shared], **facts, **after)
-        asked.append(((number >= begin) & (number < begin + len(group))).nonzero().flatten())
-        found.append(states[number[asked[-1]] - begin, places[asked[-1]] - shared])
+    tails = (x if len(sizes) == 1 else x[order])[:, shared:].split(sizes)
+    number = order.argsort()[rows]  # where a requested row stands in this order
+    real = torch.arange(ids.shape[1], device=ids.device) <= last_pos[:, None]
+    extras = llm.extras(real, ids == IMG)
+    gathered, requested, begin = [], [], 0
+    for group, tail in zip(order.split(sizes), tails, strict=True):
+        length = int(last_pos[group].max()) + 1
+        own = {name: extra[group, :length] for name, extra in extras.items()}
+        hidden_states = llm(tail[:, : length - shared], **own, **past)
+        requested.append(((number >= begin) & (number < begin + len(group))).nonzero().flatten())
+        gathered.append(hidden_states[number[requested[-1]] - begin, positions[requested[-1]] - shared])
         begin += len(group)
-    return torch.cat(found)[torch.cat(asked).argsort()]
+    return torch.cat(gathered)[torch.cat(requested).argsort()]
 
 
-def _groups(lengths: Tensor, tokens: int | None) -> tuple[list[int], Tensor]:
-    """Rows of `lengths` [B] to read together: how many each time, and in which order [B]."""
+def _length_groups(lengths: Tensor, max_tokens: int | None) -> tuple[list[int], Tensor]:
+    """Group rows of `lengths` [B] that are computed in one call: the groups' sizes, and the rows' order [B]."""
     order = lengths.argsort(stable=True)
-    sizes = group_sizes(lengths[order].tolist(), tokens)
+    sizes = group_sizes(lengths[order].tolist(), max_tokens)
     return sizes, order if len(sizes) > 1 else torch.arange(len(lengths), device=lengths.device)
 
 
-def common_start(ids: Tensor, places: Tensor) -> int:
-    """How many first tokens are the same in all rows of ids [B, T], pictures being different, and none of them asked for."""
+def common_prefix_length(ids: Tensor, positions: Tensor) -> int:
+    """Count the first tokens that all rows of ids [B, T] have in common, before the first of the requested `positions`.
+
+    A visual token is never common: rows show different images.
+    """
     same = (ids == ids[:1]).all(0) & (ids[0] != IMG)
-    return min(int(same.long().cumprod(0).sum()), int(places.min()))
+    return min(int(same.long().cumprod(0).sum()), int(positions.min()))
 
 
-def _may_share(llm: LLM | Upper) -> bool:
-    """With dropout each row has draws of its own."""
-    return isinstance(llm, LLM) and llm.shares_start and not any(map(draws, llm.modules()))
+def _supports_sharing(llm: LLM | UpperLayers) -> bool:
+    """Return whether rows may share a prefix: with dropout, each row draws its own numbers there."""
+    return isinstance(llm, LLM) and llm.supports_prefix_cache and not any(map(is_stochastic, llm.modules()))
 
 
-def _pays(ids: Tensor, places: Tensor) -> bool:
-    return common_start(ids, places) * (len(ids) - 1) >= WORTH.get(ids.device.type, WORTH["cuda"])
+def _worth_it(ids: Tensor, positions: Tensor) -> bool:
+    saved = common_prefix_length(ids, positions) * (len(ids) - 1)
+    return saved >= MIN_TOKENS_SAVED.get(ids.device.type, MIN_TOKENS_SAVED["cuda"])
 
 
-def _start_of(llm: LLM, x: Tensor, ids: Tensor, shared: int) -> Tensor:
-    """x of the start [1, P, De]; no gradient is sought in it where nothing that made it is trained."""
-    start = x[:1, :shared]
-    own_words = bool((ids[0, :shared] < 0).any())
-    return start if own_words or llm.embed(ids[:1, :1].clamp_min(0)).requires_grad else start.detach()
+def _prefix(llm: LLM, x: Tensor, ids: Tensor, shared: int) -> Tensor:
+    """Cut the prefix [1, P, De] out of x, detached where nothing that made it is trained."""
+    prefix = x[:1, :shared]
+    has_special = bool((ids[0, :shared] < 0).any())
+    trained = has_special or llm.embed(ids[:1, :1].clamp_min(0)).requires_grad
+    return prefix if trained else prefix.detach()
 
 
-def _facts(llm: LLM | Upper, ids: Tensor, last: Tensor) -> dict[str, Tensor]:
-    """What the LLM `wants` to know of each position [B, T]."""
-    known = {"mask": torch.arange(ids.shape[1], device=ids.device) <= last[:, None], "image": ids == IMG}
-    return {name: known[name] for name in llm.wants}
-
-
-def group_sizes(lengths: list[int], tokens: int | None) -> list[int]:
-    """How many rows, of ascending lengths, to read together so that each group has at most `tokens`, padding included."""
-    if tokens is None:
+def group_sizes(lengths: list[int], max_tokens: int | None) -> list[int]:
+    """Split rows of ascending lengths into groups of at most `max_tokens` each, padding included: the groups' sizes."""
+    if max_tokens is None:
         return [len(lengths)]
     sizes = [0]
     for length in lengths:
-        if sizes[-1] and (sizes[-1] + 1) * length > tokens:
+        if sizes[-1] and (sizes[-1] + 1) * length > max_tokens:
             sizes.append(0)
         sizes[-1] += 1
     return sizes

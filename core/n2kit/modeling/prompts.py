@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 # Ids of our own words. No tokenizer gives a negative id, so no text of a user can stand for one of them.
 IMG, IMG_EMB, TEXT_EMB = -1, -2, -3
-WORDS = {"<IMG>": IMG, "<IMG_EMB>": IMG_EMB, "<TEXT_EMB>": TEXT_EMB}
+SPECIAL_TOKENS = {"<IMG>": IMG, "<IMG_EMB>": IMG_EMB, "<TEXT_EMB>": TEXT_EMB}
 ANSWER_TOKENS = 48  # an answer is cut to this
 PAD = 0  # what fills a row on the right; causal attention never lets a real position see it
 
 PromptKind = Literal["basic", "micl", "text", "image"]
-_PIECES = re.compile("(" + "|".join(map(re.escape, WORDS)) + ")")
+_PIECES = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 _TOPIC = re.compile(r"#(\w+)#")
 TOPIC_MARK = "[话题]"
 TOPIC_CHARS = 16  # longest `#topic#`, hashes included; a longer one stays text
@@ -47,37 +47,37 @@ def split_topics(content: str) -> tuple[str, list[str]]:
 class Task:
     """What is asked of a model behind an item's compressed word: its category, or `count` topics; it is left out of the prompt.
 
-    `held` are the topics that are left out, and the answer.
+    `target_topics` are the topics that are left out, and the answer.
     """
 
     kind: Literal["category", "topics"]
     count: int = 0
-    held: tuple[str, ...] = ()
+    target_topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """One item's token row. `final` and `visual` are the compress positions; `visual` is -1 without `<IMG_EMB>`.
+class TokenizedPrompt:
+    """One item's token row. `pool_pos` and `visual_pool_pos` are the compress positions; `visual_pool_pos` is -1 without `<IMG_EMB>`.
 
     `answer` is how many of its last tokens are the answer to a task.
     """
 
     ids: list[int]
-    final: int
-    visual: int
+    pool_pos: int
+    visual_pool_pos: int
     has_image: bool  # visual tokens stand in the row
     answer: int = 0
 
 
-def lay_out(tokens: list[int], image_tokens: int, answer: int = 0) -> Sequence:
+def layout(tokens: list[int], image_tokens: int, answer: int = 0) -> TokenizedPrompt:
     """Splice: make room for the image's Q tokens where `<IMG>` stands, and find the compress positions."""
     ids: list[int] = []
     for token in tokens:
         ids.extend([IMG] * image_tokens if token == IMG else [token])
     # The state that predicts a word stands just before it: the image's before <IMG_EMB>, the item's at the end or before <TEXT_EMB>.
-    visual = ids.index(IMG_EMB) - 1 if IMG_EMB in ids else -1
-    final = ids.index(TEXT_EMB) - 1 if TEXT_EMB in ids else len(ids) - 1
-    return Sequence(ids, final, visual, IMG in ids, answer)
+    visual_pool_pos = ids.index(IMG_EMB) - 1 if IMG_EMB in ids else -1
+    pool_pos = ids.index(TEXT_EMB) - 1 if TEXT_EMB in ids else len(ids) - 1
+    return TokenizedPrompt(ids, pool_pos, visual_pool_pos, IMG in ids, answer)
 
 
 def kinds_of(variant: VariantSpec) -> list[PromptKind]:
@@ -90,7 +90,7 @@ def kinds_of(variant: VariantSpec) -> list[PromptKind]:
     return kinds
 
 
-class Prompter:
+class PromptBuilder:
     """Items → token rows, for one tokenizer, template, variant and number of visual tokens."""
 
     def __init__(
@@ -124,7 +124,7 @@ class Prompter:
             return "image"
         return "micl" if self.variant.micl else "basic"
 
-    def __call__(self, item: Item, *, image: bool, task: Task | None = None, answered: bool = True) -> Sequence:
+    def __call__(self, item: Item, *, image: bool, task: Task | None = None, answered: bool = True) -> TokenizedPrompt:
         """Lay out one item.
 
         Args:
@@ -135,7 +135,7 @@ class Prompter:
         body = self._fitted(getattr(self.template, kind), self._fields(item, task))
         answer = self._answer(item, task) if task and answered else []
         asked = [TEXT_EMB, *self._tokens(self._asked(task))] if task else []
-        return lay_out([*self.start, *body, *self.suffix, *asked, *answer], self.image_tokens, len(answer))
+        return layout([*self.start, *body, *self.suffix, *asked, *answer], self.image_tokens, len(answer))
 
     def render(self, item: Item, *, image: bool) -> str:
         """The prompt as text, for people to read."""
@@ -153,7 +153,7 @@ class Prompter:
 
     def _answer(self, item: Item, task: Task) -> list[int]:
         """The answer's tokens, and the tokenizer's end of text."""
-        said = item.category if task.kind == "category" else self.template.topic_separator.join(task.held)
+        said = item.category if task.kind == "category" else self.template.topic_separator.join(task.target_topics)
         end = self.tokenizer.eos_token_id
         text = self._tokens(self.template.answer.replace("{answer}", said))[:ANSWER_TOKENS]
         return text if end is None else [*text, int(end)]
@@ -161,7 +161,7 @@ class Prompter:
     def _fields(self, item: Item, task: Task | None = None) -> dict[str, str]:
         """The fields by name, without what is asked for."""
         content, _ = split_topics(item.content)
-        topics = [t for t in self.topics(item) if task is None or t not in task.held]
+        topics = [t for t in self.topics(item) if task is None or t not in task.target_topics]
         return {
             "content": content.replace("\r\n", "\n").replace("\n", self.template.newline)[
                 : self.template.content_chars
@@ -189,7 +189,7 @@ class Prompter:
     def _body(self, body: str, fields: dict[str, str] | None = None) -> list[int]:
         out: list[int] = []
         for piece in _PIECES.split(body):  # split before filling: a user's "<IMG>" is text
-            out.extend([WORDS[piece]] if piece in WORDS else self._tokens(_fill(piece, fields or {})))
+            out.extend([SPECIAL_TOKENS[piece]] if piece in SPECIAL_TOKENS else self._tokens(_fill(piece, fields or {})))
         return out
 
     def _tokens(self, text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from n2kit.contract.interfaces import Part
 from n2kit.errors import Mismatch
 from n2kit.modeling import lora
-from n2kit.modeling.layer_depth import behind_blocks
+from n2kit.modeling.layer_depth import parameters_after_blocks
 from n2kit.recipe.tuning import Tune
 
 
@@ -19,7 +19,7 @@ def apply(part: Part, what: str, tune: Tune, seed: int) -> None:
     Raises:
         Mismatch: the part has not the blocks that are to be tuned, or it holds another adapter.
     """
-    held = lora.adapter_of(part)
+    held = lora.lora_config_of(part)
     if held is not None and tune.mode != "frozen" and tune.adapter != held:
         raise Mismatch(
             f"the {what} holds an adapter of {held}, and {what}.tune {tune} was asked for",
@@ -33,7 +33,7 @@ def apply(part: Part, what: str, tune: Tune, seed: int) -> None:
         if held is None:
             _blocks(part, what, tune)
             lora.add(part, what, tune, seed)
-        part.partly = True
+        part.partially_trainable = True
     part.train(part.training)
 
 
@@ -44,11 +44,11 @@ def _last(part: Part, what: str, tune: Tune) -> None:
             f"{what}.tune {tune} asks for {tune.number} blocks, and the {what} has {blocks}",
             f"--tune {what}=last:{blocks} or fewer, or {what}=full",
         )
-    behind = behind_blocks(part)
+    after = parameters_after_blocks(part)
     part.requires_grad_(False)
-    for weight in [w for block in part.blocks()[-tune.number :] for w in block.parameters()] + behind:
+    for weight in [w for block in part.blocks()[-tune.number :] for w in block.parameters()] + after:
         weight.requires_grad_(True)
-    part.partly = True
+    part.partially_trainable = True
 
 
 def _blocks(part: Part, what: str, tune: Tune) -> int:

@@ -11,8 +11,11 @@ from n2kit.contract.interfaces import VisionEncoder, VisionOut
 IMAGES_TOGETHER = 8
 
 
-def look(vision: VisionEncoder, pixels: Tensor) -> VisionOut:
-    """The encoder's output for pixels [I, 3, H, W]; on a CPU, where it is frozen, a few pictures at a time."""
+def encode_images(vision: VisionEncoder, pixels: Tensor) -> VisionOut:
+    """Encode pixels [I, 3, H, W] to tokens [I, N, Dv] and pooled [I, Dp].
+
+    On a CPU a frozen encoder gets a few images at a time; one that is trained gets all of them, for its batch norm.
+    """
     if pixels.device.type != "cpu" or not vision.frozen or len(pixels) <= IMAGES_TOGETHER:
         return vision(pixels)  # type: ignore[no-any-return]
     return VisionOut.merge([vision(some) for some in pixels.split(IMAGES_TOGETHER)], torch.cat)

@@ -144,7 +144,7 @@ def assert_model_works(model: Model, seen: VisionOut | None = None) -> None:
     """Hold one joined model to the laws above; `seen` is its encoder's output for the two pictures. Raises AssertionError."""
     leaves = None if seen is None else seen.map(lambda t: t.clone().requires_grad_(t.is_floating_point()))
     batch = _batch(model, ITEMS, leaves)
-    with model.reading_all_at_once() as states:
+    with model.capture_hidden_states() as states:
         out = model(batch)
     loss = model.loss(out.views, out.present, None, **extras_for(model.loss, len(ITEMS) // 2)).loss
     assert loss.isfinite(), f"the loss is {loss.item()}"
@@ -172,7 +172,7 @@ def _gradients_everywhere(model: Model, leaves: VisionOut | None) -> None:
     ]
     trained.append(("head", list(model.head.parameters())))
     if model.variant.micl:
-        trained.append(("words", list(model.words.parameters())))  # of which only mICL's prompt has one
+        trained.append(("words", list(model.special_tokens.parameters())))  # of which only mICL's prompt has one
     if leaves is not None:
         trained.append(("vision", [t for t in leaves if t is not None and t.requires_grad]))
     for name, tensors in trained:
@@ -209,12 +209,12 @@ def _seen(reference: str) -> VisionOut:
     """An encoder's output for both pictures, standardised over the two: at random, some hardly tell pictures apart."""
     vision: VisionEncoder = _backbone("vision", reference)
     with torch.no_grad():
-        out: VisionOut = vision(_pictures(vision.card.image_size))
+        out: VisionOut = vision(_images(vision.card.image_size))
         return out.map(lambda t: (t - t.mean(0)) / t.std() if t.is_floating_point() else t)
 
 
 @functools.cache
-def _pictures(size: int) -> Tensor:
+def _images(size: int) -> Tensor:
     """Two pictures [2, 3, H, W] of large fields, so that even a random encoder tells them apart."""
     fields = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(fields, size=size)
@@ -222,14 +222,14 @@ def _pictures(size: int) -> Tensor:
 
 def _batch(model: Model, items: list[Item], seen: VisionOut | None) -> Batch:
     batch = collate(
-        [model.prompter(i, image=bool(i.image)) for i in items], [n for n, i in enumerate(items) if i.image]
+        [model.prompt_builder(i, image=bool(i.image)) for i in items], [n for n, i in enumerate(items) if i.image]
     )
     rows = torch.tensor([int(i.image) for i in items if i.image])
     assert model.vision is not None
     if seen is None:
-        batch.pixels = _pictures(model.vision.card.image_size)[rows]
+        batch.pixels = _images(model.vision.card.image_size)[rows]
     else:
-        batch.seen = seen.map(lambda t: t[rows])
+        batch.vision_out = seen.map(lambda t: t[rows])
     return batch
 
 

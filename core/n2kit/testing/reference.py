@@ -23,7 +23,7 @@ from n2kit.builder import from_plan
 from n2kit.errors import BadInput
 from n2kit.modeling.batch import Batch, collate
 from n2kit.modeling.model import Model
-from n2kit.modeling.prompts import IMG, IMG_EMB, TEXT_EMB, lay_out
+from n2kit.modeling.prompts import IMG, IMG_EMB, TEXT_EMB, layout
 from n2kit.planning.planner import make_plan
 from n2kit.plugins.catalogue import registry
 from n2kit.recipe.settings import resolve
@@ -106,7 +106,7 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Ca
     model = build_case(case, config)
     load_parameters(model, data, config)
     batch = batch_of(data, config, case)
-    with model.reading_all_at_once() as states:
+    with model.capture_hidden_states() as states:
         out = model(batch)
     ours: dict[str, Tensor | None] = {
         "output.embedding": out.views["multimodal"],
@@ -115,7 +115,7 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Ca
         "output.visual_embedding": out.views.get("visual"),
     }
     if batch.pixels is not None:
-        seen = model.see(batch)
+        seen = model.encode_images(batch)
         assert seen is not None
         ours["output.vision_hidden"] = seen.tokens
         ours["output.late_feature"] = seen.pooled if out.late is None else out.late
@@ -167,7 +167,7 @@ def build_case(case: dict[str, Any], config: dict[str, Any]) -> Model:
     # No head is a width of null, and the reference never clamps its temperature.
     recipe = resolve({**stated, "head.width": width if width > 0 else None, "loss.max_scale": None}, env={}).recipe
     model = from_plan(make_plan(recipe)).eval()
-    model.gain.fill_(1.0)  # nor does it calibrate
+    model.connector_scale.fill_(1.0)  # nor does it calibrate
     return model
 
 
@@ -193,7 +193,7 @@ def batch_of(data: dict[str, Tensor], config: dict[str, Any], case: dict[str, An
     for row, answer in zip(ids.tolist(), answers.tolist(), strict=True):
         while row and row[-1] == config["pad_token_id"]:
             row.pop()
-        sequences.append(lay_out([words.get(i, i) for i in row], case.get("num_query_tokens", 0), answer))
+        sequences.append(layout([words.get(i, i) for i in row], case.get("num_query_tokens", 0), answer))
     pixels = data.get("input.images") if case["variant"].get("image") else None
     batch = collate(sequences, range(len(sequences)) if pixels is not None else [])
     batch.pixels = pixels
@@ -221,7 +221,7 @@ def load_parameters(model: Model, data: dict[str, Tensor], config: dict[str, Any
         own[target].data.copy_(value.reshape(own[target].shape))
         if name == "param." + EMBEDDING:
             for token, word in words_of(config).items():
-                model.words.table.weight.data[-word - 1] = value[token]
+                model.special_tokens.table.weight.data[-word - 1] = value[token]
 
 
 def our_name(name: str) -> str:
@@ -236,9 +236,9 @@ def gradient(model: Model, name: str, config: dict[str, Any]) -> Tensor:
     """Our gradient under the reference's name; the special words' rows are put back into the LLM's table."""
     parameter = dict(model.named_parameters())[our_name(name)]
     out = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-    if name == EMBEDDING and model.words.table.weight.grad is not None:
+    if name == EMBEDDING and model.special_tokens.table.weight.grad is not None:
         for token, word in words_of(config).items():
-            out[token] += model.words.table.weight.grad[-word - 1]
+            out[token] += model.special_tokens.table.weight.grad[-word - 1]
     return out
 
 
@@ -257,7 +257,7 @@ def _compare(
             if value is None:
                 raise BadInput(f"the case states {name}, which this variant does not compute")
             result.differences[name] = _relative(value.detach(), torch.tensor(case[name]))
-    real = torch.arange(batch.ids.shape[1])[None] <= batch.last[:, None]
+    real = torch.arange(batch.ids.shape[1])[None] <= batch.last_pos[:, None]
     for name, expected in data.items():
         if name.startswith("output."):
             got = ours.get(name)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from n2kit.contract.cards import Kind, LLMCard, VisionCard
-from n2kit.contract.interfaces import Joined, LoadSpec, Loss, Part, VisionOut
+from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, VisionOut
 from n2kit.errors import Mismatch
 from n2kit.plugins.catalogue import registry
 from n2kit.plugins.component import Component
@@ -64,7 +64,7 @@ class ComponentUnderTest:
         raise NotImplementedError
 
     def options(self, rows: int = ROWS) -> dict[str, Any]:
-        """The facts that the part wants besides."""
+        """Give the part's extra inputs by name."""
         return {}
 
     def outputs(self, part: Any, rows: int = ROWS, *, learning: bool = False) -> list[Tensor]:
@@ -110,12 +110,10 @@ class LLMUnderTest(ComponentUnderTest):
         return tensors(part(x, **self.extras(x)))
 
     def extras(self, x: Tensor, real: int | None = None) -> dict[str, Tensor]:
-        """What the LLM wants to know of x [B, T, De], of which `real` positions are no padding."""
-        known = {
-            "mask": torch.arange(x.shape[1])[None].expand(len(x), -1) < (x.shape[1] if real is None else real),
-            "image": torch.zeros(x.shape[:2], dtype=torch.bool),
-        }
-        return {name: known[name] for name in self.part.wants}
+        """Select the extra inputs of the LLM for x [B, T, De], of which `real` positions are no padding."""
+        mask = torch.arange(x.shape[1])[None].expand(len(x), -1) < (x.shape[1] if real is None else real)
+        extras: dict[str, Tensor] = self.part.extras(mask)
+        return extras
 
     def options(self, rows: int = ROWS) -> dict[str, Any]:
         return self.extras(self.inputs(rows)[0])
@@ -157,7 +155,7 @@ class FusionUnderTest(JointUnderTest):
 
     def options(self, rows: int = ROWS) -> dict[str, Any]:
         known = {"tokens": self.seen(rows).tokens, "mask": None}
-        return {name: known[name] for name in self.part.wants}
+        return {name: known[name] for name in self.part.extra_inputs}
 
 
 class LossUnderTest(ComponentUnderTest):
@@ -180,7 +178,7 @@ class MLLMUnderTest(ComponentUnderTest):
 
     @functools.cached_property
     def sides(self) -> tuple[LLMUnderTest, VisionUnderTest]:
-        joined: Joined = self.part
+        joined: DecomposedMLLM = self.part
         llm, vision = LLMUnderTest(self.component), VisionUnderTest(self.component)
         for side, name in ((llm, "llm"), (vision, "vision")):
             vars(side)["_part"] = getattr(joined, name).eval()
@@ -220,7 +218,7 @@ def extras_for(loss: Loss, pairs: int) -> dict[str, Any]:
         "log_q": torch.full((2 * pairs,), -3.0),
         "generation": torch.tensor(2.0),
     }
-    return {name: known[name] for name in loss.wants & known.keys()}  # there are no hard negatives
+    return {name: known[name] for name in loss.extra_inputs & known.keys()}  # there are no hard negatives
 
 
 def draw(*shape: int, seed: int) -> Tensor:

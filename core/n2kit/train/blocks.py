@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from n2kit.errors import Mismatch, Unavailable
-from n2kit.modeling.layer_depth import trial
+from n2kit.modeling.layer_depth import probe_outputs
 from n2kit.train.step import NORMS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _try_compiled(parts: Mapping[str, Part]) -> None:
     for kind, part in parts.items():
         try:
             with torch.no_grad():
-                trial(part)
+                probe_outputs(part)
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise Unavailable(

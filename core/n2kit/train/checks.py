@@ -19,7 +19,7 @@ from n2kit.train.shards import full_tensor
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
     """Return everything that training changes: trained weights, and statistics of modules with trained weights in or beside them."""
     weights = {name: parameter.requires_grad for name, parameter in module.named_parameters(remove_duplicate=False)}
-    still = {id(m) for part in module.modules() if isinstance(part, Part) for m in part.still()}
+    still = {id(m) for part in module.modules() if isinstance(part, Part) for m in part.frozen_modules()}
     resting = tuple(f"{name}." for name, m in module.named_modules() if id(m) in still)
     return {n: t for n, t in module.state_dict().items() if weights.get(n, not n.startswith(resting))}
 
@@ -43,13 +43,15 @@ class AdapterCheck(TrainerCallback):
     """
 
     def __init__(self, model: Model) -> None:
-        self.unchecked = {kind: part for kind, part in model.parts.items() if lora.adapter_of(part) and not part.frozen}
+        self.unchecked = {
+            kind: part for kind, part in model.parts.items() if lora.lora_config_of(part) and not part.frozen
+        }
         self.steps = 0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.steps += 1
         for kind, part in list(self.unchecked.items()):
-            idle, count = lora.without_gradient(part)
+            idle, count = lora.untrained_adapters(part)
             if len(idle) == count and kind == "vision":
                 continue  # no item of this batch has an image
             if idle:

@@ -20,7 +20,7 @@ from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.inputs.state_cache import state_cache
-from n2kit.modeling.lora import adapter_of
+from n2kit.modeling.lora import lora_config_of
 from n2kit.recipe.tuning import Tune
 from n2kit.train import checkpoint, distributed, fourbit, shards
 from n2kit.train.blocks import prepared_blocks
@@ -108,7 +108,7 @@ def fit(
     packed = Tune.parse(model.recipe.llm.tune).mode == "qlora"
     where = distributed.init_process_group(pick_device(device))
     distributed.main_process_only(lambda: _check(settings, len(pairs), val_pairs, packed))
-    if model.prompter.variant.image:
+    if model.prompt_builder.variant.image:
         distributed.main_process_only(lambda: check_images(items, pairs, val_pairs, images, on_bad_image))
     precision, why = distributed.main_process_only(lambda: _precision(settings, where, resume))
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
@@ -119,7 +119,13 @@ def fit(
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
     states = None if settings.fsdp else state_cache(model.llm, settings.feature_cache_gb, dtype)
     reader = Reader(
-        model.prompter, model.vision, images, on_bad_image, cache, apart=bool(settings.grad_cache), states=states
+        model.prompt_builder,
+        model.vision,
+        images,
+        on_bad_image,
+        cache,
+        lazy_features=bool(settings.grad_cache),
+        states=states,
     )
     events = EventReporter(
         report, why, settings.grad_cache, saturation_remark(val_pairs, settings) if val_pairs else None
@@ -175,7 +181,9 @@ def _make_trainer(
 ) -> PairTrainer:  # fmt: skip
     """Make the trainer with its callbacks, ready to run."""
     rng = EpochRng(settings.seed)
-    tasks = Tasks.from_settings(model.prompter, rng, settings) if "generation" in model.loss.wants else None
+    tasks = (
+        Tasks.from_settings(model.prompt_builder, rng, settings) if "generation" in model.loss.extra_inputs else None
+    )
     fewest = 1 if distributed.world_size() > 1 else FEWEST
     trainer = PairTrainer(
         settings,
@@ -293,7 +301,7 @@ def _to_precision(model: Model, dtype: torch.dtype) -> None:
     An adapter is float32 from the start, and the weights under it may stay narrow.
     """
     if dtype == torch.float32:
-        model.widen()
+        model.to_float32()
     for _, part in model.parts.items():
-        if not part.frozen and adapter_of(part) is None:
+        if not part.frozen and lora_config_of(part) is None:
             part.float()

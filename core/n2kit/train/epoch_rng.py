@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from n2kit.data.items import Item
-from n2kit.modeling.prompts import Prompter, Task, split_topics
+from n2kit.modeling.prompts import PromptBuilder, Task, split_topics
 
 if TYPE_CHECKING:
     from n2kit.recipe.settings import Train
@@ -40,18 +40,18 @@ class Tasks:
     others for the category; items with one of the two are asked for it; those with neither for nothing.
     """
 
-    prompter: Prompter
+    prompt_builder: PromptBuilder
     rng: EpochRng
     share: float
     most: int
 
     @classmethod
-    def from_settings(cls, prompter: Prompter, rng: EpochRng, settings: Train) -> Tasks:
-        return cls(prompter, rng, settings.topic_share, settings.topics_held)
+    def from_settings(cls, prompt_builder: PromptBuilder, rng: EpochRng, settings: Train) -> Tasks:
+        return cls(prompt_builder, rng, settings.topic_share, settings.topics_held)
 
     def __call__(self, item: Item) -> Task | None:
         drawn = self.rng.generator(f"task of {item.id}")
-        topics = self.prompter.topics(item)
+        topics = self.prompt_builder.topics(item)
         # The prompt must not become empty: what has nothing but topics keeps one.
         spare = len(topics) - (0 if item.title or split_topics(item.content)[0] else 1)
         if spare > 0 and (not item.category or drawn.random() < self.share):

@@ -24,7 +24,7 @@ def encode_in_chunks(encode: Encode, batch: Batch, size: int, count: int = 0) ->
     Items of similar length share a chunk. Where other processes need `encode` to run `count` times, it does: the first chunk's
     items are encoded again, to no effect.
     """
-    groups = [rows.sort().values for rows in batch.last.argsort(stable=True).split(size)]
+    groups = [rows.sort().values for rows in batch.last_pos.argsort(stable=True).split(size)]
     chunks = [batch.take(rows) for rows in groups]
     run = _Chunks(encode, chunks + [chunks[0]] * (count - len(chunks)), batch.ids.device)
     anchor = torch.zeros((), requires_grad=True)  # what makes autograd call back; the parameters are hidden from it

@@ -32,25 +32,25 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
     unlike = sum(grade <= 0 for grade in pairs.grades.values())
-    if unlike and "grades" not in loss.wants:
+    if unlike and "grades" not in loss.extra_inputs:
         raise BadInput(
             f"{unlike} pairs are graded 0 or less, and loss {name} takes every pair for a positive",
             "remove them, or build with --loss cosent",
         )
-    if pairs.negatives and "negatives" not in loss.wants:
+    if pairs.negatives and "negatives" not in loss.extra_inputs:
         raise BadInput(
             f"{len(pairs.negatives)} pairs have hard negatives, and loss {name} takes none",
             "leave their columns out, or build with --loss notellm2, infonce, sigmoid or triplet",
         )
 
 
-class PairFacts:
+class PairExtras:
     """Extra inputs of losses, by the ids of their rows.
 
     `graph`: an item's known positives, in both directions. `log_q`: the log of an item's share of all ends of pairs and negatives.
     """
 
-    KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `Loss.wants` can name
+    KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `Loss.extra_inputs` can name
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs, self.graph = pairs, pairs.graph()
@@ -58,7 +58,7 @@ class PairFacts:
         self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
     def __call__(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
-        """Return `exclude`, and what `Loss.wants` can name, for the ids of a loss's rows, the last `hard` of which are hard negatives."""
+        """Return `exclude`, and what `Loss.extra_inputs` can name, for ids of rows, the last `hard` of which are hard negatives."""
         rows = len(ids) - hard
         ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
         log_q = torch.tensor([self.log_q[i] for i in ids])
@@ -106,11 +106,11 @@ class PairCollator:
     tasks: Tasks | None = None
     most: int | None = None
     rng: EpochRng = field(default_factory=lambda: EpochRng(0))
-    facts: PairFacts = field(init=False)
+    extras: PairExtras = field(init=False)
     number: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.facts = PairFacts(self.pairs)
+        self.extras = PairExtras(self.pairs)
         self.number = {item.id: n for n, item in enumerate(self.items.items)}
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class PairCollator:
             batch, kept = self._read(list(place), len(hard))
             if batch is not None and len(kept) == len(place) and len(wanted) >= self.fewest:
                 item_index = torch.tensor([place[i] for i in ids])
-                return {"batch": batch, "item_index": item_index, "ids": ids} | self.facts(ids, len(hard))
+                return {"batch": batch, "item_index": item_index, "ids": ids} | self.extras(ids, len(hard))
             names = list(place)
             missing |= place.keys() - {names[n] for n in kept}
             wanted = [p for p in wanted if missing.isdisjoint(p)]
@@ -176,7 +176,7 @@ class PairCollator:
         kept = [*range(rows), *sorted(first.values())]
         ids = [every[n] for n in kept]
         found = {name: value for name, value in batch.items() if name != "negatives"}
-        return found | {"ids": ids, "order": order[kept]} | self.facts(ids, len(first))
+        return found | {"ids": ids, "order": order[kept]} | self.extras(ids, len(first))
 
 
 def without_negatives(exclude: Tensor, hard: int = 0) -> bool:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from n2kit.errors import Mismatch
-from n2kit.modeling.layer_depth import depths
+from n2kit.modeling.layer_depth import layer_depths
 
 if TYPE_CHECKING:
     from n2kit.modeling.model import Model
     from n2kit.recipe.settings import Train
 
 NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
+SETTING = {"special_tokens": "words"}  # name of a module → its name in `train.lrs`, where that differs
 
 
 def param_groups(model: Model, settings: Train) -> list[dict[str, Any]]:
@@ -35,6 +36,7 @@ def param_groups(model: Model, settings: Train) -> list[dict[str, Any]]:
 
 def _rate(model: Model, part: str, settings: Train) -> float:
     """Return a part's own learning rate, else `new_lr` where it started at random, else `lr`."""
+    part = SETTING.get(part, part)
     if part in settings.lrs:
         return settings.lrs[part]
     new = part in NEW and model.provenance.parts.get(part, {}).get("kind") != "mllm"
@@ -55,5 +57,5 @@ def _depths(model: Model, settings: Train) -> dict[int, int]:
         if not part.blocks():
             way = "--set train.layer_decay=1"
             raise Mismatch(f"train.layer_decay works on blocks, and the {kind} names none of its own", way)
-        found |= depths(part)
+        found |= layer_depths(part)
     return found

@@ -18,6 +18,9 @@ from n2kit.errors import BadInput
 from n2kit.train.checks import trained_state
 from n2kit.train.shards import full_state_dict, reshard
 
+# Names in checkpoints that an earlier n2kit wrote → the names that they have now.
+RENAMED = {"model.gain": "model.connector_scale", "model.words.table.weight": "model.special_tokens.table.weight"}
+
 
 class Resumable(Protocol):
     """State of a run besides its weights, which a checkpoint holds as JSON."""
@@ -32,7 +35,8 @@ def load_weights(module: nn.Module, file: Path) -> None:
     Raises:
         BadInput: the file holds others than are trained.
     """
-    saved, own = load_file(file), trained_state(module)
+    saved = {RENAMED.get(name, name): tensor for name, tensor in load_file(file).items()}
+    own = trained_state(module)
     if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in own.items()}:
         raise BadInput(f"{file} holds other parameters than this run trains", "give another -o")
     with torch.no_grad():

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from n2kit.errors import BadInput, Mismatch
 from n2kit.modeling.model import Model
-from n2kit.modeling.prefix_sharing import ALL_AT_ONCE
+from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION
 from n2kit.train import distributed
 
 LAUNCHER, SETTING = "ACCELERATE_USE_FSDP", "N2KIT_TRAIN__FSDP"
@@ -62,7 +62,7 @@ def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> l
     inside = {p for block in blocks for p in block.parameters()}
     # The root shards nothing itself; it lets the blocks prefetch each other's weights.
     fully_shard(model.llm, mesh=mesh, ignored_params=set(model.llm.parameters()) - inside)
-    model.ways = ALL_AT_ONCE
+    model.execution_options = NO_OPTIMIZATION
     now = dict(model.named_parameters())
     found = []
     for group in groups:

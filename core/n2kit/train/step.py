@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from n2kit.errors import Mismatch
 from n2kit.train import distributed
 from n2kit.train.gradcache import encode_in_chunks
+from n2kit.utils.contexts import autocast
 
 if TYPE_CHECKING:
     from n2kit.modeling.batch import Batch
@@ -53,7 +53,7 @@ class TrainStep(nn.Module):
         exclude: Tensor,
         item_index: Tensor | None = None,
         order: Tensor | None = None,
-        **facts: Tensor,
+        **extras: Tensor,
     ) -> dict[str, Any]:
         """Compute the loss of a step.
 
@@ -61,7 +61,7 @@ class TrainStep(nn.Module):
             batch: U items. item_index: [2B], the item of each of this process's rows; None: row i is item i.
             exclude: [R, R], as `n2kit.contract.interfaces.Loss` takes it, over the rows of all processes; R = 2B where there is one.
             order: [R], which row of all processes' rows, one after the other, stands where; None: as they come.
-            facts: what the loss `wants` to know of the rows.
+            extras: the loss's `extra_inputs`, for the rows.
         """
         views = self.vectors(batch)
         rows = {
@@ -73,8 +73,8 @@ class TrainStep(nn.Module):
         present = {name.removeprefix(PRESENT): rows.pop(name) > 0 for name in list(rows) if name.startswith(PRESENT)}
         if ANSWERS in rows:
             cost, tokens = rows.pop(ANSWERS).sum(0)
-            facts["generation"] = cost / tokens.clamp_min(1)
-        result = self.model.loss(rows, present, exclude, **facts)
+            extras["generation"] = cost / tokens.clamp_min(1)
+        result = self.model.loss(rows, present, exclude, **extras)
         return {"loss": result.loss, "terms": result.terms}
 
     def vectors(self, batch: Batch) -> dict[str, Tensor]:
@@ -88,24 +88,19 @@ class TrainStep(nn.Module):
             return self._encode(batch)
         vision = self.model.vision
         if batch.pixels is not None and vision is not None and vision.frozen:
-            with self._cast():  # once, and not again for the gradient, which it has none of
-                batch = replace(batch, seen=self.model.see(batch), pixels=None)
+            with autocast(self.model.device, self.dtype):  # once, and not again for the gradient, which it has none of
+                batch = replace(batch, vision_out=self.model.encode_images(batch), pixels=None)
         return encode_in_chunks(self._encode, batch, self.grad_cache, chunks)
 
     def _encode(self, batch: Batch) -> dict[str, Tensor]:
-        with self._cast():
-            out = self.model(batch.joined())
+        with autocast(self.model.device, self.dtype):
+            out = self.model(batch.with_vision_out())
         views = {name: view.float() for name, view in out.views.items()}
         views |= {f"{PRESENT}{name}": there.float() for name, there in out.present.items()}
         if (
-            "generation" in self.model.loss.wants
+            "generation" in self.model.loss.extra_inputs
         ):  # also where nothing is asked: other processes may have answers to gather
             views[ANSWERS] = (
                 torch.zeros(len(batch.ids), 2, device=batch.ids.device) if out.answers is None else out.answers
             )
         return views
-
-    def _cast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, self.dtype)

@@ -89,7 +89,7 @@ class PairTrainer(Trainer):
         inputs = self.collator.of_all_processes(inputs, device)
         self.ids = inputs["ids"]
         self.counters.steps_without_negatives += without_negatives(inputs["exclude"], len(inputs.get("negatives", ())))
-        wanted = {"exclude", "item_index", "order", *self.step.model.loss.wants} & inputs.keys()
+        wanted = {"exclude", "item_index", "order", *self.step.model.loss.extra_inputs} & inputs.keys()
         out = model(inputs["batch"].to(device), **{name: inputs[name].to(device) for name in wanted})
         if not torch.isfinite(out["loss"]):
             raise self._failed(f"the loss is {out['loss'].item()}")

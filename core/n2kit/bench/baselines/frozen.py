@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +19,20 @@ from n2kit.builder import from_plan, load_backbone
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
+from n2kit.inputs.reader import iter_pixels
 from n2kit.inputs.state_cache import StateCache, state_cache
-from n2kit.modeling.vision import look
+from n2kit.modeling.vision import encode_images
 from n2kit.planning.planner import make_plan, with_options
 from n2kit.plugins.catalogue import registry
 from n2kit.recipe.settings import Recipe
+from n2kit.utils.contexts import autocast
 from n2kit.utils.device import pick_device, pick_precision
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder, VisionOut
     from n2kit.data.items import Item, Items
     from n2kit.inputs.reader import OnBadImage
-    from n2kit.modeling.prompts import Sequence as TokenRow
+    from n2kit.modeling.prompts import TokenizedPrompt
 
 DECODE_BATCH = 64  # pictures decoded before they are encoded
 TEXTS_PER_SAVE = 512  # texts read before their states are kept
@@ -95,11 +96,11 @@ class FrozenFeatures:
         model = from_plan(make_plan(_text_alone(recipe))).to(pick_device(device)).eval()
         dtype, _ = pick_precision(recipe.train.precision, model.device)
         if dtype == torch.float32:
-            model.widen()
+            model.to_float32()
         gigabytes = recipe.train.feature_cache_gb
         cache = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
         present = np.array([item.has_text for item in items])
-        rows = [model.prompter(item, image=False) for item in items if item.has_text]
+        rows = [model.prompt_builder(item, image=False) for item in items if item.has_text]
         values = np.zeros((len(items), model.width), np.float32)
         if rows:
             values[present] = _states(cache, rows)
@@ -120,7 +121,7 @@ class FrozenFeatures:
         cache = cache or FeatureCache(vision, 0, images=folder, dtype=dtype)
         values, present = self._pooled(cache, items, folder, on_bad_image)
         self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
-        readable = [item for item, seen in zip(items, present, strict=True) if seen][:TIMED_ITEMS]
+        readable = list({i.image: i for i, seen in zip(items, present, strict=True) if seen}.values())[:TIMED_ITEMS]
         absent = [item for item, seen in zip(items, present, strict=True) if item.image and not seen]
         return Features(
             values,
@@ -162,7 +163,7 @@ def _encoder(recipe: Recipe) -> VisionEncoder:
     return vision.freeze()
 
 
-def _states(cache: StateCache, rows: list[TokenRow]) -> np.ndarray:
+def _states(cache: StateCache, rows: list[TokenizedPrompt]) -> np.ndarray:
     """Unit vectors [n, Dh]; kept on disk some at a time, so that an interruption loses little."""
     found: list[Tensor] = []
     for start in range(0, len(rows), TEXTS_PER_SAVE):
@@ -179,7 +180,7 @@ def _encode_all(
     shown = [n for n, item in enumerate(items) if item.image]
     for start in range(0, len(shown), DECODE_BATCH):
         some = {n: items.items[n] for n in shown[start : start + DECODE_BATCH]}
-        pixels = _pixels(cache, list(some.values()), folder, on_bad_image)
+        pixels = dict(iter_pixels(some.values(), cache.vision, folder, cache, on_bad_image))
         readable = {n: item.image for n, item in some.items() if item.image in pixels or item.image in cache}
         if readable:
             outs = cache.rows(list(readable.values()), pixels)
@@ -189,20 +190,6 @@ def _encode_all(
     for n, row in rows.items():
         values[n] = row
     return values, np.isin(np.arange(len(items)), list(rows))
-
-
-def _pixels(cache: FeatureCache, items: list[Item], folder: Path, on_bad_image: OnBadImage) -> dict[str, Tensor]:
-    """Image path → pixels [3, H, W] of what is not in the cache and can be read."""
-    pixels: dict[str, Tensor] = {}
-    for item in items:
-        if item.image in pixels or item.image in cache:
-            continue
-        try:
-            pixels[item.image] = cache.vision.transform(open_image(item, folder))
-        except UnreadableImage:
-            if on_bad_image == "error":
-                raise
-    return pixels
 
 
 def _reasons(items: list[Item], folder: Path, on_bad_image: OnBadImage) -> dict[str, str]:
@@ -228,10 +215,9 @@ def _one_vector(out: VisionOut) -> np.ndarray:
 
 def _encode_uncached(cache: FeatureCache, items: list[Item], folder: Path) -> None:
     device = next(cache.vision.parameters()).device
-    pixels = torch.stack([cache.vision.transform(open_image(item, folder)) for item in items]).to(device)
-    cast = torch.autocast(device.type, cache.dtype) if cache.dtype not in (None, torch.float32) else nullcontext()
-    with torch.no_grad(), cast:
-        look(cache.vision, pixels).map(Tensor.cpu)
+    pixels = torch.stack([pixels for _, pixels in iter_pixels(items, cache.vision, folder)]).to(device)
+    with torch.no_grad(), autocast(device, cache.dtype):
+        encode_images(cache.vision, pixels).map(Tensor.cpu)
 
 
 def _cost(compute: Callable[[], object], items: int) -> float:

@@ -20,7 +20,7 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import Mismatch
 from n2kit.evaluate import evaluate
-from n2kit.train.pairs import PairFacts, check_pairs
+from n2kit.train.pairs import PairExtras, check_pairs
 
 FLAT = 1e-6  # a feature whose deviation over the training items is smaller says nothing, and is left out
 
@@ -106,7 +106,7 @@ def train_head(
 
 def _check(pairs: Pairs, loss: Loss) -> None:
     check_pairs(pairs, loss, type(loss).__name__)
-    if more := loss.wants - PairFacts.KNOWN:
+    if more := loss.extra_inputs - PairExtras.KNOWN:
         raise Mismatch(
             f"loss {type(loss).__name__} wants {', '.join(sorted(more))}, which a head on frozen features cannot give",
             "the baselines take another: loss.name=notellm2 in the matrix's settings",
@@ -145,7 +145,7 @@ class _Search:
 
     def run(self, head: Head, lr: float, seed: int) -> _Run:
         """Train until nothing gets better; `head` as it was at its best."""
-        settings, loss, facts = self.settings, self.new_loss(), PairFacts(self.pairs)
+        settings, loss, extras = self.settings, self.new_loss(), PairExtras(self.pairs)
         groups: list[dict[str, Any]] = [
             {"params": head.parameters()},
             {"params": loss.parameters(), "weight_decay": 0.0},
@@ -154,7 +154,7 @@ class _Search:
         best = _Run(head, lr, settings.max_steps, None, sum(p.numel() for p in loss.parameters()))
         batches = _batches(list(self.pairs), settings.batch_size, seed)
         for step in range(1, settings.max_steps + 1):
-            self._step(head, loss, facts, next(batches), optimiser)
+            self._step(head, loss, extras, next(batches), optimiser)
             if not self.val_pairs or (step % settings.eval_steps and step < settings.max_steps):
                 continue
             mrr = self._mrr(head)
@@ -164,15 +164,15 @@ class _Search:
                 break
         return best
 
-    def _step(self, head: Head, loss: Loss, facts: PairFacts, pairs: list[tuple[str, str]], optimiser: Any) -> None:
+    def _step(self, head: Head, loss: Loss, extras: PairExtras, pairs: list[tuple[str, str]], optimiser: Any) -> None:
         ends = [a for a, _ in pairs] + [b for _, b in pairs]
         hard = dict.fromkeys(i for pair in pairs for i in self.pairs.negatives.get(pair, ()))
         ids = ends + [i for i in hard if i not in set(ends)]
         rows = torch.tensor([self.items.position[i] for i in ids])
-        known = facts(ids, len(ids) - len(ends))
-        wanted = {name: known[name] for name in loss.wants & known.keys()}
+        known = extras(ids, len(ids) - len(ends))
+        own = {name: known[name] for name in loss.extra_inputs & known.keys()}
         optimiser.zero_grad()
-        loss({"multimodal": head([x[rows] for x in self.inputs])}, {}, known["exclude"], **wanted).loss.backward()
+        loss({"multimodal": head([x[rows] for x in self.inputs])}, {}, known["exclude"], **own).loss.backward()
         optimiser.step()
 
     @torch.no_grad()

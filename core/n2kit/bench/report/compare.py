@@ -166,7 +166,7 @@ def _changes(
     return [Change(left, right, differences.get(left.label, {})) for left, right in pairs]
 
 
-def _corrected_difference(found: bootstrap.Difference, n: int, corrected: float) -> Difference:
+def _corrected_difference(found: bootstrap.PairedDifference, n: int, corrected: float) -> Difference:
     return Difference(float(found.value[n]), float(found.low[n]), float(found.high[n]), float(found.p[n]), corrected)
 
 

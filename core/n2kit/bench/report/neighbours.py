@@ -67,12 +67,12 @@ class Thumbnails:
         if item_id in self.data or self.images is None or item_id not in self.items or not self.items[item_id].image:
             return
         try:
-            picture = open_image(self.items[item_id], self.images)
+            image = open_image(self.items[item_id], self.images)
         except UnreadableImage:
             return  # a report is not the place to fail for it: the item is shown by its text
-        picture.thumbnail((SIDE, SIDE))
+        image.thumbnail((SIDE, SIDE))
         out = io.BytesIO()
-        picture.save(out, "WEBP", quality=70, method=6)
+        image.save(out, "WEBP", quality=70, method=6)
         self.data[item_id] = base64.b64encode(out.getvalue()).decode()
 
     def text(self, item_id: str) -> str:

@@ -248,19 +248,19 @@ def examples(
 ) -> dict[str, Any] | None:
     if not shown or items is None:
         return None
-    pictures = neighbours.Thumbnails(items, images)
+    thumbnails = neighbours.Thumbnails(items, images)
     for example in shown:
         for item_id in [example.query, *example.targets[:1], *(i for found in example.found for i in found.items)]:
-            pictures.add(item_id)
-    classes = {item_id: n for n, item_id in enumerate(pictures.data)}
+            thumbnails.add(item_id)
+    classes = {item_id: n for n, item_id in enumerate(thumbnails.data)}
     names = tables.short_names(board)
     position = {arm.label: n for n, arm in enumerate(board.arms, 1)}
 
     def tile(item_id: str, right: bool = False) -> dict[str, Any]:
-        return {"id": item_id, "text": pictures.text(item_id), "picture": classes.get(item_id), "right": right}
+        return {"id": item_id, "text": thumbnails.text(item_id), "picture": classes.get(item_id), "right": right}
 
     return {
-        "pictures": [(classes[item_id], data) for item_id, data in pictures.data.items()],
+        "thumbnails": [(classes[item_id], data) for item_id, data in thumbnails.data.items()],
         "cards": [
             {
                 "query": tile(e.query),

@@ -16,11 +16,11 @@ import torch
 from n2kit.bench.runner.context import one_line
 from n2kit.bench.runner.vision_features import frozen_encoder, needed, store_of
 from n2kit.builder import from_plan
-from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
 from n2kit.inputs.feature_cache import FeatureCache
-from n2kit.modeling.vision import look
+from n2kit.inputs.reader import iter_pixels
+from n2kit.modeling.vision import encode_images
 from n2kit.planning.planner import make_plan
 from n2kit.train import fit
 from n2kit.train.engine import steps_of
@@ -217,16 +217,12 @@ def _probe_features(bench: BenchContext, cells: Sequence[Cell]) -> float:
     open_ = sum(item.image not in cache for item in sample) / len(sample) if cache is not None else 1.0
     if not open_:
         return 0.0
-    pixels = []
-    begun = None
-    for item in sample[: FEW_ITEMS + 1]:
-        try:
-            pixels.append(vision.transform(open_image(item, images)))
-        except UnreadableImage:
-            continue
+    count, begun = 0, None
+    for _, pixels in iter_pixels(sample[: FEW_ITEMS + 1], vision, images, policy="skip"):
         with torch.no_grad():
-            look(vision, pixels[-1][None].to(next(vision.parameters()).device))
+            encode_images(vision, pixels[None].to(next(vision.parameters()).device))
+        count += 1
         begun = begun or time.perf_counter()  # the first one warms up
-    if begun is None or len(pixels) < 2:
+    if begun is None or count < 2:
         return 0.0
-    return (time.perf_counter() - begun) / (len(pixels) - 1) * open_ * len(shown)
+    return (time.perf_counter() - begun) / (count - 1) * open_ * len(shown)

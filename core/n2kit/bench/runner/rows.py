@@ -16,7 +16,7 @@ from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.commands import commands
 from n2kit.bench.runner.context import BenchContext, disk_full
 from n2kit.errors import SHOWN, Failed, N2kitError
-from n2kit.evaluate import Report, buckets, evaluate
+from n2kit.evaluate import RankingReport, buckets, evaluate
 from n2kit.evaluate.export import write_ranks
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import is_disk_full
@@ -86,7 +86,7 @@ def evaluate_vectors(
     }
 
 
-def _buckets(report: Report, bench: BenchContext) -> list[dict[str, Any]]:
+def _buckets(report: RankingReport, bench: BenchContext) -> list[dict[str, Any]]:
     found = []
     for bucket in buckets(report.pairs, bench.data.items, bench.data.pairs):
         figures = report.figures(bucket.rows, resamples=bench.matrix.bootstrap)

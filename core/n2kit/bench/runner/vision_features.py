@@ -10,9 +10,9 @@ import torch
 from n2kit.bench.events import Note, Progress
 from n2kit.builder import load_backbone
 from n2kit.contract.interfaces import LoadSpec, VisionEncoder
-from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
+from n2kit.inputs.reader import iter_pixels
 from n2kit.modeling import trainable as tuners
 from n2kit.planning.planner import component_of
 from n2kit.recipe.tuning import Tune
@@ -37,15 +37,9 @@ def compute(bench: BenchContext, cells: Sequence[Cell]) -> None:
         return
     shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
     for start in range(0, len(shown), DECODE_BATCH):
-        pixels = {}
-        known = []
-        for item in shown[start : start + DECODE_BATCH]:
-            if item.image not in cache:
-                try:
-                    pixels[item.image] = vision.transform(open_image(item, data.images))
-                except UnreadableImage:
-                    continue
-            known.append(item.image)
+        some = shown[start : start + DECODE_BATCH]
+        pixels = dict(iter_pixels(some, vision, data.images, cache, "skip"))
+        known = [item.image for item in some if item.image in pixels or item.image in cache]
         if known:
             cache.rows(known, pixels)
         bench.emit(Progress("features", start + len(known), len(shown)))

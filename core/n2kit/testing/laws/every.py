@@ -208,7 +208,7 @@ def joins_a_model(under_test: ComponentUnderTest) -> None:
     except N2kitError as refusal:
         raise AssertionError(f"it does not build: {refusal.message}") from None
     model.train()
-    rows = [model.prompter(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
+    rows = [model.prompt_builder(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
     batch = collate(rows, range(4))
     size = model.vision.card.image_size  # type: ignore[union-attr]
     batch.pixels = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))

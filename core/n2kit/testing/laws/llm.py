@@ -53,13 +53,13 @@ def no_later_token_leaks(under_test: LLMUnderTest) -> None:
 def rows_behind_a_common_start_are_the_same(under_test: LLMUnderTest) -> None:
     """Where the part says that rows can share their start, they have the states that they have in one piece."""
     part, x = under_test.part, under_test.inputs()[0].clone()
-    if not part.shares_start:
+    if not part.supports_prefix_cache:
         return
     start = LENGTH // 2
     x[:, :start] = x[:1, :start]
     with torch.no_grad():
         want = part(x, **under_test.extras(x))[:, start:]
-        got = part(x[:, start:], after=part.start(x[:1, :start]), **under_test.extras(x[:, start:]))
+        got = part(x[:, start:], past=part.prefill(x[:1, :start]), **under_test.extras(x[:, start:]))
     close([want], [got], "states in one piece and behind a start")
 
 
@@ -104,10 +104,10 @@ def it_scores_the_next_token(under_test: LLMUnderTest) -> None:
     most = max(part.tokenizer("oak chair 橡木", add_special_tokens=False)["input_ids"])
     assert scores.shape[1] > most, f"{scores.shape[1]} tokens have a score, and the tokenizer gives token {most}"
     likeliest = int(scores[-1].argmax())
-    assert part.continued(x.detach(), 2)[0] == likeliest, (
+    assert part.generate(x.detach(), 2)[0] == likeliest, (
         f"token {likeliest} has the highest score, and another one follows"
     )
-    assert part.continued(x.detach(), 2, stop=likeliest) == [], "the token that ends a text does not end it"
+    assert part.generate(x.detach(), 2, eos_token_id=likeliest) == [], "the token that ends a text does not end it"
     scores.logsumexp(1).sum().backward()
     assert x.grad is not None, "the scores have no gradient"
     assert x.grad.isfinite().all(), "the gradient of the scores is not finite"

@@ -55,7 +55,7 @@ def a_step_against_the_gradient_helps(under_test: LossUnderTest) -> None:
 @law("loss")
 def the_order_of_the_pairs_does_not_matter(under_test: LossUnderTest) -> None:
     """Pairs in another order give the same loss."""
-    if under_test.part.wants & {"grades", "log_q"}:
+    if under_test.part.extra_inputs & {"grades", "log_q"}:
         return  # they go with the pairs
     view = under_test.inputs()[0]["multimodal"]
     count = len(view) // 2
@@ -68,7 +68,7 @@ def the_order_of_the_pairs_does_not_matter(under_test: LossUnderTest) -> None:
 @law("loss", capability="generation")
 def answers_cost(under_test: LossUnderTest) -> None:
     """It wants `generation`, and the loss grows with it."""
-    assert "generation" in under_test.part.wants, "it does not want to know what answers cost"
+    assert "generation" in under_test.part.extra_inputs, "it does not want to know what answers cost"
     view, options = under_test.inputs()[0]["multimodal"], under_test.options()
     with torch.no_grad():
         low, high = (
@@ -81,7 +81,7 @@ def answers_cost(under_test: LossUnderTest) -> None:
 @law("loss", capability="negatives")
 def hard_negatives_push(under_test: LossUnderTest) -> None:
     """It wants `negatives`: one that is like an anchor costs; none of them, or excluded, costs nothing."""
-    assert "negatives" in under_test.part.wants, "it does not want hard negatives"
+    assert "negatives" in under_test.part.extra_inputs, "it does not want hard negatives"
     view = under_test.inputs()[0]["multimodal"]
     rows, options = len(view), {k: v for k, v in under_test.options().items() if k != "log_q"}
     near = torch.cat([view, view[:1] + 0.1 * draw(1, view.shape[1], seed=7)])
@@ -116,7 +116,7 @@ def excluded_rows_are_no_negatives(under_test: LossUnderTest) -> None:
 @law("loss")
 def excluded_rows_push_nothing(under_test: LossUnderTest) -> None:
     """Where all but partners are excluded, the gradient of a row does not depend on other pairs' items."""
-    if "grades" in under_test.part.wants:
+    if "grades" in under_test.part.extra_inputs:
         return  # a ranking of pairs compares pairs, excluded or not
     gradients = []
     for seed in (11, 12):

@@ -64,7 +64,7 @@ def joins_a_model(under_test: MLLMUnderTest) -> None:
 
     settings = {"head.width": 8, "llm.tune": "full", "prompt.body_tokens": 200}
     model = build(mllm=under_test.component.reference, variant="micl", settings=settings).train()
-    rows = [model.prompter(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
+    rows = [model.prompt_builder(Item(str(n), title=f"thing {n}" * (n + 1)), image=True) for n in range(4)]
     batch = collate(rows, range(4))
     size = model.vision.card.image_size  # type: ignore[union-attr]
     batch.pixels = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))

@@ -43,7 +43,7 @@ def the_image_matters(under_test: VisionUnderTest) -> None:
 
 
 @law("vision")
-def the_transform_takes_any_picture(under_test: VisionUnderTest) -> None:
+def the_transform_takes_any_image(under_test: VisionUnderTest) -> None:
     """RGB of any size, one pixel included → float [3, H, W] of the card's size; the same picture, the same pixels."""
     size = under_test.part.card.image_size
     pictures = [*under_test.images(4), Image.new("RGB", (1, 1), (9, 99, 199)), Image.new("RGB", (500, 3))]
