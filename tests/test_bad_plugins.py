@@ -196,8 +196,8 @@ def test_plugins_can_be_left_out(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_first_look_is_taken_once(n2kit: Run, tmp_path: Path) -> None:
-    """A verdict that its files decide is remembered; a plug-in that could not be imported is looked at again each time."""
+def test_an_import_is_probed_once(n2kit: Run, tmp_path: Path) -> None:
+    """A verdict that its files decide is remembered; a plug-in that could not be imported is tried again each time."""
     n2kit("plugins", "list", N2KIT_CACHE=str(tmp_path))
     kept = json.loads((tmp_path / "plugins.json").read_text())
     n2kit("plugins", "list", N2KIT_CACHE=str(tmp_path))

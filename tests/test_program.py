@@ -122,7 +122,7 @@ def plugin_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "entry_points", lambda group: EntryPoints(found))
 
 
-def test_commands_of_plugins_are_listed_run_and_blamed(plugin_commands: None, cli: Any) -> None:
+def test_commands_of_plugins_are_listed_run_and_reported_as_theirs(plugin_commands: None, cli: Any) -> None:
     listed = cli("--help")
     assert "greet" in listed.out
     assert "Of the plug-in n2kit-greetings." in listed.out

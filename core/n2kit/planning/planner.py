@@ -46,7 +46,7 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Reg
     """Resolve a recipe's components and apply every rule of `n2kit.planning.rules`.
 
     Args:
-        requested: settings that were asked for and are not just defaults: what a variant would ignore of them is said or refused.
+        requested: settings that were asked for and are not just defaults: those that a variant ignores become notes or refusals.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
@@ -95,7 +95,7 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Registry) ->
     problems: list[BadInput] = []
     for kind in _kinds(recipe):
         try:
-            chosen[kind] = component_of(recipe, kind, catalogue, asked=f"{kind}.name" in requested)
+            chosen[kind] = component_of(recipe, kind, catalogue, requested=f"{kind}.name" in requested)
         except BadInput as error:
             problems.append(error)
     if len(problems) == 1:
@@ -105,14 +105,14 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Registry) ->
     return chosen
 
 
-def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *, asked: bool = True) -> Component:
+def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *, requested: bool = True) -> Component:
     """Resolve one component of a recipe, with its options.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved, a plug-in that is not installed.
     """
     choice = getattr(recipe, kind)
-    component = (catalogue or registry()).resolve(kind, choice.name, asked=asked)  # type: ignore[arg-type]
+    component = (catalogue or registry()).resolve(kind, choice.name, requested=requested)  # type: ignore[arg-type]
     require(component.registered.spec, component.registered.distribution)
     return with_options(component, choice.options)
 

@@ -154,9 +154,9 @@ def tuning(plan: Plan) -> Iterator[Mismatch]:
             continue
         component = plan.components.get(kind)
         if component is not None and "blocks" not in component.registered.spec.capabilities:
-            asked = f"train.layer_decay {decay:g}" if tune.mode == "full" else f"{kind}.tune {tune}"
+            setting = f"train.layer_decay {decay:g}" if tune.mode == "full" else f"{kind}.tune {tune}"
             plain = "--set train.layer_decay=1" if tune.mode == "full" else f"--tune {kind}=full or {kind}=frozen"
-            yield Mismatch(f"{asked} works on blocks, and {plan.name(kind)} names none of its own", plain)
+            yield Mismatch(f"{setting} works on blocks, and {plan.name(kind)} names none of its own", plain)
         elif tune.mode == "last" and kind == "llm" and tune.number > card.layers:
             yield Mismatch(
                 f"llm.tune {tune} asks for {tune.number} blocks, and {plan.name('llm')} has {card.layers}",

@@ -103,10 +103,10 @@ class Registry:
             own = {"tiny": own[tiny]} if tiny in own else {}
         return listed | {k: v for k, v in own.items() if k not in listed}
 
-    def resolve(self, kind: Kind, text: str, *, asked: bool = True) -> Component:
+    def resolve(self, kind: Kind, text: str, *, requested: bool = True) -> Component:
         """Resolve a reference to one component.
 
-        A name that nobody `asked` for is a default: of several owners it is n2kit's own.
+        A name that is not `requested` is a default: of several owners it is n2kit's own.
 
         Raises:
             BadInput: an unknown name, or one of two owners. Unavailable: a known plug-in that is not installed.
@@ -123,7 +123,7 @@ class Registry:
         ):
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
-        registered = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if asked else OWN)
+        registered = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if requested else OWN)
         if registered is None and alias is not None:
             raise self._unknown(kind, str(alias["component"]))
         if registered is None:
