@@ -1,4 +1,4 @@
-"""Late fusion without a pooled vector: the compressed word looks at all vision tokens."""
+"""Late fusion without a pooled vector: the compressed word attends to all vision tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from n2kit_fusion.plan import CrossAttentionConfig
 
 
 class CrossAttention(Fusion):
-    """n + W_o attention(W_q LN(n); W_k LN(x), W_v LN(x)): one query from the word n, keys and values from the vision tokens x."""
+    """Cross-attention n + W_o attention(W_q LN(n); W_k LN(x), W_v LN(x)): the query is the word n, keys and values the vision tokens x."""
 
     config_class = CrossAttentionConfig
     extra_inputs = frozenset({"tokens", "mask"})
@@ -27,7 +27,7 @@ class CrossAttention(Fusion):
     def forward(  # type: ignore[override]
         self, hidden: Tensor, pooled: Tensor | None, *, tokens: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """hidden [B, Dh], tokens [B, N, Dv], mask [B, N] or None → [B, Dh]; `pooled` is not read."""
+        """Fuse hidden [B, Dh] with tokens [B, N, Dv], mask [B, N] or None → [B, Dh]; `pooled` is not read."""
         key, value = self.key_value(self.norm_image(tokens)).unflatten(-1, (2, self.heads, -1)).unbind(2)
         query = self.query(self.norm_word(hidden)).unflatten(-1, (self.heads, 1, -1))
         hide = None if mask is None else mask[:, None, None]

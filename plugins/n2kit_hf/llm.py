@@ -37,7 +37,7 @@ UNSEEN = (
 
 
 class Tried(NamedTuple):
-    """What eight tokens showed of a model: Dh, whether it is causal, whether its embeddings get a gradient."""
+    """The results of a trial with eight tokens: Dh, causality, and the presence of a gradient for embeddings."""
 
     width: int
     causal: bool
@@ -131,7 +131,7 @@ class TransformersLLM(LLM):
             raise Mismatch(what, "another language model, or a loss that generates nothing")
 
     def _try(self) -> Tried:
-        """Which later tokens a state depends on, by its gradient: exactly zero where attention is masked, in any precision."""
+        """Find by gradients on which later tokens a state depends: exactly zero where attention is masked, in any precision."""
         table: Any = self.model.get_input_embeddings()
         vocab = table.weight.shape[0]
         ids = (torch.arange(8) + vocab // 2).remainder(vocab)  # ids at the ends may be special
@@ -229,7 +229,7 @@ class TransformersLLM(LLM):
 
 
 def scores(logits: Tensor, config: Any) -> Tensor:
-    """What some families make of their head's output: a factor (Granite, Cohere, Falcon-H1), a soft cap (Gemma 2)."""
+    """Apply what some families do to their head's output: a factor (Granite, Cohere, Falcon-H1), a soft cap (Gemma 2)."""
     for name, divides in (("logits_scaling", True), ("logit_scale", False), ("lm_head_multiplier", False)):
         if (factor := getattr(config, name, None)) is not None:
             logits = logits / factor if divides else logits * factor
@@ -238,7 +238,7 @@ def scores(logits: Tensor, config: Any) -> Tensor:
 
 
 def _settled(model: PreTrainedModel) -> PreTrainedModel:
-    """The model without what no state depends on, and without what would change its weights behind our back."""
+    """Remove from a model what no state depends on, and what would change its weights without our knowledge."""
     if getattr(model, "pooler", None) is not None:
         model.add_module("pooler", None)
     if getattr(model.config, "rescale_every", 0):
@@ -249,7 +249,11 @@ def _settled(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _attention(path: Path | None, options: LLMConfig) -> str | None:
-    """The implementation that was asked for. Raises Mismatch if the architecture does not have it."""
+    """Return the requested implementation of attention.
+
+    Raises:
+        Mismatch: the architecture does not have it.
+    """
     kind = text_config(path, options).get("model_type")
     there = attention_of(kind)
     if options.attention is not None and options.attention not in there:
@@ -265,14 +269,18 @@ def _implementations(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def _unused_positions(model: PreTrainedModel) -> int:
-    """Rows at the start of the position table that no token reaches: those up to the padding's (RoBERTa)."""
+    """Count the rows at the start of the position table that no token reaches: those up to the padding's (RoBERTa)."""
     tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
     padding = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
     return padding[0] + 1 if padding and padding[0] is not None else 0
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Raises BadInput if the folder holds none that transformers can read."""
+    """Read a folder's tokenizer.
+
+    Raises:
+        BadInput: it holds none that transformers can read.
+    """
     try:
         with quietly():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

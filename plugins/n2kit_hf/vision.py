@@ -26,7 +26,7 @@ TRANSFORM = "transform.json"
 
 
 class TransformersVision(VisionEncoder):
-    """Tokens are the last hidden states, a feature map row by row; `families` says the rest.
+    """An image backbone of transformers; its tokens are the last hidden states, a feature map row by row.
 
     The card is measured on one empty picture, so that a wrong row of `families` cannot go unnoticed.
     """
@@ -80,7 +80,7 @@ class TransformersVision(VisionEncoder):
         return VisionOut(tokens, tokens[:, 0] if first else tokens[:, self.prefix_tokens :].mean(1))
 
     def _order(self, pixels: Tensor) -> dict[str, Tensor]:
-        """For a model that shuffles its patches: leave them as they are."""
+        """Leave the patches of a model that shuffles them in their order."""
         if not self.family.orders:
             return {}
         config: Any = self.model.config
@@ -103,7 +103,7 @@ class TransformersVision(VisionEncoder):
 
 
 def read_transform(folder: Path | None, family: Family, size: int, fit: Fit | None) -> ImageTransform:
-    """The transform that a checkpoint was trained with (preprocessor_config.json), else its family's."""
+    """Read the transform that a checkpoint was trained with (preprocessor_config.json), else return its family's."""
     facts = vars(read_processing(folder, family.colours)) | {"size": size}
     facts["resize"] = max(facts["resize"], size) if facts["resize"] else None
     return ImageTransform(**(facts | ({"fit": fit} if fit else {})))
@@ -114,7 +114,11 @@ def _model_class(family: Family) -> Any:
 
 
 def _configuration(family: Family, stated: Mapping[str, Any]) -> Any:
-    """Raises BadInput for settings that the architecture does not take."""
+    """Build the configuration.
+
+    Raises:
+        BadInput: a setting that the architecture does not take.
+    """
     settings = {k: v for k, v in stated.items() if k != "model_type"}
     cls: Any = _model_class(family).config_class if family.tower else CONFIG_MAPPING[stated["model_type"]]
     try:
@@ -126,7 +130,7 @@ def _configuration(family: Family, stated: Mapping[str, Any]) -> Any:
 
 
 def _load(family: Family, folder: Path, dtype: str, *, saved: bool = False) -> PreTrainedModel:
-    """A checkpoint without the pooler that transformers would make up where it has none."""
+    """Load a checkpoint without the pooler that transformers would make up where it has none."""
     model: Any = load_model(_model_class(family), folder, DTYPES[dtype], saved=saved)
     pooler = getattr(model, "pooler", None)
     if isinstance(pooler, nn.Module) and next(pooler.parameters(), None) is not None and not has_pooler(folder):

@@ -172,7 +172,7 @@ class SigmoidLoss(Contrastive):
 
 
 def count(negatives: Tensor | None) -> int:
-    """How many rows are hard negatives."""
+    """Count the rows that are hard negatives."""
     return 0 if negatives is None else len(negatives)
 
 
@@ -225,7 +225,7 @@ def left_to_right(
 
 
 def no_negatives(rows: int, exclude: Tensor | None, device: torch.device, hard: int = 0) -> Tensor:
-    """[rows, rows] bool, True where a row is neither partner nor negative of another: itself, and what `exclude` says.
+    """Return [rows, rows] bool, True where a row is neither partner nor negative of another: itself, and what `exclude` says.
 
     The last `hard` rows have no partners.
     """

@@ -39,12 +39,12 @@ class TakenApart(MLLM):
     @staticmethod
     @abstractmethod
     def halves(whole: Any) -> tuple[Any, Any]:
-        """The language model without its head, and the tower."""
+        """Return the language model without its head, and the tower."""
 
     @staticmethod
     @abstractmethod
     def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
-        """The connector with its trained weights."""
+        """Build the connector with its trained weights."""
 
 
 class QwenVL(TakenApart):

@@ -11,7 +11,7 @@ from n2kit_hf.llm import TransformersLLM
 
 
 class QwenText(TransformersLLM):
-    """Reads where visual tokens stand, and gives them the rows and columns of their patches as positions (M-RoPE)."""
+    """Qwen2-VL's language model: visual tokens get the rows and columns of their patches as positions (M-RoPE)."""
 
     extra_inputs = frozenset({"image"})
 
@@ -23,7 +23,7 @@ class QwenText(TransformersLLM):
 
 
 def multimodal_positions(image: Tensor) -> Tensor:
-    """Where each token stands in time, height and width: [3, B, T] (Qwen2-VL, arXiv 2409.12191, section 2.1).
+    """Compute each token's position in time, height and width: [3, B, T] (Qwen2-VL, arXiv 2409.12191, section 2.1).
 
     Text counts up in all three. A picture takes one moment and a square of rows and columns, and the text behind it goes on
     from the largest of its positions. The first and the last visual token of a row are text: they wrap the square.

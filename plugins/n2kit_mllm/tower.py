@@ -28,7 +28,7 @@ COLOURS = {"clip_vision_model": CLIP, "siglip_vision_model": HALF, "blip_2_visio
 
 
 class MLLMTower(VisionEncoder):
-    """What the families share: saving, the transform, the pooled vector.
+    """The base of the families' towers: saving, the transform, the pooled vector.
 
     Args:
         pool: `mean` of the patches, or None for the CLS token (no pooled vector in a tower without one).
@@ -51,13 +51,13 @@ class MLLMTower(VisionEncoder):
     @classmethod
     @abstractmethod
     def of(cls, model: Any, whole: Any, spec: LoadSpec) -> Self:
-        """The part, from the tower and the configuration of the whole model that it stood in."""
+        """Build the part from the tower and the configuration of the whole model around it."""
 
     @abstractmethod
     def measure_card(self) -> VisionCard: ...
 
     def pooled(self, tokens: Tensor) -> Tensor | None:
-        """tokens [I, N, Dv] → [I, Dv], or None."""
+        """Pool tokens [I, N, Dv] → [I, Dv], or None."""
         if self.pool:
             return tokens[:, self.card.prefix_tokens :].mean(1)
         return tokens[:, 0] if self.card.pooled_width else None
@@ -179,13 +179,13 @@ class Blip2Tower(LlavaTower):
 
 
 def transform_of(folder: Path | None, colours: Colours, size: int, fit: Fit | None) -> ImageTransform:
-    """The transform that a checkpoint was trained with (preprocessor_config.json), else its family's, at a tower's size."""
+    """Return the transform that a checkpoint was trained with (preprocessor_config.json), else its family's, at a tower's size."""
     facts = vars(read_processing(folder, colours)) | {"size": size} | ({"fit": fit} if fit else {})
     return ImageTransform(**facts)
 
 
 def patches(pixels: Tensor, patch: int, merge: int, frames: int) -> Tensor:
-    """pixels [I, 3, S, S] → [I · (S / patch)², 3 · frames · patch²], a still being `frames` equal ones.
+    """Cut pixels [I, 3, S, S] → [I · (S / patch)², 3 · frames · patch²]; a still counts as `frames` equal ones.
 
     The merge × merge patches that become one token stand next to each other (Qwen2-VL, section 2.1).
     """

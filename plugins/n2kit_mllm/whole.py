@@ -1,4 +1,4 @@
-"""A multimodal checkpoint of transformers: all of it, to be taken apart, or its tower alone."""
+"""Multimodal checkpoints of transformers: the loading of a whole model, or of its tower alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOWER_CLASSES: dict[str, Any] = {
 
 
 def config_of(spec: LoadSpec, family: Family) -> Any:
-    """The whole model's configuration.
+    """Return the whole model's configuration.
 
     Raises:
         BadInput: none is given, one that the family does not read, or one that transformers does not take.
@@ -45,7 +45,7 @@ def config_of(spec: LoadSpec, family: Family) -> Any:
 
 
 def whole_model(spec: LoadSpec, family: Family) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model as transformers builds it, language model head included, and its tokenizer.
+    """Load the model as transformers builds it, language model head included, and its tokenizer.
 
     The class with the head is the one that reads every key layout that a family's checkpoints have had.
 
@@ -60,7 +60,7 @@ def whole_model(spec: LoadSpec, family: Family) -> tuple[Any, PreTrainedTokenize
 
 
 def tower_alone(spec: LoadSpec, family: Family) -> tuple[Any, Any]:
-    """The tower out of a whole checkpoint, without reading the rest, and the whole's configuration.
+    """Load the tower of a whole checkpoint without reading the rest, and return the whole's configuration too.
 
     Raises:
         BadInput: as `whole_model`.
@@ -74,7 +74,7 @@ def tower_alone(spec: LoadSpec, family: Family) -> tuple[Any, Any]:
 
 
 def load_tower(folder: Path, config: Any, dtype: str, *, saved: bool = False, **how: Any) -> Any:
-    """A tower by its own configuration; `how` goes to `from_pretrained`.
+    """Load a tower by its own configuration; `how` goes to `from_pretrained`.
 
     Raises:
         BadInput: the folder is no such checkpoint, or one with missing weights.

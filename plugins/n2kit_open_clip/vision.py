@@ -30,7 +30,7 @@ FITS: dict[str, Fit] = {"shortest": "crop", "squash": "squash", "longest": "pad"
 
 
 class OpenClipVision(VisionEncoder):
-    """Tokens are the last layer's states, of a plain transformer before the final norm and CLS first (as in `clip`).
+    """An open_clip tower; its tokens are the last layer's, for a plain transformer before the final norm and CLS first (as in `clip`).
 
     The pooled vector is the one that CLIP compares with a text: pooled by the tower and projected.
     """
@@ -93,7 +93,7 @@ class OpenClipVision(VisionEncoder):
 
 
 def tower(found: dict[str, Any]) -> nn.Module:
-    """An architecture's image tower, with random weights.
+    """Build an architecture's image tower with random weights.
 
     Raises:
         BadInput: open_clip does not take it.
@@ -107,7 +107,7 @@ def tower(found: dict[str, Any]) -> nn.Module:
 
 
 def transform_of(config: OpenClipConfig, weights: Path | None, visual: Any) -> ImageTransform:
-    """As the checkpoint was trained: what lies beside it, over what open_clip's table says of the tag, over CLIP's own."""
+    """Return the transform of the training: what lies beside the checkpoint, over open_clip's table of tags, over CLIP's own."""
     facts = merge_preprocess_dict(PreprocessCfg(), _tagged(config))
     if weights is not None and (weights / CONFIG).is_file():
         facts = merge_preprocess_dict(facts, read_json(weights / CONFIG).get("preprocess_cfg") or {})
@@ -124,7 +124,7 @@ def transform_of(config: OpenClipConfig, weights: Path | None, visual: Any) -> I
 
 
 def _tagged(config: OpenClipConfig) -> dict[str, Any]:
-    """What open_clip's table says of the weights that were named."""
+    """Return what open_clip's table says about the weights that were named."""
     if config.arch is None or config.pretrained is None:
         return {}
     facts: dict[str, Any] = open_clip.get_pretrained_cfg(config.arch, config.pretrained)

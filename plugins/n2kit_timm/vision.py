@@ -26,7 +26,7 @@ from n2kit_timm.config import TimmConfig
 
 
 class TimmVision(VisionEncoder):
-    """Tokens are `forward_features` (a feature map is read row by row); the pooled vector is the model's own pooling.
+    """A timm model; its tokens are `forward_features` (a feature map row by row), its pooled vector the model's own pooling.
 
     Models whose features are no one sequence of tokens (CoaT and CrossViT give several, PiT its class token alone) give
     the last map of `forward_intermediates` instead.
@@ -93,7 +93,7 @@ class TimmVision(VisionEncoder):
 
 
 def stack_of(model: Any) -> list[nn.Module]:
-    """The stages or blocks of a timm model in order of depth; none where it keeps no such list."""
+    """Return the stages or blocks of a timm model in order of depth; none where it keeps no such list."""
     for name in ("blocks", "stages", "layers"):
         if isinstance(stack := getattr(model, name, None), nn.ModuleList | nn.Sequential):
             return list(stack)
@@ -101,7 +101,7 @@ def stack_of(model: Any) -> list[nn.Module]:
 
 
 def architecture(config: TimmConfig, num_classes: int | None) -> Any:
-    """The model without its pretrained weights; `num_classes` None: with the head that they have.
+    """Build the model without its pretrained weights; `num_classes` None: with the head that they have.
 
     Raises:
         BadInput: timm has no such model, or it does not take the arguments.
@@ -120,7 +120,7 @@ def architecture(config: TimmConfig, num_classes: int | None) -> Any:
 
 
 def _layout(model: Any, size: int) -> tuple[bool, int]:
-    """Whether tokens are to be taken from the last map, and how many come before the grid otherwise: tried out."""
+    """Find by a trial whether tokens are those of the last map, and otherwise how many come before the grid."""
     parameter = next(model.parameters())
     pixels = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def _layout(model: Any, size: int) -> tuple[bool, int]:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a pickle that holds nothing else: read as tensors, never as objects.
+    """Read the tensors of a safetensors file, or of a pickle that holds nothing else: as tensors, never as objects.
 
     Raises:
         BadInput: a file that is neither.
@@ -197,7 +197,7 @@ def _transform(model: Any, config: TimmConfig) -> ImageTransform:
 
 
 def _tokens(features: Tensor, width: int) -> Tensor:
-    """[I, D, h, w], [I, h, w, D] or [I, N, D] → [I, N, D]."""
+    """Reshape [I, D, h, w], [I, h, w, D] or [I, N, D] → [I, N, D]."""
     if features.ndim == 4:
         features = features.flatten(2).transpose(1, 2) if features.shape[1] == width else features.flatten(1, 2)
     return features
