@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,11 +95,30 @@ def cells(names: dict[str, list[str]]) -> Iterator[Cell]:
                 yield Cell(vision, llm, connector, fusion, loss)
 
 
+def cover(tried: Iterable[Cell]) -> list[Cell]:
+    """Of each vision encoder × LLM one cell that the plan accepts, so that all values meet that meet in any such cell."""
+    met: set[frozenset[tuple[str, str]]] = set()
+    chosen = []
+    for _, turn in itertools.groupby(tried, lambda cell: (cell.vision, cell.llm)):
+        newest_first = sorted(turn, key=lambda cell: len(_meetings(cell) - met), reverse=True)
+        if (cell := next(filter(accepted, newest_first), None)) is not None:
+            chosen.append(cell)
+            met |= _meetings(cell)
+    return chosen
+
+
+def accepted(cell: Cell) -> bool:
+    """Whether the plan finds nothing against it."""
+    return not make_plan(cell.recipe()).refusals
+
+
+def _meetings(cell: Cell) -> set[frozenset[tuple[str, str]]]:
+    return {frozenset(two) for two in itertools.combinations(vars(cell).items(), 2)}
+
+
 def uncovered(names: dict[str, list[str]], tried: Iterable[Cell]) -> list[tuple[str, str]]:
     """Values of two kinds that no combination brings together."""
-    met = {
-        frozenset({(a, getattr(c, a)), (b, getattr(c, b))}) for c in tried for a, b in itertools.combinations(KINDS, 2)
-    }
+    met = {two for cell in tried for two in _meetings(cell)}
     return [
         (f"{a} {x}", f"{b} {y}")
         for a, b in itertools.combinations(KINDS, 2)
@@ -113,15 +132,16 @@ def in_tree(distribution: str = OWN) -> dict[str, list[str]]:
     return {kind: references(kind, distribution) for kind in KINDS}  # type: ignore[arg-type]
 
 
-def run(names: dict[str, list[str]]) -> Report:
-    """Try every cell; one that fails stops no other.
+def run(tried: Sequence[Cell]) -> Report:
+    """Try these cells; one that fails stops no other.
 
     Of each vision encoder × LLM, the first cell that the plan accepts runs from pixels, the encoder tuned. The others start at
     the encoder's output, computed once, and their gradient must arrive there.
     """
     from_pixels: set[tuple[str, str]] = set()
-    start, report = time.perf_counter(), Report(sizes={kind: len(names[kind]) for kind in KINDS})
-    for cell in cells(names):
+    sizes = {kind: len({getattr(cell, kind) for cell in tried}) for kind in KINDS}
+    start, report = time.perf_counter(), Report(sizes=sizes)
+    for cell in tried:
         try:
             plan = make_plan(cell.recipe())
             if plan.refusals:
@@ -234,6 +254,6 @@ def _batch(model: Model, items: list[Item], seen: VisionOut | None) -> Batch:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = run(in_tree())
+    result = run(list(cells(in_tree())))
     print(json.dumps(vars(result), default=str) if "--json" in sys.argv else result)
     sys.exit(1 if result.failed else 0)
