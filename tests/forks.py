@@ -60,7 +60,6 @@ class Server:
         ours.sendall(json.dumps(program).encode() + b"\n")
         return int(_line(ours)), ours
 
-
     def end(self) -> None:
         """Let it end, once all that it started has."""
         self._socket.close()

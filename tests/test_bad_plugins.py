@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import forks
 from wheels import fusion, install, wheel
 
 VISION = """
@@ -84,8 +84,7 @@ def n2kit(tmp_path_factory: pytest.TempPathFactory) -> Run:
     environment |= {"PYTHONPATH": str(root / "site"), "N2KIT_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "n2kit_cli.main", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment | more, check=False)
+        done = forks.run(["-m", "n2kit_cli.main", *arguments], cwd=root, env=environment | more)
         assert "Traceback" not in done.stderr
         return done
 
@@ -97,6 +96,7 @@ def test_there_are_thirteen() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_each_is_listed_with_its_distribution_and_reason(n2kit: Run) -> None:
     done = n2kit("plugins", "list", "--json")
     assert done.returncode == 0
@@ -114,6 +114,7 @@ def test_each_is_listed_with_its_distribution_and_reason(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_check_names_each_and_fails(n2kit: Run) -> None:
     everyone = [f"{case}-dist" for case in (*LISTED, *CHECKED, *NAMESAKES)]
     done = n2kit("plugins", "check", *everyone, "--json")
@@ -126,6 +127,7 @@ def test_check_names_each_and_fails(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_the_others_keep_working(n2kit: Run) -> None:
     plan = ["plan", "--llm", "qwen:tiny", "--vision", "clip:tiny", "--connector", "mlp:4", "--json"]
     done = n2kit(*plan)
@@ -140,6 +142,7 @@ def test_the_others_keep_working(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -158,6 +161,7 @@ def test_asking_for_a_bad_one(n2kit: Run, arguments: list[str], code: int, messa
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_a_target_that_does_not_exist_is_found_at_use(n2kit: Run) -> None:
     done = n2kit("build", "--llm", "qwen:tiny", "--vision", "no_target:tiny", "-o", "c")
     assert done.returncode == 3
@@ -165,6 +169,7 @@ def test_a_target_that_does_not_exist_is_found_at_use(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_plugins_can_be_left_out(n2kit: Run) -> None:
     done = n2kit(
         "--disable-plugin",
@@ -192,6 +197,7 @@ def test_plugins_can_be_left_out(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_a_first_look_is_taken_once(n2kit: Run, tmp_path: Path) -> None:
     """What its files decide is remembered; a plug-in that could not be imported is looked at again each time."""
     n2kit("plugins", "list", N2KIT_CACHE=str(tmp_path))
