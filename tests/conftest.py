@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,33 @@ import pytest
 
 pytest_plugins = ["pytester"]
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may look for a hub
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests first, what shares a fixture in one process, and every combination of parts only where it is asked for."""
+    if "full" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            component = getattr(item, "callspec", None) and item.callspec.params.get("component")  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group("/".join(component) if component else item.path.stem))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    """Slow ones with a fixture of their own are the longest; laws of components are many and small, and fill what is left."""
+    grouped = item.get_closest_marker("xdist_group") is not None
+    if item.get_closest_marker("slow"):
+        return 0 if grouped else 1
+    return 3 if "component" in getattr(item, "fixturenames", ()) else 2
+
+
+def pytest_unconfigure() -> None:
+    if "forks" in sys.modules:
+        sys.modules["forks"].end()
 
 
 @pytest.fixture(autouse=True)

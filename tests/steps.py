@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
-import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
+import forks
 from n2kit.train.step import TrainStep
 
 
@@ -54,10 +57,28 @@ def alone(tmp_path: Path) -> dict[str, str]:
 def together(
     processes: int, arguments: list[str | Path], environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """A command of n2kit in several processes that torchrun starts."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*launcher, "-m", "n2kit_cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    """A command of n2kit in several processes, each told what torchrun would tell it; one that fails ends the others."""
+    command: list[str | Path] = ["-m", "n2kit_cli.main", *arguments]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        ranks = []
+        for rank in range(processes):
+            told = {name: str(value) for name, value in {**group, "RANK": rank, "LOCAL_RANK": rank}.items()}
+            ranks.append(forks.Popen(command, env=environment | told, stdout=out, stderr=err))
+        code, left = 0, time.monotonic() + 300
+        while any(rank.poll() is None for rank in ranks) and time.monotonic() < left:
+            if not code and (code := next((r.returncode for r in ranks if r.returncode), 0)):
+                left = time.monotonic() + 10  # to fail by themselves
+            time.sleep(0.01)
+        for rank in ranks:
+            rank.kill()
+        code = code or next((r.returncode for r in ranks if r.wait()), 0)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read(), err.read())
 
 
 def by_one_and_by_two(

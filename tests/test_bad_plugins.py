@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import forks
 from wheels import fusion, install, wheel
 
 VISION = """
@@ -88,8 +88,7 @@ def n2kit(tmp_path_factory: pytest.TempPathFactory) -> Run:
     environment |= {"PYTHONPATH": str(root / "site"), "N2KIT_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "n2kit_cli.main", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment | more, check=False)
+        done = forks.run(["-m", "n2kit_cli.main", *arguments], cwd=root, env=environment | more)
         assert "Traceback" not in done.stderr
         return done
 
@@ -101,6 +100,7 @@ def test_there_are_fourteen() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_each_is_listed_with_its_distribution_and_reason(n2kit: Run) -> None:
     done = n2kit("plugins", "list", "--json")
     assert done.returncode == 0
@@ -118,6 +118,7 @@ def test_each_is_listed_with_its_distribution_and_reason(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_check_names_each_and_fails(n2kit: Run) -> None:
     everyone = [f"{case}-dist" for case in (*LISTED, *CHECKED, *NAMESAKES)]
     done = n2kit("plugins", "check", *everyone, "--json")
@@ -130,6 +131,7 @@ def test_check_names_each_and_fails(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_the_others_keep_working(n2kit: Run) -> None:
     plan = ["plan", "--llm", "qwen:tiny", "--vision", "clip:tiny", "--connector", "mlp:4", "--json"]
     done = n2kit(*plan)
@@ -144,6 +146,7 @@ def test_the_others_keep_working(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -162,6 +165,7 @@ def test_asking_for_a_bad_one(n2kit: Run, arguments: list[str], code: int, messa
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_a_target_that_does_not_exist_is_found_at_use(n2kit: Run) -> None:
     done = n2kit("build", "--llm", "qwen:tiny", "--vision", "no_target:tiny", "-o", "c")
     assert done.returncode == 3
@@ -169,6 +173,7 @@ def test_a_target_that_does_not_exist_is_found_at_use(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_plugins_can_be_left_out(n2kit: Run) -> None:
     done = n2kit(
         "--disable-plugin",
@@ -196,6 +201,7 @@ def test_plugins_can_be_left_out(n2kit: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("bad plugins")
 def test_an_import_is_probed_once(n2kit: Run, tmp_path: Path) -> None:
     """A verdict that its files decide is remembered; a plug-in that could not be imported is tried again each time."""
     n2kit("plugins", "list", N2KIT_CACHE=str(tmp_path))

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import forks
 from bench_tasks import Broken, Full, Killed, Works
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.data import read_data
@@ -290,24 +291,12 @@ def test_a_full_disk_stops_the_matrix_and_fails_no_cell(bench: tuple[BenchContex
 # ---- interrupted
 
 
-def started(folder: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "n2kit_cli.main", "bench", *DATA, *arguments, "-o", str(out)]
-
-    def heed() -> None:  # a shell's job in the background, as this one may be, does not hear Ctrl-C
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=heed,
-    )
+def started(folder: Path, out: Path, *arguments: str) -> forks.Popen:
+    command = ["-m", "n2kit_cli.main", "bench", *DATA, *arguments, "-o", out]
+    return forks.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def wait_until(true: Callable[[], object], process: forks.Popen) -> None:
     end = time.monotonic() + 600
     while not true():
         assert process.poll() is None, process.communicate()[1]

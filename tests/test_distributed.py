@@ -139,11 +139,23 @@ def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint(mixed: list[str | P
 
 
 @pytest.mark.slow
-def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Path, cli: Any) -> None:
+def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Path) -> None:
     """The variable that `accelerate launch --use_fsdp` sets is taken for train.fsdp, and accelerate itself does not shard."""
-    environment = alone(tmp_path) | {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "ACCELERATE_USE_CPU": "true"}
-    done = together(2, [*mixed, "-o", tmp_path / "two"], environment)
+    launcher = [
+        "accelerate.commands.launch",
+        "--use_fsdp",
+        "--fsdp_version",
+        "2",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+    ]
+    command = [sys.executable, "-m", *launcher, "-m", "n2kit_cli.main", *map(str, mixed), "-o", str(tmp_path / "two")]
+    environment = alone(tmp_path) | {"ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert events(done.stdout)[0]["processes"] == 2
     assert "fsdp: true" in (tmp_path / "two" / "recipe.yaml").read_text()
 
 

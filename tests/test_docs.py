@@ -6,13 +6,12 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forks
 from n2kit.errors import BadInput
 from n2kit.plugins.manager import manager
 from n2kit.testing import suites
@@ -38,9 +37,7 @@ def run(arguments: list[str], folder: Path, *paths: Path) -> str:
         "N2KIT_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=folder, env=environment, check=False
-    )
+    done = forks.run(["-m", *arguments], cwd=folder, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     return done.stdout
 

@@ -110,11 +110,12 @@ def test_a_bar_on_a_terminal(command: list[str | Path], tmp_path: Path) -> None:
     import os
     import pty
     import subprocess
-    import sys
+
+    import forks
 
     parent, child = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "n2kit_cli.main", *map(str, command)],
+    with forks.Popen(
+        ["-m", "n2kit_cli.main", *command],
         stderr=child, stdout=subprocess.DEVNULL, env=os.environ | {"TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
     ) as running:  # fmt: skip
         os.close(child)

@@ -73,18 +73,8 @@ def test_a_full_disk_behind_stdout_is_said() -> None:
 def test_a_reader_that_goes_stops_no_training(workspace: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     files = ["--items", "items.jsonl", "--pairs", "train.csv", "--images", "images"]
     steps = ["--max-steps", "3", "--batch-size", "4", "--set", "train.log_steps=1"]
-    program = [
-        sys.executable,
-        "-m",
-        "n2kit_cli.main",
-        "train",
-        tiny_bundle,
-        *files,
-        *steps,
-        "-o",
-        tmp_path / "run",
-        "--json",
-    ]
+    command = ["train", tiny_bundle, *files, *steps, "-o", tmp_path / "run", "--json"]
+    program = [sys.executable, "-m", "n2kit_cli.main", *command]  # a cold start, as users have it
     process = subprocess.Popen(program, cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     assert process.stderr

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
+import forks
 from n2kit import read_items, read_pairs
 from n2kit.bundle import io as bundle
 from n2kit.errors import BadInput, Failed, Unavailable
@@ -475,10 +475,10 @@ def test_a_signal_saves_and_prints_how_to_go_on(
     assert f" N2KIT_TRAIN__LR=0.001 n2kit train {tiny_bundle} --items" in line
     assert f"'{tmp_path / 'my run'}'" in line
     monkeypatch.delenv("N2KIT_TRAIN__LR")
-    pasted = subprocess.run(
-        ["bash", "-c", line.split("go on: ")[1].replace("n2kit train", f"{sys.executable} -m n2kit_cli.main train")],
-        capture_output=True, text=True, check=False, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    script = f'n2kit() {{ printf \'%s\\0\' "$N2KIT_TRAIN__LR" "$@"; }}\n{line.split("go on: ")[1]}'
+    printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    rate, *words = printed.split("\0")[:-1]  # as a shell reads what is pasted into it
+    pasted = forks.run(["-m", "n2kit_cli.main", *words], env=os.environ | {"N2KIT_TRAIN__LR": rate})
     assert pasted.returncode == 0, pasted.stderr
     assert "5 steps, from step" in pasted.stderr
 
@@ -516,11 +516,10 @@ def test_killed_again_and_again_it_ends_bit_equal(workspace: Path, tiny_bundle: 
     folder = tmp_path / "killed"
     checkpoints = folder / "checkpoints"
     arguments = [str(a) for a in [*common, "-o", folder]]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def kill(when: Any, calls: int = 10**9) -> None:
         script = MIDWAY.format(calls=calls, arguments=arguments)
-        with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE) as running:
+        with forks.Popen(["-c", script], stderr=subprocess.PIPE) as running:
             while running.poll() is None and not when():
                 time.sleep(0.0005)
             running.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import forks
 import n2kit
 from n2kit import Item, read_items, read_pairs
 from n2kit.bundle import io as bundle
@@ -415,7 +415,6 @@ def test_a_cache_folder_that_cannot_be_written_stops_no_training(
 def test_two_caches_at_once(tiny_bundle: Path, workspace: Path, tmp_path: Path) -> None:
     """Two processes that write the same features at the same time."""
     code = """
-import sys
 from pathlib import Path
 import torch
 from n2kit.bundle import io as bundle
@@ -431,8 +430,8 @@ for _ in range(3):
     assert model.encode(items, images=root / "images", precision="fp32", cache=cache).shape[0] == len(items)
 print(len(cache.kept))
 """
-    command = [sys.executable, "-c", code, str(tiny_bundle), str(workspace)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=alone(tmp_path)) for _ in range(2)]
+    command = ["-c", code, tiny_bundle, workspace]
+    running = [forks.Popen(command, stdout=subprocess.PIPE, text=True, env=alone(tmp_path)) for _ in range(2)]
     assert [p.communicate(timeout=120)[0].strip() for p in running] == [
         "12",
         "12",

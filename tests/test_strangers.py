@@ -8,11 +8,13 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import forks
 from n2kit.errors import BadInput
 from n2kit.scaffold import SCAFFOLDS, write_package
 from wheels import install
@@ -21,30 +23,29 @@ ROOT = Path(__file__).parents[1]
 HELLO = ROOT / "examples" / "plugin-hello"
 Run = Callable[..., str]
 N2KIT = ("-m", "n2kit_cli.main")
+PACKAGES = [*(f"n2kit-my-{kind}" for kind in SCAFFOLDS), "n2kit-hello"]
 
 
-def build(project: Path, out: Path) -> Path:
-    """Build a project's wheel, without a network."""
+def build(projects: list[Path], out: Path) -> list[Path]:
+    """Build the projects' wheels, without a network."""
     options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    before = set(out.glob("*.whl"))
-    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(out), str(project)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", out, *projects]
     subprocess.run(command, check=True, capture_output=True)
-    (made,) = set(out.glob("*.whl")) - before
+    made = sorted(out.glob("*.whl"))
+    assert len(made) == len(projects)
     return made
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A fresh environment with wheels of n2kit, of one generated package a kind, and of the example; runs its Python.
 
     Torch and the other dependencies are those of this environment, by a path file: they are 6 GB.
     """
     root = tmp_path_factory.mktemp("elsewhere")
-    (root / "wheels").mkdir()
-    wheels = [build(ROOT, root / "wheels"), build(HELLO, root / "wheels")]
     for kind in SCAFFOLDS:
         write_package(f"my-{kind}", kind, root / f"n2kit-my-{kind}")
-        wheels.append(build(root / f"n2kit-my-{kind}", root / "wheels"))
+    wheels = build([ROOT, HELLO, *(root / f"n2kit-my-{kind}" for kind in SCAFFOLDS)], root / "wheels")
     venv.create(root / "venv", with_pip=False)
     site = next((root / "venv" / "lib").glob("python*")) / "site-packages"
     install(wheels, site)
@@ -52,16 +53,27 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Run:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("N2KIT_", "PYTHON"))}
     environment |= {"N2KIT_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
 
+    server = forks.Server(root / "venv" / "bin" / "python", environment)
+
     def run(*arguments: str | Path, cwd: Path | None = None) -> str:
-        command = [str(root / "venv" / "bin" / "python"), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd or root, env=environment, check=False)
+        done = forks.run(arguments, cwd=cwd or root, env=environment, of=server)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
 
-    return run
+    yield run
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def checked(elsewhere: Run) -> dict[str, Any]:
+    """What `plugins check` finds on each of the packages."""
+    return {
+        found["distribution"]: found for found in json.loads(elsewhere(*N2KIT, "plugins", "check", *PACKAGES, "--json"))
+    }
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("strangers")
 def test_installed_from_wheels(elsewhere: Run) -> None:
     found = {p["distribution"]: p for p in json.loads(elsewhere(*N2KIT, "plugins", "list", "--json"))}
     for kind in SCAFFOLDS:
@@ -73,15 +85,16 @@ def test_installed_from_wheels(elsewhere: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(f"n2kit-my-{kind}" for kind in SCAFFOLDS), "n2kit-hello"])
-def test_passes_plugins_check(elsewhere: Run, name: str) -> None:
-    (result,) = json.loads(elsewhere(*N2KIT, "plugins", "check", name, "--json"))
-    assert result["problems"] == []
-    assert result["hints"] == []
-    assert result["laws"] >= 9
+@pytest.mark.xdist_group("strangers")
+@pytest.mark.parametrize("name", PACKAGES)
+def test_passes_plugins_check(checked: dict[str, Any], name: str) -> None:
+    assert checked[name]["problems"] == []
+    assert checked[name]["hints"] == []
+    assert checked[name]["laws"] >= 9
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("strangers")
 def test_their_own_tests_pass(elsewhere: Run, tmp_path: Path) -> None:
     for kind in SCAFFOLDS:
         write_package(f"my-{kind}", kind, tmp_path / kind)
@@ -90,6 +103,7 @@ def test_their_own_tests_pass(elsewhere: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("strangers")
 def test_they_build_train_and_embed(elsewhere: Run, workspace: Path, tmp_path: Path) -> None:
     """One by one, beside parts of n2kit, and all together; in one interpreter, since torch takes seconds."""
     usual = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp:4", "fusion": "gate", "loss": "notellm2"}

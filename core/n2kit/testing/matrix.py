@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,11 +96,31 @@ def combinations(names: dict[str, list[str]]) -> Iterator[Combination]:
                 yield Combination(vision, llm, connector, fusion, loss)
 
 
+def cover(tried: Iterable[Combination]) -> list[Combination]:
+    """Choose one accepted combination of each vision encoder × LLM, so that all values meet that meet in any accepted one."""
+    met: set[frozenset[tuple[str, str]]] = set()
+    chosen = []
+    for _, group in itertools.groupby(tried, lambda combination: (combination.vision, combination.llm)):
+        newest_first = sorted(group, key=lambda combination: len(_meetings(combination) - met), reverse=True)
+        if (combination := next(filter(is_accepted, newest_first), None)) is not None:
+            chosen.append(combination)
+            met |= _meetings(combination)
+    return chosen
+
+
+def is_accepted(combination: Combination) -> bool:
+    """Tell whether the plan finds nothing against a combination."""
+    return not make_plan(combination.recipe()).refusals
+
+
+def _meetings(combination: Combination) -> set[frozenset[tuple[str, str]]]:
+    """List the values of any two kinds that a combination brings together."""
+    return {frozenset(two) for two in itertools.combinations(vars(combination).items(), 2)}
+
+
 def uncovered(names: dict[str, list[str]], tried: Iterable[Combination]) -> list[tuple[str, str]]:
     """Values of two kinds that no combination brings together."""
-    met = {
-        frozenset({(a, getattr(c, a)), (b, getattr(c, b))}) for c in tried for a, b in itertools.combinations(KINDS, 2)
-    }
+    met = {two for combination in tried for two in _meetings(combination)}
     return [
         (f"{a} {x}", f"{b} {y}")
         for a, b in itertools.combinations(KINDS, 2)
@@ -114,15 +134,16 @@ def components_of(distribution: str = OWN) -> dict[str, list[str]]:
     return {kind: references(kind, distribution) for kind in KINDS}  # type: ignore[arg-type]
 
 
-def run(names: dict[str, list[str]]) -> MatrixSummary:
-    """Try every combination; one that fails stops no other.
+def run(tried: Sequence[Combination]) -> MatrixSummary:
+    """Try these combinations; one that fails stops no other.
 
     Of each vision encoder × LLM, the first combination that the plan accepts runs from pixels, the encoder tuned. The others start at
     the encoder's output, computed once, and their gradient must arrive there.
     """
     from_pixels: set[tuple[str, str]] = set()
-    start, summary = time.perf_counter(), MatrixSummary(sizes={kind: len(names[kind]) for kind in KINDS})
-    for combination in combinations(names):
+    sizes = {kind: len({getattr(combination, kind) for combination in tried}) for kind in KINDS}
+    start, summary = time.perf_counter(), MatrixSummary(sizes=sizes)
+    for combination in tried:
         try:
             plan = make_plan(combination.recipe())
             if plan.refusals:
@@ -235,6 +256,6 @@ def _batch(model: Model, items: list[Item], seen: VisionOut | None) -> Batch:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    result = run(components_of())
+    result = run(list(combinations(components_of())))
     print(json.dumps(vars(result), default=str) if "--json" in sys.argv else result)
     sys.exit(1 if result.failed else 0)
