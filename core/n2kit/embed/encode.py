@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Encoded:
-    """`vectors` [n, d] and `visual` [n, d] (rows of NaN without a visual view), in the order of `ids`; `skipped`: id → reason."""
+    """Vectors of items: `vectors` [n, d] and `visual` [n, d] (rows of NaN without a visual view), in the order of `ids`; `skipped`: id → reason."""
 
     ids: list[str]
     vectors: np.ndarray
@@ -47,7 +47,7 @@ def encode(
     states: StateCache | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Embed items.
+    """Encode items to unit vectors.
 
     Args:
         items: `Item`s, or dicts with any of id, image, title, topics, content, category.

@@ -63,7 +63,7 @@ def iter_pixels(
 
 @dataclass
 class Reader:
-    """Reads items for one model; `bad` counts what it had to do without: item id → reason.
+    """A reader of items for one model. `bad`: item id → the reason why it was left out or read without its image.
 
     Args:
         lazy_features: leave cached features in the cache's memory, as `Batch.vision_rows`.
