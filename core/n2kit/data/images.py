@@ -104,7 +104,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB: upright by its EXIF orientation, transparency on white."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("floating-point picture without a known range")
+        raise ValueError("floating-point image without a known range")
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip it to white
         grey = np.asarray(image, dtype=np.float64)
         image = Image.fromarray((grey / (257.0 if grey.max() > 255 else 1.0)).clip(0, 255).astype(np.uint8))
