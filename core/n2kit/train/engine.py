@@ -29,7 +29,7 @@ from n2kit.train.epoch_rng import EpochRng, Tasks
 from n2kit.train.events import EventHandler
 from n2kit.train.images import check_images
 from n2kit.train.loggers import loggers
-from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
+from n2kit.train.pairs import MIN_PAIRS, PairCollator, check_pairs
 from n2kit.train.param_groups import param_groups
 from n2kit.train.reporter import EventReporter
 from n2kit.train.resume import load_weights
@@ -184,7 +184,7 @@ def _make_trainer(
     tasks = (
         Tasks.from_settings(model.prompt_builder, rng, settings) if "generation" in model.loss.extra_inputs else None
     )
-    fewest = 1 if distributed.world_size() > 1 else FEWEST
+    min_pairs = 1 if distributed.world_size() > 1 else MIN_PAIRS
     trainer = PairTrainer(
         settings,
         events,
@@ -193,7 +193,7 @@ def _make_trainer(
         args=_arguments(settings, folder, where, len(pairs), validate is not None),
         train_dataset=list(pairs),
         eval_dataset=[0] if validate else None,
-        data_collator=PairCollator(items, pairs, reader, fewest, tasks, settings.hard_negatives, rng),
+        data_collator=PairCollator(items, pairs, reader, min_pairs, tasks, settings.hard_negatives, rng),
         optimizers=(torch.optim.AdamW(rates, eps=1e-8), None),
     )
     trainer.remove_callback(PrinterCallback)

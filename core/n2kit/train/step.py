@@ -99,7 +99,7 @@ class TrainStep(nn.Module):
         views |= {f"{PRESENT}{name}": there.float() for name, there in out.present.items()}
         if (
             "generation" in self.model.loss.extra_inputs
-        ):  # also where nothing is asked: other processes may have answers to gather
+        ):  # also where no item has a task: other processes may have answers to gather
             views[ANSWERS] = (
                 torch.zeros(len(batch.ids), 2, device=batch.ids.device) if out.answers is None else out.answers
             )
