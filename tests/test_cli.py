@@ -327,7 +327,7 @@ def test_an_item_with_nothing_is_an_error(cli: Any, at_workspace: Path, tiny_bun
     command = ("embed", tiny_bundle, "--items", tmp_path / "i.csv", "--images", "images", "-o", tmp_path / "v.parquet")
     result = cli(*command)
     assert result.code == 2
-    assert "item 'empty': neither a picture nor a text" in result.err
+    assert "item 'empty': neither an image nor a text" in result.err
     assert cli(*command, "--on-bad-image", "skip").code == 0
 
 
@@ -421,7 +421,7 @@ def test_a_new_item_that_cannot_be_read_gets_hints_of_its_own(
     assert cli("index", vectors, "-o", index).code == 0
     command = ("recommend", "--index", index, "--bundle", tiny_bundle)
     empty = cli(*command, "--title", " ")
-    assert (empty.code, "the new item: neither a picture nor a text" in empty.err, "--on-bad-image" in empty.err) == (
+    assert (empty.code, "the new item: neither an image nor a text" in empty.err, "--on-bad-image" in empty.err) == (
         2,
         True,
         False,

@@ -188,7 +188,7 @@ def test_popularity_counts_negatives_too(catalogue: Items, workspace: Path, tiny
 def test_so_many_of_a_pair_are_drawn_anew_each_epoch(catalogue: Items, workspace: Path, tiny_bundle: Path) -> None:
     rng = EpochRng(0)
     pairs = Pairs([("p1", "p2"), ("p3", "p4")], negatives={("p1", "p2"): ("p5", "p6", "t0", "t1", "t2", "t3")})
-    made = collator(model_of(tiny_bundle), catalogue, workspace / "images", pairs, most=2, rng=rng)
+    made = collator(model_of(tiny_bundle), catalogue, workspace / "images", pairs, max_negatives=2, rng=rng)
     seen = []
     for rng.epoch in range(6):
         ids = made(pairs.pairs)["ids"][4:]

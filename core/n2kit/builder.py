@@ -1,4 +1,4 @@
-"""From a recipe to a joined model: resolve, plan, load the weights, check them against their cards, calibrate."""
+"""Build a joined model from a recipe: resolve, plan, load the weights, check them against their cards, calibrate."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def build(
 
 
 def from_plan(plan: Plan) -> Model:
-    """Load what a plan names.
+    """Load the components that a plan names, and join them.
 
     Raises:
         Mismatch: the plan has refusals, or weights are not what their card says.
@@ -73,7 +73,7 @@ def from_plan(plan: Plan) -> Model:
 
 
 def join(plan: Plan, parts: Parts) -> Model:
-    """Parts into the plan's model; its fusion is made here, and its special words start like the LLM's own.
+    """Join parts to the plan's model; make its fusion, and initialise its special tokens from the LLM's embeddings.
 
     Raises:
         Mismatch: the LLM reads both ways, and the plan took it for a causal one.
@@ -93,7 +93,7 @@ def join(plan: Plan, parts: Parts) -> Model:
 
 
 def _sources(plan: Plan, parts: Parts) -> dict[str, WeightsReference]:
-    """Of the parts that were loaded from somewhere, from where."""
+    """Collect the weights' references of the parts that were loaded: kind → reference."""
     found = {}
     for kind, component in _owners(plan, parts).items():
         if component.kind in BACKBONES:
@@ -104,13 +104,17 @@ def _sources(plan: Plan, parts: Parts) -> dict[str, WeightsReference]:
 
 
 def _owners(plan: Plan, parts: Parts) -> dict[str, Component]:
-    """Kind → the component that gave the part."""
+    """Map each kind of part to the component that it came from."""
     chosen = plan.components
     return {k: chosen["mllm"] if "mllm" in chosen and k in DECOMPOSED_PARTS else chosen[k] for k, _ in parts.items()}
 
 
 def load_backbone(component: Component, *, head: bool = False) -> Any:
-    """An LLM, with its language head if asked for, or a vision encoder. Raises Mismatch where it is not what its card says."""
+    """Load an LLM, with its language head where `head` is set, or a vision encoder.
+
+    Raises:
+        Mismatch: it is not what its card says.
+    """
     made, where = component.cls(), component.weights.locate()
     with component.attribute_errors():
         part = made.create(LoadSpec(component.config(), where, head))
@@ -119,7 +123,7 @@ def load_backbone(component: Component, *, head: bool = False) -> Any:
 
 
 def _decompose(plan: Plan) -> Parts:
-    """A multimodal LLM's own three parts; of them, those that the variant uses."""
+    """Load a multimodal LLM and return those of its three parts that the variant uses."""
     component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
     joined: DecomposedMLLM = component.cls().create(LoadSpec(component.config(), component.weights.locate()))
     check_card(component.reference, component.declared, card_of(joined))
@@ -132,12 +136,12 @@ def _decompose(plan: Plan) -> Parts:
 
 
 def measured_card(component: Component) -> Card:
-    """Load a backbone and say what it is."""
+    """Load a backbone and return its measured card."""
     return card_of(component.cls().create(LoadSpec(component.config(), component.weights.locate())))
 
 
 def card_of(loaded: Any) -> Card:
-    """The measured card of a backbone, or of a multimodal LLM's three parts."""
+    """Return the measured card of a backbone, or of a multimodal LLM's three parts."""
     if not isinstance(loaded, DecomposedMLLM):
         card: Card = loaded.card
         return card

@@ -1,4 +1,4 @@
-"""What a vision encoder does to an image before it sees it, as data."""
+"""The image transform of a vision encoder, as data."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What happens to a picture before a vision encoder sees it.
+    """The steps from an image to a vision encoder's pixels.
 
-    fit: `crop` scales the short side to `resize` and cuts the centre: a long picture loses its ends; `squash` changes the
+    fit: `crop` scales the short side to `resize` and cuts the centre: a long image loses its ends; `squash` changes the
     proportions; `pad` keeps everything on a ground of the mean colour.
     """
 
@@ -35,7 +35,7 @@ class ImageTransform:
     resample: int = int(Image.Resampling.BICUBIC)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """An RGB picture → float pixels [3, size, size]."""
+        """Transform an RGB image to float pixels [3, size, size]."""
         import torch
 
         method = Image.Resampling(self.resample)
@@ -64,7 +64,7 @@ class ImageTransform:
 
 
 def _less_long(image: Image.Image, most: int = 8) -> Image.Image:
-    """Cut the far ends of a very long picture, which a centre crop loses anyway, before it is scaled."""
+    """Cut the far ends off a very long image, which a centre crop loses anyway, before it is scaled."""
     reach = most * min(image.size)
     left, top = max(0, (image.width - reach) // 2), max(0, (image.height - reach) // 2)
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image

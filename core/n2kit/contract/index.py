@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 class Index(ABC):
-    """What a plug-in of kind `index` implements. Vectors are unit length; scores are dot products, higher is nearer."""
+    """The interface of a plug-in of kind `index`. Vectors are unit length; scores are dot products, higher is nearer."""
 
     @classmethod
     @abstractmethod
     def build(cls, vectors: np.ndarray) -> Self:
-        """vectors [n, d] float32."""
+        """Build an index of vectors [n, d], float32."""
 
     @abstractmethod
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries [q, d] → scores [q, k] and rows [q, k] of the vectors, best first; row -1 where there are fewer."""
+        """Find the k nearest vectors of queries [q, d]: scores [q, k] and rows [q, k], best first; row -1 where there are fewer."""
 
     @abstractmethod
     def vector(self, row: int) -> np.ndarray:
-        """The stored vector [d] of a row."""
+        """Return the stored vector [d] of a row."""
 
     @abstractmethod
     def save(self, folder: Path) -> None: ...

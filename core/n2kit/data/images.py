@@ -1,4 +1,4 @@
-"""Pictures: reading them safely, and the transform of a vision encoder as data."""
+"""Images of items, read safely."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # tw
 
 
 class UnreadableImage(BadInput):
-    """An item's picture that is missing, broken, or outside the images folder."""
+    """An item's image that is missing, broken, or outside the images folder."""
 
 
 def open_image(item: Item, folder: Path | None) -> Image.Image:
-    """An item's picture as RGB: upright, transparency laid on white.
+    """Open an item's image as RGB, upright, with transparency on white.
 
     Raises:
         UnreadableImage: with the item's id and the reason.
@@ -41,14 +41,18 @@ def open_image(item: Item, folder: Path | None) -> Image.Image:
 
 
 def check_image(item: Item, folder: Path | None) -> None:
-    """Raises UnreadableImage where `open_image` would, but for what only decoding tells."""
+    """Check an item's image as `open_image` would, without decoding it.
+
+    Raises:
+        UnreadableImage: with the item's id and the reason.
+    """
     with _opened(item, folder):
         pass
 
 
 @contextmanager
 def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
-    """An item's picture, not decoded yet; what goes wrong with it is told as UnreadableImage."""
+    """Open an item's image without decoding it; errors become UnreadableImage."""
     if folder is None:
         raise UnreadableImage(f"item {item.id!r} has an image, but no images folder is given", "--images DIR")
     way = "--on-bad-image skip|text-only goes on without it"
@@ -97,10 +101,10 @@ def _check_size(image: Image.Image) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright by its EXIF mark, transparency laid on white, RGB."""
+    """Convert an image to RGB: upright by its EXIF orientation, transparency on white."""
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("floating-point picture without a known range")
+        raise ValueError("floating-point image without a known range")
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip it to white
         grey = np.asarray(image, dtype=np.float64)
         image = Image.fromarray((grey / (257.0 if grey.max() > 255 else 1.0)).clip(0, 255).astype(np.uint8))

@@ -37,7 +37,7 @@ class Item:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Item:
-        """From a mapping with any of the field names; unknown keys are left out.
+        """Make an item from a mapping with any of the field names; unknown keys are left out.
 
         Raises:
             BadInput: no id.
@@ -80,18 +80,18 @@ class Items:
         return item_id in self.position
 
     def without(self, what: Literal["image", "text"]) -> Items:
-        """The catalogue with images or texts taken away; an item that has nothing else keeps it."""
+        """Copy the catalogue without images or without texts; an item that has nothing else keeps it."""
         take = {"image": without_image, "text": without_text}[what]
         return Items([take(item) if item.image and item.has_text else item for item in self.items])
 
     def digest(self) -> str:
-        """A hash of the content: what makes two catalogues the same catalogue."""
+        """Hash the content, which identifies a catalogue."""
         text = "\n".join(json.dumps(asdict(i), sort_keys=True, ensure_ascii=False) for i in self.items)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def images_digest(items: Iterable[Item], folder: Path | None) -> str:
-    """A hash of the sizes of all items' image files (-1: not there): what makes two folders of images the same one."""
+    """Hash the sizes of all items' image files (-1: no such file), which identifies a folder of images."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(
@@ -101,7 +101,7 @@ def images_digest(items: Iterable[Item], folder: Path | None) -> str:
 
 
 def _size(path: Path) -> int:
-    """-1 of what is no file, or has a name that none could have."""
+    """Return a file's size; -1 if it is no file, or has an impossible name."""
     try:
         return path.stat().st_size if path.is_file() else -1
     except OSError:
@@ -180,7 +180,7 @@ def _rows(
 
 
 def _renamed(rows: Iterable[NumberedRow], columns: Mapping[str, str], path: Path) -> Iterator[NumberedRow]:
-    """Rows by field name. A column that is asked for, or `id`, and is in no row is the file's fault and not a row's."""
+    """Rename the columns of rows to field names. A requested column, or `id`, that no row has is an error of the file."""
     wanted = {columns.get("id", "id"), *columns.values()}
     seen: dict[str, None] = {}
     for line, row in rows:
@@ -192,7 +192,7 @@ def _renamed(rows: Iterable[NumberedRow], columns: Mapping[str, str], path: Path
 
 
 def cells_of(file: TextIO, path: Path) -> Any:
-    """A `csv.reader`. A TSV has no quotes; in a CSV a quote that is never closed must not swallow the rest."""
+    """Make a `csv.reader`. A TSV has no quotes; in a CSV a quote that is never closed is an error, and does not swallow the rest."""
     if path.suffix.lower() == ".tsv":
         return csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
     return csv.reader(file, strict=True)
@@ -215,7 +215,7 @@ def _delimited(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
 
 
 def jsonl_rows(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
-    """JSON objects with their line numbers; a blank line is an empty row, a broken one a problem."""
+    """Yield JSON objects with their line numbers; a blank line is an empty row, a broken one a problem."""
     with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -285,7 +285,7 @@ def _values(batch: Any, path: Path, before: int) -> list[dict[str, Any]]:
 
 
 def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[NumberedRow]:
-    """The paper's CSV. A row with surplus commas is read so that they belong to its content."""
+    """Yield the rows of the paper's CSV. Surplus commas of a row belong to its content."""
     with opened(path) as file:
         reader = csv.reader(file)
         for row in reader:
@@ -304,7 +304,7 @@ def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[Numb
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """A text file as UTF-8, with or without a byte-order mark.
+    """Open a text file as UTF-8, with or without a byte-order mark.
 
     Raises:
         BadInput: a byte that is not UTF-8, or a row that the csv module cannot read.
@@ -329,19 +329,19 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A value as text; nothing for null and NaN, U+FFFD for half a character."""
+    """Convert a value to text: empty for null and NaN, U+FFFD for half a character."""
     if value is None or value != value:
         return ""
     return str(value).encode("utf8", "replace").decode().strip()
 
 
 def _misfit(row: Mapping[str, Any]) -> str | None:
-    """The field of a row whose value is no text, if there is one."""
+    """Return the first field of a row whose value is no text, or None."""
     return next((k for k, v in row.items() if k != "topics" and isinstance(v, dict | list | bytes)), None)
 
 
 def _topics(value: Any) -> tuple[str, ...]:
-    """A list, a JSON list, or topics separated by `|`, `,`, `，` or `;`."""
+    """Parse topics: a list, a JSON list, or text separated by `|`, `,`, `，` or `;`."""
     if isinstance(value, str):
         if value.startswith("["):
             try:

@@ -58,7 +58,7 @@ class Pairs:
         return iter(self.pairs)
 
     def graph(self) -> dict[str, set[str]]:
-        """Id → its known positives, in both directions."""
+        """Map each id to its known positives, in both directions."""
         out: dict[str, set[str]] = defaultdict(set)
         for left, right in (p for p in self.pairs if self.grade(p) > 0):
             out[left].add(right)
@@ -66,7 +66,7 @@ class Pairs:
         return dict(out)
 
     def grade(self, pair: Pair) -> float:
-        """How alike the two are: 1 where the file does not say."""
+        """Return the grade of a pair: 1 where the file has none."""
         return self.grades.get(pair, 1.0)
 
     def digest(self) -> str:
@@ -119,7 +119,11 @@ WRITTEN = (".csv", ".tsv", ".jsonl")
 
 
 def check_writable(path: Path, *, force: bool = False) -> None:
-    """Raises BadInput for a file that `write_pairs` cannot write, or that is there and not to be replaced."""
+    """Check that `write_pairs` can write a file.
+
+    Raises:
+        BadInput: its format is none that is written, or it exists and `force` is not set.
+    """
     if path.suffix.lower() not in WRITTEN:
         raise BadInput(f"{path}: pairs are written as {', '.join(WRITTEN)}", "give another -o")
     if path.is_dir() or (path.exists() and not force):
@@ -155,7 +159,7 @@ def write_pairs(pairs: Pairs, path: Path) -> None:
 
 
 def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, known: Container[str]) -> Pairs:
-    """The pairs whose negatives are in order, with these; only now are all positives known."""
+    """Add the negatives of rows to pairs, and drop rows with a wrong negative. It comes last, since it needs all positives."""
     graph = pairs.graph()
     kept: list[Pair] = []
     found: dict[Pair, dict[str, None]] = defaultdict(dict)
@@ -170,7 +174,7 @@ def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, 
 
 
 def _ids(cell: Any, known: Container[str]) -> list[str]:
-    """The ids in a cell: a list, one id, or several with `|` or spaces between them."""
+    """Parse the ids in a cell: a list, one id, or several with `|` or spaces between them."""
     if isinstance(cell, list | tuple):
         return [text for i in cell if (text := "" if i is None else str(i).strip())]
     text = "" if cell is None else str(cell).strip()
@@ -178,7 +182,7 @@ def _ids(cell: Any, known: Container[str]) -> list[str]:
 
 
 def _no_negative(ids: list[str], pair: Pair, positives: set[str], known: Container[str]) -> str | None:
-    """Why one of these is no negative of a pair, whose first item has these `positives`."""
+    """Return the reason why one of `ids` is no negative of a pair, whose first item has these `positives`; None if all are."""
     for i in ids:
         if i not in known:
             return f"unknown id {i!r} as a negative"
@@ -190,7 +194,7 @@ def _no_negative(ids: list[str], pair: Pair, positives: set[str], known: Contain
 
 
 def _problem(cells: list[str], grade: str | None, known: Container[str], grades: dict[Pair, float]) -> str | None:
-    """Why a row is no pair."""
+    """Return the reason why a row is no pair, or None."""
     if not any(cells):
         return "blank row"
     if len(cells) < 2 or not (cells[0] and cells[1]):
@@ -209,7 +213,7 @@ def _problem(cells: list[str], grade: str | None, known: Container[str], grades:
 
 
 def _number(text: str) -> float | None:
-    """A finite number, or None."""
+    """Parse a finite number; None if it is none."""
     try:
         value = float(text)
     except ValueError:
@@ -218,7 +222,7 @@ def _number(text: str) -> float | None:
 
 
 def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> list[str]:
-    """The first column of a file as ids, header optional; duplicates count once."""
+    """Read the first column of a file as ids, header optional; duplicates count once."""
     ids: dict[str, None] = {}
     problems: list[str] = []
     for line, cells, *_ in _rows(path, known, problems):
@@ -239,7 +243,7 @@ def _is_header(cells: list[str], known: Container[str]) -> bool:
 
 
 def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[PairRow]:
-    """The rows of a file of any format, without its header."""
+    """Yield the rows of a file of any format, without its header."""
     if not path.is_file():
         raise BadInput(f"no pairs file {path}", "give a CSV, TSV, JSONL or Parquet file of two id columns")
     suffix = path.suffix.lower()
@@ -277,7 +281,7 @@ class _Columns(NamedTuple):
 
 
 def _delimited(path: Path, known: Container[str]) -> Iterator[PairRow]:
-    """A header may name the columns in another order, one that grades, and some that hold negatives."""
+    """Yield the rows of a CSV or TSV, whose header may name the id columns in another order, a grade, and negatives."""
     with opened(path) as file:
         reader = cells_of(file, path)
         order: tuple[int, ...] = ()

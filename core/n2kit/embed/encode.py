@@ -27,7 +27,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Encoded:
-    """`vectors` [n, d] and `visual` [n, d] (rows of NaN without a visual view), in the order of `ids`; `skipped`: id → reason."""
+    """The vectors of items, in the order of `ids`.
+
+    vectors [n, d]; visual [n, d], with rows of NaN for items without a visual view. skipped: id → reason.
+    """
 
     ids: list[str]
     vectors: np.ndarray
@@ -47,7 +50,7 @@ def encode(
     states: StateCache | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Embed items.
+    """Encode items to unit vectors.
 
     Args:
         items: `Item`s, or dicts with any of id, image, title, topics, content, category.

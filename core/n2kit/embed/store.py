@@ -35,7 +35,7 @@ META = b"n2kit"
 
 @dataclass
 class Vectors:
-    """What an embed file holds; `visual` is None where the file has none."""
+    """The content of an embed file; `visual` is None where the file has none."""
 
     ids: list[str]
     vectors: np.ndarray
@@ -110,12 +110,16 @@ def embed(
 
 
 def write_vectors(encoded: Encoded, fingerprint: str, out: Path) -> None:
-    """Write vectors that another way than `embed` has made, as `read_vectors` reads them."""
+    """Write vectors that were not made by `embed`, in the format of `read_vectors`."""
     _write(encoded, out, False, {"fingerprint": fingerprint})
 
 
 def read_vectors(path: Path) -> Vectors:
-    """Raises BadInput if the file is not what `n2kit embed` writes."""
+    """Read an embed file.
+
+    Raises:
+        BadInput: the file is not what `n2kit embed` writes.
+    """
     if not path.is_file():
         raise BadInput(f"no vectors file {path}", "n2kit embed makes one")
     try:
@@ -148,7 +152,7 @@ def _meta(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
-    """A column of lists of one length as a matrix [n, d]; null lists are not taken."""
+    """Convert a column of lists of one length to a matrix [n, d], without null lists."""
     problem = BadInput(
         f"{path}: column of vectors is no list of numbers of one length", "n2kit embed makes such a file"
     )
@@ -165,7 +169,7 @@ def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
 
 
 def _shard_folder(out: Path, run: dict[str, object]) -> Path:
-    """The folder of finished shards. One that another command left for the same file is of no more use to anybody."""
+    """Make the folder of finished shards, and remove one that another command left for the same file."""
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
     folder = out.with_name(f".{out.name}.parts-{key}")
     for left in out.parent.glob(f"{glob.escape(folder.name.removesuffix(key))}*"):

@@ -1,4 +1,4 @@
-"""How well a set of vectors finds the items that belong together, and how sure that is."""
+"""Evaluation of vectors: recall and other metrics of finding the items that belong together, with intervals."""
 
 from n2kit.evaluate.buckets import PairBucket, buckets
 from n2kit.evaluate.compare import MetricChange, check_same_items, compare

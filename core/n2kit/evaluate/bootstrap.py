@@ -18,7 +18,7 @@ class Interval(NamedTuple):
 
 
 class PairedDifference(NamedTuple):
-    """`value` [M] with its interval and two-sided p-value, each [M]."""
+    """A difference `value` [M] with its interval and two-sided p-value, each [M]."""
 
     value: np.ndarray
     low: np.ndarray
@@ -27,7 +27,7 @@ class PairedDifference(NamedTuple):
 
 
 def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means [resamples, M] of values [Q, M] over Q queries drawn with replacement."""
+    """Compute means [resamples, M] of values [Q, M] over Q queries drawn with replacement."""
     count = len(values)
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
@@ -41,12 +41,12 @@ def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def interval(values: np.ndarray, resamples: int, seed: int) -> Interval:
-    """The interval of the mean of values [Q, M]."""
+    """Compute the interval of the mean of values [Q, M]."""
     return _percentiles(resampled(values, resamples, seed))
 
 
 def paired(a: np.ndarray, b: np.ndarray, resamples: int, seed: int) -> PairedDifference:
-    """b − a of two models' values [Q, M] on the same queries; both are resampled together.
+    """Compute b − a of two models' values [Q, M] on the same queries; both are resampled together.
 
     p is twice the share of resamples on the other side of zero, the observed one counted in: never 0, and 1 for equal models.
     """

@@ -19,7 +19,7 @@ Number = Callable[["Item"], int]
 
 
 class PairBucket(NamedTuple):
-    """`rows`: positions of its pairs; `rule`: which pairs those are, in words."""
+    """A subset of the pairs. `rows`: their positions; `rule`: the condition that they fulfil, in words."""
 
     name: str
     rule: str
@@ -40,7 +40,7 @@ class Side:
     def quarters(
         self, low: str, high: str, unit: str, number: Number, keep: Callable[[Item], bool]
     ) -> list[PairBucket]:
-        """The lowest and the highest quarter of the distinct items that `keep` takes, with all that ties with their bounds.
+        """Make buckets of the lowest and the highest quarter of the distinct items that `keep` takes, ties included.
 
         Nothing where the two are alike.
         """
@@ -65,7 +65,7 @@ class Side:
 def buckets(
     pairs: Sequence[tuple[str, str]], items: Items, train_pairs: Iterable[tuple[str, str]] | None = None
 ) -> list[PairBucket]:
-    """The buckets that are not empty. Those of history (cold, popularity) need the pairs that the model was trained on.
+    """Make all buckets that are not empty. Those of history (cold, popularity) need the pairs that the model was trained on.
 
     Raises:
         BadInput: an item of the pairs that is not in `items`.
@@ -87,7 +87,7 @@ def buckets(
 
 
 def text_length(item: Item) -> int:
-    """Characters of title, topics and content."""
+    """Count the characters of title, topics and content."""
     return len(item.title) + len(item.content) + sum(map(len, item.topics))
 
 

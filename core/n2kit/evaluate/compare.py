@@ -1,4 +1,4 @@
-"""Two models' vectors of the same items on the same queries: is one better, or was it the draw?"""
+"""A comparison of two models on the same items and queries, with the significance of their difference."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MetricChange:
 
 
 def compare(a: RankingReport, b: RankingReport, *, resamples: int = 1000, seed: int = 0) -> dict[str, MetricChange]:
-    """Every metric, by a paired bootstrap over the queries.
+    """Compare two reports in every metric, by a paired bootstrap over the queries.
 
     Raises:
         ValueError: reports on different pairs, pools or cut-offs.
@@ -44,7 +44,11 @@ def compare(a: RankingReport, b: RankingReport, *, resamples: int = 1000, seed: 
 
 
 def check_same_items(a: Vectors, b: Vectors, names: tuple[str, str]) -> None:
-    """Raises BadInput if two files hold vectors of different items."""
+    """Check that two files hold vectors of the same items.
+
+    Raises:
+        BadInput: one has items that the other lacks.
+    """
     only = [sorted(set(one.ids) - set(other.ids)) for one, other in ((a, b), (b, a))]
     if any(only):
         sides = [

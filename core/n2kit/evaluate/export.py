@@ -30,7 +30,11 @@ def write_ranks(report: RankingReport, out: Path) -> None:
 
 
 def check_mteb(ks: Sequence[int]) -> None:
-    """Raises BadInput for cut-offs without MTEB's main score of retrieval."""
+    """Check that the cut-offs have MTEB's main score of retrieval.
+
+    Raises:
+        BadInput: they have no 10.
+    """
     if MTEB_MAIN.rpartition("_")[2] not in map(str, ks):
         raise BadInput(f"MTEB ranks retrieval by {MTEB_MAIN}, and --k has no 10", "--k 1,10,100")
 

@@ -8,12 +8,12 @@ import numpy as np
 
 
 def names(ks: Sequence[int]) -> list[str]:
-    """The metrics, in the order of the table."""
+    """List the metrics, in the order of the table."""
     return [*(f"recall@{k}" for k in ks), "mrr", *(f"ndcg@{k}" for k in ks), "mean_rank"]
 
 
 def without(ranks: np.ndarray, owner: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """Ranks [P] as they are when the targets `left_out` [P] are taken out of their queries' rankings.
+    """Compute ranks [P] after the targets `left_out` [P] are removed from their queries' rankings.
 
     Args:
         ranks: [P] 1-based, no two of a query equal. owner: [P] each rank's query.
@@ -30,7 +30,7 @@ def without(ranks: np.ndarray, owner: np.ndarray, left_out: np.ndarray) -> np.nd
 
 
 def per_query(ranks: np.ndarray, owner: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Values [Q] of every metric for Q queries.
+    """Compute the values [Q] of every metric for Q queries.
 
     recall@k: the share of a query's targets among the first k. mrr: 1 ÷ the rank of its best target. ndcg@k: binary gains,
     discount 1 / log2(1 + rank) (Järvelin and Kekäläinen 2002). mean_rank: the mean over its targets.

@@ -1,4 +1,4 @@
-"""How much a model looks at the picture: recall with the image or the text taken away, with another item's image, and saliency.
+"""A model's use of the image: recall without the image, without the text, with another item's image, and saliency.
 
 (NoteLLM-2, section 3.2: trained end to end on pairs alone, a language model neglects the image.)
 """
@@ -45,7 +45,7 @@ class Curves:
 
     @property
     def shares(self) -> np.ndarray:
-        """Each layer's curves ÷ their sum [L, 3]: what the paper plots."""
+        """Divide each layer's curves by their sum, [L, 3], as the paper plots them."""
         out: np.ndarray = self.mean / self.mean.sum(1, keepdims=True).clip(1e-30)
         return out
 
@@ -58,7 +58,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Neglect:
-    """What the ways of altering the items did.
+    """The effect of altering the items in several ways.
 
     figures: way → metric → value and interval. effects: way → metric → the change from `both`, paired. altered: items that have
     both modalities; the others stay as they are, and are no end of a pair here.
@@ -88,7 +88,7 @@ class Neglect:
 
 @dataclass
 class Reading:
-    """How a catalogue is read; the same for all ways."""
+    """Options for reading a catalogue; the same for all ways of altering it."""
 
     images: Path | None = None
     batch_size: int = 32
@@ -160,7 +160,7 @@ def neglect(
 
 
 def swapped_images(items: Sequence[Item], seed: int) -> tuple[dict[str, str], int]:
-    """Id → another item's image, each given away once, at random; and how many got one equal to their own.
+    """Exchange the items' images at random: id → another item's image, and the number of items that got one equal to their own.
 
     There are such only where more than half of the items share an image: else, whoever drew their own can always trade.
     """
@@ -179,7 +179,7 @@ def sample_curves(
     model: Model, items: Items, kept: Sequence[tuple[str, str]], pairs: Pairs, reading: Reading, sample: int,
     resamples: int, seed: int,
 ) -> tuple[Curves | None, str | None]:  # fmt: skip
-    """The saliency of `sample` items of disjoint pairs drawn by the seed, or why there is none."""
+    """Compute the saliency of `sample` items of disjoint pairs drawn by the seed; or None and the reason why there is none."""
     if (reason := obstacle(model)) is not None:
         return None, reason
     drawn = [kept[n] for n in np.random.default_rng(seed).permutation(len(kept))]
@@ -216,7 +216,7 @@ def _ways(shuffled: dict[str, str]) -> dict[str, Alter]:
 
 
 def _with(plain: Encoded, altered: Encoded) -> np.ndarray:
-    """The plain vectors [n, D] with those of the altered items in their places."""
+    """Replace the altered items' rows in the plain vectors [n, D]."""
     vectors, place = plain.vectors.copy(), {item_id: n for n, item_id in enumerate(plain.ids)}
     vectors[[place[i] for i in altered.ids]] = altered.vectors
     return vectors
@@ -230,13 +230,13 @@ def _effects(reports: dict[str, RankingReport], resamples: int, seed: int) -> di
 
 
 def _groups(pairs: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """Groups of like size, at most PAIRS_TOGETHER and at least two pairs each."""
+    """Split pairs into groups of like size, at most PAIRS_TOGETHER and at least two pairs each."""
     count = -(-len(pairs) // PAIRS_TOGETHER)
     return [pairs[n::count] for n in range(count)]
 
 
 def _exclude(ids: Sequence[str], graph: dict[str, set[str]]) -> Any:
-    """[n, n] bool: the same item, and known positives."""
+    """Mark pairs of rows that are no negatives, [n, n] bool: the same item, and known positives."""
     import torch
 
     return torch.tensor([[a == b or b in graph.get(a, ()) for b in ids] for a in ids])

@@ -1,4 +1,4 @@
-"""One picture of what `n2kit neglect` found."""
+"""A plot of the results of `n2kit neglect`."""
 
 from __future__ import annotations
 

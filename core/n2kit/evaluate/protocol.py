@@ -1,4 +1,4 @@
-"""Which pairs are ranked in which pool, and the report on them.
+"""Evaluation protocols: the pairs that are ranked, the pool that they are ranked in, and the report.
 
 `notellm2` (NoteLLM-2, section 5.1): pairs one to one, and the pool is every item that is no query. `standard`: every pair counts,
 a query may have several targets, and the pool is every item but the query itself.
@@ -53,7 +53,7 @@ class RankingReport:
 
     @cached_property
     def owner(self) -> np.ndarray:
-        """[P] the query of each pair, numbered in the order of their ids: the same whatever the order of the pairs."""
+        """The number of each pair's query [P], in the order of their ids: the same whatever the order of the pairs."""
         return np.unique([a for a, _ in self.pairs], return_inverse=True)[1]
 
     @property
@@ -65,12 +65,12 @@ class RankingReport:
         return {k: self.at(k) for k in self.ks}
 
     def at(self, k: int, among: Collection[int] | None = None) -> float:
-        """Recall@k over all pairs, or over those at the positions given; NaN over none."""
+        """Compute recall@k over all pairs, or over those at the positions `among`; NaN over none."""
         rows = np.arange(len(self.pairs)) if among is None else np.array(sorted(among), np.int64)
         return float(self.values(rows, ks=(k,))[0].mean(0)[0]) if len(rows) else float("nan")
 
     def values(self, rows: np.ndarray | None = None, ks: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Values [Q, M] of `metrics.names` over the pairs at `rows`: under the tie policy, and if ties were won.
+        """Compute values [Q, M] of `metrics.names` over the pairs at `rows`: under the tie policy, and if ties were won.
 
         A query's other targets are right too: where `rows` leave them out, they are left out of the ranking.
         """
@@ -84,7 +84,7 @@ class RankingReport:
         return pessimistic, optimistic
 
     def figures(self, rows: np.ndarray | None = None, *, resamples: int = 0, seed: int = 0) -> dict[str, Figure]:
-        """Every metric over the pairs at `rows`, with intervals over `resamples` bootstrap samples of their queries."""
+        """Compute every metric over the pairs at `rows`, with intervals over `resamples` bootstrap samples of their queries."""
         values, optimistic = self.values(rows)
         means, best = values.mean(0).tolist(), optimistic.mean(0).tolist()
         low, high = ([None] * len(means), [None] * len(means))
@@ -93,7 +93,7 @@ class RankingReport:
         return {n: Figure(*f) for n, *f in zip(metrics.names(self.ks), means, low, high, best, strict=True)}
 
     def facts(self) -> dict[str, Any]:
-        """What the figures are about, for `--json`."""
+        """Describe the evaluation behind the figures, for `--json`."""
         return {
             "protocol": self.protocol,
             "queries": self.queries,
@@ -116,7 +116,7 @@ def greedy_pairs(pairs: Iterable[Pair]) -> list[Pair]:
 
 
 def all_pairs(pairs: Iterable[Pair]) -> list[Pair]:
-    """Every pair once, in file order; an item is no target of itself."""
+    """Keep every pair once, in file order, without pairs of an item with itself."""
     return list(dict.fromkeys((left, right) for left, right in pairs if left != right))
 
 

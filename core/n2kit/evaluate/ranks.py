@@ -16,7 +16,7 @@ UNIT = 2.0**-24  # the rounding error of float32
 
 
 class Ranks(NamedTuple):
-    """1-based ranks [P] of P targets.
+    """Ranks [P] of P targets, from 1.
 
     optimistic: what ties with a target stands below it. pessimistic: above it. A query's other targets always keep a place of
     their own, so that a query with three targets on top has the ranks 1, 2 and 3.
@@ -41,7 +41,7 @@ def rank_targets(vectors: np.ndarray, queries: np.ndarray, targets: np.ndarray, 
 
 
 def exact(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Dot products [P], float64, of rows `left` and `right`: products without error, sums in one fixed order."""
+    """Compute the dot products [P], float64, of rows `left` and `right`: products without error, sums in one fixed order."""
     out = np.empty(len(left))
     for start in range(0, len(left), QUERIES):
         rows = slice(start, start + QUERIES)
@@ -52,7 +52,7 @@ def exact(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarra
 def _counts(
     vectors: np.ndarray, queries: np.ndarray, own: np.ndarray, pool: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the pool score more than `own` [P], and how many just as much."""
+    """Count the items of the pool that score more than `own` [P], and those that score just as much."""
     distinct, owner = np.unique(queries, return_inverse=True)
     pairs = np.argsort(owner, kind="stable")  # pairs of one query stand together
     bounds = np.searchsorted(owner[pairs], np.arange(0, len(distinct) + QUERIES, QUERIES))
@@ -79,7 +79,7 @@ def _counts(
 
 
 def _places(queries: np.ndarray, own: np.ndarray, above: np.ndarray, at_least: np.ndarray) -> Ranks:
-    """Ranks [P] from counts [P] over the whole pool: each target's place among its query's targets, and what else is above."""
+    """Compute ranks [P] from counts [P] over the whole pool: each target's place among its query's targets, plus the other items above."""
     order = np.lexsort((-own, queries))
     group, score = queries[order], own[order]
     index = np.arange(len(order))

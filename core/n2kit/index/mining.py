@@ -1,4 +1,4 @@
-"""Hard negatives out of an index: what a model takes for like a query, and what does not belong to it."""
+"""Hard negatives from an index: items that a model finds similar to a query, and that do not belong to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Window:
-    """Where negatives are looked for.
+    """The range of ranks and scores that negatives are taken from.
 
     first, last: ranks, from 1, among all items but the query and its known positives: the nearest ones may belong to it unseen.
     margin: how far a negative's score (cosine) has to be below that of the pair's own second item.
@@ -30,7 +30,11 @@ class Window:
     count: int = 3
 
     def __post_init__(self) -> None:
-        """Raises BadInput for ranks that are none, or a margin that two cosines cannot have."""
+        """Check ranks and margin.
+
+        Raises:
+            BadInput: the ranks are no range from 1 on, or the margin is no difference of two cosines.
+        """
         if not 1 <= self.first <= self.last:
             raise BadInput(f"ranks {self.first}:{self.last} are no window", "from 1, the first no larger: 10:100")
         if not -2 <= self.margin <= 2:
@@ -40,7 +44,7 @@ class Window:
 def mine(
     stored: StoredIndex, pairs: Pairs, window: Window, progress: Progress | None = None, *, known: Sequence[Pairs] = ()
 ) -> Pairs:
-    """The pairs with hard negatives for the first item of each, in place of any that they had.
+    """Find hard negatives for the first item of each pair, in place of any that the pairs had.
 
     The same index and pairs give the same negatives: equal scores stand in the order of the index. Pairs graded 0 or less get none.
 
@@ -80,7 +84,7 @@ def mine(
 def _neighbours(
     stored: StoredIndex, queries: list[str], k: int
 ) -> Iterator[tuple[str, np.ndarray, list[tuple[str, float]]]]:
-    """Each query with its vector and its k nearest items, best first; of equal scores the first in the index."""
+    """Yield each query with its vector and its k nearest items, best first; of equal scores the first in the index."""
     vectors = np.stack([_vector(stored, query) for query in queries])
     scores, rows = stored.index.search(vectors, min(k, len(stored.ids)))
     for query, vector, own, places in zip(queries, vectors, scores, rows, strict=True):

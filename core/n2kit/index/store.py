@@ -38,7 +38,7 @@ class StoredIndex:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
 
     def near_item(self, item_id: str, k: int) -> list[Neighbour]:
-        """The k nearest other items.
+        """Find the k nearest other items.
 
         Raises:
             BadInput: the item is not in the index.
@@ -53,14 +53,18 @@ class StoredIndex:
         return self.near_vector(self.index.vector(self.position[item_id]), k, without=item_id)
 
     def near_vector(self, vector: np.ndarray, k: int, *, without: str | None = None) -> list[Neighbour]:
-        """The k nearest items to a unit vector [d]; `without` is left out by identity, not by score."""
+        """Find the k nearest items to a unit vector [d]; `without` is left out by identity, not by score."""
         most = min(len(self.ids), k + (without is not None))
         scores, rows = self.index.search(vector[None], most)
         found = [Neighbour(self.ids[r], float(s)) for s, r in zip(scores[0], rows[0], strict=True) if r >= 0]
         return [n for n in found if n.id != without][:k]
 
     def check_model(self, fingerprint: str, bundle: Path) -> None:
-        """Raises BadInput if a bundle is not the model that the index was made with."""
+        """Check that a bundle is the model that the index was made with.
+
+        Raises:
+            BadInput: it is another one.
+        """
         if fingerprint != self.fingerprint:
             raise BadInput(
                 f"the index was made by model {self.fingerprint}, and {bundle} is model {fingerprint}",
@@ -90,7 +94,7 @@ def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: 
 
 
 def index_of(vectors_file: Path, component: Component | None = None) -> StoredIndex:
-    """An embed file as an index in memory; by default an exact one.
+    """Index an embed file in memory; by default with an exact index.
 
     Raises:
         BadInput: the file is no embed file, or its vectors are not of unit length.
@@ -109,7 +113,11 @@ def index_of(vectors_file: Path, component: Component | None = None) -> StoredIn
 
 
 def load_index(folder: str | Path) -> StoredIndex:
-    """Raises BadInput if the folder is no index, Unavailable if its plug-in is not installed."""
+    """Load an index folder.
+
+    Raises:
+        BadInput: the folder is no index. Unavailable: its plug-in is not installed.
+    """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file() or not (folder / IDS).is_file():
         raise BadInput(f"{folder} is no index", "n2kit index VECTORS.parquet -o FOLDER makes one")

@@ -1,1 +1,1 @@
-"""Items read into batches, and what is kept so that nothing is computed twice."""
+"""Items read into batches, and caches of what frozen parts compute."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FeatureStore(TensorStore):
-    """Content of an image → one image's `VisionOut`; see `TensorStore`.
+    """A `TensorStore` of one image's `VisionOut` by the image's content.
 
     Args:
         dtype: the encoder's outputs differ by what they are computed in, and so does their place.
@@ -29,17 +29,17 @@ class FeatureStore(TensorStore):
         return encoder_fingerprint(self.vision, self.root, self.dtype)
 
     def find(self, content: str) -> VisionOut | None:
-        """What is kept for the image with this sha256; None if nothing can be read."""
+        """Read the output for the image with this sha256; None if there is none."""
         found = self.read(content) or {}
         return VisionOut(found["tokens"], found.get("pooled"), found.get("mask")) if "tokens" in found else None
 
     def add(self, content: str, row: VisionOut) -> None:
-        """Keep tokens [N, Dv], pooled [Dp] and mask [N] of the image with this sha256, if there is room."""
+        """Store tokens [N, Dv], pooled [Dp] and mask [N] of the image with this sha256, if there is room."""
         self.write(content, {name: t for name, t in row._asdict().items() if t is not None})
 
 
 def encoder_fingerprint(vision: VisionEncoder, room: Path, dtype: str = "") -> str:
-    """A hash of all that decides an encoder's output: what it saves (weights, configuration), its transform, the precision."""
+    """Hash all that an encoder's output depends on: what it saves (weights, configuration), its transform, the precision."""
     digest = hashlib.sha256(f"{vision.transform_id} {dtype}".encode())
     with tempfile.TemporaryDirectory(prefix=ENCODER, dir=room) as aside:
         vision.save(Path(aside))

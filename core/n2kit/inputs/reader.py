@@ -63,7 +63,7 @@ def iter_pixels(
 
 @dataclass
 class Reader:
-    """Reads items for one model; `bad` counts what it had to do without: item id → reason.
+    """A reader of items for one model. `bad`: item id → the reason why it was left out or read without its image.
 
     Args:
         lazy_features: leave cached features in the cache's memory, as `Batch.vision_rows`.
@@ -123,7 +123,7 @@ class Reader:
             return False
         if self._has_image(item) or (self.prompt_builder.variant.text and item.has_text):
             return True
-        reason = "neither a picture nor a text that this variant reads"
+        reason = "neither an image nor a text that this variant reads"
         if self.on_bad_image == "error":
             raise BadInput(f"item {item.id!r}: {reason}", "give it one, or --on-bad-image skip leaves such items out")
         self.bad.setdefault(item.id, f"item {item.id!r}: {reason}")

@@ -1,4 +1,4 @@
-"""What frozen parts compute, on disk and shared by runs: one safetensors file an image or a row, named by a hash of its content."""
+"""Outputs of frozen parts, on disk and shared by runs: one safetensors file an image or a row, named by a hash of its content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 86400.0
 
 
 class TensorStore(ABC):
-    """Hash of a content → tensors by name, up to `max_bytes` over all parts; what was used longest ago goes first.
+    """A store on disk, up to `max_bytes` over all parts: hash of a content → tensors by name. The least recently used go first.
 
     A file is written aside and renamed, so that several processes may share the folder; one that cannot be read counts as
     absent and is written anew. `problem` says why nothing can be written, where that is so.
@@ -41,10 +41,10 @@ class TensorStore(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of all that decides the tensors, besides the content."""
+        """Hash all that the tensors depend on, besides the content."""
 
     def read(self, content: str) -> dict[str, Tensor] | None:
-        """What is kept for the content with this hash, memory-mapped; None if nothing can be read."""
+        """Read the tensors for the content with this hash, memory-mapped; None if there are none."""
         if (folder := self._own_folder()) is None:
             return None
         try:
@@ -56,7 +56,7 @@ class TensorStore(ABC):
         return found
 
     def write(self, content: str, tensors: dict[str, Tensor]) -> None:
-        """Keep them, if there is room."""
+        """Store tensors, if there is room."""
         # Clones, because one is often a view of another, and safetensors writes no two views of one memory.
         tensors = {name: t.clone().contiguous() for name, t in tensors.items()}
         size = sum(t.nbytes for t in tensors.values())
@@ -71,7 +71,7 @@ class TensorStore(ABC):
         self.unseen += size
 
     def _own_folder(self) -> Path | None:
-        """This part's folder, found at the first use: a model may change its precision before."""
+        """Return this part's folder, found at the first use: a model may change its precision before."""
         if self._folder is None and self.problem is None:
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -81,14 +81,14 @@ class TensorStore(ABC):
         return None if self.problem else self._folder
 
     def _room(self, size: int) -> bool:
-        """Whether `size` more bytes may be written; looks at the folder now and then, for others write there too."""
+        """Tell whether `size` more bytes may be written. The folder is measured now and then, since other processes write there, too."""
         if not self.full and (not self.measured or self.unseen + size > SLACK * self.max_bytes):
             self.full = not self._shrink(size)
             self.measured, self.unseen = True, 0
         return not self.full
 
     def _shrink(self, size: int) -> bool:
-        """Remove files, those used longest ago first and none of this run, until there is room; whether there is."""
+        """Remove the least recently used files, but none of this run, until there is room; return whether there is."""
         files = []
         # os.walk passes over a folder that another process removes meanwhile; rglob would raise.
         for path in (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names):

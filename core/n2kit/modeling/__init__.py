@@ -1,1 +1,1 @@
-"""The joined model: prompts, batches, the one forward, and what saves work in it."""
+"""The joined model: prompts, batches, the forward pass, and its savings."""

@@ -32,7 +32,7 @@ PREFIX = "base_model.model."  # peft's, of the names in its files
 
 
 def lora_config_of(part: nn.Module) -> Tune | None:
-    """The adapter that a part holds, if it holds one."""
+    """Return the configuration of a part's adapter, or None if it has none."""
     config = getattr(part, "peft_config", {}).get(NAME)
     return None if config is None else Tune("lora", config.r, int(config.lora_alpha))
 
@@ -56,7 +56,7 @@ def add(part: Part, what: str, tune: Tune, seed: int) -> None:
 
 
 def linear_layers(part: Part) -> list[str]:
-    """The names of all linear layers in a part's blocks whose forward runs, GPT-2's transposed ones included.
+    """List the names of all linear layers in a part's blocks whose forward runs, GPT-2's transposed ones included.
 
     An adapter on another one would be left out in silence. peft could adapt torch's attention as a whole, but adds to the
     frozen weights and subtracts again in each forward: they would not stay bit-equal.
@@ -105,7 +105,7 @@ def load(part: Part, folder: Path) -> None:
 
 @contextmanager
 def adapter_removed(part: Part) -> Iterator[None]:
-    """The part as it is without its adapter: its own layers back in their places."""
+    """Remove a part's adapter inside the `with` block: its own layers are back in their places."""
     layers = adapted(part)
     _replace(part, {name: layer.get_base_layer() for name, layer in layers.items()})
     try:
@@ -128,7 +128,7 @@ def merge(part: Part) -> None:
 
 
 def untrained_adapters(part: Part) -> tuple[list[str], int]:
-    """The adapted layers whose adapter was given no gradient, and how many adapted layers there are.
+    """List the adapted layers whose adapter got no gradient, and count all adapted layers.
 
     None at all, that is: of a new adapter the first matrix gets one of zeros, because the second one starts at zero; and stochastic
     depth may leave a whole block out of a step, with zeros too.
@@ -160,7 +160,7 @@ def _state(part: Part) -> dict[str, Tensor]:
 
 
 def adapted(part: Part) -> dict[str, Any]:
-    """The layers that have an adapter, by name; none where peft was never needed."""
+    """Return the layers that have an adapter, by name; none where peft was never needed."""
     if lora_config_of(part) is None:
         return {}
     from peft.tuners.lora import LoraLayer

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from n2kit.data.items import Item
     from n2kit.recipe.settings import Prompt
 
-# Ids of our own words. No tokenizer gives a negative id, so no text of a user can stand for one of them.
+# Ids of n2kit's special tokens. No tokenizer gives a negative id, so no text of a user can stand for one of them.
 IMG, IMG_EMB, TEXT_EMB = -1, -2, -3
 SPECIAL_TOKENS = {"<IMG>": IMG, "<IMG_EMB>": IMG_EMB, "<TEXT_EMB>": TEXT_EMB}
 ANSWER_TOKENS = 48  # an answer is cut to this
-PAD = 0  # what fills a row on the right; causal attention never lets a real position see it
+PAD = 0  # fills a row on the right; causal attention never lets a real position see it
 
 PromptKind = Literal["basic", "micl", "text", "image"]
 _PIECES = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
@@ -45,7 +45,7 @@ def split_topics(content: str) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a model behind an item's compressed word: its category, or `count` topics; it is left out of the prompt.
+    """A generation task after an item's compressed word: its category, or `count` topics, which are left out of the prompt.
 
     `target_topics` are the topics that are left out, and the answer.
     """
@@ -57,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """One item's token row. `pool_pos` and `visual_pool_pos` are the compress positions; `visual_pool_pos` is -1 without `<IMG_EMB>`.
+    """One item's token ids. `pool_pos` and `visual_pool_pos` are the compress positions; `visual_pool_pos` is -1 without `<IMG_EMB>`.
 
     `answer` is how many of its last tokens are the answer to a task.
     """
@@ -70,7 +70,7 @@ class TokenizedPrompt:
 
 
 def layout(tokens: list[int], image_tokens: int, answer: int = 0) -> TokenizedPrompt:
-    """Splice: make room for the image's Q tokens where `<IMG>` stands, and find the compress positions."""
+    """Put Q image positions in place of `<IMG>`, and find the compress positions."""
     ids: list[int] = []
     for token in tokens:
         ids.extend([IMG] * image_tokens if token == IMG else [token])
@@ -81,7 +81,7 @@ def layout(tokens: list[int], image_tokens: int, answer: int = 0) -> TokenizedPr
 
 
 def kinds_of(variant: VariantSpec) -> list[PromptKind]:
-    """The prompts that a variant may use."""
+    """List the prompts that a variant may use."""
     kinds: list[PromptKind] = ["text"]
     if variant.early:
         kinds.append("image")
@@ -91,7 +91,7 @@ def kinds_of(variant: VariantSpec) -> list[PromptKind]:
 
 
 class PromptBuilder:
-    """Items → token rows, for one tokenizer, template, variant and number of visual tokens."""
+    """A builder of token rows from items, for one tokenizer, template, variant and number of visual tokens."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class PromptBuilder:
                 )
 
     def kind(self, *, image: bool, text: bool) -> PromptKind:
-        """The prompt for what an item has, in this variant."""
+        """Choose the prompt for the modalities that an item has, in this variant."""
         if not (image and self.variant.early):
             return "text"
         if not (text and self.variant.text):
@@ -125,41 +125,41 @@ class PromptBuilder:
         return "micl" if self.variant.micl else "basic"
 
     def __call__(self, item: Item, *, image: bool, task: Task | None = None, answered: bool = True) -> TokenizedPrompt:
-        """Lay out one item.
+        """Build the token row of one item.
 
         Args:
-            image: whether its picture can be had.
-            task: what to ask for behind the compressed word, answered or not.
+            image: True if its image can be read.
+            task: the generation task after the compressed word. answered: the row ends with its answer, else with its question.
         """
         kind = self.kind(image=image, text=item.has_text)
         body = self._fitted(getattr(self.template, kind), self._fields(item, task))
         answer = self._answer(item, task) if task and answered else []
-        asked = [TEXT_EMB, *self._tokens(self._asked(task))] if task else []
-        return layout([*self.start, *body, *self.suffix, *asked, *answer], self.image_tokens, len(answer))
+        question = [TEXT_EMB, *self._tokens(self._question(task))] if task else []
+        return layout([*self.start, *body, *self.suffix, *question, *answer], self.image_tokens, len(answer))
 
     def render(self, item: Item, *, image: bool) -> str:
-        """The prompt as text, for people to read."""
+        """Render the prompt as text, for people to read."""
         body = getattr(self.template, self.kind(image=image, text=item.has_text))
         return _fill(body, self._fields(item)) + self.template.suffix
 
     def topics(self, item: Item) -> list[str]:
-        """An item's topics, those in its content too."""
+        """List an item's topics, with those in its content."""
         return list(dict.fromkeys([*item.topics, *split_topics(item.content)[1]]))[: self.template.topics]
 
-    def _asked(self, task: Task) -> str:
+    def _question(self, task: Task) -> str:
         if task.kind == "category":
             return self.template.category_task
         return self.template.topics_task.replace("{count}", str(task.count))
 
     def _answer(self, item: Item, task: Task) -> list[int]:
-        """The answer's tokens, and the tokenizer's end of text."""
+        """Tokenize the answer, with the tokenizer's end of text."""
         said = item.category if task.kind == "category" else self.template.topic_separator.join(task.target_topics)
         end = self.tokenizer.eos_token_id
         text = self._tokens(self.template.answer.replace("{answer}", said))[:ANSWER_TOKENS]
         return text if end is None else [*text, int(end)]
 
     def _fields(self, item: Item, task: Task | None = None) -> dict[str, str]:
-        """The fields by name, without what is asked for."""
+        """Return the fields by name, without those that the task asks for."""
         content, _ = split_topics(item.content)
         topics = [t for t in self.topics(item) if task is None or t not in task.target_topics]
         return {
@@ -172,7 +172,7 @@ class PromptBuilder:
         }
 
     def _fitted(self, body: str, fields: dict[str, str]) -> list[int]:
-        """Tokens of the filled body, at most `body_tokens`: content is cut first, then topics, then the title."""
+        """Tokenize the filled body to at most `body_tokens`: content is cut first, then topics, then the title."""
         tokens = self._body(body, fields)
         for name in ("content", "topics", "title", "category"):
             if len(tokens) <= self.body_tokens:
@@ -204,7 +204,7 @@ def _fill(body: str, fields: dict[str, str]) -> str:
 
 
 def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What this tokenizer puts before every text (a BOS, or nothing), found by trying."""
+    """Find the ids that a tokenizer puts before every text (a BOS, or nothing), by trying."""
     with_special = list(tokenizer("a")["input_ids"])
     plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     for cut in range(len(with_special)):

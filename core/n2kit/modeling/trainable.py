@@ -1,4 +1,4 @@
-"""How much of a part is trained: what a recipe's `tune` does to its weights."""
+"""The trained share of a part: what a recipe's `tune` does to its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from n2kit.recipe.tuning import Tune
 
 
 def apply(part: Part, what: str, tune: Tune, seed: int) -> None:
-    """Let a part be trained as its recipe says.
+    """Freeze a part, or mark its trained weights, as its recipe says.
 
     Args:
         what: the part's kind, for errors.
@@ -19,18 +19,18 @@ def apply(part: Part, what: str, tune: Tune, seed: int) -> None:
     Raises:
         Mismatch: the part has not the blocks that are to be tuned, or it holds another adapter.
     """
-    held = lora.lora_config_of(part)
-    if held is not None and tune.mode != "frozen" and tune.adapter != held:
+    existing = lora.lora_config_of(part)
+    if existing is not None and tune.mode != "frozen" and tune.adapter != existing:
         raise Mismatch(
-            f"the {what} holds an adapter of {held}, and {what}.tune {tune} was asked for",
-            f"--tune {what}={held} or {what}=frozen, or n2kit merge the bundle first",
+            f"the {what} holds an adapter of {existing}, and {what}.tune {tune} was asked for",
+            f"--tune {what}={existing} or {what}=frozen, or n2kit merge the bundle first",
         )
     if tune.mode == "frozen":
         part.freeze()
     elif tune.mode == "last":
         _last(part, what, tune)
     elif tune.adapts:
-        if held is None:
+        if existing is None:
             _blocks(part, what, tune)
             lora.add(part, what, tune, seed)
         part.partially_trainable = True

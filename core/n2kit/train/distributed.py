@@ -188,8 +188,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     reached = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
     dist.all_reduce(reached, dist.ReduceOp.MAX)
     pending = []
-    for parameter, there in zip(trained, reached.tolist(), strict=True):
-        if there:
+    for parameter, has_gradient in zip(trained, reached.tolist(), strict=True):
+        if has_gradient:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             pending.append((parameter.grad, dist.all_reduce(parameter.grad, async_op=True)))

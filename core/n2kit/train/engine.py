@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from n2kit.data.items import Items
@@ -29,12 +28,12 @@ from n2kit.train.epoch_rng import EpochRng, Tasks
 from n2kit.train.events import EventHandler
 from n2kit.train.images import check_images
 from n2kit.train.loggers import loggers
-from n2kit.train.pairs import FEWEST, PairCollator, check_pairs
+from n2kit.train.pairs import MIN_PAIRS, PairCollator, check_pairs
 from n2kit.train.param_groups import param_groups
 from n2kit.train.reporter import EventReporter
 from n2kit.train.resume import load_weights
 from n2kit.train.step import TrainStep
-from n2kit.train.trainer import PairTrainer
+from n2kit.train.trainer import PairTrainer, training_arguments
 from n2kit.train.validate import Validation, saturation_remark, validation
 from n2kit.utils.device import DTYPES, keep_freed_memory, pick_device, pick_precision
 
@@ -184,16 +183,18 @@ def _make_trainer(
     tasks = (
         Tasks.from_settings(model.prompt_builder, rng, settings) if "generation" in model.loss.extra_inputs else None
     )
-    fewest = 1 if distributed.world_size() > 1 else FEWEST
+    min_pairs = 1 if distributed.world_size() > 1 else MIN_PAIRS
     trainer = PairTrainer(
         settings,
         events,
         validate,
         model=TrainStep(model, DTYPES[settings.precision], settings.grad_cache, equal_chunks=settings.fsdp),
-        args=_arguments(settings, folder, where, len(pairs), validate is not None),
+        args=training_arguments(
+            settings, folder, where, len(pairs), steps_of(settings, len(pairs)), validate is not None
+        ),
         train_dataset=list(pairs),
         eval_dataset=[0] if validate else None,
-        data_collator=PairCollator(items, pairs, reader, fewest, tasks, settings.hard_negatives, rng),
+        data_collator=PairCollator(items, pairs, reader, min_pairs, tasks, settings.hard_negatives, rng),
         optimizers=(torch.optim.AdamW(rates, eps=1e-8), None),
     )
     trainer.remove_callback(PrinterCallback)
@@ -250,40 +251,6 @@ def steps_of(settings: Train, pairs: int) -> int:
     if settings.max_steps:
         return settings.max_steps
     return max(1, math.ceil(settings.epochs * max(1, pairs // min(settings.batch_size, pairs))))
-
-
-def _arguments(settings: Train, folder: Path, device: torch.device, pairs: int, validate: bool) -> TrainingArguments:
-    steps = steps_of(settings, pairs)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        run_name=folder.parent.name,
-        per_device_train_batch_size=min(settings.batch_size, pairs) // distributed.world_size(),
-        max_steps=steps,
-        learning_rate=settings.lr,
-        warmup_steps=math.ceil(settings.warmup * steps),
-        lr_scheduler_type="linear",
-        logging_steps=min(settings.log_steps, steps),
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        eval_strategy="steps" if validate else "no",
-        eval_steps=min(settings.eval_steps, steps),
-        seed=settings.seed,
-        data_seed=settings.seed,
-        use_cpu=device.type == "cpu",
-        dataloader_drop_last=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        max_grad_norm=1.0,
-    )
-    if device.type == "cuda" and distributed.world_size() == 1:
-        # One process, one device: Trainer would split each batch over all GPUs, and negatives with it.
-        torch.cuda.set_device(device)
-        arguments._n_gpu = 1
-    return arguments
 
 
 def _precision(settings: Train, device: torch.device, resume: Path | None) -> tuple[Precision, str]:

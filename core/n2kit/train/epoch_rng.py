@@ -34,16 +34,17 @@ class EpochRng(TrainerCallback):
 
 @dataclass
 class Tasks:
-    """Item → what it is asked for in this epoch, behind its compressed word (NoteLLM, arXiv 2403.01744, section 3).
+    """The task of each item in this epoch, which its compressed word has to solve (NoteLLM, arXiv 2403.01744, section 3).
 
-    Of the items that have both a category and topics, a share is asked for 1 to `most` topics, which its prompt then lacks, and the
-    others for the category; items with one of the two are asked for it; those with neither for nothing.
+    Of the items that have both a category and topics, a share of `topic_share` has to generate 1 to `max_topics` topics, which
+    their prompts then lack, and the others the category. Items with one of the two have to generate that; those with neither
+    have no task.
     """
 
     prompt_builder: PromptBuilder
     rng: EpochRng
-    share: float
-    most: int
+    topic_share: float
+    max_topics: int
 
     @classmethod
     def from_settings(cls, prompt_builder: PromptBuilder, rng: EpochRng, settings: Train) -> Tasks:
@@ -54,7 +55,7 @@ class Tasks:
         topics = self.prompt_builder.topics(item)
         # The prompt must not become empty: what has nothing but topics keeps one.
         spare = len(topics) - (0 if item.title or split_topics(item.content)[0] else 1)
-        if spare > 0 and (not item.category or drawn.random() < self.share):
-            held = drawn.sample(topics, drawn.randint(1, min(spare, self.most)))
+        if spare > 0 and (not item.category or drawn.random() < self.topic_share):
+            held = drawn.sample(topics, drawn.randint(1, min(spare, self.max_topics)))
             return Task("topics", len(held), tuple(t for t in topics if t in held))
         return Task("category") if item.category else None

@@ -34,7 +34,7 @@ class GradientSpikeGuard:
             self.consecutive += 1
         else:
             self.consecutive = 0
-            if norm > 0:  # a loss that is satisfied gives none, and says nothing of what is usual
+            if norm > 0:  # a loss that is satisfied has none, which is no measure of the usual norm
                 self.norms = [*self.norms, norm][-WINDOW:]
         return self.consecutive >= MAX_CONSECUTIVE
 

@@ -20,7 +20,7 @@ from n2kit.modeling.batch import Batch
 from n2kit.train import distributed
 from n2kit.train.epoch_rng import EpochRng, Tasks
 
-FEWEST = 2  # pairs a step: with one there is no negative
+MIN_PAIRS = 2  # pairs a step: with one there is no negative
 
 
 def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
@@ -29,8 +29,8 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
     Raises:
         BadInput: it cannot.
     """
-    if len(pairs) < FEWEST:
-        raise BadInput(f"{len(pairs)} pairs: a step needs at least {FEWEST}, for negatives", "give more pairs")
+    if len(pairs) < MIN_PAIRS:
+        raise BadInput(f"{len(pairs)} pairs: a step needs at least {MIN_PAIRS}, for negatives", "give more pairs")
     unlike = sum(grade <= 0 for grade in pairs.grades.values())
     if unlike and "grades" not in loss.extra_inputs:
         raise BadInput(
@@ -94,17 +94,17 @@ class PairCollator:
     Where pairs have hard negatives, these follow as M rows more, each once, unless it is a row already; `negatives` [M] are their numbers.
 
     Args:
-        fewest: pairs that a batch must have.
-        tasks: what items are asked for behind their vector, for a loss that generates.
-        most: hard negatives of a pair in one step, drawn by `rng`; None: all.
+        min_pairs: pairs that a batch must have.
+        tasks: the tasks of items, for a loss that generates.
+        max_negatives: hard negatives of a pair in one step, drawn by `rng`; None: all.
     """
 
     items: Items
     pairs: Pairs
     reader: Reader
-    fewest: int = FEWEST
+    min_pairs: int = MIN_PAIRS
     tasks: Tasks | None = None
-    most: int | None = None
+    max_negatives: int | None = None
     rng: EpochRng = field(default_factory=lambda: EpochRng(0))
     extras: PairExtras = field(init=False)
     number: dict[str, int] = field(init=False)
@@ -127,13 +127,13 @@ class PairCollator:
             ids = [*rows, *hard]
             place = {item: n for n, item in enumerate(dict.fromkeys(ids))}
             batch, kept = self._read(list(place), len(hard))
-            if batch is not None and len(kept) == len(place) and len(wanted) >= self.fewest:
+            if batch is not None and len(kept) == len(place) and len(wanted) >= self.min_pairs:
                 item_index = torch.tensor([place[i] for i in ids])
                 return {"batch": batch, "item_index": item_index, "ids": ids} | self.extras(ids, len(hard))
             names = list(place)
             missing |= place.keys() - {names[n] for n in kept}
             wanted = [p for p in wanted if missing.isdisjoint(p)]
-            while len(wanted) < self.fewest:
+            while len(wanted) < self.min_pairs:
                 extra = next(spare, None)
                 if extra is None:
                     raise BadInput("no two pairs can be read", "; ".join(list(self.reader.bad.values())[:3]))
@@ -145,8 +145,8 @@ class PairCollator:
         found: dict[str, None] = {}
         for pair in pairs:
             own: Sequence[str] = self.pairs.negatives.get(pair, ())
-            if self.most is not None and len(own) > self.most:
-                own = self.rng.generator(f"negatives of {pair}").sample(own, self.most)
+            if self.max_negatives is not None and len(own) > self.max_negatives:
+                own = self.rng.generator(f"negatives of {pair}").sample(own, self.max_negatives)
             found |= dict.fromkeys(own)
         return [i for i in found if i not in without]
 

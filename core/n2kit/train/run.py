@@ -44,14 +44,8 @@ STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lo
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 RENAMED = {"barren": "steps_without_negatives"}  # keys of a result.json that an earlier version wrote
-DESCRIBED = (
-    "steps",
-    "best_step",
-    "seconds",
-    "loss",
-    "recall",
-    "steps_without_negatives",
-)  # what a trained bundle says of its training
+# Figures of a training that its bundle describes it by.
+DESCRIBED = ("steps", "best_step", "seconds", "loss", "recall", "steps_without_negatives")
 # Settings that change no weight: a run may go on with others.
 FREE = {"train": {"log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}}
 
@@ -210,14 +204,14 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     ensure_outside_bundles(folder)
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(file_lock(folder / LOCK, str(folder)))
-    there = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
-    if there.get("on_bad_image") == "error":  # so far every image could be read
-        there |= {"on_bad_image": run["on_bad_image"]}
+    saved = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
+    if saved.get("on_bad_image") == "error":  # so far every image could be read
+        saved |= {"on_bad_image": run["on_bad_image"]}
     begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
-    differs = ", ".join(k for k in run if k != "run" and there.get(k) != run[k])
+    differs = ", ".join(k for k in run if k != "run" and saved.get(k) != run[k])
     if differs and begun:
         raise BadInput(
-            f"{folder} is run {there.get('run')}, and this is run {run['run']}: another {differs}",
+            f"{folder} is run {saved.get('run')}, and this is run {run['run']}: another {differs}",
             "give another -o",
         )
     checkpoint.sweep(folder / CHECKPOINTS)

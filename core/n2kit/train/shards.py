@@ -29,10 +29,10 @@ def requested_by_launcher() -> bool:
     Its variable is removed, or accelerate would shard too; n2kit's own takes its place, and is part of the command that is
     printed for resuming.
     """
-    asked = os.environ.pop(LAUNCHER, "").lower() in ("1", "true", "yes")
-    if asked:
+    requested = os.environ.pop(LAUNCHER, "").lower() in ("1", "true", "yes")
+    if requested:
         os.environ[SETTING] = "true"
-    return asked
+    return requested
 
 
 def shard(model: Model, device: torch.device, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -97,10 +97,8 @@ class TrainStep(nn.Module):
             out = self.model(batch.with_vision_out())
         views = {name: view.float() for name, view in out.views.items()}
         views |= {f"{PRESENT}{name}": there.float() for name, there in out.present.items()}
-        if (
-            "generation" in self.model.loss.extra_inputs
-        ):  # also where nothing is asked: other processes may have answers to gather
-            views[ANSWERS] = (
-                torch.zeros(len(batch.ids), 2, device=batch.ids.device) if out.answers is None else out.answers
-            )
+        if "generation" in self.model.loss.extra_inputs:
+            # Also where no item has a task: other processes may have answers to gather.
+            none = torch.zeros(len(batch.ids), 2, device=batch.ids.device)
+            views[ANSWERS] = none if out.answers is None else out.answers
         return views

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
@@ -229,6 +230,42 @@ class PairTrainer(Trainer):
             f"{what} at step {self.state.global_step + 1}; items of the batch: {shown}, …",
             "lower train.lr and train.new_lr, with another -o" + (f"; {kept} is kept" if kept else ""),
         )
+
+
+def training_arguments(
+    settings: Train, folder: Path, device: torch.device, pairs: int, steps: int, validate: bool
+) -> TrainingArguments:
+    """Translate the settings of a training on so many pairs, which takes so many steps, to transformers' own."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        run_name=folder.parent.name,
+        per_device_train_batch_size=min(settings.batch_size, pairs) // distributed.world_size(),
+        max_steps=steps,
+        learning_rate=settings.lr,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        lr_scheduler_type="linear",
+        logging_steps=min(settings.log_steps, steps),
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        eval_strategy="steps" if validate else "no",
+        eval_steps=min(settings.eval_steps, steps),
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=device.type == "cpu",
+        dataloader_drop_last=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        max_grad_norm=1.0,
+    )
+    if device.type == "cuda" and distributed.world_size() == 1:
+        # One process, one device: Trainer would split each batch over all GPUs, and negatives with it.
+        torch.cuda.set_device(device)
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _trainer_state(saved: Path) -> TrainerState:

@@ -40,8 +40,8 @@ def pick_device(name: str | None = None) -> torch.device:
             raise BadInput(f"{name!r} is no device", "cpu, cuda, cuda:1, mps") from None
         if device.type != "cuda" and device.index:
             raise BadInput(f"{name!r}: there is one {device.type}, and it has no number", f"--device {device.type}")
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        if not there.get(device.type, False):
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if not available.get(device.type, False):
             raise Unavailable(f"no {device.type} device here", "n2kit doctor shows what there is")
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise Unavailable(f"no {name} here: {torch.cuda.device_count()} GPUs, counted from 0", "n2kit doctor")
