@@ -136,7 +136,7 @@ class ComponentSpec:
 # blocks: `blocks()` gives the stack in order of depth (for checkpointing, sharding, tuning the last few).
 # bfloat16: works and stays finite in bfloat16. mask: leaves out the vision tokens that `mask` hides.
 # logits: can keep its output head and score the next token.
-# generation: lowers the cost of answers too. negatives: takes hard negatives. Both are facts that a `Loss` wants.
+# generation: lowers the cost of answers too. negatives: takes hard negatives. Both are `extra_inputs` of a `Loss`.
 CAPABILITIES: dict[Kind, tuple[str, ...]] = {
     "llm": ("blocks", "bfloat16", "logits"),
     "vision": ("blocks", "bfloat16"),

@@ -212,7 +212,7 @@ def component_under_test(kind: Kind, reference: str) -> ComponentUnderTest:
 
 
 def extras_for(loss: Loss, pairs: int) -> dict[str, Any]:
-    """What a loss wants to know of so many pairs."""
+    """Give the extra inputs of a loss for so many pairs."""
     known = {
         "grades": torch.linspace(1, 0.5, pairs),
         "log_q": torch.full((2 * pairs,), -3.0),
