@@ -311,7 +311,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
 
     def no_space(tensors: Any, file: Path) -> None:
         """Fail as safetensors does when the disk is full at step 4."""
-        if file.name == what and "-4." in str(file):
+        if what in file.name and "-4." in str(file):
             file.write_bytes(b"half")
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         real(tensors, file)
