@@ -1,4 +1,4 @@
-"""Cells of a matrix as the engine leaves them, from random but structured vectors: what the report is tested on."""
+"""Cells of a matrix as the engine leaves them, from random but structured vectors, for the tests of the report."""
 
 from __future__ import annotations
 

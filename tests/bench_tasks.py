@@ -20,7 +20,7 @@ class Killed(Task):
 
 @dataclass(frozen=True)
 class Broken(Task):
-    """Raises what a cell does not see to itself."""
+    """Raises an error that cells do not handle."""
 
     def perform(self, bench: BenchContext) -> None:
         raise RuntimeError("nobody saw that coming")

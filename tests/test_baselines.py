@@ -84,7 +84,7 @@ TRAIN, VAL = slice(0, 200), slice(200, 220)  # of the toy's pairs; the rest is f
 
 
 def toy(pairs: int = 260, seed: int = 0) -> tuple[Items, list[Features], list[tuple[str, str]]]:
-    """Two items a topic; each half shows a part of the topic in a few features, and noise in many more."""
+    """Two items a topic; each modality shows a part of the topic in a few features, and noise in many more."""
     draw = np.random.default_rng(seed)
     topic = np.repeat(draw.normal(size=(pairs, 6)), 2, axis=0)
     modalities = []

@@ -309,7 +309,7 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def steps(out: Path) -> list[int]:
-    """Those of which there is a checkpoint."""
+    """The steps that have a checkpoint."""
     return [int(file.parent.name.rpartition("-")[2]) for file in checkpoints(out)]
 
 

@@ -1,4 +1,4 @@
-"""The row of a cell, as cell.json and results.jsonl hold it: one schema for who writes it and for who reads it."""
+"""The row of a cell, as cell.json and results.jsonl hold it: one schema for the writer and the readers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RERUN_HINT = "remove the cell's folder: the same n2kit bench command makes it ag
 
 
 class _Lenient(BaseModel):
-    """Null means not there, and what a later version adds is left out."""
+    """A model that takes null for absent, and ignores the keys that a later version adds."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -54,7 +54,7 @@ class BucketRow(_Lenient):
 class CellRow(_Lenient):
     """One cell: an arm with a seed, and its result. `path` is its cell.json.
 
-    The fields up to `files` are in every row; the others only in rows of cells that came so far.
+    The fields up to `files` are in every row; the others only where they are set.
     """
 
     format: int

@@ -23,7 +23,7 @@ def check_component(kind: Kind, reference: str) -> Iterator[LawResult]:
 
 
 def try_law(law: Law, under_test: ComponentUnderTest) -> LawResult:
-    """Try one law; whatever a component raises is its failure, with the reason in one line."""
+    """Try one law; any exception of the component is a failure, with the reason in one line."""
     declared = law.capability is None or law.capability in under_test.spec.capabilities
     try:
         law.check(under_test)

@@ -1,4 +1,4 @@
-"""What came of one law on one component."""
+"""The result of one law on one component."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["passed", "failed", "hint", "not declared"]
 
 @dataclass(frozen=True)
 class LawResult:
-    """`hint`: the component keeps a capability's law without declaring the capability."""
+    """The result of one law on one component. State `hint`: it keeps a capability's law without declaring the capability."""
 
     component: str
     law: str

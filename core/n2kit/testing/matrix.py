@@ -1,4 +1,4 @@
-"""Any × any, tried: every vision encoder × LLM × connector at its tiny, with fusions and losses spread over them.
+"""Any × any: every vision encoder × LLM × connector at its tiny preset, with fusions and losses spread over them.
 
     python -m n2kit.testing.matrix          # prints how many work, and why others are refused
 
@@ -46,7 +46,7 @@ ITEMS = [  # a and c, b and d are partners: less alike than others, so that no l
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination."""
+    """One component of each kind, to be joined."""
 
     vision: str
     llm: str
@@ -55,7 +55,7 @@ class Combination:
     loss: str
 
     def recipe(self) -> Recipe:
-        """mICL where the LLM can; tuned throughout, so that a gradient must arrive everywhere."""
+        """Write the recipe: mICL where the LLM is causal; all is tuned, so that a gradient must arrive everywhere."""
         causal = _component("llm", self.llm).card().causal
         late = self.fusion != "none"
         variant = {(1, 1): "notellm2", (1, 0): "micl", (0, 1): "late_early_fusion", (0, 0): "basic"}[causal, late]
@@ -68,7 +68,7 @@ class Combination:
 
 @dataclass
 class MatrixSummary:
-    """What came of a matrix: how many combinations hold, which are refused and why, which fail."""
+    """The results of a matrix: the number of combinations that work, and the reasons of refusals and failures."""
 
     passed: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -85,7 +85,7 @@ class MatrixSummary:
 
 
 def combinations(names: dict[str, list[str]]) -> Iterator[Combination]:
-    """All of vision × LLM × connector; fusion and loss so that every two values of any two kinds meet."""
+    """Yield all of vision × LLM × connector, with fusion and loss so that every two values of any two kinds meet."""
     fusions, losses = names["fusion"], names["loss"]
     pairs = list(itertools.product(fusions, losses))
     for v, vision in enumerate(names["vision"]):
@@ -119,7 +119,7 @@ def _meetings(combination: Combination) -> set[frozenset[tuple[str, str]]]:
 
 
 def uncovered(names: dict[str, list[str]], tried: Iterable[Combination]) -> list[tuple[str, str]]:
-    """Values of two kinds that no combination brings together."""
+    """List the values of two kinds that no combination brings together."""
     met = {two for combination in tried for two in _meetings(combination)}
     return [
         (f"{a} {x}", f"{b} {y}")
@@ -130,7 +130,7 @@ def uncovered(names: dict[str, list[str]], tried: Iterable[Combination]) -> list
 
 
 def components_of(distribution: str = OWN) -> dict[str, list[str]]:
-    """The components of a distribution by kind, at their tiny."""
+    """List the components of a distribution by kind, at their tiny presets."""
     return {kind: references(kind, distribution) for kind in KINDS}  # type: ignore[arg-type]
 
 
@@ -162,7 +162,11 @@ def run(tried: Sequence[Combination]) -> MatrixSummary:
 
 
 def assert_model_works(model: Model, seen: VisionOut | None = None) -> None:
-    """Hold one joined model to the laws above; `seen` is its encoder's output for the two pictures. Raises AssertionError."""
+    """Check one joined model by the laws above; `seen` is its encoder's output for the two images.
+
+    Raises:
+        AssertionError: it breaks one of them.
+    """
     leaves = None if seen is None else seen.map(lambda t: t.clone().requires_grad_(t.is_floating_point()))
     batch = _batch(model, ITEMS, leaves)
     with model.capture_hidden_states() as states:
@@ -204,7 +208,7 @@ def _gradients_everywhere(model: Model, leaves: VisionOut | None) -> None:
 
 
 def _joined(combination: Combination, plan: Plan, seen: VisionOut | None) -> Model:
-    """The model of a combination; backbones are shared by all cells, new parts are new."""
+    """Build the model of a combination; backbones are shared by all combinations, other parts are new."""
     chosen = plan.components
     llm, vision = _backbone("llm", combination.llm), _backbone("vision", combination.vision)
     connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
@@ -227,7 +231,7 @@ def _backbone(kind: str, reference: str) -> Any:
 
 @functools.cache
 def _seen(reference: str) -> VisionOut:
-    """An encoder's output for both pictures, standardised over the two: at random, some hardly tell pictures apart."""
+    """Encode both images, standardised over the two: with random weights, some encoders hardly tell images apart."""
     vision: VisionEncoder = _backbone("vision", reference)
     with torch.no_grad():
         out: VisionOut = vision(_images(vision.card.image_size))
@@ -236,7 +240,7 @@ def _seen(reference: str) -> VisionOut:
 
 @functools.cache
 def _images(size: int) -> Tensor:
-    """Two pictures [2, 3, H, W] of large fields, so that even a random encoder tells them apart."""
+    """Draw two images [2, 3, H, W] of large fields, so that even a random encoder tells them apart."""
     fields = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(fields, size=size)
 

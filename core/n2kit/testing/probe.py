@@ -1,6 +1,6 @@
-"""Hold one plug-in to its laws in an interpreter of its own: `n2kit plugins check`.
+"""The laws of one plug-in, tried in an interpreter of its own: `n2kit plugins check`.
 
-The child prints a line of JSON for each finding, so that one that aborts loses only what it was at.
+The child process prints a line of JSON for each result, so that an abort loses only the law that it was trying.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
 
 @dataclass
 class PluginCheckResult:
-    """What was found on a plug-in: `problems` fail it, `hints` do not; `laws` is how many were kept."""
+    """The results of a plug-in: `problems` fail it, `hints` do not; `laws` is the number of laws that were kept."""
 
     plugin: str
     distribution: str
@@ -37,7 +37,7 @@ class PluginCheckResult:
 
 
 def probe(plugin: Plugin) -> PluginCheckResult:
-    """Probe a plug-in so that not even an abort of its process harms this one."""
+    """Check a plug-in in a process of its own, so that not even an abort harms this one."""
     result = PluginCheckResult(plugin.name, plugin.distribution)
     if plugin.disabled:
         result.hints.append("it is disabled")
@@ -65,10 +65,10 @@ def probe(plugin: Plugin) -> PluginCheckResult:
 
 
 def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], None]) -> list[PluginCheckResult]:
-    """Probe plug-ins, some at a time: most of a probe is the start of its interpreter.
+    """Check plug-ins, some at a time: most of a check is the start of its interpreter.
 
     Args:
-        progress: called with (probed, of how many, the name of the one that is).
+        progress: called with (checked, their total, the name of the last one).
     """
     with ThreadPoolExecutor(min(TOGETHER, os.cpu_count() or 1)) as pool:
         running = {pool.submit(probe, plugin): plugin for plugin in plugins}
@@ -82,7 +82,7 @@ def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], Non
 
 
 def _read(lines: str, result: PluginCheckResult) -> str:
-    """Sort a child's findings into a result; what it was at when it ended."""
+    """Sort a child's lines into `result`, and return the last law before it ended."""
     at = "before any law"
     for line in lines.splitlines():
         if not line.startswith('{"component"'):
@@ -99,7 +99,7 @@ def _read(lines: str, result: PluginCheckResult) -> str:
 
 
 def law_results(plugin: Plugin) -> Iterator[LawResult]:
-    """Everything that there is to say about a plug-in, found in this process: declarations first, then the laws."""
+    """Yield all results of a plug-in, computed in this process: declarations first, then the laws."""
     sound = []
     for spec in plugin.specs:
         problems = declarations(spec, plugin.distribution)
@@ -116,7 +116,7 @@ def law_results(plugin: Plugin) -> Iterator[LawResult]:
 
 
 def declarations(spec: ComponentSpec, distribution: str) -> list[str]:
-    """What a spec names and is not there, `target` aside: that is imported by the laws."""
+    """List the targets that a spec names and that cannot be imported, except `target`, which the laws import."""
     found = []
     if spec.kind in WITH_CARD and spec.card is None:
         found.append("declares no card")

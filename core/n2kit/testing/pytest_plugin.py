@@ -1,4 +1,4 @@
-"""The pytest plug-in: it says which n2kit is under test, and lists hints at the end. Imports nothing heavy."""
+"""The pytest plug-in: it prints the version under test, and lists hints at the end. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What tests recorded as property `n2kit` (from worker processes too), and capabilities that nobody declares."""
+    """Print what tests recorded as property `n2kit` (from worker processes too), and undeclared capabilities."""
     for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
         for name, text in getattr(report, "user_properties", []):
             if name == "n2kit" and report.when == "call":

@@ -138,7 +138,7 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Ca
 
 
 def build_case(case: dict[str, Any], config: dict[str, Any]) -> Model:
-    """The model of a case, from the recipe that a user would write for it."""
+    """Build the model of a case, from the recipe that a user would write for it."""
     q = config["qformer"]
     settings = {
         "llm": "llama:tiny",
@@ -172,7 +172,7 @@ def build_case(case: dict[str, Any], config: dict[str, Any]) -> Model:
 
 
 def variant_name(switches: dict[str, bool]) -> str:
-    """The variant whose switches these are.
+    """Return the variant whose switches these are.
 
     Raises:
         BadInput: there is none.
@@ -185,7 +185,7 @@ def variant_name(switches: dict[str, bool]) -> str:
 
 
 def batch_of(data: dict[str, Tensor], config: dict[str, Any], case: dict[str, Any]) -> Batch:
-    """The case's token ids and pictures as the batch that users' items become."""
+    """Make a batch of the case's token ids and images, as users' items become one."""
     words = words_of(config)
     ids = data["input.input_ids"]
     answers = (data["input.labels"] >= 0).sum(1) if "input.labels" in data else torch.zeros(len(ids), dtype=torch.long)
@@ -201,7 +201,7 @@ def batch_of(data: dict[str, Tensor], config: dict[str, Any], case: dict[str, An
 
 
 def words_of(config: dict[str, Any]) -> dict[int, int]:
-    """The case's token id of each of our own words → the word."""
+    """Map the case's token ids of the special words to the words."""
     return {config[key]: word for key, word in WORD_KEYS.items() if key in config}
 
 
@@ -225,7 +225,11 @@ def load_parameters(model: Model, data: dict[str, Tensor], config: dict[str, Any
 
 
 def our_name(name: str) -> str:
-    """Raises KeyError for a name that is in no part of the method."""
+    """Translate a parameter's name of the reference into ours.
+
+    Raises:
+        KeyError: the name is in no part of the method.
+    """
     for prefix, ours in KEYS.items():
         if name.startswith(prefix):
             return ours + name.removeprefix(prefix)
@@ -233,7 +237,7 @@ def our_name(name: str) -> str:
 
 
 def gradient(model: Model, name: str, config: dict[str, Any]) -> Tensor:
-    """Our gradient under the reference's name; the special words' rows are put back into the LLM's table."""
+    """Return our gradient under the reference's name; the special words' rows are put back into the LLM's table."""
     parameter = dict(model.named_parameters())[our_name(name)]
     out = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
     if name == EMBEDDING and model.special_tokens.table.weight.grad is not None:
@@ -325,7 +329,7 @@ def recall_case(folder: Path) -> CaseResult:
 
 
 def _relative(got: Tensor, expected: Tensor, floor: float = 0.0) -> float:
-    """Largest absolute difference, as a share of the largest expected magnitude."""
+    """Compute the largest absolute difference, as a share of the largest expected magnitude."""
     if got.shape != expected.shape:
         raise ValueError(f"shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
     scale = max(expected.abs().max().item(), floor, 1e-30)
@@ -333,7 +337,7 @@ def _relative(got: Tensor, expected: Tensor, floor: float = 0.0) -> float:
 
 
 def _known(config: dict[str, Any], cls: str) -> dict[str, Any]:
-    """A configuration written by an old transformers without the keys that this one has renamed or dropped."""
+    """Drop the keys of an old transformers' configuration that this one has renamed or removed."""
     import transformers
 
     known = set(getattr(transformers, cls)().to_dict()) | {"rope_theta", "rope_scaling"}
@@ -349,7 +353,7 @@ def _unclamped(config: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print one line a case; 1 if any fails."""
+    """Print one line a case, and return 1 if any fails."""
     parser = argparse.ArgumentParser(prog="python -m n2kit.testing.reference", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true", help="one JSON document with every difference")

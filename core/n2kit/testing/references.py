@@ -1,4 +1,4 @@
-"""How to write the components that the laws are tried on."""
+"""References of the components that the laws are tried on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from n2kit.plugins.manager import OWN, manager
 
 
 def references(kind: Kind, distribution: str) -> list[str]:
-    """Each component of a kind that a distribution brings, at its smallest."""
+    """Return the references of a distribution's components of one kind, each at its smallest."""
     registered = (o for o in manager().components(kind) if o.distribution == distribution)
     return [reference for o in registered for reference in references_of(o.spec, distribution)]
 
 
 def references_of(spec: ComponentSpec, distribution: str) -> list[str]:
-    """One component at each `tiny…` preset, or as it is where it has none."""
+    """Return a component's references at each `tiny…` preset, or as it is where it has none."""
     name = spec.name if distribution == OWN else f"{distribution}/{spec.name}"
     return [f"{name}:{v}" for v in spec.presets if v.startswith("tiny")] or [name]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CapabilityHint(UserWarning):
-    """A component keeps a capability's law and does not declare the capability."""
+    """The warning that a component keeps a capability's law without declaring the capability."""
 
 
 class Suite:
@@ -38,12 +38,12 @@ class Suite:
 
 
 def suite(kind: Kind, component: str) -> type[Suite]:
-    """`class TestHello(suite("vision", "hello:tiny")): ...`, or just `TestHello = suite(…)`."""
+    """Make a suite for a component: `class TestHello(suite("vision", "hello:tiny")): ...`, or just `TestHello = suite(…)`."""
     return type(f"{kind.capitalize()}Suite", (SUITES[kind],), {"component": component})
 
 
 def assert_law(law: Law, under_test: ComponentUnderTest) -> None:
-    """Hold a component to a law, as a test: skipped where its capability is not declared and not there."""
+    """Assert that a component keeps a law, as a test: skipped where it breaks the law of a capability that it does not declare."""
     if law.capability is None or law.capability in under_test.spec.capabilities:
         law.check(under_test)
         return
@@ -57,7 +57,7 @@ def assert_law(law: Law, under_test: ComponentUnderTest) -> None:
 def parametrize_components(
     *kinds: Kind, distribution: str = OWN, laws: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A test for each component of a distribution: its argument `component` is `(kind, reference)`; ids work with -k.
+    """Parametrise a test over the components of a distribution: `component` is `(kind, reference)`; ids work with -k.
 
     Backbones are taken at each `tiny…` preset, other parts at `tiny` or their defaults. With `laws`, the test has a second
     argument `law` and runs for each law of each component: `assert_law(law, component_under_test(*component))`.

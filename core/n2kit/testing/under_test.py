@@ -1,4 +1,4 @@
-"""What the laws are tried on: one component, its part, and inputs for it."""
+"""Components under test: one component, its part, and inputs for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from n2kit.errors import Mismatch
 from n2kit.plugins.catalogue import registry
 from n2kit.plugins.component import Component
 
-# What connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
+# The cards that connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
 SAME = tuple(
     (VisionCard(side * side + 1, 32, 32, 32, 1000, prefix_tokens=1), LLMCard(32, 32, 2, 512, 512, 1000))
     for side in (4, 6, 5)
@@ -51,7 +51,7 @@ class ComponentUnderTest:
         return self.new()
 
     def new(self) -> Any:
-        """A fresh part in eval mode, the same every time."""
+        """Make a fresh part in eval mode, the same every time."""
         with seeded():
             made = self.make()
         return made.eval() if isinstance(made, Part) else made
@@ -60,7 +60,7 @@ class ComponentUnderTest:
         return self.component.cls().create(LoadSpec(self.config, self.component.weights.locate()))
 
     def inputs(self, rows: int = ROWS) -> tuple[Any, ...]:
-        """What the part's forward takes, for so many images or items; the first rows are the same for any number."""
+        """Make the inputs of the part's forward for `rows` images or items; the first rows are the same for any number."""
         raise NotImplementedError
 
     def options(self, rows: int = ROWS) -> dict[str, Any]:
@@ -68,11 +68,11 @@ class ComponentUnderTest:
         return {}
 
     def outputs(self, part: Any, rows: int = ROWS, *, learning: bool = False) -> list[Tensor]:
-        """Everything that the part computes for `inputs`; `learning`: from the part's own embeddings, where it has such."""
+        """Compute all outputs of the part for `inputs`; `learning`: from the part's own embeddings, where it has any."""
         return tensors(part(*self.inputs(rows), **self.options(rows)))
 
     def perturbed(self) -> Any:
-        """The part with its trainable numbers a little moved: a gate that starts at zero lets nothing through yet."""
+        """Make a part with slightly perturbed parameters: a gate that starts at zero lets nothing through yet."""
         part = self.new()
         with torch.no_grad(), seeded(1):
             for parameter in part.parameters():
@@ -83,7 +83,7 @@ class ComponentUnderTest:
 
 class VisionUnderTest(ComponentUnderTest):
     def images(self, count: int = IMAGES) -> list[Image.Image]:
-        """Pictures of several sizes, none like another."""
+        """Draw images of several sizes, no two the same."""
         noise = torch.Generator().manual_seed(0)
         sizes = [(64, 64), (90, 40), (40, 90), (33, 77)]
         return [
@@ -97,7 +97,7 @@ class VisionUnderTest(ComponentUnderTest):
 
 class LLMUnderTest(ComponentUnderTest):
     def ids(self, rows: int = ROWS, length: int = LENGTH) -> Tensor:
-        """[rows, length], no row like another."""
+        """Draw token ids [rows, length], no two rows the same."""
         vocab = self.part.card.vocab
         return torch.randint(vocab, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))[:rows, :length]
 
@@ -135,7 +135,11 @@ class JointUnderTest(ComponentUnderTest):
         return self.component.cls()(self.config, vision=vision, llm=llm)
 
     def card(self, cards: tuple[VisionCard, LLMCard] | None = None) -> Any:
-        """What the spec's card function says for two backbones; raises Mismatch where they do not fit."""
+        """Compute the card for two backbones by the spec's card function.
+
+        Raises:
+            Mismatch: they do not fit.
+        """
         return self.component.load(self.spec.card or "")(self.config, *(cards or self.cards))
 
     def seen(self, rows: int = IMAGES) -> VisionOut:
@@ -165,7 +169,7 @@ class LossUnderTest(ComponentUnderTest):
         return self.component.cls()(self.config)
 
     def inputs(self, rows: int = 6) -> tuple[Mapping[str, Tensor]]:
-        """One view of `rows` pairs whose two sides are somewhat alike, so that no margin is kept yet."""
+        """Draw one view of `rows` pairs whose two sides are somewhat similar, so that no margin is kept yet."""
         left = draw(rows, self.width, seed=4)
         return ({"multimodal": torch.cat([left, left + 2 * draw(rows, self.width, seed=5)])},)
 
@@ -191,7 +195,7 @@ class IndexUnderTest(ComponentUnderTest):
         return self.component.cls().build(self.vectors().numpy())
 
     def vectors(self) -> Tensor:
-        """[200, 16], unit length."""
+        """Draw unit vectors: [200, 16]."""
         return torch.nn.functional.normalize(draw(200, 16, seed=6), dim=-1)
 
 
@@ -203,7 +207,7 @@ UNDER_TEST: dict[Kind, type[ComponentUnderTest]] = {
 
 @functools.lru_cache(maxsize=4)  # laws of one component follow each other
 def component_under_test(kind: Kind, reference: str) -> ComponentUnderTest:
-    """The component that `reference` names, ready for the laws.
+    """Resolve the component that `reference` names, ready for the laws.
 
     Raises:
         BadInput, Unavailable: as `--llm`, `--vision`, … would.
@@ -222,7 +226,7 @@ def extras_for(loss: Loss, pairs: int) -> dict[str, Any]:
 
 
 def draw(*shape: int, seed: int) -> Tensor:
-    """Normal numbers; row n is the same for any number of rows."""
+    """Draw normal numbers; row n is the same for any number of rows."""
     return (
         torch.randn(16, *shape[1:], generator=torch.Generator().manual_seed(seed))[: shape[0]]
         if shape[0] <= 16
@@ -231,7 +235,7 @@ def draw(*shape: int, seed: int) -> Tensor:
 
 
 def tensors(out: Any) -> list[Tensor]:
-    """All tensors of a part's output, in order."""
+    """List all tensors of a part's output, in order."""
     if isinstance(out, Tensor):
         return [out]
     values = out.values() if isinstance(out, Mapping) else out if isinstance(out, tuple) else ()
@@ -240,7 +244,7 @@ def tensors(out: Any) -> list[Tensor]:
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """The global generator at a seed, and afterwards where it was."""
+    """Seed the global generator, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -248,6 +252,6 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A temporary folder."""
+    """Make a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="n2kit-law-") as path:
         yield Path(path)

@@ -1,4 +1,4 @@
-"""The baselines that anybody would try first. A joined model must beat them to deserve its cost."""
+"""Simple baselines without a joined model. A joined model must beat them to deserve its cost."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class BaselineOut:
-    """Unit vectors [n, d] float32 of `ids`; an item that has nothing which the baseline reads has zeros: as a query it ties with all.
+    """Unit vectors [n, d] float32 of `ids`. An item without the inputs of the baseline has zeros: as a query it ties with all.
 
     `costs` are those of a row of `results.jsonl`; `notes` are for people; `skipped`:
-    item id → why its picture was not read.
+    item id → why its image was not read.
     """
 
     ids: list[str]
@@ -57,11 +57,11 @@ def run_baseline(
     on_bad_image: OnBadImage = "error",
     frozen: FrozenFeatures | None = None,
 ) -> BaselineOut:
-    """Vectors of all items by one of `NAMES`. Test pairs are no argument: nothing here can see them.
+    """Compute unit vectors of all items by one of `NAMES`: [n, d]. Test pairs are no argument, so that nothing here can use them.
 
     Args:
-        pairs: what heads are trained on; val_pairs: what chooses their learning rate and their last step.
-        seed: of a head's start and of the order of the pairs; frozen backbones with random weights are the same for all seeds.
+        pairs: heads are trained on them; val_pairs: they choose the learning rate and the last step.
+        seed: of a head's initial weights and of the order of the pairs; frozen backbones with random weights are the same for all.
         settings: dotted names. Of a recipe's, those in `SHARED` count, `head.width` for one; `baseline.` begins those of
             `HeadSettings`.
         frozen: features that were computed before, by another baseline of the same matrix.
@@ -114,15 +114,15 @@ def _modalities(
     on_bad_image: OnBadImage,
     device: str | None,
 ) -> list[Features]:
-    ways = {
+    compute = {
         "llm": lambda: frozen.text(recipe, items, device),
         "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
     }
-    return [ways[kind]() for kind in kinds]
+    return [compute[kind]() for kind in kinds]
 
 
 def _loss(recipe: Recipe) -> Loss:
-    """The recipe's own; where it has a term for the image alone, there is none here."""
+    """Build the loss of the recipe. A term for the image alone does not apply here, since there is one view."""
     return loss_of(with_options(registry().resolve("loss", recipe.loss.name), recipe.loss.options))
 
 
@@ -137,7 +137,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _costs(modalities: list[Features], trained: TrainedHead | None, seconds: float, items: int) -> dict[str, float]:
-    """`embed_ms_item` is what a new item takes, from its text and its image file on, whatever the caches knew."""
+    """Return the costs of a row; `embed_ms_item` is the time of a new item, from text and image file, without any cache."""
     costs: dict[str, float] = {
         "parameters": sum(modality.parameters for modality in modalities) + (trained.parameters if trained else 0),
         "trained_parameters": trained.parameters if trained else 0,

@@ -1,4 +1,4 @@
-"""What frozen backbones alone say of items: computed once, shared by the baselines of a matrix, and kept on disk."""
+"""Features of items by frozen backbones alone: computed once, shared by the baselines of a matrix, and kept on disk."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from n2kit.inputs.reader import OnBadImage
     from n2kit.modeling.prompts import TokenizedPrompt
 
-DECODE_BATCH = 64  # pictures decoded before they are encoded
-TEXTS_PER_SAVE = 512  # texts read before their states are kept
-TIMED_ITEMS = 16  # items that tell what one costs, for the caches may know all of them
+DECODE_BATCH = 64  # images decoded before they are encoded
+TEXTS_PER_SAVE = 512  # texts encoded before their states are written to disk
+TIMED_ITEMS = 16  # items that are encoded without a cache, to measure the cost of one
 
 
 @dataclass(frozen=True)
 class Features:
-    """One backbone's view of a catalogue.
+    """The features of a catalogue by one backbone.
 
     `values` [n, d] float32 in the order of the items, rows of zeros where `present` [n] is False; `unreadable`: item id → reason.
-    `ms_item`: what one item costs, from its text or its image file on; `parameters`: of the backbone.
+    `ms_item`: milliseconds for one item, from its text or its image file; `parameters`: of the backbone.
     """
 
     values: np.ndarray
@@ -57,7 +57,7 @@ class Features:
 
 @dataclass
 class FrozenFeatures:
-    """Frozen features, remembered for the baselines of one matrix; `problem` says why nothing can be kept on disk, if so.
+    """Frozen features, shared by the baselines of one matrix; `problem` says why nothing can be kept on disk, if so.
 
     On disk they are in the caches that trainings use, within `train.feature_cache_gb`: a joined model that was trained before
     has computed them already. There an entry is named by the weights, what is read (tokens, or an image's content and its
@@ -68,7 +68,7 @@ class FrozenFeatures:
     problem: str | None = None
 
     def text(self, recipe: Recipe, items: Items, device: str | None = None) -> Features:
-        """The LLM's compressed word of each item's text prompt, a unit vector; an item without a text has none.
+        """Compute the LLM's embedding of each item's text prompt: unit vectors [n, Dh]; an item without a text has zeros.
 
         Raises:
             BadInput, Mismatch, Unavailable: the language model cannot be built.
@@ -79,7 +79,7 @@ class FrozenFeatures:
     def image(
         self, recipe: Recipe, items: Items, images: Path | None, on_bad_image: OnBadImage, device: str | None = None
     ) -> Features:
-        """The vision encoder's pooled vector of each item's picture (where it has none, the mean of its tokens).
+        """Compute the pooled vector of each item's image: [n, Dp]; of an encoder without one, the mean of its tokens.
 
         Raises:
             UnreadableImage: under policy `error`. BadInput, Mismatch, Unavailable: the vision encoder cannot be loaded.
@@ -135,7 +135,7 @@ class FrozenFeatures:
     def _pooled(
         self, cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`values` and `present`; on disk as one table, since the tokens of every picture may be more than the bound."""
+        """Compute `values` and `present`, kept on disk as one table: the tokens of all images may exceed the cache's bound."""
         assert cache.contents is not None
         key = _hash("pooled", [cache.contents.digest(item.image) if item.image else "" for item in items])
         found = cache.store.read(key) if cache.store is not None else None
@@ -148,7 +148,7 @@ class FrozenFeatures:
 
 
 def _text_alone(recipe: Recipe) -> Recipe:
-    """The LLM's own state of the text prompt: no picture, no head, and the same random weights whatever the seed."""
+    """Return a recipe for the LLM alone: no image, no head, and the same random weights whatever the seed."""
     llm = recipe.llm.model_copy(update={"tune": "frozen"})
     train = recipe.train.model_copy(update={"seed": 0})
     head = recipe.head.model_copy(update={"width": None})
@@ -164,7 +164,7 @@ def _encoder(recipe: Recipe) -> VisionEncoder:
 
 
 def _states(cache: StateCache, rows: list[TokenizedPrompt]) -> np.ndarray:
-    """Unit vectors [n, Dh]; kept on disk some at a time, so that an interruption loses little."""
+    """Encode texts as unit vectors [n, Dh], written to disk in parts, so that an interruption loses little."""
     found: list[Tensor] = []
     for start in range(0, len(rows), TEXTS_PER_SAVE):
         some = cache.rows(rows[start : start + TEXTS_PER_SAVE])
@@ -175,7 +175,7 @@ def _states(cache: StateCache, rows: list[TokenizedPrompt]) -> np.ndarray:
 def _encode_all(
     cache: FeatureCache, items: Items, folder: Path, on_bad_image: OnBadImage
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One vector a picture; the tokens of all pictures are never in memory together."""
+    """Encode each image as one vector: [n, D]. The tokens of all images are never in memory together."""
     rows: dict[int, np.ndarray] = {}
     shown = [n for n, item in enumerate(items) if item.image]
     for start in range(0, len(shown), DECODE_BATCH):
@@ -193,7 +193,11 @@ def _encode_all(
 
 
 def _reasons(items: list[Item], folder: Path, on_bad_image: OnBadImage) -> dict[str, str]:
-    """Why pictures cannot be read: item id → reason. Raises UnreadableImage under policy `error`."""
+    """Collect why images cannot be read: item id → reason.
+
+    Raises:
+        UnreadableImage: under policy `error`.
+    """
     reasons = {}
     for item in items:
         try:
@@ -206,7 +210,7 @@ def _reasons(items: list[Item], folder: Path, on_bad_image: OnBadImage) -> dict[
 
 
 def _one_vector(out: VisionOut) -> np.ndarray:
-    """Tokens [N, Dv], pooled [Dp] or None → [Dp], else the mean of the real tokens, [Dv]."""
+    """Reduce an image's output to one vector: the pooled one [Dp], else the mean of its unmasked tokens [Dv]."""
     if out.pooled is not None:
         return out.pooled.float().numpy()
     tokens = out.tokens.float()
@@ -221,7 +225,7 @@ def _encode_uncached(cache: FeatureCache, items: list[Item], folder: Path) -> No
 
 
 def _cost(compute: Callable[[], object], items: int) -> float:
-    """Milliseconds an item."""
+    """Measure the milliseconds that an item takes."""
     if not items:
         return 0.0
     start = time.perf_counter()

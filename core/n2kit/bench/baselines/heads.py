@@ -1,4 +1,4 @@
-"""A linear head on frozen features, trained on pairs: a minute of work, and what a joined model has to beat."""
+"""A linear head on frozen features, trained on pairs in about a minute: the baseline that a joined model has to beat."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from n2kit.errors import Mismatch
 from n2kit.evaluate import evaluate
 from n2kit.train.pairs import PairExtras, check_pairs
 
-FLAT = 1e-6  # a feature whose deviation over the training items is smaller says nothing, and is left out
+FLAT = 1e-6  # a feature with a smaller deviation over the training items carries no information, and is left out
 
 
 class Head(nn.Module):
-    """Halves [B, d_i] → [B, width]: a linear map of each, summed. As such it is one linear map of their concatenation.
+    """A linear map of each modality [B, d_i], summed: [B, width]. That is one linear map of their concatenation.
 
     Args:
-        alike: each mapped half gets unit length before the sum, so that neither can outshout the other.
+        normalize_each: scale each mapped modality to unit length before the sum, so that neither outweighs the other.
     """
 
     def __init__(self, widths: Sequence[int], width: int, *, normalize_each: bool = False) -> None:
@@ -46,9 +46,9 @@ class Head(nn.Module):
 
 @dataclass
 class TrainedHead:
-    """Unit vectors [n, width] of all items (zeros for those with no half), and how they came about.
+    """Unit vectors [n, width] of all items (zeros for those without any modality), and the training that gave them.
 
-    `mrr` is that of the validation pairs, None without any; `seconds` and `cpu_seconds` hold the whole search.
+    `mrr` is that of the validation pairs, None without any; `seconds` and `cpu_seconds` are those of the whole search.
     """
 
     vectors: np.ndarray
@@ -72,12 +72,12 @@ def train_head(
     normalize_each: bool = False,
     seed: int = 0,
 ) -> TrainedHead:
-    """Train a head of `width` (None: as wide as the widest half) and map all items by it.
+    """Train a head of `width` (None: as wide as the widest modality) and map all items by it.
 
     The features are standardised by the items of `pairs` alone.
 
     Raises:
-        BadInput: pairs that the loss cannot be trained on. Mismatch: a loss that wants more than vectors.
+        BadInput: pairs that the loss cannot be trained on. Mismatch: a loss that needs more than vectors.
     """
     _check(pairs, new_loss())
     start, cpu = time.perf_counter(), time.process_time()
@@ -114,7 +114,7 @@ def _check(pairs: Pairs, loss: Loss) -> None:
 
 
 def standardised(modality: Features, rows: np.ndarray) -> np.ndarray:
-    """Values [n, d] with mean 0 and deviation 1 over those of `rows` that are there; zeros for an item that is not."""
+    """Standardise features by the present ones among `rows`: [n, d] of mean 0 and deviation 1; absent items have zeros."""
     known = modality.values[rows][modality.present[rows]]
     if not len(known):
         return np.zeros_like(modality.values)
@@ -134,7 +134,7 @@ class _Run:
 
 @dataclass
 class _Search:
-    """What all trainings of one search share."""
+    """A search over learning rates: the data and settings that all its trainings share."""
 
     inputs: list[Tensor]
     items: Items
@@ -144,7 +144,7 @@ class _Search:
     settings: HeadSettings
 
     def run(self, head: Head, lr: float, seed: int) -> _Run:
-        """Train until nothing gets better; `head` as it was at its best."""
+        """Train `head` until validation stops improving, and return it as it was at its best step."""
         settings, loss, extras = self.settings, self.new_loss(), PairExtras(self.pairs)
         groups: list[dict[str, Any]] = [
             {"params": head.parameters()},
@@ -177,7 +177,7 @@ class _Search:
 
     @torch.no_grad()
     def _mrr(self, head: Head) -> float:
-        """Of the validation pairs, among their own items and those of training."""
+        """Measure the MRR of the validation pairs, among their own items and those of training."""
         assert self.val_pairs is not None
         ids = list(dict.fromkeys(i for some in (self.pairs, self.val_pairs) for pair in some for i in pair))
         rows = torch.tensor([self.items.position[i] for i in ids])
@@ -186,7 +186,7 @@ class _Search:
 
 
 def _batches(pairs: list[tuple[str, str]], size: int, seed: int) -> Iterator[list[tuple[str, str]]]:
-    """Passes over the pairs without end, each in another order; a rest that fills no batch is left out."""
+    """Yield batches of pairs without end, each pass in another order; a rest that fills no batch is left out."""
     draw = torch.Generator().manual_seed(seed)
     size = min(size, len(pairs))
     while True:

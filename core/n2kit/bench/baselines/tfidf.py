@@ -1,4 +1,4 @@
-"""TF-IDF of an item's text, as dense unit vectors: what words alone are worth, without any model."""
+"""TF-IDF of an item's text, as dense unit vectors: a baseline of words alone, without any model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LARGEST = 4 * 10**9  # bytes of the dense matrix
 
 
 def tfidf(items: Items) -> np.ndarray:
-    """Unit vectors [n, d] float32, rows of zeros for items without a text; texts that are equal have equal rows.
+    """Compute TF-IDF as unit vectors [n, d] float32, zeros for items without a text; equal texts have equal rows.
 
     Half of a vector are words, half are runs of 1 to 4 characters within words, both weighed by (1 + log tf) · idf over the whole
-    catalogue. Scripts that are written without spaces live from the characters: a Chinese title is one word.
+    catalogue. Scripts that are written without spaces are matched by the characters: a Chinese title is one word.
 
     Raises:
         Unavailable: scikit-learn is not installed. BadInput: the matrix would be larger than 4 GB.
@@ -43,6 +43,6 @@ def tfidf(items: Items) -> np.ndarray:
 
 
 def text_of(item: Item) -> str:
-    """Title, topics and content, as a prompt has them, on a line each."""
+    """Join title, topics and content as a prompt has them, on a line each."""
     content, found = split_topics(item.content)
     return "\n".join(part for part in (item.title, *item.topics, *found, content) if part)

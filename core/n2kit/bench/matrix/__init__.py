@@ -1,1 +1,1 @@
-"""What a matrix is to run: its combinations as cells."""
+"""A matrix and its combinations, expanded into the cells to run."""

@@ -18,7 +18,7 @@ from n2kit.recipe.settings import resolve
 
 
 def baseline_cells(matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterator[Cell]:
-    """Each baseline with the backbones that it takes; with each seed if it is trained. Those of one LLM are one task."""
+    """Yield each baseline with the backbones that it takes, and with each seed if it is trained. Those of one LLM are one task."""
     for name in matrix.baselines:
         if name not in BASELINES:
             raise BadInput(
@@ -34,7 +34,7 @@ def _baseline(
     baseline, default = BASELINES[name], resolve().recipe
     taken = {kind: backbones.get(kind) or getattr(default, kind).name for kind in baseline.takes}
     recipe, head = settings_of(matrix.settings, taken)
-    wanted = [*baseline.takes, *(["loss"] if baseline.trained else [])]
+    kinds = [*baseline.takes, *(["loss"] if baseline.trained else [])]
     axes = (
         dict.fromkeys(AXES)
         | taken
@@ -51,7 +51,7 @@ def _baseline(
                 f"baseline {name} takes no multimodal LLM apart",
                 f"name its {' and '.join(baseline.takes)} on their own",
             )
-        parts = {kind: component_of(recipe, kind) for kind in wanted}
+        parts = {kind: component_of(recipe, kind) for kind in kinds}
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
         facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.needs)
     except (Mismatch, Unavailable) as problem:

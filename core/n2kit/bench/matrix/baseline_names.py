@@ -1,4 +1,4 @@
-"""Which baselines there are and what can be set of them; no torch."""
+"""The names of the baselines, and their settings; no torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from n2kit.recipe.settings import Recipe, Settings, resolve
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a baseline is: which frozen backbones it takes (`llm`, `vision`), whether a head is trained on them, and which
-    distribution it needs that not every installation has.
+    """A baseline: the frozen backbones that it takes (`llm`, `vision`), `trained` if a head is trained on them, and the
+    distribution that it needs where not every installation has it.
     """
 
     summary: str
@@ -38,26 +38,26 @@ BASELINES: dict[str, Baseline] = {
     ),
 }
 NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}
-OWN = "baseline."  # begins the settings of heads: baseline.max_steps
-# What a baseline shares with the joined models of a matrix. How those are trained says nothing about a linear head.
+OWN = "baseline."  # prefix of the settings of heads: baseline.max_steps
+# Settings that a baseline shares with the joined models of a matrix. Those of their training do not apply to a linear head.
 SHARED = ("llm", "vision", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
 
 
 class HeadSettings(Settings):
-    """How the heads of baselines are trained. Validation pairs choose the learning rate and the step; nothing else does."""
+    """The training of the baselines' heads. Validation pairs choose the learning rate and the step; nothing else does."""
 
     lrs: list[PositiveFloat] = Field(
         [1e-3, 3e-4, 3e-3], min_length=1, description="learning rates to try; without validation pairs, the first alone"
     )
     max_steps: int = Field(1000, ge=1, description="most steps; without validation pairs, all of them")
     batch_size: int = Field(256, ge=2, description="pairs a step")
-    eval_steps: int = Field(20, ge=1, description="steps between looks at the validation pairs")
-    patience: int = Field(10, ge=1, description="looks that bring nothing better before a training stops")
+    eval_steps: int = Field(20, ge=1, description="steps between evaluations of the validation pairs")
+    patience: int = Field(10, ge=1, description="evaluations without an improvement before a training stops")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's")
 
 
 def settings_of(given: Mapping[str, Any], backbones: Mapping[str, str | None]) -> tuple[Recipe, HeadSettings]:
-    """Of a matrix's settings, what a baseline takes of a recipe, and what its head is trained with.
+    """Split the settings of a matrix for a baseline: the recipe of its backbones, and the settings of its head.
 
     Raises:
         BadInput: a setting that there is not.

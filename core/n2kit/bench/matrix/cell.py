@@ -1,4 +1,4 @@
-"""One cell of a matrix, and what it is called."""
+"""One cell of a matrix, with its name and its keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from n2kit.recipe.settings import Recipe
 
 @dataclass(frozen=True)
 class VisionFeatureKey:
-    """A frozen vision encoder; `values` is how many numbers it gives for a picture."""
+    """A frozen vision encoder whose features are kept once for all cells; `values`: the numbers that it gives for an image."""
 
     key: str
     name: str
@@ -27,11 +27,10 @@ class VisionFeatureKey:
 class Cell:
     """One model, trained with one seed, evaluated in one way; or one baseline.
 
-    arm: what it is called without its seed. also: names of arms that come to the same. key: of its result. run_key: of its
-    training, which inference arms share.
-    vectors_keys: what its vectors are known by, that cells share which are measured differently; the first says what it needs.
-    kind: the same for cells that cost the same: all but the seed, the number of steps and how fast is learned.
-    given: settings that were asked for. refusal: (reason, hint) of a cell that cannot be. tower: what its cells have features of.
+    arm: its name without its seed. also: names of arms that come to the same. key: of its result. run_key: of its training, which
+    inference arms share. vectors_keys: of its vectors, which cells with other measures share; the first is the one that it needs.
+    kind: the same for cells that cost the same, which differ in seed, number of steps and learning rates alone. given: the
+    settings that the user gave. refusal: (reason, hint) of a cell that cannot be run. vision_key: of the encoder's features.
     """
 
     arm: str
@@ -51,12 +50,12 @@ class Cell:
     also: tuple[str, ...] = ()
 
     def source(self, kept: Mapping[str, str]) -> str | None:
-        """The key of a cell, of those whose vectors are kept, that leaves nothing but measuring; None if there is none."""
+        """Return the key of a cell whose kept vectors are those of this one, so that only measuring is left; None without one."""
         return kept.get(self.vectors_keys[0]) if self.vectors_keys else None
 
 
 def vision_feature_key(component: Component, card: VisionCard, recipe: Recipe) -> VisionFeatureKey | None:
-    """A vision encoder that is frozen; None where no features are to be kept."""
+    """Return the key of a frozen vision encoder's features; None where none are to be kept."""
     if not recipe.train.feature_cache_gb:
         return None
     key = keys.digest(keys.part(component), recipe.train.precision, recipe.train.feature_cache_gb)
@@ -64,7 +63,7 @@ def vision_feature_key(component: Component, card: VisionCard, recipe: Recipe) -
 
 
 def short(reference: str) -> str:
-    """What a backbone is called in a label: of a source, its last piece."""
+    """Shorten a backbone's reference for a label: of a path or an address, its last piece."""
     for scheme in ("file:", "hf:", "pkg:"):
         if scheme in reference:
             return PurePath(reference.partition(scheme)[2].partition("@")[0]).name

@@ -1,4 +1,4 @@
-"""Which arms a matrix asks for: the product of its axes, and the arms beside it."""
+"""The arms of a matrix: the product of its axes, and the arms that are added to it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Combination:
 
 
 def combinations(matrix: MatrixSpec) -> Iterator[Combination]:
-    """The product of the axes, then the arms; what a variant does not use is left out, so that some are equal.
+    """Yield the product of the axes, then the arms, each distinct one once: what a variant does not use is left out first.
 
-    Where arms or baselines are named and no variant, they are all that is wanted.
+    Where arms or baselines are named and no variant, there are no others.
     """
     for name in matrix.variant:
         _known_variant(name)
@@ -45,7 +45,7 @@ def combinations(matrix: MatrixSpec) -> Iterator[Combination]:
 
 
 def own_settings(matrix: MatrixSpec) -> dict[str, Any]:
-    """The settings of recipes, without those of baselines."""
+    """Return the settings of recipes, without those of baselines."""
     return {key: value for key, value in matrix.settings.items() if not key.startswith(OWN)}
 
 
@@ -59,7 +59,7 @@ def _product(matrix: MatrixSpec) -> Iterator[dict[str, Any]]:
 
 
 def backbones_of(matrix: MatrixSpec) -> list[dict[str, Any]]:
-    """Every llm with every vision, and every multimodal LLM: axis → name, for those that are named."""
+    """Pair every llm with every vision, and add every multimodal LLM: axis → name, for those that are named."""
     pairs = [
         {axis: value for axis, value in (("llm", llm), ("vision", vision)) if value is not None}
         for llm, vision in itertools.product(_or_none(matrix.llm), _or_none(matrix.vision))
@@ -95,7 +95,7 @@ def _of_arm(arm: ArmSpec, matrix: MatrixSpec) -> Iterator[Combination]:
 
 
 def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the axes that the variant makes no use of."""
+    """Drop the axes that the variant does not use."""
     spec = SPECS[chosen.get("variant", Recipe().variant)]
     whole = "mllm" in chosen
     used = {

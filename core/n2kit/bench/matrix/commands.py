@@ -1,4 +1,4 @@
-"""The commands that do a cell again without the bench."""
+"""The commands that reproduce a cell without the bench."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REMOVED_INPUT: dict[Inference, Literal["image", "text"]] = {"no-image": "image",
 
 
 def commands(cell: Cell, matrix: MatrixSpec, root: Path) -> str:
-    """build; train; embed; eval: with every setting that is not a default, wherever it came from. Of a baseline, a bench of it alone."""
+    """Write the commands of a cell: build; train; embed; eval, with every setting that is not a default. A baseline's is a bench of it."""
     if cell.baseline is not None or cell.recipe is None:
         return shlex.join(["n2kit", "bench", str(root / "matrix.yaml"), "--only", cell.key, "-o", f"bench/{cell.key}"])
     start, run, vectors = f"models/{cell.key}", f"runs/{cell.key}", f"{cell.key}.parquet"
@@ -45,7 +45,7 @@ def commands(cell: Cell, matrix: MatrixSpec, root: Path) -> str:
 
 
 def _chosen(cell: Cell) -> Iterator[str]:
-    """The recipe as flags of n2kit build."""
+    """Yield the recipe as flags of n2kit build."""
     assert cell.recipe is not None
     axes, recipe, default = cell.axes, cell.recipe.model_dump(), Recipe().model_dump()
     for axis in AXES:

@@ -1,4 +1,4 @@
-"""What all cells of a matrix are trained and evaluated on."""
+"""The data that all cells of a matrix are trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BenchData:
 
     @cached_property
     def evaluated_items(self) -> Items:
-        """The items that an evaluation needs vectors of: pool and test pairs; all of them without a pool."""
+        """The items whose vectors an evaluation needs: pool and test pairs; without a pool, all of them."""
         if self.pool is None:
             return self.items
         named = {*self.pool, *(i for pair in self.test_pairs for i in pair)}
@@ -37,12 +37,12 @@ class BenchData:
 
     @property
     def image_count(self) -> int:
-        """How many image files the items name."""
+        """The number of image files that the items name."""
         return len({item.image for item in self.items if item.image})
 
     @cached_property
     def digests(self) -> dict[str, str | None]:
-        """What makes this data this data; no path is in it."""
+        """Hashes that identify the data by its content, without any path."""
         pool = None if self.pool is None else hashlib.sha256(json.dumps(sorted(self.pool)).encode()).hexdigest()[:16]
         return {
             "items": self.items.digest(),
@@ -56,7 +56,7 @@ class BenchData:
 
 
 def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
-    """The data that a matrix names, and what a lenient reading left out of it.
+    """Read the data that a matrix names; the notes say what a lenient reading left out of it.
 
     Raises:
         BadInput: a file that is not named, not there, or has unusable rows.

@@ -1,4 +1,4 @@
-"""From a matrix to its distinct cells: what a variant does not use multiplies nothing."""
+"""The expansion of a matrix into its distinct cells: an axis that a variant does not use gives no further cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from n2kit.recipe.settings import Recipe, resolve
 
 
 def expand(matrix: MatrixSpec, data: Mapping[str, str | None]) -> list[Cell]:
-    """All cells of a matrix, in its order, each once; those that cannot be carry the reason.
+    """Expand a matrix into its cells, in its order, each once; a cell that cannot be run carries the reason.
 
     Args:
         data: the digests of `n2kit.bench.matrix.data.Data`.
@@ -43,7 +43,7 @@ def expand(matrix: MatrixSpec, data: Mapping[str, str | None]) -> list[Cell]:
 
 
 def _cells(combination: Combination, matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterator[Cell]:
-    """A combination with each seed; one without weights of chance or training has one cell."""
+    """Yield a combination with each seed; one without random weights and without training has one cell."""
     try:
         resolved = resolve(combination.flags)
         given = frozenset(resolved.origin)
@@ -89,19 +89,19 @@ def _vision_key(plan: Plan) -> VisionFeatureKey | None:
 
 
 def _followed(combination: Combination, plan: Plan) -> bool:
-    """Whether there is saliency to be had, as far as a plan tells."""
+    """Tell whether saliency can be measured, as far as a plan shows."""
     return combination.inference == "both" and plan.variant.early and bool(plan.llm.attention) and plan.llm.causal
 
 
 def _pointless(combination: Combination, plan: Plan) -> str | None:
-    """Why an inference arm is none, or None."""
+    """Explain why an inference arm would change nothing; None if it would."""
     if combination.inference == "both" or (plan.variant.image and plan.variant.text):
         return None
     return f"variant {plan.recipe.variant} reads {'images' if plan.variant.image else 'text'} alone: nothing can be taken away"
 
 
 def _refused(combination: Combination, matrix: MatrixSpec, problem: BadInput | Unavailable) -> Iterator[Cell]:
-    """Cells whose parts cannot even be looked at."""
+    """Yield the refused cells of a combination whose components cannot be resolved."""
     flags = combination.flags
     kinds = ("mllm", "llm", "vision", "connector", "fusion")
     variant = flags.get("variant", Recipe().variant)
@@ -131,14 +131,14 @@ def _named(label: str, combination: Combination) -> str:
 
 
 def _axes(combination: Combination, chosen: Mapping[str, str | None]) -> dict[str, Any]:
-    """What a row says of its cell; `chosen`: axis → name, for what the cell has."""
+    """Collect the axes of a cell for its row; `chosen`: axis → name, for what the cell has."""
     axes: dict[str, Any] = {axis: chosen.get(axis) for axis in AXES}
     own = {"inference": combination.inference, "trained": combination.trained, "setting": dict(combination.changed)}
     return axes | {"baseline": None} | own
 
 
 def _distinct(cells: Sequence[Cell]) -> list[Cell]:
-    """Where two arms are called alike, their backbones' full names instead."""
+    """Give arms with the same name the full names of their backbones instead."""
     arms: dict[str, set[str]] = {}
     for cell in cells:
         arms.setdefault(cell.arm, set()).add(str(dict(cell.axes)))

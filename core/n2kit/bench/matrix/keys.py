@@ -1,4 +1,4 @@
-"""What a cell's result depends on, as data without paths: the same cell has the same key wherever it is run."""
+"""The keys of cells: hashes of all that a result depends on, without paths, so that a cell has the same key wherever it is run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.settings import Recipe
 from n2kit.utils.digests import file_digest
 
-# To be raised by whoever changes what a cell computes, a default among it: what is left at its default is not hashed, so that
-# a setting that comes later leaves the keys of cells that were run before.
+# Raise it with any change of what a cell computes, a changed default included: what is left at its default is not hashed, so
+# that a new setting keeps the keys of cells that were run before it.
 CELL_VERSION = 1
 # Settings of a training that change no result of a cell, as n2kit.train.run knows them; and the seed, which is hashed on its own.
 UNSEEN = {"seed", "log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}
 COMMIT = re.compile("[0-9a-f]{40}")
-UNKNOWN = "unknown"  # the version of what is not installed
-TASKS = {"category_task", "topics_task", "answer"}  # of a template: what a loss that generates asks
+UNKNOWN = "unknown"  # version of a distribution that is not installed
+TASKS = {"category_task", "topics_task", "answer"}  # fields of a template that only a generating loss uses
 
 
 def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[str, Any]:
-    """All that decides a model's weights, but for the seed: its parts, how they are tuned, the data that it sees."""
+    """Collect all that decides a model's weights but for the seed: its parts, how they are tuned, the data that it sees."""
     recipe = plan.recipe
     parts = {kind: part(component) for kind, component in plan.components.items()}
     facts: dict[str, Any] = {
@@ -61,7 +61,7 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
 
 
 def _learning(plan: Plan) -> set[str]:
-    """What may have a learning rate of its own in this plan."""
+    """Return the parts that may have a learning rate of their own in this plan."""
     return {*plan.components, "head", "words"} | (
         {"llm", "vision", "connector"} if "mllm" in plan.components else set()
     )
@@ -75,7 +75,7 @@ def of_baseline(
     data: Mapping[str, Any],
     library: str | None = None,
 ) -> dict[str, Any]:
-    """All that decides a baseline's vectors, but for the seed.
+    """Collect all that decides a baseline's vectors but for the seed.
 
     Args:
         parts: the frozen backbones that it takes, and the loss that its head is trained with.
@@ -96,7 +96,7 @@ def of_baseline(
 
 
 def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `of_training`'s facts, those that say what a step costs."""
+    """Select from the facts of `of_training` those that decide the cost of a step."""
     facts = {name: fact for name, fact in training.items() if name not in ("data", "train", "versions")}
     facts["parts"] = facts["parts"] | {"loss": facts["parts"]["loss"]["component"]}
     schedule = training.get("train", {})
@@ -104,18 +104,18 @@ def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_vectors(sees: bool, data: Mapping[str, Any], inference: str) -> dict[str, Any]:
-    """What a cell's vectors depend on beside its model; `sees`: images."""
+    """Collect what a cell's vectors depend on beside its model; `sees`: it reads images."""
     seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * sees
     return {"inference": inference, "data": {name: data[name] for name in seen}}
 
 
 def digest(*facts: Any) -> str:
-    """Twelve hex digits of a hash."""
+    """Hash facts to twelve hex digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def versions(components: Iterable[Component]) -> dict[str, str]:
-    """The packages that a cell's numbers come out of."""
+    """Return the versions of the packages that compute a cell."""
     found = list(components)
     needed = {Requirement(line).name for c in found for line in c.registered.spec.requires}
     names = {"n2kit", "torch", "transformers", *needed, *(c.registered.distribution for c in found)}
@@ -130,7 +130,7 @@ def installed(distribution: str) -> str:
 
 
 def part(component: Component) -> dict[str, Any]:
-    """A component by its class, its options and its weights."""
+    """Describe a component by its class, its options and its weights."""
     spec = component.registered.spec
     return {
         "component": f"{component.registered.distribution}/{spec.name}",
@@ -141,14 +141,14 @@ def part(component: Component) -> dict[str, Any]:
 
 
 def _wording(recipe: Recipe, *, tasks: bool) -> dict[str, Any]:
-    """A prompt by what it says; `tasks`: with what a loss that generates asks."""
+    """Describe a prompt by its words; `tasks`: with those that a generating loss uses."""
     words = asdict(load_template(recipe.prompt.template))
     limits = recipe.prompt.model_dump(exclude={"template"}, exclude_defaults=True)
     return limits | {name: text for name, text in words.items() if tasks or name not in TASKS}
 
 
 def weights_id(weights: WeightsUri) -> str:
-    """A source without its path: a local folder goes by its content, a package by its version, a hub's branch by its commit."""
+    """Identify weights without a path: a local folder by its content, a package by its version, a hub's branch by its commit."""
     if weights.scheme == "file":
         where = weights.locate()
         assert where is not None

@@ -1,4 +1,4 @@
-"""Matrices that are asked for by a name: what they fill in of a matrix, where the user said nothing."""
+"""Presets: what a named matrix fills in where the user gave nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK_STEPS = 20
 
 
 def filled(matrix: MatrixSpec) -> MatrixSpec:
-    """The matrix with what its preset adds, spelled out; what the user named stays as it is."""
+    """Return the matrix with the values of its preset spelled out; what the user named stays as it is."""
     if matrix.preset is None:
         return matrix
     paper = matrix.preset == "paper"
@@ -41,7 +41,7 @@ def filled(matrix: MatrixSpec) -> MatrixSpec:
 
 
 def _paper() -> list[ArmSpec]:
-    """The paper's arms that are no variant; those that the components at hand do not allow are refused, each with its reason."""
+    """List the paper's arms that are no variant; where components do not allow one, its cells are refused with the reason."""
     untrained = [
         ArmSpec(name="zero-shot, text alone", variant="text_only", settings={"head.width": None}, trained=False),
         ArmSpec(name="zero-shot", settings={"head.width": None}, trained=False),

@@ -1,4 +1,4 @@
-"""What a matrix is made of, as a user writes it: a YAML file, flags, or both."""
+"""The specification of a matrix, as a user writes it: a YAML file, flags, or both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_SEEDS = 1000
 
 
 def _listed(value: Any) -> Any:
-    """`a,b` as a list, as a flag takes it."""
+    """Split `a,b`, as a flag gives it, into a list."""
     if not isinstance(value, str):
         return value
     names = [part.strip() for part in value.split(",") if part.strip()]
@@ -32,7 +32,7 @@ def _listed(value: Any) -> Any:
 
 
 def _counted(value: Any) -> Any:
-    """N as the seeds 0 … N − 1."""
+    """Expand N into the seeds 0 … N − 1."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     if value > MOST_SEEDS:
@@ -41,7 +41,7 @@ def _counted(value: Any) -> Any:
 
 
 def _flat(value: Any) -> Any:
-    """Nested settings by their dotted names."""
+    """Flatten nested settings to their dotted names."""
     return dict(_dotted(value, "")) if isinstance(value, Mapping) else value
 
 
@@ -121,19 +121,19 @@ class MatrixSpec(Settings):
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """What decides figures beside vectors and pairs."""
+        """The settings that decide figures beside vectors and pairs."""
         other = {"protocol": self.protocol} if self.protocol != "notellm2" else {}
         return {"ks": self.ks, "bootstrap": self.bootstrap} | other
 
     def to_yaml(self) -> str:
-        """The matrix as a file that gives it again, its data by absolute paths."""
+        """Write the matrix as YAML from which it can be read again, its data by absolute paths."""
         content = self.model_dump(mode="json", exclude_defaults=True)
         content |= {key: str(v.absolute()) for key in content if isinstance(v := getattr(self, key), Path)}
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def read_matrix(file: Path | None, flags: Mapping[str, Any]) -> MatrixSpec:
-    """A matrix file, over which flags count; `settings` of both are merged.
+    """Read a matrix file; flags override it, and `settings` of both are merged.
 
     Raises:
         BadInput: no such file, no YAML, or every wrong entry with its line.
@@ -167,7 +167,7 @@ def _checked(content: Mapping[str, Any], lines: Mapping[Place, str], flags: Mapp
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
-    """The file's content, and `file:line` of every value in it."""
+    """Read the file's content, and `file:line` of every value in it."""
     if not file.is_file():
         raise BadInput(f"no matrix file {file}", "give a YAML file, or the axes as flags: n2kit bench --help")
     root, values = read_with_lines(file, text_keys=True)

@@ -1,4 +1,4 @@
-"""From the cells of a matrix to tables and a page.
+"""The report of a matrix: from its cells to tables and a page.
 
 results = read_results(folder)
 columns, rows = table(aggregate(results))

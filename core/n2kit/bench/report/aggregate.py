@@ -93,12 +93,12 @@ class ArmResult:
 
     @property
     def trained(self) -> bool:
-        """Whether it is a joined model that was trained."""
+        """True for a joined model that was trained."""
         return self.axes.trained and not self.baseline
 
     @cached_property
     def costs(self) -> dict[str, float]:
-        """Means over the seeds of what was measured."""
+        """The costs that were measured, each averaged over the seeds."""
         names = {name: None for row in self.rows for name in row.costs}
         measured = {n: [c for row in self.rows if (c := row.costs.get(n)) is not None] for n in names}
         return {name: float(np.mean(values)) for name, values in measured.items() if values}
@@ -160,7 +160,7 @@ def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, pla
 
 
 def cutoffs(rows: Sequence[CellRow]) -> list[int]:
-    """The k of recall@k that all rows have."""
+    """Return the k of recall@k that all rows have."""
     found = [{int(n.removeprefix("recall@")) for n in row.metrics if n.startswith("recall@")} for row in rows]
     return sorted(set.intersection(*found)) if found else []
 
@@ -170,7 +170,7 @@ def main_metric(ks: Sequence[int]) -> str:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): reject where the result is below the level, and the chance of one false rejection is too."""
+    """Correct p-values by Holm's step-down method (1979), which bounds the chance of any false rejection by the level."""
     order = np.argsort(p, kind="stable")
     factors = np.arange(len(p), 0, -1)
     out = np.empty(len(p))
@@ -179,7 +179,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def paired_differences(base: np.ndarray, others: Sequence[np.ndarray], resamples: int, seed: int) -> list[Difference]:
-    """Each of `others` minus `base`, all of them values [Q] of the same queries; p corrected for their number."""
+    """Compare each of `others` with `base`, all of them values [Q] of the same queries; p is corrected for their number."""
     if not others:
         return []
     found = bootstrap.paired(base[:, None], np.stack(others, 1), resamples, seed)
@@ -187,14 +187,14 @@ def paired_differences(base: np.ndarray, others: Sequence[np.ndarray], resamples
 
 
 def query_values(ranking: Ranking, ks: Sequence[int]) -> np.ndarray:
-    """Values [Q, M] of `metrics.names(ks)`, queries in the order of their ids."""
+    """Compute each query's metrics: [Q, M] in the order of `metrics.names(ks)`, queries in the order of their ids."""
     owner = np.unique([query for query, _ in ranking.pairs], return_inverse=True)[1]
     values = metrics.per_query(ranking.ranks, owner, ks)
     return np.stack([values[name] for name in metrics.names(ks)], 1)
 
 
 def seeds_overlap(a: MeanInterval, b: MeanInterval) -> bool:
-    """Whether the ranges over seeds touch."""
+    """Tell whether the ranges over seeds overlap."""
     return min(a.seeds) <= max(b.seeds) and min(b.seeds) <= max(a.seeds)
 
 
@@ -220,12 +220,12 @@ def same_task(a: Ranking, b: Ranking) -> bool:
 
 
 def _better(metric: str) -> float:
-    """1 where more is better, −1 where less is."""
+    """Return 1 where more is better, −1 where less is."""
     return -1.0 if metric == "mean_rank" else 1.0
 
 
 def _judge(arms: list[ArmResult], column: int, sign: float, resamples: int, seed: int) -> list[ArmResult]:
-    """Order the arms and say of each how it stands against the best."""
+    """Order the arms and give each its verdict against the best."""
     questions = Counter((arm.ranking.pairs, arm.ranking.pool, arm.ranking.protocol) for arm in arms)
     usual = questions.most_common(1)[0][0]
     name = list(arms[0].figures)[column]

@@ -1,4 +1,4 @@
-"""The geometry of the page's pictures; the templates only draw what is placed here."""
+"""The geometry of the page's charts; the templates only draw what is placed here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import pairwise
 
 WIDTH, HEIGHT = 360.0, 268.0  # of a scatter plot, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 14.0, 12.0, 36.0
-ZERO = 26.0  # room left of a logarithmic axis for what costs nothing
+ZERO = 26.0  # room left of a logarithmic axis for points that cost nothing
 SMALL_WIDTH, SMALL_HEIGHT = 240.0, 132.0  # of the curves of one arm
 Text = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values → 0 … 1, with the values to name."""
+    """A scale from values to 0 … 1, with the values of its ticks."""
 
     low: float
     high: float
@@ -32,7 +32,7 @@ class Scale:
 
 
 def linear(values: Iterable[float], *, zero: bool = False, most: int = 5) -> Scale:
-    """A scale around all values, a little wider, with at most `most` round ticks inside; with `zero` it reaches 0."""
+    """Make a scale a little wider than all values, with at most `most` round ticks inside; with `zero` it reaches 0."""
     found = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(found), max(found)
     if zero:
@@ -48,7 +48,7 @@ def linear(values: Iterable[float], *, zero: bool = False, most: int = 5) -> Sca
 
 
 def logarithmic(values: Iterable[float], most: int = 5) -> Scale:
-    """The same for positive values, each tick a 1, 2 or 5; where fewer than two of those lie inside, as on a linear scale."""
+    """Make a logarithmic scale around positive values, each tick a 1, 2 or 5; with fewer than two inside, ticks are linear."""
     found = [v for v in values if v > 0 and math.isfinite(v)] or [1.0]
     low, high = min(found) / 1.25, max(found) * 1.25
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -71,7 +71,7 @@ def _steps(about: float) -> Iterable[float]:
 
 @dataclass(frozen=True)
 class Point:
-    """A point to place: what it costs, what it reaches, and how it is drawn."""
+    """A point to place: its cost, its value with bounds, and its look."""
 
     cost: float
     value: float
@@ -100,7 +100,7 @@ class Scatter:
     line: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    zero: float | None  # where what costs nothing stands
+    zero: float | None  # x of points that cost nothing
 
     @property
     def front(self) -> list[Point]:
@@ -108,7 +108,7 @@ class Scatter:
 
 
 def pareto(candidates: Sequence[Point], sign: float = 1.0) -> list[Point]:
-    """Those that nothing both as cheap and as good beats, cheapest first; `sign` is −1 where less is better."""
+    """Select the Pareto front, cheapest first: points with none as cheap and better; `sign` is −1 where less is better."""
     front: list[Point] = []
     for point in sorted(candidates, key=lambda s: (s.cost, -sign * s.value, s.number)):
         if not front or sign * point.value > sign * front[-1].value:
@@ -117,7 +117,7 @@ def pareto(candidates: Sequence[Point], sign: float = 1.0) -> list[Point]:
 
 
 def scatter(candidates: Sequence[Point], x_text: Text, y_text: Text, sign: float = 1.0) -> Scatter:
-    """Cost on a logarithmic axis; free arms stand left of it."""
+    """Place points with their cost on a logarithmic axis; those that cost nothing stand left of it."""
     front = pareto(candidates, sign)
     inside = {point.number for point in front}
     y = linear([v for s in candidates for v in ((s.low, s.high) if s.number in inside else (s.value,))])
@@ -157,7 +157,7 @@ class Lines:
 
 
 def lines(shares: Sequence[Sequence[float]]) -> Lines:
-    """Curves [L][C] of values from 0 to 1."""
+    """Place curves [L][C] of values from 0 to 1."""
     last = max(1, len(shares) - 1)
     width, height = SMALL_WIDTH - 34, SMALL_HEIGHT - 26
     return Lines(

@@ -1,4 +1,4 @@
-"""Two matrices against each other: the arms that both have, paired query by query where they were asked the same."""
+"""A comparison of two matrices: the arms that both have, paired query by query where both ranked the same queries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHOWN = 10  # arms that only one side has, called by name in a remark
 
 @dataclass(frozen=True)
 class Change:
-    """An arm on both sides. `differences`: metric → B − A, p corrected over the arms; empty where the two were not asked the same."""
+    """An arm on both sides. `differences`: metric → B − A, p corrected over the arms; empty where the two ranked other queries."""
 
     a: ArmResult
     b: ArmResult
@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two result folders say about each other. `data`: fingerprint → its two values, where they differ; so `versions`."""
+    """A comparison of two result folders. `data`: digest → its two values, where they differ; `versions` likewise."""
 
     folders: tuple[Path, Path]
     metric: str
@@ -54,7 +54,7 @@ class Comparison:
     resamples: int
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """A row for each arm of both: `metric` on either side and the difference."""
+        """Make a row for each arm of both: `metric` on either side and the difference."""
         rows = []
         for label, change in self.changes.items():
             sides = [labels.with_interval(arm.figures[self.metric], self.metric) for arm in (change.a, change.b)]
@@ -74,7 +74,7 @@ class Comparison:
         ]
 
     def remarks(self) -> list[str]:
-        """What to know before reading the table, the gravest first."""
+        """List remarks to know before reading the table, the gravest first."""
         said = []
         if self.data:
             said.append(f"the two are about different data ({', '.join(self.data)}): differences may come from that")
@@ -115,7 +115,7 @@ class Comparison:
 
 
 def compare(dir1: Path, dir2: Path, metric: str | None = None, *, seed: int = 0) -> Comparison:
-    """B (`dir2`) against A (`dir1`), for the arms of the same label that have a finished cell in both.
+    """Compare B (`dir2`) with A (`dir1`), for the arms of the same label that have a finished cell in both.
 
     Raises:
         BadInput: no results or damaged ones; no common arm; a metric that one side lacks.
@@ -175,7 +175,7 @@ def _differing(a: dict[str, Any], b: dict[str, Any]) -> dict[str, tuple[Any, Any
 
 
 def _versions(results: Results) -> dict[str, Any]:
-    """Name → version, of the finished cells; several are joined."""
+    """Collect name → version of the finished cells; several are joined."""
     found: dict[str, dict[str, None]] = {}
     for row in results.of(DONE):
         for name, version in row.versions.items():

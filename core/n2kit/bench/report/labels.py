@@ -23,7 +23,7 @@ TITLES = {
 
 
 def component(spec: str) -> str:
-    """A component as it is called in a row of names: `clip@file:/models/clip-vit-base` → `clip-vit-base`, `hf:org/name` → `name`."""
+    """Shorten a component's reference: `clip@file:/models/clip-vit-base` → `clip-vit-base`, `hf:org/name` → `name`."""
     for scheme in ("file:", "hf:", "pkg:"):
         if scheme in spec:
             source = spec.partition(scheme)[2].partition("@")[0]
@@ -32,14 +32,14 @@ def component(spec: str) -> str:
 
 
 def constant(axes: Iterable[Axes]) -> dict[str, str]:
-    """Axis → its one value, for the axes on which all arms that use them agree."""
+    """Return axis → its one value, for the axes on which all arms that use them agree."""
     rows = list(axes)
     values = {part: {v for a in rows if (v := getattr(a, part)) is not None} for part in PARTS}
     return {part: found.pop() for part, found in values.items() if len(found) == 1}
 
 
 def short_names(arms: Sequence[tuple[str, Axes]]) -> dict[str, str]:
-    """Arm label → a name of what differs among the arms, where that tells them all apart; the label of an arm that was given a name."""
+    """Name each arm by what differs among them, if that is unique, else by its label: label → name."""
     same = set(constant(axes for _, axes in arms))
     short = {label: _short(label, axes, same) for label, axes in arms}
     taken: dict[str, int] = {}
@@ -65,7 +65,7 @@ def _short(label: str, axes: Axes, same: set[str]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A setting's value without the brackets of a list or a mapping."""
+    """Write a setting's value without the brackets of a list or a mapping."""
     if isinstance(value, dict):
         return ", ".join(f"{k} {plain(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
@@ -74,14 +74,14 @@ def plain(value: Any) -> str:
 
 
 def title(metric: str) -> str:
-    """A metric as a heading."""
+    """Write a metric as a heading."""
     return {"mrr": "MRR", "mean_rank": "Mean rank"}.get(metric) or metric.replace("ndcg", "NDCG").replace(
         "recall", "Recall"
     )
 
 
 def share(metric: str) -> bool:
-    """Whether a metric lies between 0 and 1, and is shown in per cent."""
+    """Tell whether a metric lies between 0 and 1, and is shown in per cent."""
     return metric != "mean_rank"
 
 
@@ -90,12 +90,12 @@ def number(value: float, metric: str) -> str:
 
 
 def with_interval(figure: MeanInterval, metric: str) -> str:
-    """`65.9 ± 4.3`, half the interval's width behind the sign."""
+    """Write a value as `65.9 ± 4.3`, with half the width of its interval."""
     return f"{number(figure.value, metric)} ± {number((figure.high - figure.low) / 2, metric)}"
 
 
 def spread(figure: MeanInterval, metric: str) -> str:
-    """The standard deviation over seeds; an en dash where there is one alone."""
+    """Write the standard deviation over seeds; of a single seed, an en dash."""
     return "–" if figure.deviation is None else number(figure.deviation, metric)
 
 
@@ -104,7 +104,7 @@ def signed(value: float, metric: str) -> str:
 
 
 def cost(name: str, value: float | None) -> str:
-    """A cost with its unit; an en dash where it was not measured."""
+    """Write a cost with its unit; an en dash where it was not measured."""
     if value is None:
         return "–"
     if name in ("parameters", "trained_parameters"):
@@ -119,7 +119,7 @@ def cost(name: str, value: float | None) -> str:
 
 
 def count(value: float) -> str:
-    """135M, 1.7B."""
+    """Write a number as 135M or 1.7B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
@@ -135,11 +135,11 @@ def duration(seconds: float) -> str:
 
 
 def seeds_of(arm: ArmResult, most: int) -> str:
-    """`3`, or `2 of 3` where another arm has more."""
+    """Write the number of seeds as `3`, or `2 of 3` where another arm has more."""
     return str(len(arm.rows)) if len(arm.rows) == most or not arm.trained else f"{len(arm.rows)} of {most}"
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
-    """A key that sorts `8:1` before `16:1`."""
+    """Make a sorting key that puts `8:1` before `16:1`."""
     parts = re.findall(r"\d+(?:\.\d+)?|\D+", text)
     return [(0, float(p), "") if p[0].isdigit() else (1, 0.0, p) for p in parts]

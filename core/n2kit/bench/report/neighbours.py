@@ -1,4 +1,4 @@
-"""What the arms recommend for a few queries, with pictures."""
+"""The items that the arms recommend for a few queries, with images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ArmNeighbours:
 
 @dataclass
 class Example:
-    """A query with what is right for it; `why` it is here."""
+    """A query with its right items; `why`: the reason that it is shown."""
 
     query: str
     targets: list[str]
@@ -57,7 +57,7 @@ class Example:
 
 @dataclass
 class Thumbnails:
-    """Pictures of items as small WebP data, each once."""
+    """Images of items as small WebP data, each once."""
 
     items: Items
     images: Path | None
@@ -76,7 +76,7 @@ class Thumbnails:
         self.data[item_id] = base64.b64encode(out.getvalue()).decode()
 
     def text(self, item_id: str) -> str:
-        """Title, topics, content, cut to TEXT; the id of an item without text."""
+        """Return title, topics, content, cut to TEXT; of an item without text, its id."""
         if item_id not in self.items:
             return item_id
         item = self.items[item_id]
@@ -85,7 +85,7 @@ class Thumbnails:
 
 
 def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int = 0) -> list[Example]:
-    """Queries by the rule above; none where the arms left no vectors.
+    """Choose queries by RULE, with the neighbours of each; none where the arms left no vectors.
 
     Args:
         pool: ids that may be found; default: all items with a vector that are no query.
@@ -115,7 +115,7 @@ def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int 
 
 
 def shown_arms(board: Leaderboard) -> list[ArmResult]:
-    """The arms of RULE that left vectors, in the board's order."""
+    """Select the arms of RULE that left vectors, in the board's order."""
     present = [
         arm
         for arm in board.comparable
@@ -130,7 +130,7 @@ def shown_arms(board: Leaderboard) -> list[ArmResult]:
 
 
 def choose(ranks: np.ndarray, seed: int) -> list[tuple[int, str]]:
-    """Columns of ranks [arms, Q] and why: the most disputed, then some that the seed draws from the others."""
+    """Choose columns of ranks [arms, Q], each with the reason: the most disputed, then some that the seed draws."""
     count = ranks.shape[1]
     spread = np.log2(ranks).std(0)
     first = np.argsort(-spread, kind="stable")[:DISAGREE].tolist() if len(ranks) > 1 else []
@@ -139,7 +139,7 @@ def choose(ranks: np.ndarray, seed: int) -> list[tuple[int, str]]:
 
 
 def _by_query(ranking: Ranking) -> dict[str, int]:
-    """Query → the rank of its best target."""
+    """Return query → the rank of its best target."""
     out: dict[str, int] = {}
     for (query, _), rank in zip(ranking.pairs, ranking.ranks.tolist(), strict=True):
         out[query] = min(rank, out.get(query, rank))
@@ -147,7 +147,7 @@ def _by_query(ranking: Ranking) -> dict[str, int]:
 
 
 def _nearest(row: CellRow, ranking: Ranking, queries: Sequence[str], pool: Collection[str] | None) -> list[list[str]]:
-    """The nearest items of each query by dot product, as the protocol ranks them."""
+    """Find the nearest items of each query by dot product, as the protocol ranks them."""
     ids, vectors = read_vectors(row)
     place = {item_id: n for n, item_id in enumerate(ids)}
     if missing := [q for q in queries if q not in place]:
@@ -166,7 +166,7 @@ def _nearest(row: CellRow, ranking: Ranking, queries: Sequence[str], pool: Colle
 
 
 def read_vectors(row: CellRow) -> tuple[list[str], np.ndarray]:
-    """Ids and vectors [n, d] of a cell, read without torch.
+    """Read the ids and vectors [n, d] of a cell, without torch.
 
     Raises:
         BadInput: not such a file.

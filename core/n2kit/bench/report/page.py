@@ -25,7 +25,7 @@ TEMPLATES = "templates"
 
 
 def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Collection[str] | None = None) -> str:
-    """The HTML text.
+    """Render the page as HTML.
 
     Args:
         items, images: what the neighbours are shown with; without them there is no such section.
@@ -72,7 +72,7 @@ def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Col
 
 
 def _breakable(text: str) -> Markup:
-    """A name that may go on in the next line after an underscore."""
+    """Mark a name so that it may break after an underscore."""
     return escape(text).replace("_", Markup("_<wbr>"))
 
 
@@ -81,7 +81,7 @@ def _source(name: str) -> str:
 
 
 def _facts(board: Leaderboard) -> list[tuple[str, str]]:
-    """What the figures are about, a line each."""
+    """Collect the facts behind the figures, a line each: cells, queries, pool, data, device, versions."""
     counts = ", ".join(f"{n:,} {state}" for state, n in board.results.counts.items())
     facts = [("cells", counts + (f", of {board.planned:,}" if board.planned else ""))]
     if board.best is not None:
@@ -103,7 +103,7 @@ def _facts(board: Leaderboard) -> list[tuple[str, str]]:
 
 
 def _redo(board: Leaderboard) -> list[tuple[str, list[CellRow]]]:
-    """Arm → its cells that have a command, the arms of the table first."""
+    """Group the cells that have a command by arm, the arms of the table first."""
     cells: dict[str, list[CellRow]] = {arm.label: [] for arm in board.arms}
     for row in board.results.rows:
         if row.command:

@@ -1,4 +1,4 @@
-"""Which arms belong side by side: those that differ in one thing only."""
+"""Panels: arms side by side that differ in one thing only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = {
 }
 DEFAULT = "default"
 USUAL = {"inference": "both", "trained": True}
-# What a step adds: from variant, to variant.
+# What a step adds, from which variant, to which variant.
 STEPS = (
     ("the picture, in the prompt", "text_only", "basic"),
     ("the text, beside the picture", "image_only", "basic"),
@@ -47,7 +47,7 @@ class Bar:
 
 @dataclass
 class Effect:
-    """What changes from arm `a` to arm `b`."""
+    """The change from arm `a` to arm `b`."""
 
     what: str
     a: str
@@ -66,7 +66,7 @@ class Panel:
 
 
 def panels(board: Leaderboard) -> tuple[list[Panel], int]:
-    """At most MOST panels, variants first, and how many more there would be."""
+    """Return at most MOST panels, variants first, and how many more there would be."""
     arms = [arm for arm in board.comparable if not arm.baseline]
     found = [*_variants(board, arms), *_one_thing(board, arms, ("inference",))]
     for keys in sorted({tuple(sorted(arm.axes.setting)) for arm in arms} - {()}):
@@ -77,7 +77,7 @@ def panels(board: Leaderboard) -> tuple[list[Panel], int]:
 
 
 def _variants(board: Leaderboard, arms: Sequence[ArmResult]) -> Iterator[Panel]:
-    """A panel for each set of parts; a variant that uses fewer of them stands in every panel that it fits."""
+    """Yield a panel for each set of parts; a variant that uses fewer of them stands in every panel that it fits."""
     sides = {arm.label: _parts(arm.axes) for arm in arms}
     whole = [s for s in sides.values() if not any(_fits(s, other) and s != other for other in sides.values())]
     for parts in [dict(items) for items in dict.fromkeys(tuple(sorted(s.items(), key=str)) for s in whole)]:
@@ -99,19 +99,19 @@ def _variants(board: Leaderboard, arms: Sequence[ArmResult]) -> Iterator[Panel]:
 
 
 def _parts(axes: Axes) -> dict[str, Any]:
-    """What an arm is made of but its variant; what it does not use is not there."""
+    """Collect the parts and settings of an arm but its variant, without those that it does not use."""
     parts = axes.model_dump(exclude={"variant", "baseline", "setting"}, exclude_none=True)
     return parts | {key: labels.plain(value) for key, value in axes.setting.items()}
 
 
 def _fits(fewer: dict[str, Any], more: dict[str, Any]) -> bool:
-    """Whether all of `fewer` is in `more`, and nothing of `more` was set beside the parts."""
+    """Tell whether all of `fewer` is in `more`, and every setting of `more` is in `fewer`."""
     beside = [key for key in more if key not in Axes.model_fields]
     return all(more.get(k) == v for k, v in fewer.items()) and all(key in fewer for key in beside)
 
 
 def _one_thing(board: Leaderboard, arms: Sequence[ArmResult], what: tuple[str, ...]) -> Iterator[Panel]:
-    """A panel for each set of arms that are alike in all but `what`: one part, or settings that change together."""
+    """Yield a panel for each set of arms that are equal in all but `what`: one part, or settings that change together."""
     groups: dict[str, list[tuple[str, ArmResult]]] = {}
     for arm in arms:
         everything = arm.axes.model_dump(exclude={"baseline", "setting"}) | arm.axes.setting
@@ -135,7 +135,7 @@ def _one_thing(board: Leaderboard, arms: Sequence[ArmResult], what: tuple[str, .
 
 
 def _default(arm: ArmResult) -> str:
-    """What an arm without a setting of its own is called; where others come to the same, with their names."""
+    """Name an arm without a setting of its own; where other arms come to the same, with their names."""
     return f"{DEFAULT} ({', '.join(arm.rows[0].also)})" if arm.rows[0].also else DEFAULT
 
 
@@ -146,7 +146,7 @@ def _named(value: Any) -> str:
 
 
 def _rest(board: Leaderboard, shared: Sequence[tuple[str, str | None]]) -> str:
-    """The shared parts that are not the same in the whole matrix."""
+    """Name the shared parts that are not the same in the whole matrix."""
     same = labels.constant(arm.axes for arm in board.arms)
     left = {part: labels.component(value) for part, value in shared if value is not None and part not in same}
     variant = left.pop("variant", None)
@@ -171,7 +171,7 @@ def _judge(panel: Panel, board: Leaderboard) -> None:
 
 
 def _effects(panel: Panel, board: Leaderboard) -> list[Effect]:
-    """The steps between the panel's variants, p corrected for their number. They were laid down before the results were seen."""
+    """Measure the steps between the panel's variants, p corrected for their number. STEPS was chosen before any result."""
     present = {bar.name: bar.arm for bar in panel.bars}
     steps = [step for step in STEPS if step[1] in present and step[2] in present]
     zero = 0 * _values(board, panel.bars[0].arm)

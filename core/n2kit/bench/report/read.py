@@ -1,4 +1,4 @@
-"""What a matrix left in its folder: one row a cell, and the ranks beside it."""
+"""The results of a matrix, read from its folder: one row a cell, and the ranks beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CELL = "cell.json"
 
 
 class Ranking(NamedTuple):
-    """Ranks [P] of the targets of `pairs` (sorted) among `pool` items, ties lost."""
+    """Ranks [P] of the targets of `pairs` (sorted) among `pool` items; a tie counts as the worse rank."""
 
     pairs: tuple[tuple[str, str], ...]
     ranks: np.ndarray
@@ -48,7 +48,7 @@ class Results:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The fingerprints of the data that all rows are about."""
+        """The digests of the data that all rows are about."""
         return next((row.data for row in self.rows if row.data), {})
 
     @property
@@ -84,7 +84,7 @@ def read_results(folder: Path) -> Results:
 
 
 def read_ranking(row: CellRow) -> Ranking:
-    """The ranks of a cell that is done.
+    """Read the ranks of a finished cell.
 
     Raises:
         BadInput: the file is not there, or is not what `n2kit bench` writes.
@@ -109,7 +109,7 @@ def read_ranking(row: CellRow) -> Ranking:
 
 
 def _listed(file: Path) -> list[CellRow]:
-    """The rows of results.jsonl, whose arms are called as in the matrix that was run last; a line half written is not there."""
+    """Read the rows of results.jsonl, with the names of the matrix that was run last; a last line that is cut short is dropped."""
     rows = []
     with file.open("rb") as lines:  # a text may hold what `splitlines` takes for the end of a line
         for number, line in enumerate(lines, 1):
@@ -126,13 +126,13 @@ def _listed(file: Path) -> list[CellRow]:
 
 
 def _found(files: list[Path]) -> list[CellRow]:
-    """The rows of cells, the oldest first."""
+    """Read the rows of cells from their files, the oldest first."""
     ages = {file: file.stat().st_mtime_ns for file in files}
     return [parse_row(read_json(file), str(file), file) for file in sorted(files, key=lambda f: (ages[f], f))]
 
 
 def _choose(results: Results, rows: Sequence[CellRow]) -> None:
-    """Rows oldest first → the newest of each arm and seed, on the newest row's data."""
+    """Keep the newest of each arm and seed, of rows that stand oldest first, on the newest row's data."""
     newest = {(row.arm, row.seed): row for row in rows}
     last = next((row for row in reversed(rows) if row.data), rows[-1])
     same = [row for row in newest.values() if not row.data or _data_key(row) == _data_key(last)]

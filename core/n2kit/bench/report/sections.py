@@ -1,4 +1,4 @@
-"""What the sections of the page show, as plain values for the templates."""
+"""The sections of the page, as plain values for the templates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUCKETS, BUCKET_ARMS = 10, 12  # the largest buckets, the best arms
 
 
 def colours(board: Leaderboard) -> dict[str, int]:
-    """What shares a colour → its number: pairs of backbones, or vision encoders alone where there are too many pairs."""
+    """Number the colours of the arms: one for a pair of backbones, or for a vision encoder where there are too many pairs."""
     for name in (_backbones, lambda arm: labels.component(arm.axes.vision) if arm.axes.vision else "no picture"):
         groups = sorted({name(arm) for arm in board.arms if not arm.baseline}, key=labels.natural)
         if len(groups) <= COLOURS:
@@ -42,7 +42,7 @@ def _backbones(arm: ArmResult) -> str:
 
 
 def _colour(arm: ArmResult, colours: Mapping[str, int]) -> int | None:
-    """None for baselines."""
+    """Return the number of an arm's colour; None for baselines."""
     if arm.baseline:
         return None
     vision = labels.component(arm.axes.vision) if arm.axes.vision else "no picture"
@@ -50,7 +50,7 @@ def _colour(arm: ArmResult, colours: Mapping[str, int]) -> int | None:
 
 
 def rows(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The table: text to show and numbers to sort by."""
+    """Make the rows of the table: text to show and numbers to sort by."""
     m, names = board.metric, tables.short_names(board)
     metrics = tables.shown_metrics(board)
     tops = {name: tables.leaders(board, name) for name in metrics}
@@ -89,9 +89,9 @@ def rows(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """What is done, and with which backbones: the two lines of a name."""
-    joined, dot, way = name.partition(" · ")
-    return (way, joined) if dot else (name, "")
+    """Split a name into its two lines: the method, and the backbones."""
+    joined, dot, method = name.partition(" · ")
+    return (method, joined) if dot else (name, "")
 
 
 def _spoken(arm: ArmResult, metric: str) -> str:
@@ -123,7 +123,7 @@ def _interval(track: charts.Scale, arm: ArmResult, metric: str) -> dict[str, Any
 
 
 def prices(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]:
-    """A Pareto plot for each of the first PLOTS prices in which arms differ."""
+    """Make a Pareto plot for each of the first PLOTS costs in which arms differ."""
     m, names = board.metric, tables.short_names(board)
     sign = -1.0 if m == "mean_rank" else 1.0
     plots = []
@@ -183,7 +183,7 @@ def drawn(panel: panels.Panel, board: Leaderboard) -> dict[str, Any]:
 
 
 def saliency(board: Leaderboard) -> list[dict[str, Any]]:
-    """The curves of the best arms that have some, averaged over seeds, each layer's as shares of their sum."""
+    """Average the saliency curves of the best arms over seeds, each layer's as shares of their sum."""
     out: list[dict[str, Any]] = []
     names = tables.short_names(board)
     for arm in board.arms:
@@ -208,7 +208,7 @@ def _curves(row: CellRow) -> np.ndarray:
 
 
 def buckets(board: Leaderboard) -> dict[str, Any] | None:
-    """The main metric on the largest buckets, for the best arms and the best baseline."""
+    """Tabulate the main metric on the largest buckets, for the best arms and the best baseline."""
     m, names = board.metric, tables.short_names(board)
     sizes: dict[str, tuple[int, str]] = {}
     for arm in board.comparable:
@@ -230,7 +230,7 @@ def buckets(board: Leaderboard) -> dict[str, Any] | None:
 
 
 def _in_bucket(arm: ArmResult, name: str, metric: str) -> dict[str, Any] | None:
-    """Value and half interval: the seeds' own, averaged, which is never narrower than the interval of their mean."""
+    """Return value and half interval: the seeds' own intervals, averaged, are never narrower than that of their mean."""
     found = [b.metrics[metric] for row in arm.rows for b in row.buckets if b.name == name and metric in b.metrics]
     values = [v for f in found if (v := f.get("value")) is not None]
     if not values:

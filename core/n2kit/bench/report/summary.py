@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences computed from them."""
+"""A summary of the figures, in sentences that are computed from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ THROUGH = ("embed_ms_item", "trained_parameters")  # what "cheapest" goes by: th
 
 
 def summary(board: Leaderboard) -> list[str]:
-    """Which arm is best, from which it cannot be told apart, baselines, price, and what to be careful about."""
+    """Summarise a board: the best arm, the arms that are not separable from it, the baselines, the cost, and cautions."""
     if board.best is None:
         return ["No cell is finished yet.", *_cautions(board, {})]
     names = labels.short_names([(arm.label, arm.axes) for arm in board.arms])
@@ -132,14 +132,14 @@ def _cautions(board: Leaderboard, names: dict[str, str]) -> list[str]:
 
 
 def _beyond(board: Leaderboard) -> list[str]:
-    """Cut-offs that tell nothing."""
+    """Name the cut-offs that are no smaller than the pool."""
     cuts = {int(name.partition("@")[2]) for name in board.metrics if name.startswith("recall@")}
     beyond = [f"{k:,}" for k in sorted(cuts) if board.best is not None and k >= board.best.ranking.pool]
     return [f"At {', '.join(beyond)} every model finds everything: the pool is no larger."] if beyond else []
 
 
 def _left_out(board: Leaderboard) -> list[str]:
-    """What was measured without: pairs that the protocol has no place for, pictures that cannot be read."""
+    """Report what was left out: pairs that the protocol does not rank, and images that cannot be read."""
     rows = board.results.of(DONE)
     said = []
     if best := board.best:

@@ -1,4 +1,4 @@
-"""The same table for a terminal, Markdown, CSV and LaTeX."""
+"""One table for a terminal, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def shown_metrics(board: Leaderboard) -> list[str]:
-    """Recall at every cut-off, MRR, and what the arms are ordered by."""
+    """Return the metrics to show: recall at every cut-off, MRR, and the one that the arms are ordered by."""
     wanted = [name for name in board.metrics if name.startswith("recall@") or name == "mrr"]
     return wanted if board.metric in wanted else [*wanted, board.metric]
 
 
 def legend(board: Leaderboard) -> list[str]:
-    """What the numbers and marks of a table mean, a sentence each."""
+    """Explain the numbers and marks of a table, a sentence each."""
     m = board.metric
     return [
         "Shares in per cent: mean over seeds ± half the 95 % bootstrap interval over queries.",
@@ -42,7 +42,7 @@ def legend(board: Leaderboard) -> list[str]:
 
 
 def table(board: Leaderboard) -> Table:
-    """Columns and rows of text, best first."""
+    """Return the columns and the rows of text, best arm first."""
     metrics, names = shown_metrics(board), short_names(board)
     costs = measured(board, COSTS)
     spread = [f"{board.metric}: sd of seeds"] if board.most_seeds > 1 else []
@@ -67,7 +67,7 @@ def against(arm: ArmResult, metric: str) -> str:
 
 
 def problems(board: Leaderboard) -> Table | None:
-    """The cells that failed or were refused, or None."""
+    """Return the cells that failed or were refused, or None."""
     rows = [[r.arm, str(r.seed), r.state, r.reason, r.hint] for r in board.results.of(FAILED, REFUSED)]
     return (["arm", "seed", "state", "reason", "hint"], rows) if rows else None
 
@@ -104,7 +104,7 @@ def _markdown_table(board: Leaderboard) -> list[str]:
 
 
 def leaders(board: Leaderboard, metric: str) -> set[str]:
-    """The labels of the arms with the best value, of those that were asked the same."""
+    """Return the labels of the arms with the best value, among those that ranked the same queries."""
     values = {arm.label: arm.figures[metric].value for arm in board.comparable}
     if not values:
         return set()
@@ -119,14 +119,14 @@ def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]], escaped: bool 
 
 
 def _marked(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape text so that Markdown shows it as it is."""
     for char in "\\`*[]|<>&":
         text = text.replace(char, f"\\{char}")
     return " ".join(text.split())
 
 
 def csv_text(board: Leaderboard) -> str:
-    """Every number at full precision, one row an arm."""
+    """Write every number at full precision as CSV, one row an arm."""
     out = io.StringIO()
     rows = [_record(board, arm) for arm in board.arms]
     costs = list(dict.fromkeys(name for arm in board.arms for name in arm.costs))
@@ -165,12 +165,12 @@ _TEX = {
 
 
 def tex_escaped(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line."""
+    """Escape text so that LaTeX prints it as it is, on one line."""
     return "".join(_TEX.get(char, char) for char in " ".join(text.split()))
 
 
 def latex(board: Leaderboard) -> str:
-    """A `table` for the booktabs package; the best of each column is bold."""
+    """Write a `table` for the booktabs package; the best of each column is bold."""
     columns, rows = table(board)
     metrics = shown_metrics(board)
     lines = ["% needs \\usepackage{booktabs}", "\\begin{table}", "\\centering"]

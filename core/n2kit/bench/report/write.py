@@ -1,4 +1,4 @@
-"""All files of a report."""
+"""The files of a report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(
     metric: str | None = None,
     planned: int | None = None,
 ) -> list[Path]:
-    """Write report.html, results.md, results.csv and results.tex into `folder`, from the cells that are there; more may come.
+    """Write report.html, results.md, results.csv and results.tex into `folder`, from its finished cells; more may come.
 
     Args:
         items, images: what neighbours are shown with; without items the page has none.

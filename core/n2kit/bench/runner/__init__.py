@@ -1,1 +1,1 @@
-"""Running the cells of a matrix, and keeping what came of them."""
+"""The run of a matrix: its cells as tasks, and the files of their results."""

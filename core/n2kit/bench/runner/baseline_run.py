@@ -1,4 +1,4 @@
-"""Baselines, run: those of one language model together, which share its features."""
+"""The run of baselines: those of one language model together, which share its features."""
 
 from __future__ import annotations
 

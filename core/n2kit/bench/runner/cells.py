@@ -30,12 +30,12 @@ from n2kit.utils.device import pick_device
 if TYPE_CHECKING:
     from n2kit.modeling.model import Model
 
-TIMED = 32  # items whose embedding is timed, from their files to their vectors
+TIMED = 32  # items whose embedding is timed, from files to vectors
 
 
 @dataclass
 class TrainedModel:
-    """A model to evaluate, and what it cost."""
+    """A model to evaluate, with its costs."""
 
     model: Model
     fingerprint: str
@@ -43,7 +43,7 @@ class TrainedModel:
 
 
 def run_cells(bench: BenchContext, cells: Sequence[Cell]) -> None:
-    """Run cells that share a training, and write the row of each; what fails is written as failed.
+    """Run cells that share a training, and write the row of each; a cell with an error is written as failed.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
@@ -81,7 +81,7 @@ def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
     if (folder / RESULT).is_file() and not (folder / "bundle" / bundles.MANIFEST).is_file():
         shutil.rmtree(folder)  # its weights were not kept
     begun = time.perf_counter()
-    if not (start / bundles.MANIFEST).is_file():  # of a training that is finished too: by it the run is known
+    if not (start / bundles.MANIFEST).is_file():  # also of a finished training: the run is identified by it
         bench.emit(Phase("build"))
         bundles.save(from_plan(make_plan(cell.recipe, requested=cell.given)), start, force=True, by_reference=True)
     building = time.perf_counter() - begun
@@ -104,7 +104,7 @@ def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
 
 
 def _training_costs(result: RunResult, whole: float, cpu: float, peak: float | None) -> dict[str, Any]:
-    """What a training cost; of one that was resumed, the part after the last checkpoint, scaled to all of its steps.
+    """Return the costs of a training; of a resumed one, those after the last checkpoint, scaled to all of its steps.
 
     Args:
         whole: seconds with building, saving and loading. cpu: of the training alone. peak: MB.
@@ -128,7 +128,7 @@ def _size(model: Model) -> dict[str, Any]:
 
 
 def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> CellRow:
-    """Embed, evaluate, and write ranks and vectors."""
+    """Embed and evaluate a cell, write its ranks and vectors, and return its row."""
     data, model = bench.data, trained.model
     assert cell.recipe is not None
     folder = bench.store.cell_folder(cell.key)
@@ -160,7 +160,7 @@ def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> Ce
 
 
 def _saliency(bench: BenchContext, cell: Cell, model: Model, unreadable: Container[str]) -> dict[str, Any]:
-    """S_v, S_t and S_o by layer over pairs of items that have both modalities, or why there are none; nothing if not asked for."""
+    """Measure S_v, S_t and S_o by layer over pairs with both modalities, or say why not; empty where the matrix has no saliency."""
     data, sample = bench.data, bench.matrix.saliency
     if not sample or cell.inference != "both":
         return {}
@@ -176,7 +176,7 @@ def _saliency(bench: BenchContext, cell: Cell, model: Model, unreadable: Contain
 
 
 def _peak_memory_mb(device: torch.device) -> float | None:
-    """The most memory that this process has had, in MB; of the GPU where it used one. None where nobody counts it."""
+    """Return the peak memory of this process in MB, of the GPU where it used one; None where the platform does not count it."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     try:

@@ -1,4 +1,4 @@
-"""What all tasks of a matrix share; it travels to other processes."""
+"""The context that all tasks of a matrix share; it is sent to other processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from n2kit.utils.files import is_disk_full
 
 
 class StopError(Unavailable):
-    """Nothing can go on here, and no cell is to blame: a full disk, a node that does not see the folder."""
+    """An error that stops the whole bench and fails no cell: a full disk, a node that does not see the folder."""
 
 
 def disk_full(store: Store) -> StopError:
-    """The disk is."""
+    """Return the error of a full disk."""
     return StopError(f"{store.root}: no space left", "free some space; the same command goes on")
 
 
 def one_line(problem: BaseException) -> str:
-    """An error in one line."""
+    """Write an error in one line."""
     message = problem.message if isinstance(problem, N2kitError) else f"{type(problem).__name__}: {problem}"
     return message.splitlines()[0]
 
 
 @dataclass(frozen=True)
 class BenchContext:
-    """What all cells share."""
+    """The matrix, its data, its folder, and the options that all cells share."""
 
     matrix: MatrixSpec
     data: BenchData

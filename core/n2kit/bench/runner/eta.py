@@ -1,4 +1,4 @@
-"""How long a matrix will take: from cells that are done, else from a short probe of each kind of cell."""
+"""An estimate of the time of a matrix: from cells that are done, else from a short probe of each kind of cell."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOADS = 3.0  # a cell builds its model, saves it, and loads it two times: so man
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: of a step, of embedding an item whose features are known, of what comes with every cell."""
+    """Seconds of a step, of embedding an item with cached features, and of the fixed part of every cell."""
 
     step: float
     item: float
@@ -51,9 +51,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """Seconds of all that is open, one task after the other; `paces` and `features_s` say what they were made of.
+    """Seconds of all open cells, one task after the other; `paces` and `features_s` are what they were computed from.
 
-    `notes`: what could not be probed, and is not in the sum.
+    `notes`: kinds of cells that could not be probed, and are not in the sum.
     """
 
     seconds: float
@@ -69,10 +69,10 @@ def estimate(
     threads: int,
     progress: Callable[[int, int], None],
 ) -> TimeEstimate:
-    """What the open `cells` will take, baselines left out.
+    """Estimate the time of the open `cells`, baselines left out.
 
     Args:
-        done: finished cells with their rows; what is like them is not probed.
+        done: finished cells with their rows; cells of the same kind are not probed.
         threads: that a task will have.
         progress: called with (probed, to be probed).
     """
@@ -105,7 +105,7 @@ def estimate(
 
 @contextmanager
 def _note_failure(notes: list[str], arm: str) -> Iterator[None]:
-    """What fails in a probe would fail its own cells alone."""
+    """Turn an error of a probe into a note: it would fail its own cells alone."""
     try:
         yield
     except Exception as problem:
@@ -123,7 +123,7 @@ def _training_seconds(bench: BenchContext, cell: Cell, pace: Pace) -> float:
 
 
 def _measured_pace(bench: BenchContext, cell: Cell, row: CellRow) -> Pace | None:
-    """The pace of a cell that is done."""
+    """Return the pace of a finished cell by its costs; None where they do not tell it."""
     embed_s, train_s, steps = (row.costs.get(name) for name in ("embed_s", "train_s", "steps"))
     if cell.baseline is not None or embed_s is None:
         return None
@@ -136,7 +136,7 @@ def _measured_pace(bench: BenchContext, cell: Cell, row: CellRow) -> Pace | None
 
 
 def _probe(bench: BenchContext, cell: Cell) -> Pace:
-    """A few real steps on a few pairs, and a few embeddings; nothing of it is kept."""
+    """Time a few real steps on a few pairs, and a few embeddings; nothing of it is kept."""
     assert cell.recipe is not None
     data = bench.data
     begun = time.perf_counter()
@@ -161,11 +161,11 @@ def _probe(bench: BenchContext, cell: Cell) -> Pace:
 
 
 class _ProbeDoneError(Exception):
-    """Ends a training that has shown its pace."""
+    """The end of a training that has been timed."""
 
 
 def _steps(bench: BenchContext, model: Model, cell: Cell, pairs: Pairs, cache: FeatureCache | None) -> float:
-    """Seconds of a step on `pairs`, the same in each: from the second one on their features are known."""
+    """Time a step on `pairs` in seconds, the same pairs in each: from the second one on their features are cached."""
     assert cell.recipe is not None
     ends: list[float] = []
 
@@ -197,7 +197,7 @@ def _steps(bench: BenchContext, model: Model, cell: Cell, pairs: Pairs, cache: F
 
 
 def _memory_cache(bench: BenchContext, model: Model, cell: Cell) -> FeatureCache | None:
-    """Features in memory alone."""
+    """Make a cache of features in memory alone; None where images are not frozen features."""
     if model.vision is None or not model.vision.frozen or bench.data.images is None:
         return None
     assert cell.recipe is not None
@@ -206,7 +206,7 @@ def _memory_cache(bench: BenchContext, model: Model, cell: Cell) -> FeatureCache
 
 
 def _probe_features(bench: BenchContext, cells: Sequence[Cell]) -> float:
-    """Seconds of the features that are not kept yet: by a few pictures, and by how many of a sample are there."""
+    """Estimate the seconds of the features that are not cached, by a few images and the cached share of a sample."""
     images = bench.data.images
     shown = list({item.image: item for item in needed(bench, cells) if item.image}.values())
     if not shown or images is None:

@@ -1,4 +1,4 @@
-"""Tasks on this machine, each in a process of its own: one that dies ends its own cells and no others."""
+"""Tasks on this machine, each in a process of its own: a process that dies ends its own cells and no others."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 # A fork of a process that has imported torch and done nothing with it: a cell starts in no time, with a heap of its own. Where
 # the platform's own libraries do not bear a fork, a new interpreter.
 METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
-UNKNOWN = 255  # what multiprocessing says of a process whose fork server was killed
-KILL_TIMEOUT_S = 60.0  # seconds that a process gets to end after it was told to a second time
+UNKNOWN = 255  # exit code that multiprocessing gives a process whose fork server was killed
+KILL_TIMEOUT_S = 60.0  # seconds that a process gets to end after the second interrupt
 
 
 @dataclass
 class RunningTask:
-    """A task and its process; `pipe` gives what it reports, and ends with it."""
+    """A task and its process; `pipe` gives its events, and ends with it."""
 
     task: Task
     process: BaseProcess
@@ -45,7 +45,7 @@ class RunningTask:
 
 
 def run_local(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int) -> None:
-    """Do tasks, at most `jobs` at a time with `threads` each; those that read a tower's features wait for them.
+    """Perform tasks, at most `jobs` at a time with `threads` each; those that read an encoder's features wait for them.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; running trainings have saved a checkpoint.
@@ -125,7 +125,7 @@ class _Pool:
         self.bench.emit(TaskEnded(one.task.name, worker=one.slot))
 
     def stop(self) -> None:
-        """Let every task end at its next good moment; told again, end them at once."""
+        """Let every task end after its step; on a second interrupt, end them at once."""
         self.waiting.clear()
         try:
             for one in self.running.values():
@@ -148,19 +148,19 @@ class _Pool:
 
 
 def _exit_reason(code: int) -> str:
-    """How a process ended that had not finished its task."""
+    """Describe how a process ended that had not finished its task."""
     if METHOD == "forkserver" and code == UNKNOWN:
-        return "nobody saw how"  # whoever started it is gone too
+        return "nobody saw how"  # the fork server that started it is gone too
     return f"something {describe_exit(code)}{' (out of memory?)' if code == -signal.SIGKILL else ''}"
 
 
 def _ready(running: dict[Any, RunningTask]) -> list[Any]:
-    """The pipes that have something to say, or have ended; waits for one."""
+    """Wait for a pipe, and return those that have an event or have ended."""
     return list(connection.wait(list(running)))
 
 
 def cpus() -> int:
-    """Threads to divide: as many as the user allows, or the machine has for this process."""
+    """Count the threads to divide: as many as the user allows, or the machine has for this process."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdigit() and int(given):
         return int(given)
@@ -168,7 +168,7 @@ def cpus() -> int:
 
 
 def _work(bench: BenchContext, task: Task, pipe: Any, environment: dict[str, str], threads: int, slot: int) -> None:
-    """A task in a process of its own. Ctrl-C comes from the parent alone: a terminal would send it a second time."""
+    """Perform a task in its own process. Ctrl-C comes from the parent alone: a terminal would send it a second time."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     os.environ.clear()
@@ -186,13 +186,13 @@ def _work(bench: BenchContext, task: Task, pipe: Any, environment: dict[str, str
     except StopError as problem:
         pipe.send(Crashed(problem.message, problem.hint or "", stops=True))
         os._exit(1)
-    except Exception as problem:  # what a task does not see to itself, as features that cannot be computed
+    except Exception as problem:  # an error that the task does not handle, as features that cannot be computed
         pipe.send(Crashed(one_line(problem)))
         os._exit(1)
 
 
 def _die_with_parent() -> None:
-    """A task whose bench was killed must not write beside the bench that goes on."""
+    """End this process with its parent: a task of a killed bench must not write beside the bench that goes on."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

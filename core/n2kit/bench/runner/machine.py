@@ -1,4 +1,4 @@
-"""What every process of a matrix settles before it computes, so that all compute alike."""
+"""The threads, precision and device that every process of a matrix sets first, so that all compute alike."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ from n2kit.utils.signals import signal_handlers
 if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
 
-SENT = ("N2KIT_", "HF_", "XDG_")  # what of the environment another node is told
+SENT = ("N2KIT_", "HF_", "XDG_")  # prefixes of the environment variables that are sent to other nodes
 
 
 def run_ray(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int, address: str | None = None) -> None:
-    """Do tasks, features first, as many at a time as there are CPUs for `threads` each (and a GPU each, where there are any).
+    """Perform tasks by Ray, features first, as many at a time as there are CPUs for `threads` each, and a GPU where it has any.
 
     Args:
         jobs: tasks at a time, where Ray is started here.
@@ -63,7 +63,7 @@ def _wait(ray: Any, bench: BenchContext, running: dict[Any, Task]) -> None:
 
 
 def _over(ray: Any, bench: BenchContext, reference: Any, task: Task) -> None:
-    """Tell what came of a task that has ended."""
+    """Emit the rows of a task that has ended; cells without a row are marked as failed."""
     reason = ""
     try:
         ray.get(reference)
@@ -84,7 +84,7 @@ def _over(ray: Any, bench: BenchContext, reference: Any, task: Task) -> None:
 
 @contextmanager
 def _connected(address: str | None, cpus: int) -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere that nobody asked for
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics unless the user asks for them
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError:
@@ -104,7 +104,7 @@ def _connected(address: str | None, cpus: int) -> Iterator[Any]:
 
 
 def _work(bench: BenchContext, task: Task, folder: str, environment: dict[str, str], threads: int) -> None:
-    """A task on some node.
+    """Perform a task on some node.
 
     Raises:
         StopError: the node does not see what the bench sees.

@@ -1,4 +1,4 @@
-"""Cells of which only the measures are new, as after another `--k`: their figures come from the vectors that are kept."""
+"""New measures of finished cells, as after another `--k`: their figures are computed from the kept vectors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
     from n2kit.bench.runner.context import BenchContext
 
-KEPT = ("costs", "notes", "device", "threads", "versions")  # what measuring does not change
+KEPT = ("costs", "notes", "device", "threads", "versions")  # fields that measuring does not change
 CURVES = ("saliency", "no_saliency")
 
 
 def remeasure(bench: BenchContext, cells: Sequence[Cell], kept: Mapping[str, str]) -> list[Cell]:
-    """Measure the cells that have vectors, write their rows, and give those that are still to be run.
+    """Measure the cells that have vectors, write their rows, and return those that are still to be run.
 
     Args:
-        kept: `Store.kept_vectors()`. Vectors that cannot be read are made again, and that is said.
+        kept: `Store.kept_vectors()`. Vectors that cannot be read are computed again, with a note.
 
     Raises:
         StopError: the disk is full.
@@ -48,7 +48,7 @@ def remeasure(bench: BenchContext, cells: Sequence[Cell], kept: Mapping[str, str
 
 
 def _measured(bench: BenchContext, cell: Cell, source: str) -> CellRow:
-    """The row of a cell, by the vectors and the costs of the cell `source`."""
+    """Return the row of a cell, by the vectors and the costs of the cell `source`."""
     before, folder = bench.store.cell_folder(source), bench.store.cell_folder(cell.key)
     vectors = read_vectors(before / "vectors.parquet")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The row of a cell: what was asked for, and what came of it."""
+"""The rows of cells: their inputs, and their results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def base_row(bench: BenchContext, cell: Cell) -> CellRow:
 
 
 def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> CellRow:
-    """The row of a cell that an error has ended; one that nobody expected leaves its traceback.
+    """Return the row of a cell that ended in an error; an unexpected one leaves a traceback file.
 
     Raises:
         StopError: the disk is full, which is no cell's fault.
@@ -58,7 +58,7 @@ def failed_row(bench: BenchContext, cell: Cell, problem: Exception) -> CellRow:
 def evaluate_vectors(
     bench: BenchContext, cell: Cell, ids: list[str], vectors: Any, skipped: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The figures of vectors [n, D] on the test pairs; writes the ranks beside them.
+    """Measure vectors [n, D] on the test pairs, write the ranks beside them, and return the fields of the row.
 
     Args:
         skipped: item id → why it was not read as it is.

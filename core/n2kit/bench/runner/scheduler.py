@@ -1,4 +1,4 @@
-"""A whole matrix, from its cells to their rows."""
+"""The run of a whole matrix, from its cells to their rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = ("n2kit", "torch", "transformers", "timm", "open_clip_torch", "accele
 
 @dataclass(frozen=True)
 class Engine:
-    """Who runs the tasks.
+    """The runner of the tasks: processes on this machine, or Ray.
 
     jobs: tasks at a time on this machine. threads: of each task; by default this machine's, divided among `jobs`. ray: leave it to
     Ray, which runs as many at a time as it has CPUs for; address: of its cluster.
@@ -41,7 +41,7 @@ class Engine:
 
     @property
     def each(self) -> int:
-        """Threads of a task."""
+        """The threads of a task."""
         return self.threads or max(1, cpus() // self.jobs)
 
     def run(self, bench: BenchContext, todo: Sequence[Task]) -> None:
@@ -59,13 +59,13 @@ HERE = Engine()
 def run_matrix(
     bench: BenchContext, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False, engine: Engine = HERE
 ) -> list[CellRow]:
-    """Run every cell that is not done, and give the rows of all that have one, in the order of the matrix.
+    """Run every cell that is not done, and return the rows of all that have one, in the order of the matrix.
 
     Args:
         cells: what `n2kit.bench.matrix.expand.expand` makes of the bench's matrix.
         only: a pattern of arms or keys; other cells stay as they are.
         retry: run failed cells again.
-        engine: who runs them; it changes no result, but for the threads: sums of floats depend on their order.
+        engine: the runner; it changes no result but by its threads: sums of floats depend on their order.
 
     Raises:
         BadInput: the folder is another's, holds cells of other data, or another bench is writing it; no cell fits `only`.
@@ -101,7 +101,7 @@ def run_matrix(
 
 
 def _unmeasured(bench: BenchContext, todo: Sequence[Cell]) -> Sequence[Cell]:
-    """Measure the cells whose vectors are kept; the others."""
+    """Measure the cells whose vectors are kept, and return the others."""
     kept = bench.store.kept_vectors()
     if not any(cell.source(kept) for cell in todo):
         return todo
@@ -113,10 +113,10 @@ def _unmeasured(bench: BenchContext, todo: Sequence[Cell]) -> Sequence[Cell]:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do: the state of each cell, and how long the open ones take.
+    """A preview of a run: the state of each cell, and the time that the open ones take.
 
-    states: of each of `cells`: done, failed, refused, open, kept (open, but only to be measured) or left out. trainings, towers:
-    what the open cells share. note: what to know before. `estimate` is None where nothing is open.
+    states: of each of `cells`: done, failed, refused, open, kept (open, but only to be measured) or left out. trainings, encoders:
+    shared by the open cells. note: a remark before the run. `estimate` is None where nothing is open.
     """
 
     cells: Sequence[Cell]
@@ -128,7 +128,7 @@ class Preview:
 
 
 def preview(bench: BenchContext, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> Preview:
-    """What `run_matrix` would do, without the time that it takes; writes nothing.
+    """Return what `run_matrix` would do, without its time; nothing is written.
 
     Raises:
         BadInput: as `run_matrix`.
@@ -156,7 +156,7 @@ def _state(cell: Cell, row: CellRow | None, wanted: bool, kept: Mapping[str, str
 
 
 def timed(bench: BenchContext, seen: Preview, threads: int, progress: Callable[[int, int], None]) -> Preview:
-    """The preview with how long the open cells take, by those that are done or by a short probe in this process."""
+    """Add to a preview the time of its open cells, by those that are done or by a short probe in this process."""
     from n2kit.bench.runner.eta import estimate
 
     open_ = [cell for cell, state in zip(seen.cells, seen.states, strict=True) if state == "open"]
@@ -167,7 +167,7 @@ def timed(bench: BenchContext, seen: Preview, threads: int, progress: Callable[[
 
 
 def _environment(engine: Engine) -> dict[str, Any]:
-    """The machine that a matrix was last run on."""
+    """Describe the machine that a matrix was last run on."""
     packages = {name: keys.installed(name) for name in PACKAGES}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cpus": os.cpu_count() or 1}
     return machine | {"jobs": engine.jobs, "threads": engine.each, "ray": engine.ray} | packages

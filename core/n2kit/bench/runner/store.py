@@ -25,12 +25,16 @@ MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl",
 
 @dataclass(frozen=True)
 class Store:
-    """Where a matrix's files are, and what they say."""
+    """The files of a matrix: their paths, and reading and writing them."""
 
     root: Path
 
     def ensure_same_data(self, data: dict[str, str | None]) -> None:
-        """Raises BadInput if the folder is another program's, or holds cells of other data: one report must not mix them."""
+        """Check that the folder is a bench's, with cells of the same data: one report must not mix data.
+
+        Raises:
+            BadInput: it is another program's, or holds cells of other data.
+        """
         mark = self.root / DATA
         if not mark.is_file():
             # A bench that was killed while it made the folder may leave temporary files.
@@ -43,14 +47,22 @@ class Store:
             raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
 
     def claim(self, data: dict[str, str | None]) -> None:
-        """Make the folder this data's, or find that it is. Raises BadInput as `check`."""
+        """Create the folder for this data, or check that it holds the same.
+
+        Raises:
+            BadInput: as `ensure_same_data`.
+        """
         self.ensure_same_data(data)
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / DATA, data)
         self.cell_folder("").mkdir(exist_ok=True)
 
     def locked(self) -> AbstractContextManager[None]:
-        """While one bench writes the folder, no other does. Raises BadInput (when entered): another is at it."""
+        """Lock the folder, so that one bench at a time writes it.
+
+        Raises:
+            BadInput: another process has the lock (when entered).
+        """
         return file_lock(self.root / ".lock", str(self.root))
 
     def cell_folder(self, key: str) -> Path:
@@ -60,20 +72,20 @@ class Store:
         return self.root / "runs" / run_key
 
     def start_bundle(self, run_key: str) -> Path:
-        """The untrained bundle that a training starts at."""
+        """Return the path of the untrained bundle that a training starts from."""
         return self.root / "runs" / f".start-{run_key}"
 
     def drop_weights(self, run_key: str) -> None:
-        """What a cell needs no more and takes a disk's room."""
+        """Remove the trained weights of a run, which its evaluated cells need no more."""
         self.drop(self.run_folder(run_key) / "bundle")
 
     def drop(self, bundle: Path) -> None:
-        """Remove a bundle, its manifest first: one that is half gone is none."""
+        """Remove a bundle, its manifest first: a bundle that is removed in part is no bundle then."""
         (bundle / "manifest.json").unlink(missing_ok=True)
         shutil.rmtree(bundle, ignore_errors=True)
 
     def training_costs(self, run_key: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The costs of a training as they were written when it ended; else those measured now."""
+        """Return the costs of a training as they were written when it ended; else measure and write them."""
         file = self.run_folder(run_key) / COSTS
         if not file.is_file():
             write_json(file, measured())
@@ -112,8 +124,8 @@ class Store:
         return parse_row(raw, str(file), file)
 
     def kept_vectors(self) -> dict[str, str]:
-        """Which vectors are kept: what they are known by → the key of a done cell that has them. Cells of other matrices
-        count too, where they can be read.
+        """Find the vectors that are kept: their key → the key of a done cell that has them. Cells of other matrices count too,
+        where they can be read.
         """
         found: dict[str, str] = {}
         for file in filter(is_complete_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
@@ -124,7 +136,7 @@ class Store:
         return found
 
     def has_ranks(self, row: CellRow) -> bool:
-        """Whether what a row's figures came out of is there too, as reports want it."""
+        """Tell whether a done row's ranks are there too, which reports need."""
         return row.state != DONE or is_complete_parquet(self.cell_folder(row.key) / "ranks.parquet")
 
     def write(self, row: CellRow) -> None:
@@ -134,11 +146,11 @@ class Store:
         write_json(folder / ROW, row.to_dict())
 
     def reset(self, cell: Cell) -> None:
-        """Make a cell one that is to be run; its training, if it was that which failed, starts anew unless it has a checkpoint."""
+        """Remove a cell's row, so that it is run again; a failed training starts anew unless it has a checkpoint."""
         (self.cell_folder(cell.key) / ROW).unlink(missing_ok=True)
 
     def append_result(self, key: str) -> None:
-        """Add the row of a cell that is over to the results, for whoever watches; `collect` puts them in order."""
+        """Append the row of a finished cell to results.jsonl while the matrix runs; `collect` puts the rows in order."""
         with (self.root / RESULTS).open("a", encoding="utf8") as file:
             file.write(json.dumps(self.read_row(key).to_dict(), ensure_ascii=False) + "\n")
 
@@ -167,9 +179,9 @@ class Store:
         )
 
     def collect(self, cells: Iterable[Cell]) -> list[CellRow]:
-        """The rows of all cells that have one, written to results.jsonl in the order of the matrix.
+        """Return the rows of all cells that have one, and write them to results.jsonl in the order of the matrix.
 
-        That a cell is refused is so today, and is written there alone: a row that it got before stays what it is.
+        A refusal holds for this matrix and is written there alone: a row that the cell got before stays as it is.
         """
         known = [self.new_row(cell) if cell.refusal is not None else self.read(cell) for cell in cells]
         rows = [row for row in known if row is not None]

@@ -1,4 +1,4 @@
-"""What is to be done for a matrix, in pieces that one process does at a time."""
+"""The tasks of a matrix: pieces of work, each for one process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
     from n2kit.bench.runner.store import Store
 
-USABLE_SHARE = 0.9  # of the cache, that is certain to be filled
+USABLE_SHARE = 0.9  # share of the cache that can be filled for certain
 
 
 @dataclass(frozen=True)
 class Task:
-    """The cells that share a training; the baselines of one language model; or, with `features`, what the cells' frozen
-    vision encoder says of all pictures.
+    """Cells that share a training; the baselines of one language model; or, with `features`, the features of all images by
+    the cells' frozen vision encoder.
     """
 
     cells: tuple[Cell, ...]
@@ -30,7 +30,7 @@ class Task:
 
     @property
     def vision_keys(self) -> frozenset[str]:
-        """The frozen vision encoders that it uses."""
+        """The keys of the frozen vision encoders that it uses."""
         return frozenset(cell.vision_key.key for cell in self.cells if cell.vision_key is not None)
 
     @property
@@ -41,7 +41,7 @@ class Task:
         return "baselines" if first.baseline else f"{first.arm} #{first.seed}"
 
     def perform(self, bench: BenchContext) -> None:
-        """Do it in this process; the rows of its cells say what came of it.
+        """Perform the task in this process, and write the rows of its cells.
 
         Raises:
             KeyboardInterrupt: Ctrl-C; a training that was running has saved a checkpoint.
@@ -56,7 +56,7 @@ class Task:
 
 
 def pending_cells(store: Store, cells: Sequence[Cell], *, only: str | None = None, retry: bool = False) -> list[Cell]:
-    """The cells that are still to be run: neither refused nor done, and failed ones with `retry` alone.
+    """Select the cells that are still to be run: neither refused nor done, and failed ones only with `retry`.
 
     Args:
         only: a pattern of the shell (`*+micl`) that the arm or the key of a cell must fit.
@@ -79,7 +79,7 @@ def pending_cells(store: Store, cells: Sequence[Cell], *, only: str | None = Non
 
 
 def tasks(cells: Sequence[Cell]) -> list[Task]:
-    """Features first, then trainings, each in the order of the matrix."""
+    """Group cells into tasks: features first, then trainings, each in the order of the matrix."""
     vision_keys: dict[str, list[Cell]] = {}
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -90,7 +90,7 @@ def tasks(cells: Sequence[Cell]) -> list[Task]:
 
 
 def cache_too_small(cells: Sequence[Cell], images: int) -> str | None:
-    """A remark where the features of all towers have no room in the cache, so that cells compute them anew; else None."""
+    """Return a remark where the features of all encoders do not fit into the cache, so that cells compute some anew; else None."""
     vision_keys = {cell.vision_key.key: cell for cell in cells if cell.vision_key is not None}
     bytes_, most = 0.0, 0.0
     for cell in vision_keys.values():

@@ -1,4 +1,4 @@
-"""Frozen vision features of a whole matrix, once a tower, before the trainings that read them."""
+"""Frozen vision features of a whole matrix, computed once an encoder, before the trainings that read them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from n2kit.bench.matrix.cell import Cell
     from n2kit.bench.runner.context import BenchContext
 
-DECODE_BATCH = 64  # pictures decoded at a time
+DECODE_BATCH = 64  # images decoded at a time
 
 
 def compute(bench: BenchContext, cells: Sequence[Cell]) -> None:
-    """Put into the user's cache folder what the cells' frozen encoder says of their pictures, as far as it is not there yet.
+    """Compute the features of the cells' images by their frozen encoder into the user's cache folder, where they are missing.
 
-    A picture that cannot be read is left to the cells, which have a policy for it.
+    An image that cannot be read is left to the cells, which have a policy for it.
     """
     data, vision = bench.data, frozen_encoder(bench, cells[0])
     cache = store_of(bench, cells[0], vision)
@@ -48,7 +48,7 @@ def compute(bench: BenchContext, cells: Sequence[Cell]) -> None:
 
 
 def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:
-    """The cell's frozen vision encoder alone, as training computes with it."""
+    """Load the cell's frozen vision encoder alone, in the precision that training computes with."""
     assert cell.recipe is not None
     device = pick_device(bench.device)
     if cell.recipe.mllm is not None:
@@ -63,7 +63,7 @@ def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:
 
 
 def store_of(bench: BenchContext, cell: Cell, vision: VisionEncoder) -> FeatureCache | None:
-    """What is kept on disk of the encoder's output."""
+    """Open the cache of the encoder's output on disk; None where none is kept."""
     assert cell.recipe is not None
     gigabytes = cell.recipe.train.feature_cache_gb
     return feature_cache(vision, gigabytes, bench.data.images, _dtype(bench, cell), memory=False)
@@ -75,7 +75,7 @@ def _dtype(bench: BenchContext, cell: Cell) -> torch.dtype:
 
 
 def needed(bench: BenchContext, cells: Sequence[Cell]) -> list[Item]:
-    """The items whose pictures are certain to be seen: those that are embedded, and those of trainings that see them all."""
+    """List the items whose images are certain to be encoded: the embedded ones, and those of trainings that see all pairs."""
     data = bench.data
     ends = [i for pair in data.val_pairs or () for i in pair]
     for cell in cells:

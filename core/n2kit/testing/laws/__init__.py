@@ -42,7 +42,7 @@ def law(*kinds: Kind, capability: str | None = None) -> Callable[[Check], Check]
 
 
 def laws_of(kind: Kind) -> tuple[Law, ...]:
-    """The laws of one kind, in the order in which they are worth reading."""
+    """Return the laws of one kind, in the order in which they are worth reading."""
     for module in MODULES:
         importlib.import_module(f"n2kit.testing.laws.{module}")
     return tuple(entry for entry in _LAWS if kind in entry.kinds)

@@ -1,4 +1,4 @@
-"""How laws compare tensors: messages that say what differs, and by how much."""
+"""Comparisons of tensors for laws, with messages that say what differs, and by how much."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TOLERANCE = 1e-4  # relative to the largest value: float32 sums in another order
 
 
 def equal(want: Sequence[Tensor], got: Sequence[Tensor], what: str) -> None:
-    """Bit-equal."""
+    """Assert that tensors are bit-equal."""
     assert len(want) == len(got), f"{what} gives {len(got)} tensors, not {len(want)}"
     for a, b in zip(want, got, strict=True):
         assert a.shape == b.shape, f"{what} has shape {list(b.shape)}, not {list(a.shape)}"
@@ -18,7 +18,7 @@ def equal(want: Sequence[Tensor], got: Sequence[Tensor], what: str) -> None:
 
 
 def close(want: Sequence[Tensor], got: Sequence[Tensor], what: str) -> None:
-    """Equal but for rounding."""
+    """Assert that tensors are equal up to rounding."""
     for a, b in zip(want, got, strict=True):
         assert a.shape == b.shape, f"{what}: shapes {list(a.shape)} and {list(b.shape)}"
         off = distance(a, b)
@@ -26,12 +26,12 @@ def close(want: Sequence[Tensor], got: Sequence[Tensor], what: str) -> None:
 
 
 def differ(a: Tensor, b: Tensor, what: str) -> None:
-    """Not equal."""
+    """Assert that two tensors differ."""
     assert distance(a, b) > TOLERANCE, f"{what}: nothing changes"
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """Largest difference over the largest value; infinite where one is not finite."""
+    """Compute the largest difference over the largest value; infinite where one is not finite."""
     if not (a.isfinite().all() and b.isfinite().all()):
         return float("inf")
     a, b = a.detach().float(), b.detach().float()
@@ -39,7 +39,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 def same_state(want: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
-    """Equal names, bit-equal tensors."""
+    """Assert that two state dicts have equal names and bit-equal tensors."""
     assert want.keys() == got.keys(), f"names differ: {sorted(want.keys() ^ got.keys())[:3]}"
     changed = [name for name, tensor in want.items() if not tensor.equal(got[name])]
     assert not changed, f"changed: {', '.join(changed[:3])}"

@@ -43,7 +43,7 @@ def gradients_reach_the_image(under_test: ConnectorUnderTest) -> None:
 
 @law("connector", capability="mask")
 def hidden_tokens_change_nothing(under_test: ConnectorUnderTest) -> None:
-    """What stands in vision tokens that `mask` hides does not matter."""
+    """Vision tokens that `mask` hides do not change the output."""
     tokens = under_test.inputs()[0]
     mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
     mask[:, -5:] = False

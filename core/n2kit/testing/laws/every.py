@@ -36,7 +36,7 @@ def card_is_what_is_measured(under_test: ComponentUnderTest) -> None:
 
 @law("vision", "llm")
 def the_card_function_agrees(under_test: ComponentUnderTest) -> None:
-    """What the spec's `card` computes for the options of a random preset is what is measured (its parameters may be 0)."""
+    """The spec's `card`, for the options of a random preset, equals the card that is measured (its parameters may be 0)."""
     component = under_test.component
     if under_test.spec.card is None or component.weights.scheme != "random":
         return
@@ -64,7 +64,7 @@ def same_input_same_output(under_test: ComponentUnderTest) -> None:
 
 @law("vision", "llm", "connector", "fusion")
 def a_batch_row_equals_a_single_row(under_test: ComponentUnderTest) -> None:
-    """What one row gives does not depend on the others of its batch."""
+    """The output of a row does not depend on the others of its batch."""
     with torch.no_grad():
         together, alone = under_test.outputs(under_test.part), under_test.outputs(under_test.part, rows=1)
     close([t[:1] for t in together], alone, "a row in a batch, and the same row alone")

@@ -22,7 +22,7 @@ def keeps_the_width_of_the_word(under_test: FusionUnderTest) -> None:
 
 @law("fusion")
 def the_image_matters(under_test: FusionUnderTest) -> None:
-    """Where the fusion has parameters, another image gives another word; and the word itself always matters."""
+    """Where the fusion has parameters, another image gives another output; and the hidden state itself always matters."""
     hidden, pooled = under_test.inputs()
     options = under_test.options()
     other = {k: v.flip(0) if isinstance(v, torch.Tensor) else v for k, v in options.items()}

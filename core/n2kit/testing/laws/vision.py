@@ -60,7 +60,7 @@ def the_transform_takes_any_image(under_test: VisionUnderTest) -> None:
 
 @law("vision")
 def prefix_tokens_come_before_a_grid(under_test: VisionUnderTest) -> None:
-    """What follows `prefix_tokens` is a square grid, unless no count of them makes one."""
+    """The tokens after `prefix_tokens` are a square grid, unless no count of them makes one."""
     card = under_test.part.card
     assert 0 <= card.prefix_tokens < card.tokens, f"{card.prefix_tokens} of {card.tokens} tokens are said to be prefix"
     better = next((n for n in (0, 1) if replace(card, prefix_tokens=n).grid), None)
