@@ -14,7 +14,7 @@ import pytest
 from bench_cells import cells
 from n2kit import bench
 from n2kit.bench.cell_row import CellRow
-from n2kit.bench.events import Event, MatrixStarted, RowWritten
+from n2kit.bench.events import BenchEvent, MatrixStarted, RowWritten
 from n2kit.bench.matrix.spec import MatrixSpec
 from n2kit.bench.report import read_results
 from n2kit.bench.runner.store import Store
@@ -47,18 +47,18 @@ def test_importing_the_package_is_light() -> None:
 def test_a_matrix_as_a_call(tmp_path: Path) -> None:
     """From a dict, with paths beside it; the same call goes on; a spec and a dict name the same cells."""
     matrix: dict[str, Any] = {"baselines": "tfidf", "items": "not-this.jsonl", "ks": [1, 5]}
-    seen: list[Event] = []
+    seen: list[BenchEvent] = []
     result = bench.run(matrix, tmp_path / "out", **FILES, on_event=seen.append)
     (row,) = result.rows
     assert (row.state, row.arm, sorted(row.metrics)[-1]) == ("done", "tfidf", "recall@5")
     assert result.counts == {"done": 1, "failed": 0, "refused": 0, "open": 0}
     assert (result.failed, result.report_problem, len(result.report)) == ([], None, 4)
     (start,) = (e for e in seen if isinstance(e, MatrixStarted))
-    assert start.to_dict() == {"event": "matrix", "cells": 1, "open": 1, "refused": 0}
-    assert [e.to_dict() for e in seen if isinstance(e, RowWritten)] == [
+    assert start.to_json() == {"event": "matrix", "cells": 1, "open": 1, "refused": 0}
+    assert [e.to_json() for e in seen if isinstance(e, RowWritten)] == [
         {"event": "row", "key": row.key, "arm": "tfidf", "seed": 0, "state": "done", "worker": 0}
     ]
-    assert [e.to_dict()["event"] for e in seen] == ["matrix", "task", "phase", "row", "task_end"]
+    assert [e.to_json()["event"] for e in seen] == ["matrix", "task", "phase", "row", "task_end"]
     assert json.loads((tmp_path / "out" / "results.jsonl").read_text()) == row.to_dict()
     spec = MatrixSpec.model_validate(matrix)
     assert bench.run(spec, tmp_path / "out", **FILES).rows == result.rows
@@ -94,7 +94,7 @@ def test_rows_of_the_version_before_are_read_and_written_alike(tmp_path: Path) -
     (home / "ranks.parquet").write_bytes(b"PAR1 PAR1")
     row = store.read_row(cell.key)
     assert row.to_dict() == raw
-    assert store.read(cell) == row.updated(arm=cell.arm, axes=cell.axes)
+    assert store.read(cell) == row.updated(arm=cell.arm, axes=dict(cell.axes))
     (written,) = store.collect([cell])
     assert written.to_dict().keys() == raw.keys()
     (read,) = read_results(tmp_path).rows

@@ -157,7 +157,7 @@ def run(
     if dry_run:
         _preview(prepared, only, retry_failed, json)
         return
-    with watching((lambda e: event(e.to_dict())) if json else None) as emit:
+    with watching((lambda e: event(e.to_json())) if json else None) as emit:
         result = prepared.run(only=only, retry_failed=retry_failed, keep_bundles=keep_bundles, on_event=emit)
     _show_result(result, json)
     if result.failed:
@@ -173,7 +173,7 @@ def _show_result(result: BenchResult, json: bool) -> None:
         say(result.report_problem)
     files = [str(file) for file in result.report]
     if json:
-        event(Finished(str(result.out), **result.counts, files=files).to_dict())
+        event(Finished(str(result.out), **result.counts, files=files).to_json())
     else:
         _show_rows(result.rows, result.out)
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from n2kit_cli.output import EVERY_SECONDS, bars_on_stderr, fancy, say
 
 if TYPE_CHECKING:
-    from n2kit.bench.events import Emit, Event
+    from n2kit.bench.events import BenchEvent, Emit
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def watching(events: Emit | None) -> Iterator[Emit]:
         yield _Lines()
 
 
-def remark(event: Event, name: str) -> str | None:
+def remark(event: BenchEvent, name: str) -> str | None:
     """Put an event of the task `name` into words; None for those that only move a bar."""
     from n2kit.bench.events import Interrupted, MatrixStarted, Note
 
@@ -37,7 +37,7 @@ def remark(event: Event, name: str) -> str | None:
         return "stopping after this step (again to stop at once)"
     if isinstance(event, Note):
         return _note(event.text, name)
-    return _training_remark(event.to_dict(), name)
+    return _training_remark(event.to_json(), name)
 
 
 def _training_remark(values: dict[str, Any], name: str) -> str | None:
@@ -55,9 +55,9 @@ def _note(text: str, name: str) -> str:
     return f"{name}: {text}" if name else f"note: {text}"
 
 
-def position(event: Event) -> tuple[int, int, str] | None:
+def position(event: BenchEvent) -> tuple[int, int, str] | None:
     """Return the progress of a task: done, of how many, and a note; None if the event says nothing of it."""
-    values = event.to_dict()
+    values = event.to_json()
     if values["event"] == "step":
         loss = f"loss {values['loss']:.3f} · " if "loss" in values else ""
         return values["step"], values["steps"], f"{loss}{values['eta_s']:.0f} s left"
@@ -74,7 +74,7 @@ class _Lines:
         self.names: dict[int, str] = {}
         self.last = time.monotonic()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: BenchEvent) -> None:
         from n2kit.bench.events import MatrixStarted, RowWritten, TaskStarted
 
         worker = event.worker or 0
@@ -103,7 +103,7 @@ def _bars() -> Iterator[Emit]:
         workers: dict[int, Any] = {}
         names: dict[int, str] = {}
 
-        def emit(event: Event) -> None:
+        def emit(event: BenchEvent) -> None:
             worker = event.worker or 0
             if (text := remark(event, names.get(worker, ""))) is not None:
                 bars.console.print(text, highlight=False, markup=False)

@@ -8,20 +8,20 @@ from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
-class Event:
+class BenchEvent:
     """One thing that happened. `worker` is the number of the process that it happened in; None for the bench's own."""
 
     kind: ClassVar[str]
     worker: int | None = field(default=None, kw_only=True)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the event as a line of NDJSON holds it, its kind under `event`."""
         fields = {name: value for name, value in asdict(self).items() if name != "worker"}
         return {"event": self.kind} | fields | ({} if self.worker is None else {"worker": self.worker})
 
 
 @dataclass(frozen=True)
-class MatrixStarted(Event):
+class MatrixStarted(BenchEvent):
     """Cells of the matrix: all of them, those to be run, and those that cannot be."""
 
     kind = "matrix"
@@ -31,7 +31,7 @@ class MatrixStarted(Event):
 
 
 @dataclass(frozen=True)
-class TaskStarted(Event):
+class TaskStarted(BenchEvent):
     """A process begins with cells that share a training, or with the features of an encoder."""
 
     kind = "task"
@@ -39,7 +39,7 @@ class TaskStarted(Event):
 
 
 @dataclass(frozen=True)
-class TaskEnded(Event):
+class TaskEnded(BenchEvent):
     """A process has ended, well or not."""
 
     kind = "task_end"
@@ -47,7 +47,7 @@ class TaskEnded(Event):
 
 
 @dataclass(frozen=True)
-class Phase(Event):
+class Phase(BenchEvent):
     """A task goes over to its next part: build, train, …"""
 
     kind = "phase"
@@ -55,7 +55,7 @@ class Phase(Event):
 
 
 @dataclass(frozen=True)
-class Progress(Event):
+class Progress(BenchEvent):
     """A phase has done some of its items."""
 
     kind = "progress"
@@ -65,7 +65,7 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
-class RowWritten(Event):
+class RowWritten(BenchEvent):
     """A cell is over, and its row is written."""
 
     kind = "row"
@@ -76,7 +76,7 @@ class RowWritten(Event):
 
 
 @dataclass(frozen=True)
-class Note(Event):
+class Note(BenchEvent):
     """A remark for people."""
 
     kind = "note"
@@ -84,25 +84,25 @@ class Note(Event):
 
 
 @dataclass(frozen=True)
-class Interrupted(Event):
+class Interrupted(BenchEvent):
     """The bench was asked to stop, and lets running tasks come to a good end."""
 
     kind = "interrupt"
 
 
 @dataclass(frozen=True)
-class TrainingEvent(Event):
+class TrainingEvent(BenchEvent):
     """An event of the training in a task, as `n2kit.train` reports it."""
 
     kind = "training"
     values: Mapping[str, Any]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return dict(self.values) | ({} if self.worker is None else {"worker": self.worker})
 
 
 @dataclass(frozen=True)
-class Finished(Event):
+class Finished(BenchEvent):
     """The matrix is through: how many cells are in which state, and the files of the report."""
 
     kind = "result"
@@ -115,7 +115,7 @@ class Finished(Event):
 
 
 @dataclass(frozen=True)
-class Crashed(Event):
+class Crashed(BenchEvent):
     """A task's last message to its bench, which reports it no further.
 
     stops: no other task can go on either, as on a full disk.
@@ -127,8 +127,8 @@ class Crashed(Event):
     stops: bool = False
 
 
-Emit = Callable[[Event], None]
+Emit = Callable[[BenchEvent], None]
 
 
-def ignore(event: Event) -> None:
+def ignore(event: BenchEvent) -> None:
     """Drop an event."""

@@ -23,7 +23,7 @@ MAIN = "notellm2"
 
 
 @dataclass
-class ArmResult:
+class DemoArm:
     """Recall of one arm: group → Recall@1, @10, @100; the rank of each query's target."""
 
     name: str
@@ -51,7 +51,7 @@ class DemoResult:
     folder: Path
     seed: int
     steps: int
-    arms: dict[str, ArmResult]
+    arms: dict[str, DemoArm]
     examples: list[Example]
     items: Items
     queries: int

@@ -19,7 +19,7 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.demo.data import DemoData, read_data
 from n2kit.demo.page import write_page
-from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, ArmResult, DemoResult, Example
+from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, DemoArm, DemoResult, Example
 from n2kit.demo.sources import find_weights
 from n2kit.embed import embed, encode, read_vectors
 from n2kit.evaluate import RankingReport, evaluate
@@ -72,7 +72,7 @@ def run(
     steps = steps or STEPS
     data = read_data(folder)
     data = replace(data, train=_draw_pairs(data.train, seed, steps * SETTINGS["train.batch_size"]))
-    arms: dict[str, ArmResult] = {}
+    arms: dict[str, DemoArm] = {}
     for number, (name, (variant, trained, title)) in enumerate(ARMS.items(), 1):
         state = folder / "arms" / f"{name}-seed{seed}-steps{steps}.json"
         if (done := _finished(state, folder)) is not None:
@@ -104,11 +104,11 @@ def run(
     return result
 
 
-def _finished(state: Path, folder: Path) -> ArmResult | None:
+def _finished(state: Path, folder: Path) -> DemoArm | None:
     """Read the result of an arm that was finished before, unless its index or bundle is now that of another seed."""
     if not state.is_file():
         return None
-    arm = ArmResult(**json.loads(state.read_text("utf8")))
+    arm = DemoArm(**json.loads(state.read_text("utf8")))
     if arm.fingerprint:
         index = folder / "index"
         indexed = load_index(index).fingerprint if (index / "manifest.json").is_file() else ""
@@ -129,7 +129,7 @@ def _draw_pairs(pairs: Pairs, seed: int, count: int) -> Pairs:
     return Pairs([pairs.pairs[n] for n in chosen])
 
 
-def _train_linear(name: str, llm: str, vision: str, data: DemoData, seed: int) -> ArmResult:
+def _train_linear(name: str, llm: str, vision: str, data: DemoData, seed: int) -> DemoArm:
     """Train the simplest baseline, a linear layer, on the same pairs, with validation pairs to choose its steps by.
 
     Its time is that of the training and of all features that the training reads, though arms before it have computed most of them.
@@ -155,7 +155,7 @@ def _run_arm(
     trained: bool,
     folder: Path,
     progress: Progress | None,
-) -> ArmResult:
+) -> DemoArm:
     seconds, loss = 0.0, None
     if trained:
 
@@ -186,11 +186,11 @@ def _run_arm(
     return arm
 
 
-def _evaluate_arm(name: str, ids: list[str], vectors: np.ndarray, data: DemoData) -> ArmResult:
+def _evaluate_arm(name: str, ids: list[str], vectors: np.ndarray, data: DemoData) -> DemoArm:
     report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool)
     recall = {g: [report.at(k, rows) for k in KS] for g, rows in data.groups(report).items()}
     ranks = {a: int(r) for (a, _), r in zip(report.pairs, report.ranks, strict=True)}
-    return ArmResult(name, recall, ranks)
+    return DemoArm(name, recall, ranks)
 
 
 def _vectors(
@@ -214,9 +214,7 @@ def _vectors(
     return stored.ids, stored.vectors, manifest.fingerprint
 
 
-def _examples(
-    folder: Path, data: DemoData, arms: dict[str, ArmResult], seed: int
-) -> tuple[list[Example], RankingReport]:
+def _examples(folder: Path, data: DemoData, arms: dict[str, DemoArm], seed: int) -> tuple[list[Example], RankingReport]:
     """Recommend items for queries that the seed draws, from the index on disk; other queries are no candidates, as in the recall."""
     index = load_index(folder / "index")
     stored = read_vectors(folder / "vectors.parquet")

@@ -46,7 +46,7 @@ class ArmNeighbours:
 
 
 @dataclass
-class Example:
+class QueryExample:
     """A query with its right items; `why`: the reason that it is shown."""
 
     query: str
@@ -84,7 +84,7 @@ class Thumbnails:
         return whole if len(whole) <= TEXT else f"{whole[: TEXT - 1]}…"
 
 
-def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int = 0) -> list[Example]:
+def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int = 0) -> list[QueryExample]:
     """Choose queries by RULE, with the neighbours of each; none where the arms left no vectors.
 
     Args:
@@ -104,7 +104,7 @@ def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int 
     for query, target in ranks[0].pairs:
         targets.setdefault(query, []).append(target)
     return [
-        Example(
+        QueryExample(
             queries[n],
             targets[queries[n]],
             why,

@@ -244,7 +244,7 @@ def _in_bucket(arm: ArmResult, name: str, metric: str) -> dict[str, Any] | None:
 
 
 def examples(
-    board: Leaderboard, shown: Sequence[neighbours.Example], items: Items | None, images: Path | None
+    board: Leaderboard, shown: Sequence[neighbours.QueryExample], items: Items | None, images: Path | None
 ) -> dict[str, Any] | None:
     if not shown or items is None:
         return None

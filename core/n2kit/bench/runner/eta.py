@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from n2kit.bench.runner.cells import TIMED
 from n2kit.bench.runner.context import one_line
 from n2kit.bench.runner.vision_features import frozen_encoder, needed, store_of
 from n2kit.builder import from_plan
@@ -36,7 +37,6 @@ FEW_PAIRS = 4  # of a probed step; a whole one is taken to cost in proportion
 STEPS = 3  # the first one warms up
 FEW_ITEMS = 8  # whose embedding is timed
 SAMPLED = 64  # images that say how many have features already
-TIMED = 32  # items that every cell embeds once more, to say what one costs
 LOADS = 3.0  # a cell builds its model, saves it, and loads it two times: so many times what building alone takes
 
 
@@ -98,7 +98,7 @@ def estimate(
     known = [cell for cell in cells if cell.baseline is None and cell.kind in paces]
     trainings = {cell.run_key: cell for cell in known}
     seconds += sum(_training_seconds(bench, cell, paces[cell.kind]) for cell in trainings.values())
-    embedded = len(bench.data.evaluated_items) + TIMED
+    embedded = len(bench.data.evaluated_items) + TIMED  # each cell embeds some once more, to time them
     seconds += sum(embedded * paces[cell.kind].item for cell in known)
     return TimeEstimate(seconds, paces, features, list(dict.fromkeys(notes)))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from n2kit.bench.cell_row import DONE, FAILED, REFUSED, CellRow
-from n2kit.bench.events import Event, MatrixStarted, Note, RowWritten
+from n2kit.bench.events import BenchEvent, MatrixStarted, Note, RowWritten
 from n2kit.bench.matrix import keys
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.runner.context import BenchContext
@@ -88,7 +88,7 @@ def run_matrix(
             bench.emit(Note(text))
         store.collect(cells)
 
-        def emit(event: Event) -> None:
+        def emit(event: BenchEvent) -> None:
             if isinstance(event, RowWritten):
                 store.append_result(event.key)
             bench.emit(event)

@@ -103,7 +103,7 @@ class Store:
         if raw.get("format") != FORMAT or "state" not in raw:
             return None
         # An arm may get another name without another result: the row goes by the matrix that is run now.
-        return self._parsed(raw, cell.key).updated(arm=cell.arm, also=cell.also, axes=cell.axes)
+        return self._parsed(raw, cell.key).updated(arm=cell.arm, also=cell.also, axes=dict(cell.axes))
 
     def read_row(self, key: str) -> CellRow:
         """Return the row of a finished cell as it was written.
@@ -166,7 +166,7 @@ class Store:
             arm=cell.arm,
             also=list(cell.also),
             seed=cell.seed,
-            axes=Axes.model_validate(cell.axes),
+            axes=Axes.model_validate(dict(cell.axes)),
             state=state,
             reason=reason,
             hint=hint,
