@@ -53,7 +53,7 @@ class Server:
             )
 
     def fork(self, program: dict[str, Any], streams: Sequence[int]) -> tuple[int, socket.socket]:
-        """Start a program with these as its stdin, stdout and stderr; its number, and where its exit code will come."""
+        """Start a program with these as its stdin, stdout and stderr; give its number, and where its exit code will come."""
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self._socket, [b"+"], [theirs.fileno(), *streams])
@@ -61,14 +61,14 @@ class Server:
         return int(_line(ours)), ours
 
     def end(self) -> None:
-        """Let it end, once all that it started has."""
+        """Let it end."""
         self._socket.close()
         self._process.wait()
 
 
 @functools.cache
 def server() -> Server:
-    """The server of this interpreter."""
+    """Start the server of this interpreter, once."""
     return Server()
 
 
@@ -99,7 +99,7 @@ class Popen:
             self.pid, self._end = (of or server()).fork(program, [nothing.fileno(), out, err])
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """Give the exit code, or None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(timeout=0)
         return self.returncode
@@ -114,7 +114,7 @@ class Popen:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[Any, Any]:
-        """What it wrote to its one pipe, and its exit code after that."""
+        """Read what it writes to its one pipe, and wait for it."""
         assert None in (self.stdout, self.stderr)
         said = [pipe and pipe.read() for pipe in (self.stdout, self.stderr)]
         self.wait(timeout)
@@ -139,25 +139,18 @@ class Popen:
         self.wait()
 
 
-def run(
-    arguments: Sequence[Argument], *, check: bool = False, text: bool = True, timeout: float | None = None, **how: Any
-) -> subprocess.CompletedProcess[Any]:
-    """What `subprocess.run([sys.executable, *arguments], capture_output=True)` does."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+def run(arguments: Sequence[Argument], **how: Any) -> subprocess.CompletedProcess[str]:
+    """Do what `subprocess.run([sys.executable, *arguments], capture_output=True, text=True)` does."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = Popen(arguments, stdout=out, stderr=err, **how)
-        try:
-            code = process.wait(timeout)
-        finally:
-            process.kill()
-        said = [_read(file, text) for file in (out, err)]
-    done = subprocess.CompletedProcess(process.args, code, *said)
-    if check:
-        done.check_returncode()
-    return done
+        code = process.wait()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(process.args, code, out.read(), err.read())
 
 
 def _stream(wanted: Any, number: int, text: bool, theirs: contextlib.ExitStack) -> tuple[IO[Any] | None, int]:
-    """Our end of a pipe, if one is wanted, and what the program gets."""
+    """Give our end of a pipe, if one is wanted, and what the program gets."""
     if wanted is None or wanted == subprocess.DEVNULL:
         return None, number if wanted is None else theirs.enter_context(open(os.devnull, "w")).fileno()  # noqa: PTH123
     if wanted != subprocess.PIPE:
@@ -168,18 +161,13 @@ def _stream(wanted: Any, number: int, text: bool, theirs: contextlib.ExitStack) 
 
 
 def _line(connection: socket.socket) -> bytes:
-    """The next line; what comes behind it is left."""
+    """Read the next line; what comes behind it is left."""
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
         assert byte, "the server of forks has ended"
         line += byte
     return line
-
-
-def _read(file: IO[bytes], text: bool) -> Any:
-    file.seek(0)
-    return file.read().decode() if text else file.read()
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -195,7 +183,7 @@ def serve(requests: socket.socket) -> dict[str, Any]:
         for number in found:
             os.close(number)
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG if found else 0)[0]:  # those that watch, and have ended
+            while os.waitpid(-1, os.WNOHANG)[0]:  # those that watch, and have ended
                 pass
         if not found:
             os._exit(0)  # whoever started this has ended

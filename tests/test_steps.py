@@ -415,6 +415,7 @@ def test_a_cache_folder_that_cannot_be_written_stops_no_training(
 def test_two_caches_at_once(tiny_bundle: Path, workspace: Path, tmp_path: Path) -> None:
     """Two processes that write the same features at the same time."""
     code = """
+import sys
 from pathlib import Path
 import torch
 from n2kit.bundle import io as bundle
