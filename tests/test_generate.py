@@ -50,7 +50,7 @@ def said(model: Model, task: Task, **options: Any) -> list[Answer]:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_it_says_what_it_was_taught(taught: Path, beams: int) -> None:
     """Its tokenizer has no end of text: the mark that the template ends an answer with does."""
-    answers = said(bundle.load(taught), Task("category"), num_num_beams=beams)
+    answers = said(bundle.load(taught), Task("category"), num_beams=beams)
     assert [(a.id, a.text) for a in answers] == [(i.id, i.category) for i in ITEMS.items]
 
 
@@ -60,7 +60,7 @@ def test_a_llm_without_generation_of_its_own_says_the_same(taught: Path, monkeyp
     monkeypatch.setattr(type(model.llm), "generate", LLM.generate)
     assert said(model, Task("category")) == fast
     with pytest.raises(Mismatch, match="it has no beams"):
-        said(model, Task("category"), num_num_beams=2)
+        said(model, Task("category"), num_beams=2)
 
 
 def test_the_prompt_has_the_question_and_no_answer(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:

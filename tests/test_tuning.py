@@ -589,7 +589,7 @@ def test_frozen_weights_that_change_are_an_error(
 def test_an_adapter_without_a_gradient_is_named(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora, "used", lambda part, modules: list(modules))
+    monkeypatch.setattr(lora, "called_modules", lambda part, modules: list(modules))
     model = build(vision="open_clip:tiny", **{"vision.tune": "lora:2"})
     with pytest.raises(
         Failed,
