@@ -28,7 +28,7 @@ from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.evaluate import evaluate
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.state_cache import StateCache
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 
 QUICK = {"head.width": 8, "baseline.max_steps": 6, "baseline.eval_steps": 2, "baseline.lrs": [1e-2]}
 TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny"}
@@ -53,7 +53,7 @@ def call(workspace: Path, name: str, **changed: Any) -> BaselineOut:
 
 
 def info_nce(name: str = "notellm2") -> Loss:
-    return loss_of(registry().resolve("loss", name))
+    return loss_of(default_catalogue().resolve("loss", name))
 
 
 @pytest.mark.parametrize("name", NAMES)

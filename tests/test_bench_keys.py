@@ -43,7 +43,7 @@ def test_settings_that_change_the_result_change_the_key(setting: dict[str, Any])
 def test_settings_that_count_are_those_that_make_another_run() -> None:
     from n2kit.train.run import FREE
 
-    assert FREE["train"] | {"seed"} == keys.UNSEEN
+    assert FREE["train"] | {"seed"} == keys.NOT_HASHED
 
 
 def test_epochs_count_only_without_max_steps() -> None:

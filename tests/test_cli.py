@@ -469,19 +469,19 @@ def test_nonsense_settings_are_bad_input(cli: Any, setting: str) -> None:
 )
 def test_a_broken_catalogue_of_the_user_is_named(content: str, tmp_path: Path) -> None:
     from n2kit.errors import BadInput
-    from n2kit.plugins.catalogue import Registry
+    from n2kit.plugins.catalogue import Catalogue
     from n2kit.plugins.manager import manager
 
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     with pytest.raises(BadInput, match=r"mine\.yaml"):
-        Registry(manager(), [file])
+        Catalogue(manager(), [file])
 
 
 def test_a_bug_is_one_line_and_code_4(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import n2kit.plugins.catalogue
 
-    monkeypatch.setattr(n2kit.plugins.catalogue, "registry", lambda: 1 / 0)
+    monkeypatch.setattr(n2kit.plugins.catalogue, "default_catalogue", lambda: 1 / 0)
     result = cli("ls")
     assert result.code == 4
     assert "a bug in n2kit: ZeroDivisionError" in result.err

@@ -24,7 +24,8 @@ from n2kit.planning.planner import make_plan
 from n2kit.recipe.settings import Prompt, resolve
 from n2kit.recipe.variants import SPECS
 from n2kit.train import train
-from n2kit.train.epoch_rng import EpochRng, Tasks
+from n2kit.train.answer_tasks import AnswerTasks
+from n2kit.train.epoch_rng import EpochRng
 from n2kit.train.pairs import PairCollator
 from n2kit.train.step import TrainStep
 from steps import assert_same, by_one_and_by_two, gradients, weights
@@ -116,8 +117,8 @@ def test_an_unanswered_row_ends_in_the_question(tokenizer: Any) -> None:
 # --- who is asked for what -------------------------------------------------------------------------------------------
 
 
-def tasks(tokenizer: Any, share: float = 0.4, most: int = 5, seed: int = 0) -> Tasks:
-    return Tasks(prompt_builder(tokenizer), EpochRng(seed), share, most)
+def tasks(tokenizer: Any, share: float = 0.4, most: int = 5, seed: int = 0) -> AnswerTasks:
+    return AnswerTasks(prompt_builder(tokenizer), EpochRng(seed), share, most)
 
 
 def test_two_in_five_are_asked_for_topics(tokenizer: Any) -> None:
@@ -191,7 +192,7 @@ PAIRS = Pairs([("i0", "i1"), ("i2", "i3"), ("i4", "i5"), ("i6", "i7"), ("i8", "i
 
 
 def inputs_of(made: Model, items: Items, images: Path | None = None) -> dict[str, Any]:
-    asked = Tasks(made.prompt_builder, EpochRng(0), 0.4, 5)
+    asked = AnswerTasks(made.prompt_builder, EpochRng(0), 0.4, 5)
     return PairCollator(items, PAIRS, Reader(made.prompt_builder, made.vision, images), tasks=asked)(list(PAIRS))
 
 
@@ -212,7 +213,7 @@ def test_the_cost_is_the_next_token_s_over_all_rows(catalogue: Items) -> None:
     """By the definition, one item after the other; an item of two pairs counts twice."""
     made = model().eval()
     inputs = inputs_of(made, catalogue)
-    asked = Tasks(made.prompt_builder, EpochRng(0), 0.4, 5)
+    asked = AnswerTasks(made.prompt_builder, EpochRng(0), 0.4, 5)
     costs: list[Tensor] = []
     for item_id in inputs["ids"]:
         item = catalogue[item_id]

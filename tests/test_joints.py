@@ -17,7 +17,7 @@ import n2kit
 from n2kit.bundle import io as bundle
 from n2kit.contract.cards import LLMCard, VisionCard
 from n2kit.errors import Mismatch
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.manager import manager
 
 CONNECTORS = [o.spec.name for o in manager().components("connector")]
@@ -44,7 +44,7 @@ CHOICES = [
 
 
 def resolved(kind: Any, name: str, options: dict[str, Any]) -> Any:
-    component = registry().resolve(kind, name)
+    component = default_catalogue().resolve(kind, name)
     return replace(component, options={**component.options, **options})
 
 

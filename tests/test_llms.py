@@ -18,7 +18,7 @@ from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.model import rms
 from n2kit.modeling.prompts import IMG
-from n2kit.plugins.catalogue import check_card, registry
+from n2kit.plugins.catalogue import check_card, default_catalogue
 from n2kit.plugins.manager import manager
 from n2kit_hf import traits
 from n2kit_hf.cards import LLMConfig, llm_card
@@ -67,7 +67,7 @@ ALL = [*TINIES, *OTHERS]
 def config_of(name: str) -> LLMConfig:
     if name in OTHERS:
         return LLMConfig(config={"model_type": name, **OTHERS[name]})
-    made: LLMConfig = registry().resolve("llm", name).config()
+    made: LLMConfig = default_catalogue().resolve("llm", name).config()
     return made
 
 
@@ -102,7 +102,7 @@ def test_every_model_type_that_a_family_names_is_tried() -> None:
 @pytest.mark.parametrize("name", TINIES)
 def test_declared_card_is_what_is_measured(name: str) -> None:
     card = part(name).card
-    check_card(name, registry().resolve("llm", name).declared, card)
+    check_card(name, default_catalogue().resolve("llm", name).declared, card)
     assert card.parameters < 100_000
 
 
@@ -311,9 +311,9 @@ def test_an_encoder_embeds_a_batch_as_it_embeds_an_item(name: str, workspace: Pa
 
 def test_cards_of_the_catalogue_fit_their_architectures() -> None:
     """Facts that a registry entry could forget: they have defaults."""
-    for name in registry().aliases["llm"]:
-        for preset in registry().aliases["llm"][name]["presets"]:
-            component = registry().resolve("llm", f"{name}:{preset}")
+    for name in default_catalogue().aliases["llm"]:
+        for preset in default_catalogue().aliases["llm"][name]["presets"]:
+            component = default_catalogue().resolve("llm", f"{name}:{preset}")
             tinies = [v.card for v in component.registered.spec.presets.values() if isinstance(v.card, LLMCard)]
             assert isinstance(component.declared, LLMCard)
             assert component.declared.attention in {card.attention for card in tinies}, component.reference

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from n2kit.errors import BadInput, Mismatch
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.manager import manager
 
 ALL = [o.spec.name for o in manager().components("loss")]
@@ -22,7 +22,7 @@ NONE: frozenset[Pair] = frozenset()
 
 
 def loss(name: str, **options: Any) -> Any:
-    component = registry().resolve("loss", name)
+    component = default_catalogue().resolve("loss", name)
     return component.cls()(component.load(component.registered.spec.config)(**options))
 
 

@@ -24,7 +24,7 @@ from n2kit.embed import encode
 from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.reader import Reader
 from n2kit.planning.planner import make_plan
-from n2kit.plugins.catalogue import Registry
+from n2kit.plugins.catalogue import Catalogue
 from n2kit.plugins.manager import Manager
 from n2kit.recipe.settings import resolve
 from n2kit.recipe.variants import SPECS
@@ -41,23 +41,23 @@ WITH_POOLED = ("llava", "blip-2")
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> Registry:
+def catalogue() -> Catalogue:
     class Dist:
         name, version = "n2kit", "0.1"
 
     point = EntryPoint("mllm", "n2kit_mllm", "n2kit")
     vars(point).update(dist=Dist())
     others = [p for p in entry_points(group="n2kit") if p.name != "mllm"]
-    return Registry(Manager([point, *others]), [])
+    return Catalogue(Manager([point, *others]), [])
 
 
 @pytest.fixture(autouse=True)
-def _installed(catalogue: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2kit.planning.planner.registry", lambda: catalogue)
+def _installed(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2kit.planning.planner.default_catalogue", lambda: catalogue)
     monkeypatch.setattr(bundle, "manager", lambda: catalogue.plugins)
 
 
-def create(catalogue: Registry, name: str, source: str = "", kind: Any = "mllm", **options: Any) -> Any:
+def create(catalogue: Catalogue, name: str, source: str = "", kind: Any = "mllm", **options: Any) -> Any:
     component = catalogue.resolve(kind, f"{name}:tiny{source}")
     config = component.config().model_copy(update=options)
     return component.cls().create(LoadSpec(config, component.weights.locate()))
@@ -124,7 +124,7 @@ def our_states(joined: DecomposedMLLM, ids: Tensor, image: Tensor, pixels: Tenso
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_parts_compute_what_the_whole_does(name: str, catalogue: Registry, tmp_path: Path) -> None:
+def test_parts_compute_what_the_whole_does(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
     """Text, picture, text: pictures at other places in each row, through a folder as save_pretrained writes it."""
     whole = save_whole(name, tmp_path)
     joined = create(catalogue, name.split()[0], f"@file:{tmp_path}")
@@ -140,7 +140,7 @@ def test_parts_compute_what_the_whole_does(name: str, catalogue: Registry, tmp_p
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen2-vl"])
-def test_text_alone_is_read_as_the_whole_reads_it(name: str, catalogue: Registry, tmp_path: Path) -> None:
+def test_text_alone_is_read_as_the_whole_reads_it(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
     whole = save_whole(name, tmp_path)
     llm = create(catalogue, name, f"@file:{tmp_path}").llm
     ids = torch.arange(20, 50)[None]
@@ -163,7 +163,7 @@ def test_positions_are_those_of_the_library() -> None:
     torch.testing.assert_close(multimodal_positions(image), want)
 
 
-def test_qwen_pictures_are_prepared_as_its_processor_does(catalogue: Registry) -> None:
+def test_qwen_pictures_are_prepared_as_its_processor_does(catalogue: Catalogue) -> None:
     processing = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl")
     processor = processing.Qwen2VLImageProcessor(patch_size=8)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -234,7 +234,7 @@ def test_mixed_items_are_each_as_if_alone(name: str, workspace: Path) -> None:
         np.testing.assert_allclose(encode(model, [item], **options).vectors[0], together.vectors[row], atol=5e-6)
 
 
-def test_padding_changes_nothing(catalogue: Registry) -> None:
+def test_padding_changes_nothing(catalogue: Catalogue) -> None:
     """Also where rows have their picture at other places: positions do not depend on what stands behind."""
     joined = create(catalogue, "qwen2.5-vl")
     ids, image = rows(joined, [2, 6], 30)
@@ -272,7 +272,7 @@ LAYOUTS = {  # beginnings of keys that other versions of transformers wrote
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Registry, tmp_path: Path) -> None:
+def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
     """From config.json and safetensors headers alone, in each layout of keys; the head does not count."""
     save_whole(name, tmp_path)
     options: dict[str, Any] = {} if name in WITH_POOLED else {"mllm.image_size": 64, "mllm.pool": "mean"}
@@ -303,7 +303,7 @@ def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Registry,
     torch.testing.assert_close(*states)
 
 
-def test_missing_weights_are_bad_input(catalogue: Registry, tmp_path: Path) -> None:
+def test_missing_weights_are_bad_input(catalogue: Catalogue, tmp_path: Path) -> None:
     save_whole("llava", tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     gone = next(k for k in tensors if "linear_1.weight" in k)
@@ -314,7 +314,7 @@ def test_missing_weights_are_bad_input(catalogue: Registry, tmp_path: Path) -> N
         create(catalogue, "llava", f"@file:{tmp_path}")
 
 
-def test_wrong_checkpoints_are_refused_before_they_are_read(catalogue: Registry, tmp_path: Path) -> None:
+def test_wrong_checkpoints_are_refused_before_they_are_read(catalogue: Catalogue, tmp_path: Path) -> None:
     def refused(reference: str, config: dict[str, Any], match: str) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config))
         with pytest.raises(BadInput, match=match):
@@ -337,7 +337,7 @@ def test_a_gate_without_a_pooled_vector_is_refused() -> None:
 
 @pytest.mark.parametrize(("tower", "name"), [("qwen2.5-vl-vision", "qwen2.5-vl"), ("llava-vision", "llava")])
 def test_towers_alone_join_other_language_models(
-    tower: str, name: str, catalogue: Registry, workspace: Path, tmp_path: Path
+    tower: str, name: str, catalogue: Catalogue, workspace: Path, tmp_path: Path
 ) -> None:
     save_whole(name, tmp_path)
     whole = create(catalogue, name, f"@file:{tmp_path}")
@@ -357,7 +357,7 @@ def test_towers_alone_join_other_language_models(
     assert tiny_one.encode(items, **options).shape == (1, 16)
 
 
-def test_llava_reads_any_layers_and_keeps_no_block_that_it_does_not(catalogue: Registry) -> None:
+def test_llava_reads_any_layers_and_keeps_no_block_that_it_does_not(catalogue: Catalogue) -> None:
     config = tiny.LLAVA | {"vision_feature_layer": [-3, 1], "vision_feature_select_strategy": "full"}
     component = catalogue.resolve("mllm", "llava:tiny")
     options = component.config().model_copy(update={"config": config})
@@ -373,7 +373,7 @@ def test_llava_reads_any_layers_and_keeps_no_block_that_it_does_not(catalogue: R
     assert torch.equal(out.tokens[..., :32], out.tokens[..., 32:])  # both are the first block's output
 
 
-def test_pooled_vectors(catalogue: Registry) -> None:
+def test_pooled_vectors(catalogue: Catalogue) -> None:
     """CLS, or the mean of the patches."""
     for pool in (None, "mean"):
         vision = create(catalogue, "llava-vision", kind="vision", pool=pool)

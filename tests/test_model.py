@@ -20,7 +20,7 @@ from n2kit.inputs.reader import Reader
 from n2kit.modeling.batch import collate
 from n2kit.modeling.model import embedding_sample, rms
 from n2kit.modeling.prompts import PAD
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.manager import manager
 from n2kit.recipe.variants import SPECS
 
@@ -36,7 +36,7 @@ def make(
 ) -> n2kit.Model:
     given = {
         "variant": settings.pop(
-            "variant", None if registry().resolve("llm", llm).card().causal else "late_early_fusion"
+            "variant", None if default_catalogue().resolve("llm", llm).card().causal else "late_early_fusion"
         ),
         "loss": settings.pop("loss", None),
     }

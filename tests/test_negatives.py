@@ -22,7 +22,7 @@ from n2kit.recipe.settings import resolve
 from n2kit.train import train
 from n2kit.train.distributed import left_rows_first
 from n2kit.train.epoch_rng import EpochRng
-from n2kit.train.pairs import PairCollator, without_negatives
+from n2kit.train.pairs import PairCollator, has_no_negatives
 from n2kit.train.step import TrainStep
 from steps import assert_same, by_one_and_by_two, gradients, weights
 
@@ -218,11 +218,11 @@ def test_one_without_a_readable_picture_is_left_out_and_its_pair_stays(
 
 def test_a_step_whose_only_negatives_are_hard_ones_teaches_something() -> None:
     exclude = torch.ones(5, 5, dtype=torch.bool)
-    assert without_negatives(exclude[:4, :4])
+    assert has_no_negatives(exclude[:4, :4])
     exclude[0, 4] = False
-    assert not without_negatives(exclude, 1)
+    assert not has_no_negatives(exclude, 1)
     exclude[0, 4], exclude[4, 0] = True, False  # a hard negative is no anchor
-    assert without_negatives(exclude, 1)
+    assert has_no_negatives(exclude, 1)
 
 
 def test_rows_of_all_processes_stand_before_their_negatives() -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from n2kit.contract.interfaces import LoadSpec
 from n2kit.errors import BadInput
-from n2kit.plugins.catalogue import Registry
+from n2kit.plugins.catalogue import Catalogue
 from n2kit.plugins.manager import Manager
 from n2kit_open_clip import TINY
 from n2kit_open_clip.cards import card
@@ -34,12 +34,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def catalogue() -> Registry:
+def catalogue() -> Catalogue:
     point = EntryPoint("open_clip", "n2kit_open_clip", "n2kit")
     vars(point).update(dist=SimpleNamespace(name="n2kit", version="0"))
     made = Manager([point])
     assert not made.broken()
-    return Registry(made, [])
+    return Catalogue(made, [])
 
 
 def pixels(count: int, size: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ def whole(folder: Path, name: str, **preprocess: Any) -> Any:
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_tiny_presets(catalogue: Registry, name: str, tmp_path: Path) -> None:
+def test_tiny_presets(catalogue: Catalogue, name: str, tmp_path: Path) -> None:
     component = catalogue.resolve("vision", f"open_clip:{name}")
     part: OpenClipVision = component.cls().create(LoadSpec(component.config())).freeze()
     assert component.declared == part.card == card(component.config(), lambda: None)
@@ -87,7 +87,7 @@ def test_tiny_presets(catalogue: Registry, name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_a_whole_checkpoint_gives_what_open_clip_computes(catalogue: Registry, name: str, tmp_path: Path) -> None:
+def test_a_whole_checkpoint_gives_what_open_clip_computes(catalogue: Catalogue, name: str, tmp_path: Path) -> None:
     theirs = whole(
         tmp_path / "hub", name, mean=[0.5] * 3, std=[0.25] * 3, resize_mode="squash", interpolation="bilinear"
     )
@@ -129,7 +129,7 @@ def test_weights_of_another_tower_are_refused(tmp_path: Path) -> None:
         OpenClipVision.create(LoadSpec(OpenClipConfig(), tmp_path / "hub"))
 
 
-def test_names_lead_to_weights_on_the_hub(catalogue: Registry) -> None:
+def test_names_lead_to_weights_on_the_hub(catalogue: Catalogue) -> None:
     component = catalogue.resolve("vision", "open_clip:ViT-B-32/laion2b_s34b_b79k")
     assert str(component.weights) == "hf:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
     assert component.reference == "open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -138,7 +138,7 @@ def test_names_lead_to_weights_on_the_hub(catalogue: Registry) -> None:
     assert (sourced.config().arch, sourced.config().pretrained) == ("ViT-B-32", "openai")
 
 
-def test_the_catalogues_cards_are_those_of_the_architectures(catalogue: Registry) -> None:
+def test_the_catalogues_cards_are_those_of_the_architectures(catalogue: Catalogue) -> None:
     for preset in catalogue.presets("vision", "open-clip"):
         component = catalogue.resolve("vision", f"open-clip:{preset}")
         assert component.declared == card(component.config(), lambda: None), preset

@@ -109,7 +109,7 @@ def test_memory_that_does_not_fit_is_refused_or_noted() -> None:
 def test_versions_are_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     from n2kit.plugins import catalogue as registries
 
-    catalogue = registries.Registry(registries.manager(), [])
+    catalogue = registries.Catalogue(registries.manager(), [])
     for registered in catalogue.plugins.components("vision"):
         if registered.spec.name == "clip":
             monkeypatch.setitem(vars(registered.spec), "requires", ("pillow>=10", "nothing-like-this>=2"))

@@ -13,7 +13,7 @@ import pytest
 
 from n2kit.contract.cards import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
-from n2kit.plugins.catalogue import Registry, check_card, registry
+from n2kit.plugins.catalogue import Catalogue, check_card, default_catalogue
 from n2kit.plugins.isolation import probe_imports
 from n2kit.plugins.manager import Manager, load_target, manager
 from n2kit.plugins.weights import WeightsUri
@@ -76,7 +76,7 @@ def test_a_broken_plugin_is_listed_and_the_rest_unharmed(path: Path, case: str) 
     assert made.find("fusion", "mine") is not None
     assert made.find("llm", "qwen") is not None
     with pytest.raises(Unavailable, match=f"bad-dist/bad_{case} is broken"):
-        Registry(made, []).resolve("fusion", f"bad_{case}")
+        Catalogue(made, []).resolve("fusion", f"bad_{case}")
 
 
 def test_a_name_with_two_owners_is_refused_and_can_be_qualified(path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_card_function_that_fails_is_its_plugins(path: Path) -> None:
     )
     made = Manager([point(path, "card_mod", source, "card-dist")])
     with pytest.raises(Unavailable, match="vision odd:tiny of card-dist: KeyError: 'width'"):
-        Registry(made, []).resolve("vision", "odd:tiny").card()
+        Catalogue(made, []).resolve("vision", "odd:tiny").card()
 
 
 def test_a_configuration_that_makes_no_sense_is_the_users(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_configuration_that_makes_no_sense_is_the_users(tmp_path: Path) -> Non
     ):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(BadInput, match="not understood"):
-            registry().resolve("vision", f"file:{tmp_path}").card()
+            default_catalogue().resolve("vision", f"file:{tmp_path}").card()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_catalogue_that_makes_no_sense_names_the_place(tmp_path: Path, text: s
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(BadInput, match=reason):
-        Registry(manager(), [file])
+        Catalogue(manager(), [file])
 
 
 def test_wheel_folders_entry_points_and_plugins_agree() -> None:
@@ -213,7 +213,7 @@ def test_wheel_folders_entry_points_and_plugins_agree() -> None:
 
 @pytest.mark.parametrize("kind", ["llm", "vision"])
 def test_every_entry_of_the_catalogue_resolves(kind: Any) -> None:
-    catalogue = registry()
+    catalogue = default_catalogue()
     for name in catalogue.names(kind):
         for preset, facts in catalogue.presets(kind, name).items():
             component = catalogue.resolve(kind, f"{name}:{preset}")
@@ -224,7 +224,7 @@ def test_every_entry_of_the_catalogue_resolves(kind: Any) -> None:
 
 
 def test_declared_cards_are_measured_when_weights_are_loaded() -> None:
-    catalogue = registry()
+    catalogue = default_catalogue()
     for kind in ("llm", "vision"):
         for name in ("qwen", "llama", "hf") if kind == "llm" else ("clip", "siglip", "timm"):
             component = catalogue.resolve(kind, f"{name}:tiny")  # type: ignore[arg-type]
@@ -250,9 +250,9 @@ def test_declared_cards_are_measured_when_weights_are_loaded() -> None:
 def test_cards_of_new_parts_equal_what_is_built(kind: Any, name: str, config: dict[str, Any]) -> None:
     from dataclasses import replace
 
-    vision = registry().resolve("vision", "clip:tiny").card()
-    llm = registry().resolve("llm", "qwen:tiny").card()
-    component = registry().resolve(kind, name)
+    vision = default_catalogue().resolve("vision", "clip:tiny").card()
+    llm = default_catalogue().resolve("llm", "qwen:tiny").card()
+    component = default_catalogue().resolve(kind, name)
     component = replace(component, options={**component.options, **config})
     card = component.load(component.registered.spec.card or "")(component.config(), vision, llm)
     part = component.cls()(component.config(), vision=vision, llm=llm)
@@ -267,7 +267,7 @@ def test_users_may_add_to_the_catalogue(tmp_path: Path) -> None:
         "known_plugins:\n"
         "  audio-llm: {distribution: n2kit-audio, install: pip install n2kit-audio}\n"
     )
-    catalogue = Registry(manager(), [file])
+    catalogue = Catalogue(manager(), [file])
     component = catalogue.resolve("llm", "house")
     assert component.reference == "house:v1"
     assert str(component.weights) == "file:/models/house"
@@ -276,7 +276,7 @@ def test_users_may_add_to_the_catalogue(tmp_path: Path) -> None:
     assert caught.value.hint == "pip install n2kit-audio"
     file.write_text("llm:\n  house: {}\n")
     with pytest.raises(BadInput, match=r"mine.yaml: llm.house names no component"):
-        Registry(manager(), [file])
+        Catalogue(manager(), [file])
 
 
 @pytest.mark.parametrize("text", ["hf:org/name", "hf:org/name@abc", "file:/x/y", "pkg:dist/a/b.gguf", "random"])
@@ -287,16 +287,16 @@ def test_weight_sources_round_trip(text: str) -> None:
 def test_sources_choose_their_component_by_model_type(tmp_path: Path) -> None:
     for model_type, owner in (("qwen2", "qwen"), ("llama", "llama"), ("opt", "opt"), ("xglm", "hf")):
         (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
-        assert registry().resolve("llm", f"file:{tmp_path}").registered.spec.name == owner
+        assert default_catalogue().resolve("llm", f"file:{tmp_path}").registered.spec.name == owner
     (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
-    assert registry().resolve("vision", f"file:{tmp_path}").registered.spec.name == "siglip"
+    assert default_catalogue().resolve("vision", f"file:{tmp_path}").registered.spec.name == "siglip"
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(BadInput, match="no installed vision component reads"):
-        registry().resolve("vision", f"file:{tmp_path}")
+        default_catalogue().resolve("vision", f"file:{tmp_path}")
     for broken in ("{", "[]"):
         (tmp_path / "config.json").write_text(broken)
         with pytest.raises(BadInput, match=r"config\.json"):
-            registry().resolve("vision", f"file:{tmp_path}")
+            default_catalogue().resolve("vision", f"file:{tmp_path}")
 
 
 def test_old_repositories_are_read_from_the_hubs_own_conversion(

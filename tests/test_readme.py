@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf8")
 BLOCKS = dict(re.findall(r"<!-- tested: (\S+) -->\n```python\n(.*?)```", README, re.S))
@@ -21,7 +21,7 @@ def test_python(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_component_that_the_readme_names_is_there_and_every_one_there_is_named() -> None:
-    catalogue = registry()
+    catalogue = default_catalogue()
     for kind in ("vision", "llm", "mllm", "connector", "fusion", "loss"):
         (row,) = re.findall(rf"^\| `--{kind}` \|(.*)\|$", README, re.M)
         said = {name.partition(":")[0] for name in re.findall(r"`([^`]+)`", row)}

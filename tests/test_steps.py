@@ -33,7 +33,7 @@ from n2kit.recipe.settings import resolve
 from n2kit.train import RunResult, train
 from n2kit.train.distributed import left_rows_first
 from n2kit.train.gradcache import encode_in_chunks
-from n2kit.train.pairs import PairCollator, without_negatives
+from n2kit.train.pairs import PairCollator, has_no_negatives
 from n2kit.train.step import TrainStep
 from steps import alone, assert_same, first_gradient, gradients, together, weights
 
@@ -457,11 +457,11 @@ def test_a_batch_without_negatives_is_counted_and_said(run: Any) -> None:
 
 def test_what_counts_as_a_negative() -> None:
     exclude = torch.eye(4).bool()
-    assert not without_negatives(exclude)
+    assert not has_no_negatives(exclude)
     exclude[0, 1] = exclude[1, 0] = exclude[2, 3] = exclude[3, 2] = True
-    assert not without_negatives(exclude)  # 0 and 3 are left
+    assert not has_no_negatives(exclude)  # 0 and 3 are left
     exclude[0, 3] = exclude[3, 0] = exclude[1, 2] = exclude[2, 1] = True
-    assert without_negatives(exclude)
+    assert has_no_negatives(exclude)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

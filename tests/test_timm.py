@@ -14,7 +14,7 @@ import torch
 from n2kit.contract.card_probe import cached_card
 from n2kit.contract.interfaces import LoadSpec
 from n2kit.errors import BadInput
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit_timm.cards import card as timm_card
 from n2kit_timm.config import TimmConfig
 from n2kit_timm.vision import TimmVision
@@ -82,7 +82,7 @@ def test_measured_cards_are_remembered_without_torch(cache: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"of": 1}', '{"of": {}, "card": {"tokens": "x"}}'])
 def test_a_broken_cache_is_measured_again(cache: Path, content: str) -> None:
-    card = registry().resolve("vision", "timm:tiny").card()
+    card = default_catalogue().resolve("vision", "timm:tiny").card()
     assert cached_card("timm", "an architecture", lambda: card) == card  # type: ignore[arg-type,return-value]
     (file,) = cache.iterdir()
     file.write_text(content)
@@ -93,5 +93,5 @@ def test_a_broken_cache_is_measured_again(cache: Path, content: str) -> None:
 
 def test_a_cache_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    card = registry().resolve("vision", "timm:tiny").card()
+    card = default_catalogue().resolve("vision", "timm:tiny").card()
     assert cached_card("timm", "an architecture", lambda: card) == card  # type: ignore[arg-type,return-value]

@@ -26,7 +26,7 @@ from n2kit.modeling.trainable import apply
 from n2kit.planning.memory import estimate
 from n2kit.planning.plan import Plan
 from n2kit.planning.planner import make_plan
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.schema import settings
 from n2kit.recipe.settings import Recipe, resolve
 from n2kit.recipe.tuning import Tune, lr_flags, tune_flags
@@ -47,7 +47,7 @@ def build(llm: str = "qwen:tiny", vision: str | None = "siglip:tiny", **given: A
 
 
 def backbone(kind: str, reference: str) -> Any:
-    component = registry().resolve(kind, reference)  # type: ignore[arg-type]
+    component = default_catalogue().resolve(kind, reference)  # type: ignore[arg-type]
     return component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
 
 
@@ -155,7 +155,7 @@ def test_more_blocks_than_there_are_are_refused() -> None:
 
 
 def test_a_vision_encoder_that_names_no_blocks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registered in registry().plugins.components("vision"):
+    for registered in default_catalogue().plugins.components("vision"):
         if registered.spec.name == "clip":
             monkeypatch.setitem(vars(registered.spec), "capabilities", frozenset())
     for tune in ("last:1", "lora:2"):

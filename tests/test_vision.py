@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from n2kit.contract.interfaces import LoadSpec, VisionEncoder
 from n2kit.errors import BadInput
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit_clip.cards import FAMILIES as CLIP
 from n2kit_hf.cards import VisionConfig
 from n2kit_hf.image_cards import vision_card
@@ -31,7 +31,7 @@ SMALL = {config["model_type"]: config for config, _ in TINY.values()}
 TINIES = [
     f"{name}:{preset}"
     for name in ("hf-vision", "clip", "siglip", "timm")
-    for preset in registry().presets("vision", name)
+    for preset in default_catalogue().presets("vision", name)
     if preset.startswith("tiny")
 ]
 
@@ -49,7 +49,7 @@ def noise(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("reference", TINIES)
 @torch.no_grad()
 def test_tiny_presets(reference: str, tmp_path: Path) -> None:
-    component = registry().resolve("vision", reference)
+    component = default_catalogue().resolve("vision", reference)
     part: VisionEncoder = component.cls().create(LoadSpec(component.config())).freeze()
     card = part.card
     assert component.declared == card
@@ -72,11 +72,11 @@ def test_tiny_presets(reference: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reference", [r for r in TINIES if registry().resolve("vision", r).card().grid in range(4, 99)]
+    "reference", [r for r in TINIES if default_catalogue().resolve("vision", r).card().grid in range(4, 99)]
 )  # type: ignore[union-attr]
 @torch.no_grad()
 def test_tokens_are_in_reading_order(reference: str) -> None:
-    component = registry().resolve("vision", reference)
+    component = default_catalogue().resolve("vision", reference)
     part = component.cls().create(LoadSpec(component.config())).eval()
     side, first = part.card.grid, part.card.prefix_tokens
     cell, x = part.card.image_size // side, pixels(1, part.card.image_size)
@@ -162,7 +162,7 @@ def test_a_checkpoint_of_two_towers_gives_its_vision_tower(model_type: str, tmp_
     }
     config = AutoConfig.for_model(model_type, vision_config=vision, text_config=text, projection_dim=16)
     AutoModel.from_config(config).save_pretrained(tmp_path)
-    component = registry().resolve("vision", f"file:{tmp_path}")
+    component = default_catalogue().resolve("vision", f"file:{tmp_path}")
     assert component.registered.spec.name == "hf-vision"
     part = component.cls().create(LoadSpec(component.config(), tmp_path))
     assert component.card() == part.card == replace(part.card, tokens=17, parameters=23936)

@@ -71,7 +71,7 @@ def verify(name: Name, kind: KindName = None, json: options.Json = False) -> Non
 def _resolve(name: str, kind: str | None) -> Component:
     """Resolve the backbone of that name, of whichever kind has it."""
     from n2kit.errors import BadInput, N2kitError
-    from n2kit.plugins.catalogue import BACKBONES, registry
+    from n2kit.plugins.catalogue import BACKBONES, default_catalogue
 
     if kind is not None and kind not in BACKBONES:
         raise BadInput(f"no cards of kind {kind!r}", f"--kind {', '.join(BACKBONES)}")
@@ -79,7 +79,7 @@ def _resolve(name: str, kind: str | None) -> Component:
     found = []
     for each in [kind] if kind else BACKBONES:
         try:
-            found.append(registry().resolve(each, name))
+            found.append(default_catalogue().resolve(each, name))
         except N2kitError as problem:
             problems.append(problem)
     if len(found) > 1:

@@ -24,11 +24,11 @@ def ls(
     """
     from n2kit.contract.cards import KINDS
     from n2kit.errors import BadInput, suggest
-    from n2kit.plugins.catalogue import registry
+    from n2kit.plugins.catalogue import default_catalogue
 
     if kind is not None and kind not in KINDS:
         raise BadInput(f"unknown kind {kind!r}", suggest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
-    catalogue = registry()
+    catalogue = default_catalogue()
     entries: list[dict[str, Any]] = []
     for each in [kind] if kind else KINDS:
         for name in catalogue.names(each):

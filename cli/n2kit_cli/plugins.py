@@ -104,13 +104,13 @@ def known(json: options.Json = False) -> None:
     Examples:
       n2kit plugins known
     """
-    from n2kit.plugins.catalogue import registry
+    from n2kit.plugins.catalogue import default_catalogue
     from n2kit.plugins.manager import manager
 
     installed = {n for p in manager().plugins for n in (p.name, p.distribution)}
     entries = [
         {"name": name, "installed": name in installed or entry.distribution in installed} | vars(entry)
-        for name, entry in registry().known.items()
+        for name, entry in default_catalogue().known.items()
     ]
     if json:
         document(entries)

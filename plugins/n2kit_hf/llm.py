@@ -29,7 +29,7 @@ from n2kit_hf.tiny import byte_tokenizer
 from n2kit_hf.traits import attention_of, reads_embeddings
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
-UNSEEN = (
+NOT_HASHED = (
     "_name_or_path",
     "architectures",
     "dtype",
@@ -176,7 +176,7 @@ class TransformersLLM(LLM):
     @property
     def settings_id(self) -> str:
         config = self.model.config
-        facts = {k: v for k, v in config.to_dict().items() if k not in UNSEEN}
+        facts = {k: v for k, v in config.to_dict().items() if k not in NOT_HASHED}
         return f"{type(self).__name__} {config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
 
     @functools.cached_property

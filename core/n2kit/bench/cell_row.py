@@ -81,7 +81,7 @@ class CellRow(_Lenient):
     command: str = ""
     queries: int | None = None
     pool: int | None = None
-    pairs_beyond: int = 0  # test pairs that the protocol has no place for
+    pairs_beyond: int = 0  # test pairs that the protocol does not rank
     pairs_left_out: int = 0  # test pairs of items that have no vector
     items_skipped: int = 0
     skipped: list[str] = []  # why, of the first few; vectors.parquet names all

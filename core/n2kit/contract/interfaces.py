@@ -325,7 +325,7 @@ class Loss(RandomInitPart):
     """A loss over pairs of items: `cls(config)`. Row i and row i+B of a view are partners, i < B.
 
     extra_inputs: names of keyword inputs that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair
-        are, 1 where the pairs file has no third column. `log_q` [2B]: log of the share that a row's item has of all ends of pairs.
+        are, 1 where the pairs file has no third column. `log_q` [2B]: log of the frequency of a row's item in all pairs.
         `generation`: the mean of −log p over the tokens of the answers that the step's items are to give (see
         `n2kit.modeling.prompts.Task`), a scalar with gradient, 0 where nothing was asked; its spec declares the capability too.
         `negatives` [M], where there are any: the numbers of the last M rows of all views, 2B, 2B+1, …, which are hard negatives:

@@ -38,9 +38,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class RankingReport:
-    """Ranks of the targets of `pairs` among `pool` items; `ranks` are pessimistic, `optimistic` the others, both 1-based.
+    """Ranks of the targets of `pairs` among `pool` items; 1-based.
 
-    left_out: how many of the pairs that were given the protocol has no place for.
+    ranks: ties count against the target (pessimistic). optimistic: ties count for it.
+    left_out: number of the given pairs that the protocol does not rank.
     """
 
     protocol: Protocol

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from n2kit.contract.index import Index
 from n2kit.errors import BadInput, Unavailable
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import load_target, manager
 from n2kit.utils.files import atomic_dir, ensure_writable, read_json
@@ -75,7 +75,7 @@ class StoredIndex:
 def build_index(vectors_file: Path, folder: Path, *, name: str = "flat", force: bool = False) -> StoredIndex:
     """Index an embed file and write the index folder, aside and then into place."""
     ensure_writable(folder, MANIFEST, force=force)
-    component = registry().resolve("index", name)
+    component = default_catalogue().resolve("index", name)
     stored = index_of(vectors_file, component)
     with atomic_dir(folder) as staged:
         stored.index.save(staged)
@@ -108,7 +108,7 @@ def index_of(vectors_file: Path, component: Component | None = None) -> StoredIn
             f"{vectors_file}: the vector of {wrong[0]!r} is not of unit length ({len(wrong)} such)",
             "n2kit embed makes unit vectors",
         )
-    component = component or registry().resolve("index", "flat")
+    component = component or default_catalogue().resolve("index", "flat")
     return StoredIndex(component.cls().build(table.vectors), table.ids, table.fingerprint)
 
 

@@ -63,11 +63,14 @@ def iter_pixels(
 
 @dataclass
 class Reader:
-    """A reader of items for one model. `bad`: item id → the reason why it was left out or read without its image.
+    """A reader of items for one model: what `data` holds becomes the batches of `modeling`.
 
     Args:
+        cache, states: outputs of the frozen encoder, and hidden states of the frozen LLM, that need not be computed again.
+        bad: item id → the reason why the item was left out, or read without its image; filled while reading.
+        unreadable: image path → the reason; filled while reading.
         lazy_features: leave cached features in the cache's memory, as `Batch.vision_rows`.
-        answered: rows of items with a task end with its answer; false: with its question.
+        answered: rows of items that have something to generate (a `Task`) end with the answer; false: with the question.
 
     Raises (when called):
         UnreadableImage: under policy `error`.

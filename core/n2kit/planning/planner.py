@@ -11,7 +11,7 @@ from n2kit.errors import BadInput, Mismatch, N2kitError
 from n2kit.planning.memory import estimate
 from n2kit.planning.plan import MLLM, Plan, PlanRow
 from n2kit.planning.rules import apply, fit_memory, tuning
-from n2kit.plugins.catalogue import BACKBONES, Registry, registry
+from n2kit.plugins.catalogue import BACKBONES, Catalogue, default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import require
 from n2kit.recipe.prompt_templates import load_template
@@ -20,7 +20,7 @@ from n2kit.recipe.tuning import Tune
 from n2kit.recipe.variants import SPECS
 
 
-def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
+def parse_id(text: str, *, catalogue: Catalogue | None = None) -> dict[str, str]:
     """Parse a plan's `id` back into settings.
 
     Raises:
@@ -33,7 +33,7 @@ def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
     if pieces and pieces[0].startswith(MLLM):
         pieces[0] = pieces[0].removeprefix(MLLM)
         kinds = ["mllm"] + ["fusion"] * spec.late
-    elif first in (catalogue or registry()).names("mllm"):
+    elif first in (catalogue or default_catalogue()).names("mllm"):
         kinds = ["mllm"] + ["fusion"] * spec.late
     else:
         kinds = ["llm"] + ["vision"] * spec.image + ["connector"] * spec.early + ["fusion"] * spec.late
@@ -42,7 +42,7 @@ def parse_id(text: str, *, catalogue: Registry | None = None) -> dict[str, str]:
     return {"variant": variant} | dict(zip(kinds, pieces, strict=False))
 
 
-def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Registry | None = None) -> Plan:
+def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Catalogue | None = None) -> Plan:
     """Resolve a recipe's components and apply every rule of `n2kit.planning.rules`.
 
     Args:
@@ -52,7 +52,7 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Reg
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
     """
     load_template(recipe.prompt.template)
-    chosen = _resolve(recipe, requested, catalogue or registry())
+    chosen = _resolve(recipe, requested, catalogue or default_catalogue())
     plan = _cards(recipe, chosen)
     plan.rows = _rows(plan)
     apply(plan, requested)
@@ -62,7 +62,7 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Reg
 def plan_training(recipe: Recipe, memory: float) -> Plan | None:
     """Plan the training of a bundle by `recipe` on a device of `memory` bytes: its tuning and its memory are checked alone.
 
-    None where the bundle's parts cannot be resolved: it holds them, and needs the place no more that they came from.
+    None where the parts cannot be resolved any more: the bundle contains their weights and does not need the original source.
     """
     try:
         plan = make_plan(recipe)
@@ -90,7 +90,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Registry) -> dict[str, Component]:
+def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Catalogue) -> dict[str, Component]:
     chosen: dict[str, Component] = {}
     problems: list[BadInput] = []
     for kind in _kinds(recipe):
@@ -105,14 +105,14 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Registry) ->
     return chosen
 
 
-def component_of(recipe: Recipe, kind: str, catalogue: Registry | None = None, *, requested: bool = True) -> Component:
+def component_of(recipe: Recipe, kind: str, catalogue: Catalogue | None = None, *, requested: bool = True) -> Component:
     """Resolve one component of a recipe, with its options.
 
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved, a plug-in that is not installed.
     """
     choice = getattr(recipe, kind)
-    component = (catalogue or registry()).resolve(kind, choice.name, requested=requested)  # type: ignore[arg-type]
+    component = (catalogue or default_catalogue()).resolve(kind, choice.name, requested=requested)  # type: ignore[arg-type]
     require(component.registered.spec, component.registered.distribution)
     return with_options(component, choice.options)
 

@@ -37,7 +37,7 @@ class Known:
     summary: str = ""
 
 
-class Registry:
+class Catalogue:
     """The catalogue over the installed plug-ins: the built-in file, then the user's, then the project's."""
 
     def __init__(self, plugins: Manager, layers: list[Path] | None = None) -> None:
@@ -230,18 +230,18 @@ class Registry:
 
 
 @functools.cache
-def registry() -> Registry:
+def default_catalogue() -> Catalogue:
     """Return the catalogue of this process, read once."""
-    return Registry(manager())
+    return Catalogue(manager())
 
 
 def resolve_component(kind: Kind, reference: str) -> Component:
     """Find the component of a kind that a reference stands for (`gate`, `qformer:16`, `file:FOLDER`).
 
     Raises:
-        BadInput, Unavailable: as `Registry.resolve`.
+        BadInput, Unavailable: as `Catalogue.resolve`.
     """
-    return registry().resolve(kind, reference)
+    return default_catalogue().resolve(kind, reference)
 
 
 def check_card(reference: str, declared: Card | None, measured: Card) -> None:

@@ -85,7 +85,11 @@ class Train(Settings):
     max_steps: int | None = Field(None, ge=1, description="stops after so many steps; overrides epochs")
     batch_size: int = Field(16, ge=2, description="pairs a step: twice as many items")
     lr: float = Field(3e-6, gt=0, description="learning rate of the backbones that are tuned")
-    new_lr: float | None = Field(1e-4, gt=0, description="learning rate of connector, fusion, head, words; null: lr")
+    new_lr: float | None = Field(
+        1e-4,
+        gt=0,
+        description="learning rate of connector, fusion, head, words (special tokens); null: lr",
+    )
     lrs: dict[Literal["llm", "vision", "connector", "fusion", "head", "words", "loss"], PositiveFloat] = Field(
         {}, description="part → its own learning rate, in place of lr and new_lr: {llm: 1e-5}"
     )
@@ -104,7 +108,9 @@ class Train(Settings):
     topic_share: float = Field(
         0.4, ge=0, le=1, description="share of items that loss notellm asks for topics, and not for their category"
     )
-    topics_held: int = Field(5, ge=1, description="most topics that an item is asked for; its prompt lacks them")
+    topics_held: int = Field(
+        5, ge=1, description="most topics that an item is asked for; they are held back from its prompt"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the computation; auto takes bf16 only where the machine is faster with it"
     )

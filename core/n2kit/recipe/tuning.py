@@ -12,7 +12,7 @@ Mode = Literal["frozen", "last", "lora", "qlora", "full"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 ADAPTED = ("lora", "qlora")
 TUNED = ("llm", "vision", "connector")  # parts that a recipe can freeze; the others are always trained
-PARTS = (*TUNED, "fusion", "head", "words", "loss")  # parts that can have a learning rate of their own
+PARTS = (*TUNED, "fusion", "head", "words", "loss")  # can have a learning rate of their own; words: the special tokens
 FORMS = "frozen, last:K, lora:R, qlora:R (the LLM) or full"
 
 

@@ -28,7 +28,7 @@ from n2kit.modeling.batch import Batch, collate
 from n2kit.modeling.model import Model, Parts
 from n2kit.planning.plan import Plan
 from n2kit.planning.planner import make_plan
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.manager import OWN
 from n2kit.recipe.settings import Recipe
 from n2kit.testing.laws.compare import TOLERANCE, distance
@@ -220,7 +220,7 @@ def _joined(combination: Combination, plan: Plan, seen: VisionOut | None) -> Mod
 
 @functools.cache
 def _component(kind: str, reference: str) -> Any:
-    return registry().resolve(kind, reference)  # type: ignore[arg-type]
+    return default_catalogue().resolve(kind, reference)  # type: ignore[arg-type]
 
 
 @functools.cache

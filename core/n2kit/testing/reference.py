@@ -25,7 +25,7 @@ from n2kit.modeling.batch import Batch, collate
 from n2kit.modeling.model import Model
 from n2kit.modeling.prompts import IMG, IMG_EMB, TEXT_EMB, layout
 from n2kit.planning.planner import make_plan
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import resolve
 from n2kit.recipe.variants import SPECS
 
@@ -123,7 +123,7 @@ def model_case(case: dict[str, Any], config: dict[str, Any], folder: Path) -> Ca
     result = model.loss(out.views, out.present, **generation)
     model.loss.zero_grad()
     result.loss.backward()
-    symmetric = registry().resolve("loss", "infonce")
+    symmetric = default_catalogue().resolve("loss", "infonce")
     dual = symmetric.cls()(_unclamped(symmetric.config()))
     dual.temperature.data.copy_(model.loss.temperature.data)
     losses = {

@@ -17,7 +17,7 @@ from torch import Tensor
 from n2kit.contract.cards import Kind, LLMCard, VisionCard
 from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, VisionOut
 from n2kit.errors import Mismatch
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
 
 # The cards that connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
@@ -212,7 +212,7 @@ def component_under_test(kind: Kind, reference: str) -> ComponentUnderTest:
     Raises:
         BadInput, Unavailable: as `--llm`, `--vision`, … would.
     """
-    return UNDER_TEST[kind](registry().resolve(kind, reference))
+    return UNDER_TEST[kind](default_catalogue().resolve(kind, reference))
 
 
 def extras_for(loss: Loss, pairs: int) -> dict[str, Any]:

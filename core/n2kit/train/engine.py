@@ -22,9 +22,10 @@ from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.lora import lora_config_of
 from n2kit.recipe.tuning import Tune
 from n2kit.train import checkpoint, distributed, fourbit, shards
+from n2kit.train.answer_tasks import AnswerTasks
 from n2kit.train.blocks import prepared_blocks
 from n2kit.train.checks import AdapterCheck, frozen_fingerprint, trained_state
-from n2kit.train.epoch_rng import EpochRng, Tasks
+from n2kit.train.epoch_rng import EpochRng
 from n2kit.train.events import EventHandler
 from n2kit.train.images import check_images
 from n2kit.train.loggers import loggers
@@ -104,15 +105,15 @@ def fit(
             gradient. Mismatch: layer decay, or `train.fsdp`, in a backbone without blocks.
     """
     check_pairs(pairs, model.loss, model.recipe.loss.name)
-    packed = Tune.parse(model.recipe.llm.tune).mode == "qlora"
-    where = distributed.init_process_group(pick_device(device))
-    distributed.main_process_only(lambda: _check(settings, len(pairs), val_pairs, packed))
+    qlora = Tune.parse(model.recipe.llm.tune).mode == "qlora"
+    target_device = distributed.init_process_group(pick_device(device))
+    distributed.main_process_only(lambda: _check(settings, len(pairs), val_pairs, qlora))
     if model.prompt_builder.variant.image:
         distributed.main_process_only(lambda: check_images(items, pairs, val_pairs, images, on_bad_image))
-    precision, why = distributed.main_process_only(lambda: _precision(settings, where, resume))
+    precision, precision_reason = distributed.main_process_only(lambda: _precision(settings, target_device, resume))
     settings = settings.model_copy(update={"precision": precision})  # validations and other processes do not try again
     keep_freed_memory()
-    rates = _place(model, settings, where, packed)
+    param_groups = _place(model, settings, target_device, qlora)
     dtype = DTYPES[precision]
     if cache is None:
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
@@ -127,10 +128,12 @@ def fit(
         states=states,
     )
     events = EventReporter(
-        report, why, settings.grad_cache, saturation_remark(val_pairs, settings) if val_pairs else None
+        report, precision_reason, settings.grad_cache, saturation_remark(val_pairs, settings) if val_pairs else None
     )
     validate = validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None
-    trainer = _make_trainer(model, rates, items, pairs, reader, settings, folder, where, events, validate)
+    trainer = _make_trainer(
+        model, param_groups, items, pairs, reader, settings, folder, target_device, events, validate
+    )
     frozen = frozen_fingerprint(model)
     start = time.perf_counter()
     interrupted = _run(trainer, model, settings, resume)
@@ -139,7 +142,7 @@ def fit(
             f"frozen weights changed in training: {frozen} before, {after} after",
             "a part changes its own weights: its plug-in is wrong",
         )
-    if packed:
+    if qlora:
         fourbit.dequantize(model.llm)
     model.eval()
     _note(events, trainer, [kept.store for kept in (cache, states) if kept is not None])
@@ -181,7 +184,9 @@ def _make_trainer(
     """Make the trainer with its callbacks, ready to run."""
     rng = EpochRng(settings.seed)
     tasks = (
-        Tasks.from_settings(model.prompt_builder, rng, settings) if "generation" in model.loss.extra_inputs else None
+        AnswerTasks.from_settings(model.prompt_builder, rng, settings)
+        if "generation" in model.loss.extra_inputs
+        else None
     )
     min_pairs = 1 if distributed.world_size() > 1 else MIN_PAIRS
     trainer = PairTrainer(

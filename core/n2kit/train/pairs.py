@@ -18,7 +18,8 @@ from n2kit.errors import BadInput
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.batch import Batch
 from n2kit.train import distributed
-from n2kit.train.epoch_rng import EpochRng, Tasks
+from n2kit.train.answer_tasks import AnswerTasks
+from n2kit.train.epoch_rng import EpochRng
 
 MIN_PAIRS = 2  # pairs a step: with one there is no negative
 
@@ -47,7 +48,8 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
 class PairExtras:
     """Extra inputs of losses, by the ids of their rows.
 
-    `graph`: an item's known positives, in both directions. `log_q`: the log of an item's share of all ends of pairs and negatives.
+    `graph`: an item's known positives, in both directions. `log_q`: the log of an item's frequency among
+    the items of all pairs and negatives, for the logQ correction of in-batch sampling.
     """
 
     KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `Loss.extra_inputs` can name
@@ -90,7 +92,7 @@ class PairCollator:
 
     `batch`: the distinct items of the pairs, U ≤ 2B, each to be encoded once. `item_index` [2B]: the item of each row. `ids`: its id.
     `exclude` [2B, 2B] bool, and what a loss may want: `grades` [B], how alike the two items of a pair are, and `log_q` [2B],
-    the log of an item's share of all ends of pairs, and all hard negatives.
+    the log of the item's frequency in the pairs (logQ correction), and all hard negatives.
     Where pairs have hard negatives, these follow as M rows more, each once, unless it is a row already; `negatives` [M] are their numbers.
 
     Args:
@@ -103,7 +105,7 @@ class PairCollator:
     pairs: Pairs
     reader: Reader
     min_pairs: int = MIN_PAIRS
-    tasks: Tasks | None = None
+    tasks: AnswerTasks | None = None
     max_negatives: int | None = None
     rng: EpochRng = field(default_factory=lambda: EpochRng(0))
     extras: PairExtras = field(init=False)
@@ -179,7 +181,7 @@ class PairCollator:
         return found | {"ids": ids, "order": order[kept]} | self.extras(ids, len(first))
 
 
-def without_negatives(exclude: Tensor, hard: int = 0) -> bool:
+def has_no_negatives(exclude: Tensor, hard: int = 0) -> bool:
     """Tell whether no row has a negative: all others are its partner, itself, or excluded; the last `hard` rows are no anchors."""
     every = torch.arange(len(exclude) - hard, device=exclude.device)
     negative = ~exclude[: len(every)]

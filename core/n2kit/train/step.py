@@ -59,8 +59,9 @@ class TrainStep(nn.Module):
 
         Args:
             batch: U items. item_index: [2B], the item of each of this process's rows; None: row i is item i.
-            exclude: [R, R], as `n2kit.contract.interfaces.Loss` takes it, over the rows of all processes; R = 2B where there is one.
-            order: [R], which row of all processes' rows, one after the other, stands where; None: as they come.
+            exclude: [R, R], as `n2kit.contract.interfaces.Loss` takes it, over the rows of all processes; R = 2B with one process.
+            order: [R], the permutation that brings the gathered rows, process by process, to all left rows and then all right ones;
+                None: as they are.
             extras: the loss's `extra_inputs`, for the rows.
         """
         views = self.vectors(batch)

@@ -29,7 +29,7 @@ from n2kit.train.checkpoint import WEIGHTS, best_file, last, read, write, write_
 from n2kit.train.checks import trained_state
 from n2kit.train.counters import RunCounters
 from n2kit.train.gradient_spikes import MAX_CONSECUTIVE, GradientSpikeGuard
-from n2kit.train.pairs import PairCollator, without_negatives
+from n2kit.train.pairs import PairCollator, has_no_negatives
 from n2kit.train.resume import (
     Resumable,
     load_optimizer,
@@ -89,7 +89,7 @@ class PairTrainer(Trainer):
         device = self.args.device
         inputs = self.collator.of_all_processes(inputs, device)
         self.ids = inputs["ids"]
-        self.counters.steps_without_negatives += without_negatives(inputs["exclude"], len(inputs.get("negatives", ())))
+        self.counters.steps_without_negatives += has_no_negatives(inputs["exclude"], len(inputs.get("negatives", ())))
         wanted = {"exclude", "item_index", "order", *self.step.model.loss.extra_inputs} & inputs.keys()
         out = model(inputs["batch"].to(device), **{name: inputs[name].to(device) for name in wanted})
         if not torch.isfinite(out["loss"]):

@@ -19,7 +19,7 @@ from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, suggest
 from n2kit.planning.planner import with_options
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import Recipe
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _modalities(
 
 def _loss(recipe: Recipe) -> Loss:
     """Build the loss of the recipe. A term for the image alone does not apply here, since there is one view."""
-    return loss_of(with_options(registry().resolve("loss", recipe.loss.name), recipe.loss.options))
+    return loss_of(with_options(default_catalogue().resolve("loss", recipe.loss.name), recipe.loss.options))
 
 
 def _without(pairs: Pairs, skipped: Mapping[str, str]) -> Pairs:

@@ -23,7 +23,7 @@ from n2kit.inputs.reader import iter_pixels
 from n2kit.inputs.state_cache import StateCache, state_cache
 from n2kit.modeling.vision import encode_images
 from n2kit.planning.planner import make_plan, with_options
-from n2kit.plugins.catalogue import registry
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import Recipe
 from n2kit.utils.contexts import autocast
 from n2kit.utils.device import pick_device, pick_precision
@@ -157,7 +157,7 @@ def _text_alone(recipe: Recipe) -> Recipe:
 
 
 def _encoder(recipe: Recipe) -> VisionEncoder:
-    component = with_options(registry().resolve("vision", recipe.vision.name), recipe.vision.options)
+    component = with_options(default_catalogue().resolve("vision", recipe.vision.name), recipe.vision.options)
     torch.manual_seed(0)  # of random weights, whatever the seed
     vision: VisionEncoder = load_backbone(component)
     return vision.freeze()

@@ -54,9 +54,9 @@ def _cells(combination: Combination, matrix: MatrixSpec, data: Mapping[str, str 
             raise
         yield from _refused(combination, matrix, problem)
         return
-    seen = keys.of_vectors(plan.vision is not None, data, combination.inference)
-    followed = matrix.saliency if _followed(combination, plan) else 0
-    figures = seen | matrix.evaluation | {"saliency": followed}
+    vectors = keys.of_vectors(plan.vision is not None, data, combination.inference)
+    saliency = matrix.saliency if _has_saliency(combination, plan) else 0
+    figures = vectors | matrix.evaluation | {"saliency": saliency}
     refusal = None
     if plan.refusals:
         refusal = ("\n".join(r.message for r in plan.refusals), "; ".join(r.hint or "" for r in plan.refusals))
@@ -66,15 +66,15 @@ def _cells(combination: Combination, matrix: MatrixSpec, data: Mapping[str, str 
     chosen = {kind: component.reference for kind, component in plan.components.items()}
     axes = _axes(combination, chosen | {"variant": plan.recipe.variant})
     arm, vision_key = _label(combination, plan), _vision_key(plan)
-    chance = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
-    for seed in matrix.seeds if chance else matrix.seeds[:1]:
+    is_random = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
+    for seed in matrix.seeds if is_random else matrix.seeds[:1]:
         recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
         run_key = keys.digest(training, seed)
         key = keys.digest(run_key, figures)
         # Curves need the model, as vectors do.
-        curves = [keys.digest(run_key, seen, followed, matrix.bootstrap)] if followed else []
+        curves = [keys.digest(run_key, vectors, saliency, matrix.bootstrap)] if saliency else []
         yield Cell(
-            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_keys=(*curves, keys.digest(run_key, seen)),
+            arm=arm, axes=axes, seed=seed, key=key, run_key=run_key, vectors_keys=(*curves, keys.digest(run_key, vectors)),
             kind=kind, recipe=recipe, given=given, inference=combination.inference, trained=combination.trained, refusal=refusal,
             vision_key=vision_key,
         )  # fmt: skip
@@ -88,7 +88,7 @@ def _vision_key(plan: Plan) -> VisionFeatureKey | None:
     )
 
 
-def _followed(combination: Combination, plan: Plan) -> bool:
+def _has_saliency(combination: Combination, plan: Plan) -> bool:
     """Tell whether saliency can be measured, as far as a plan shows."""
     return combination.inference == "both" and plan.variant.early and bool(plan.llm.attention) and plan.llm.causal
 

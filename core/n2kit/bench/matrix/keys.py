@@ -23,7 +23,7 @@ from n2kit.utils.digests import file_digest
 # that a new setting keeps the keys of cells that were run before it.
 CELL_VERSION = 1
 # Settings of a training that change no result of a cell, as n2kit.train.run knows them; and the seed, which is hashed on its own.
-UNSEEN = {"seed", "log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}
+NOT_HASHED = {"seed", "log_steps", "save_steps", "loggers", "feature_cache_gb", "checkpointing"}
 COMMIT = re.compile("[0-9a-f]{40}")
 UNKNOWN = "unknown"  # version of a distribution that is not installed
 TASKS = {"category_task", "topics_task", "answer"}  # fields of a template that only a generating loss uses
@@ -46,7 +46,7 @@ def of_training(plan: Plan, data: Mapping[str, Any], *, trained: bool) -> dict[s
     if not trained:
         return facts
     used = {"llm": True, "vision": plan.vision is not None, "connector": plan.connector is not None}
-    schedule = recipe.train.model_dump(mode="json", exclude=UNSEEN, exclude_defaults=True)
+    schedule = recipe.train.model_dump(mode="json", exclude=NOT_HASHED, exclude_defaults=True)
     if recipe.train.max_steps is not None:
         schedule.pop("epochs", None)
     rates = {part: rate for part, rate in schedule.pop("lrs", {}).items() if part in _learning(plan)}
@@ -103,9 +103,9 @@ def kind_of(training: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {name: schedule[name] for name in ("batch_size", "grad_cache") if name in schedule}
 
 
-def of_vectors(sees: bool, data: Mapping[str, Any], inference: str) -> dict[str, Any]:
-    """Collect what a cell's vectors depend on beside its model; `sees`: it reads images."""
-    seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * sees
+def of_vectors(reads_images: bool, data: Mapping[str, Any], inference: str) -> dict[str, Any]:
+    """Collect what a cell's vectors depend on beside its model."""
+    seen = ["items", "pairs", "test_pairs", "pool", "on_bad_image"] + ["images"] * reads_images
     return {"inference": inference, "data": {name: data[name] for name in seen}}
 
 

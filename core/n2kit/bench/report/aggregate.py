@@ -30,7 +30,7 @@ from n2kit.evaluate import bootstrap, metrics
 
 ALPHA = 0.05
 RESAMPLES = 2000
-AN_ARM = (
+RESAMPLES_PER_ARM = (
     100  # resamples of the comparison for each arm, if that is more: so that the smallest p survives the correction
 )
 Verdict = Literal["best", "not separable", "seeds overlap", "separable", "other queries"]
@@ -152,7 +152,7 @@ def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, pla
     by_arm: dict[str, list[CellRow]] = {}
     for row in done:
         by_arm.setdefault(row.arm, []).append(row)
-    resamples = max(RESAMPLES, AN_ARM * len(by_arm))
+    resamples = max(RESAMPLES, RESAMPLES_PER_ARM * len(by_arm))
     arms = [_arm(label, rows, ks, names, seed) for label, rows in by_arm.items()]
     if arms:
         arms = _judge(arms, names.index(metric), _better(metric), resamples, seed)

@@ -10,8 +10,8 @@ from n2kit.bench.cell_row import DONE
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import (
     ALPHA,
-    AN_ARM,
     RESAMPLES,
+    RESAMPLES_PER_ARM,
     ArmResult,
     Difference,
     Leaderboard,
@@ -126,7 +126,7 @@ def compare(dir1: Path, dir2: Path, metric: str | None = None, *, seed: int = 0)
         raise BadInput(f"{dir1} and {dir2} have no finished arm in common", _some(a, b))
     metrics = [name for name in a.metrics if name in b.metrics]
     chosen = metric or (a.metric if a.metric in metrics else metrics[0])
-    resamples = max(RESAMPLES, AN_ARM * len(common))
+    resamples = max(RESAMPLES, RESAMPLES_PER_ARM * len(common))
     pairs = [(a.by_label[label], b.by_label[label]) for label in common]
     return Comparison(
         (dir1, dir2),

@@ -51,7 +51,7 @@ def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Col
         "metric": board.metric,
         "metric_title": labels.title(board.metric),
         "metrics": [(m, labels.title(m)) for m in tables.shown_metrics(board)],
-        "costs": [(c, labels.TITLES[c]) for c in tables.measured(board, (*tables.COSTS, "peak_memory_mb"))],
+        "costs": [(c, labels.TITLES[c]) for c in tables.measured(board, tables.PAGE_COSTS)],
         "rows": sections.rows(board, colours),
         "colours": colours,
         "prices": sections.prices(board, colours),

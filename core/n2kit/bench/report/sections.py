@@ -54,7 +54,7 @@ def rows(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]
     m, names = board.metric, tables.short_names(board)
     metrics = tables.shown_metrics(board)
     tops = {name: tables.leaders(board, name) for name in metrics}
-    costs = tables.measured(board, (*tables.COSTS, "peak_memory_mb"))
+    costs = tables.measured(board, tables.PAGE_COSTS)
     track = charts.linear(
         v for arm in board.arms for v in (arm.figures[m].low, arm.figures[m].high, *arm.figures[m].seeds)
     )

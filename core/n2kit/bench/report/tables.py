@@ -13,7 +13,9 @@ from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ALPHA, ArmResult, Leaderboard, Verdict
 from n2kit.bench.report.summary import summary
 
+# The columns of costs. Another one: its name in a row's `costs` here, its title and its format in labels.py.
 COSTS = ("trained_parameters", "train_s", "embed_ms_item")
+PAGE_COSTS = (*COSTS, "peak_memory_mb")
 MARKS: dict[Verdict, str] = {
     "best": "best",
     "not separable": "≈ best",
