@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from n2kit.errors import BadInput
+from n2kit.utils.digests import file_digests
 
 FIELDS = ("id", "image", "title", "topics", "content", "category")
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
+_BY_SIZE = re.compile("[0-9a-f]{16}")  # a digest of images as versions before made it
 SHOWN = 10  # problems named in full; the rest are counted
 NumberedRow = tuple[int, Mapping[str, Any]]
 
@@ -91,21 +94,23 @@ class Items:
 
 
 def images_digest(items: Iterable[Item], folder: Path | None) -> str:
-    """Hash the sizes of all items' image files (-1: no such file), which identifies a folder of images."""
+    """Hash the content of all items' image files, which identifies a folder of images wherever it lies."""
+    names = [item.image for item in items]
+    paths = [folder / name for name in names if name] if folder is not None else []
+    contents = file_digests(paths)
     digest = hashlib.sha256()
-    for item in items:
-        digest.update(
-            f"{item.image}:{-1 if folder is None or not item.image else _size(folder / item.image)}\n".encode()
-        )
-    return digest.hexdigest()[:16]
+    for name in names:
+        found = next(contents) if name and folder is not None else None
+        digest.update(json.dumps([name, found]).encode())
+    return f"content:{digest.hexdigest()[:16]}"
 
 
-def _size(path: Path) -> int:
-    """Return a file's size; -1 if it is no file, or has an impossible name."""
-    try:
-        return path.stat().st_size if path.is_file() else -1
-    except OSError:
-        return -1
+def is_of_sizes(digest: object) -> bool:
+    """Tell whether a digest of images was made by a version that hashed the sizes of the files, and not their content."""
+    return isinstance(digest, str) and _BY_SIZE.fullmatch(digest) is not None
+
+
+OF_SIZES = "was written by an earlier version, which could not tell images of the same size from each other"
 
 
 def read_items(
@@ -202,7 +207,7 @@ def _delimited(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
     with opened(path) as file:
         reader = cells_of(file, path)
         header = [name.strip() for name in next(reader, [])]
-        if repeated := next((n for n in header if header.count(n) > 1), None):
+        if repeated := next((n for n, count in Counter(header).items() if count > 1), None):
             raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
         for cells in reader:
             if not any(cell.strip() for cell in cells):

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import shutil
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from n2kit.data.items import images_digest
+from n2kit.data.items import OF_SIZES, images_digest, is_of_sizes
 from n2kit.embed.encode import Encoded, Progress, encode
 from n2kit.errors import BadInput
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
@@ -84,8 +85,11 @@ def embed(
     ensure_writable_file(out)
     ensure_outside_bundles(out)
     if out.exists() and not force:
-        if _stored_run(out) == run:
+        stored = _stored_run(out) or {}
+        if stored == run:
             return replace(read_vectors(out), done_before=True)
+        if is_of_sizes(stored.get("images")) and stored | {"images": run["images"]} == run:
+            raise BadInput(f"{out} {OF_SIZES}", "--force embeds again, or give another -o")
         raise BadInput(
             f"{out} holds vectors of another model, other items or other images",
             "give another -o, or --force to replace it",
@@ -136,7 +140,7 @@ def read_vectors(path: Path) -> Vectors:
         broken = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
         raise BadInput(f"{path}: the vector of {broken!r} is not finite", "embed again")
     if "" in ids or len(set(ids)) != len(ids):
-        twice = next((i for i in ids if ids.count(i) > 1), "")
+        twice = next((i for i, count in Counter(ids).items() if count > 1), "")
         raise BadInput(
             f"{path}: " + (f"id {twice!r} is there twice" if twice else "a row has no id"), "one row an item"
         )
@@ -184,8 +188,8 @@ def _stored_run(out: Path) -> dict[str, object] | None:
         meta = _meta(pq.read_schema(out))
     except (pa.ArrowInvalid, OSError):
         return None
-    stored: dict[str, object] | None = meta.get("run")
-    return stored
+    stored = meta.get("run")
+    return stored if isinstance(stored, dict) else None
 
 
 def _write(encoded: Encoded, path: Path, visual: bool, meta: dict[str, object]) -> None:

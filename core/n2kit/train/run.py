@@ -16,7 +16,7 @@ from typing import Any
 
 from n2kit.bundle import io as bundles
 from n2kit.bundle.manifest import verify
-from n2kit.data.items import Items, images_digest
+from n2kit.data.items import OF_SIZES, Items, images_digest, is_of_sizes
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
 from n2kit.inputs.reader import OnBadImage
@@ -209,6 +209,8 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
         saved |= {"on_bad_image": run["on_bad_image"]}
     begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
     differs = ", ".join(k for k in run if k != "run" and saved.get(k) != run[k])
+    if differs == "images" and begun and is_of_sizes(saved.get("images")):
+        raise BadInput(f"{folder} {OF_SIZES}", "give another -o")
     if differs and begun:
         raise BadInput(
             f"{folder} is run {saved.get('run')}, and this is run {run['run']}: another {differs}",

@@ -17,6 +17,7 @@ from typing import Any
 
 from n2kit.bench.cell_row import DONE, FORMAT, OPEN, REFUSED, RERUN_HINT, Axes, CellRow, parse_row
 from n2kit.bench.matrix.cell import Cell
+from n2kit.data.items import OF_SIZES, is_of_sizes
 from n2kit.errors import BadInput
 from n2kit.utils.files import file_lock, is_complete_parquet, read_json, temporaries_of, write_json, write_text
 
@@ -44,6 +45,8 @@ class Store:
                 )
         elif (found := read_json(mark)) != data:
             differs = ", ".join(k for k in data if found.get(k) != data[k])
+            if differs == "images" and is_of_sizes(found.get("images")):
+                raise BadInput(f"{self.root} {OF_SIZES}", "give another -o")
             raise BadInput(f"{self.root} holds cells of other data: another {differs}", "give another -o")
 
     def claim(self, data: dict[str, str | None]) -> None:
