@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -100,4 +101,5 @@ def commands() -> str:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(PAGE.parents[1] / folder) for folder in ("core", "cli", "plugins")]  # of this checkout
     PAGE.write_text(page(), encoding="utf8")

@@ -80,7 +80,7 @@ def end() -> None:
 
 
 class Popen:
-    """What `subprocess.Popen([sys.executable, *arguments], start_new_session=True)` is, as far as the tests need it."""
+    """A fork with the interface of `subprocess.Popen([sys.executable, *arguments], start_new_session=True)`."""
 
     def __init__(
         self, arguments: Sequence[Argument], *, cwd: Argument | None = None, env: Mapping[str, str] | None = None,

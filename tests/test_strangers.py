@@ -66,7 +66,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def checked(elsewhere: Run) -> dict[str, Any]:
-    """What `plugins check` finds on each of the packages."""
+    """Return what `plugins check` finds in each of the packages."""
     return {
         found["distribution"]: found for found in json.loads(elsewhere(*N2KIT, "plugins", "check", *PACKAGES, "--json"))
     }

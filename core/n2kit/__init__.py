@@ -10,10 +10,10 @@ Names are imported when they are first used: `import n2kit` alone loads neither 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from n2kit.utils.version import VERSION as __version__
+from n2kit.utils.lazy_exports import lazy_exports
+from n2kit.utils.version import VERSION
 
 if TYPE_CHECKING:
     from n2kit.builder import build as build
@@ -23,24 +23,13 @@ if TYPE_CHECKING:
     from n2kit.data.pairs import read_pairs as read_pairs
     from n2kit.modeling.model import Model as Model
 
-_HOME = {
-    "builder": "build",
-    "bundle.io": "load",
-    "data.items": "Item read_items",
-    "data.pairs": "read_pairs",
-    "modeling.model": "Model",
+_HOMES = {
+    "n2kit.builder": "build",
+    "n2kit.bundle.io": "load",
+    "n2kit.data.items": "Item read_items",
+    "n2kit.data.pairs": "read_pairs",
+    "n2kit.modeling.model": "Model",
 }
-_WHERE = {name: f"n2kit.{module}" for module, names in _HOME.items() for name in names.split()}
-__all__ = ["__version__", *sorted(_WHERE)]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'n2kit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__version__ = VERSION
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES, ("bench", "contract", "errors", "testing"))  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ += ["__version__"]

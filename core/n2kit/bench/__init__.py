@@ -7,8 +7,9 @@ Importing this package imports nothing heavy: the names below come when they are
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from n2kit.utils.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from n2kit.bench.api import BenchResult as BenchResult
@@ -16,10 +17,5 @@ if TYPE_CHECKING:
     from n2kit.bench.api import prepare as prepare
     from n2kit.bench.api import run as run
 
-__all__ = ["BenchResult", "PreparedBench", "prepare", "run"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'n2kit.bench' has no attribute {name!r}")
-    return getattr(importlib.import_module("n2kit.bench.api"), name)
+_HOMES = {"n2kit.bench.api": "BenchResult PreparedBench prepare run"}
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -8,8 +8,9 @@ used: a module that names cards and hooks alone loads no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from n2kit.utils.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from n2kit.contract.card_probe import cached_card as cached_card
@@ -45,33 +46,20 @@ if TYPE_CHECKING:
     from n2kit.utils.contexts import eval_mode as eval_mode
     from n2kit.utils.files import read_json as read_json
 
-_HOME = {
-    "contract.card_probe": "cached_card measure_card",
-    "contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Preset VisionCard",
-    "contract.hookspecs": "PLUGIN_API hookimpl",
-    "contract.image_transform": "Fit ImageTransform",
-    "contract.index": "Index",
-    "contract.interfaces": (
+_HOMES = {
+    "n2kit.contract.card_probe": "cached_card measure_card",
+    "n2kit.contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Preset VisionCard",
+    "n2kit.contract.hookspecs": "PLUGIN_API hookimpl",
+    "n2kit.contract.image_transform": "Fit ImageTransform",
+    "n2kit.contract.index": "Index",
+    "n2kit.contract.interfaces": (
         "LLM MLLM Connector Fusion DecomposedMLLM Loss LossOut RandomInitPart LoadSpec Part VisionEncoder VisionOut"
     ),
-    "plugins.catalogue": "resolve_component",
-    "plugins.component": "Component",
-    "recipe.prompt_templates": "TEMPLATES",
-    "utils.cache": "cache_folder",
-    "utils.contexts": "eval_mode",
-    "utils.files": "read_json",
+    "n2kit.plugins.catalogue": "resolve_component",
+    "n2kit.plugins.component": "Component",
+    "n2kit.recipe.prompt_templates": "TEMPLATES",
+    "n2kit.utils.cache": "cache_folder",
+    "n2kit.utils.contexts": "eval_mode",
+    "n2kit.utils.files": "read_json",
 }
-_WHERE = {name: f"n2kit.{module}" for module, names in _HOME.items() for name in names.split()}
-__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'n2kit.contract' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from n2kit.utils.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from n2kit.testing.check import check_component as check_component
@@ -30,19 +31,12 @@ if TYPE_CHECKING:
     from n2kit.testing.under_test import ComponentUnderTest as ComponentUnderTest
     from n2kit.testing.under_test import component_under_test as component_under_test
 
-_HOME = {
-    "check": "check_component",
-    "laws": "Law law laws_of",
-    "under_test": "ComponentUnderTest component_under_test",
-    "suites": (
+_HOMES = {
+    "n2kit.testing.check": "check_component",
+    "n2kit.testing.laws": "Law law laws_of",
+    "n2kit.testing.under_test": "ComponentUnderTest component_under_test",
+    "n2kit.testing.suites": (
         "ConnectorSuite FusionSuite IndexSuite LLMSuite LossSuite MLLMSuite VisionSuite parametrize_components suite"
     ),
 }
-_WHERE = {name: f"n2kit.testing.{module}" for module, names in _HOME.items() for name in names.split()}
-__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'n2kit.testing' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,4 +1,4 @@
-"""What an item has to generate in an epoch, under a loss with answers."""
+"""The answers that items have to generate in an epoch, under a loss with answers."""
 
 from __future__ import annotations
 
