@@ -28,8 +28,8 @@ from n2kit.recipe.settings import resolve
 from n2kit.train import train
 from n2kit.utils import digests
 from n2kit.utils.digests import file_digest
-from n2kit.utils.files import atomic_dir
-from sealing import reseal
+from n2kit.utils.folders import atomic_dir
+from sealing import older, reseal
 
 SETTINGS = {"head.width": 16, "prompt.template": "compact", "train.max_steps": 2, "train.batch_size": 4}
 Made = Callable[..., n2kit.Model]
@@ -259,12 +259,11 @@ def test_a_multimodal_llm_is_referred_to_as_a_whole(workspace: Path, tmp_path: P
 
 
 def test_the_first_format_is_read(tiny_bundle: Path, workspace: Path, tmp_path: Path) -> None:
-    """Its manifest has no list of files; the fingerprint is made in the same way."""
+    """Its manifest has no list of files, and its fingerprint does not cover the parts."""
     shutil.copytree(tiny_bundle, tmp_path / "old")
     (tmp_path / "old/README.md").unlink()
+    older(tmp_path / "old", 1)
     manifest = json.loads((tmp_path / "old/manifest.json").read_text())
-    old = {k: v for k, v in manifest.items() if k not in ("files", "sources")} | {"format": 1}
-    (tmp_path / "old/manifest.json").write_text(json.dumps(old))
     assert (vectors(tmp_path / "old", workspace) == vectors(tiny_bundle, workspace)).all()
     (tmp_path / "old/joint.safetensors").write_bytes(b"")
     with pytest.raises(BadInput, match=f"and its manifest says {manifest['fingerprint']}"):
@@ -410,7 +409,7 @@ def test_what_is_damaged_is_said_in_a_line(what: str, tiny_bundle: Path, tmp_pat
         ({"width": "wide"}, "width: Input should be a valid integer"),
         ({"more": 1}, "more: Extra inputs are not permitted"),
         ({"sources": {"llm": {"weights": "file:/x"}}}, "sources.llm.options: Field required"),
-        ({"format": 3}, "is a bundle of format 3; this n2kit reads 2"),
+        ({"format": 4}, "is a bundle of format 4; this n2kit reads 3"),
     ],
 )
 def test_manifests_that_no_one_of_ours_wrote(
@@ -455,7 +454,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_cleared_away_and_what_another_is_at_is_not(tmp_path: Path) -> None:
     target = tmp_path / "b"
     script = (
-        "import sys, time; from pathlib import Path; from n2kit.utils.files import atomic_dir\n"
+        "import sys, time; from pathlib import Path; from n2kit.utils.folders import atomic_dir\n"
         "with atomic_dir(Path(sys.argv[1])) as staged:\n"
         "    (staged / 'half').write_text('x'); print('ready', flush=True); time.sleep(600)\n"
     )

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from n2kit.bundle.manifest import Manifest
 
 MODELS = Path("models")
-MANIFEST = "manifest.json"
 
 
 def build(
@@ -53,10 +52,12 @@ def build(
       n2kit build --llm qwen --vision siglip --tune llm=lora:16 --by-reference --dry-run
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
+    from n2kit.bundle.manifest import KIND
     from n2kit.planning.planner import describe
     from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import lr_flags, tune_flags
-    from n2kit.utils.files import ensure_writable
+    from n2kit.utils.folders import ensure_writable
+    from n2kit.utils.locks import output_lock
 
     named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
@@ -68,15 +69,16 @@ def build(
     if dry_run:
         return
     folder = out or MODELS / slug(plan.id)
-    ensure_writable(folder, MANIFEST, force=force)
+    ensure_writable(folder, KIND, force=force)
     for component in plan.components.values():
         component.weights.locate()  # before torch is imported: a missing download should be said at once
-    say("loading weights")
-    from n2kit.builder import from_plan
-    from n2kit.bundle.io import save
+    with output_lock(folder):
+        say("loading weights")
+        from n2kit.builder import from_plan
+        from n2kit.bundle.io import save
 
-    model = from_plan(plan)
-    manifest = save(model, folder, force=force, by_reference=by_reference)
+        model = from_plan(plan)
+        manifest = save(model, folder, force=force, by_reference=by_reference)
     if by_reference:
         _say_sources(manifest)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

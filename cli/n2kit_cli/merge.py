@@ -26,9 +26,10 @@ def merge(
       n2kit merge runs/lora/bundle -o models/merged
       n2kit merge models/tiny-lora -o models/merged-tiny --json
     """
-    from n2kit.utils.files import ensure_writable
+    from n2kit.bundle.manifest import KIND
+    from n2kit.utils.folders import ensure_writable
 
-    ensure_writable(out, "manifest.json", force=force)
+    ensure_writable(out, KIND, force=force)
     from n2kit.bundle.io import merge as merge_bundle
 
     manifest = merge_bundle(bundle, out, force=force)

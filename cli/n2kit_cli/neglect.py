@@ -47,12 +47,13 @@ def neglect(
       n2kit neglect models/tiny --items items.jsonl --images images --pairs train.csv --saliency 8 -o runs/neglect --json
     """
     from n2kit.bundle.io import read_manifest
-    from n2kit.utils.files import ensure_writable
+    from n2kit.utils.folders import FolderKind, ensure_writable
+    from n2kit.utils.locks import output_lock
 
     read_manifest(bundle)
     ks = cutoffs(k)
     if out is not None:
-        ensure_writable(out, RESULT, force=force)
+        ensure_writable(out, FolderKind("results of neglect", _written), force=force)
     catalogue = options.read(items, item_format, renames, lenient)
     positives = options.read_pairs(pairs, catalogue, lenient)
     from n2kit.evaluate.neglect import Reading
@@ -73,11 +74,26 @@ def neglect(
     if found.no_saliency:
         say(f"no saliency: {found.no_saliency}")
     if out is not None:
-        _write(found, out)
+        with output_lock(out):
+            ensure_writable(out, FolderKind("results of neglect", _written), force=force)
+            _write(found, out)
     if json:
         document(found.to_dict())
     else:
         _tables(found)
+
+
+def _written(folder: Path) -> set[str] | None:
+    """List the files that this command wrote into a folder; None for a folder of anything else."""
+    from n2kit.errors import BadInput
+    from n2kit.utils.files import read_json, temporaries_of
+
+    try:
+        facts = read_json(folder / RESULT).keys()
+    except (BadInput, OSError):
+        return None
+    left = {file.name for name in (RESULT, PLOT) for file in temporaries_of(folder / name)}
+    return {RESULT, PLOT, *left} if {"queries", "pool", "altered", "metrics", "effects"} <= facts else None
 
 
 def _write(found: Neglect, out: Path) -> None:

@@ -12,6 +12,7 @@ from n2kit.contract import Index
 from n2kit.errors import BadInput
 
 FILE = "flat.faiss"
+TOLERANCE = 0.02  # of the square of a unit vector's length, as bf16 leaves it
 
 
 class FlatIndex(Index):
@@ -31,12 +32,25 @@ class FlatIndex(Index):
     def vector(self, row: int) -> np.ndarray:
         return np.asarray(self.index.reconstruct(row))
 
+    @property
+    def rows(self) -> int:
+        return int(self.index.ntotal)
+
     def save(self, folder: Path) -> None:
-        faiss.write_index(self.index, str(folder / FILE))
+        with (folder / FILE).open("wb") as file:  # of a full disk, faiss's own writer may say nothing
+            file.write(faiss.serialize_index(self.index).data)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        problem = BadInput(f"{folder / FILE}: not a whole flat FAISS index of dot products", "index again")
         try:
-            return cls(faiss.read_index(str(folder / FILE)))
-        except RuntimeError as error:
-            raise BadInput(f"{folder / FILE}: not a whole FAISS index", "index again") from error
+            index = faiss.read_index(str(folder / FILE))
+        except (RuntimeError, MemoryError) as error:  # a damaged size may ask for any amount of memory
+            raise problem from error
+        if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise problem
+        vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+        with np.errstate(all="ignore"):
+            if not (np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1) < TOLERANCE).all():
+                raise BadInput(f"{folder / FILE}: a vector is not of unit length", "index again")
+        return cls(index)

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from n2kit.bundle import references
-from n2kit.bundle.manifest import FORMAT, README, RECIPE, Manifest, contents, model_fingerprint, verify
+from n2kit.bundle.manifest import FORMAT, KIND, README, RECIPE, Manifest, contents, model_fingerprint, verify
 from n2kit.bundle.manifest import MANIFEST as MANIFEST
 from n2kit.bundle.manifest import read_manifest as read_manifest
 from n2kit.bundle.manifest import read_recipe as read_recipe
 from n2kit.bundle.readme import readme
 from n2kit.contract.interfaces import LoadSpec, Part
-from n2kit.errors import BadInput, Failed, Unavailable
+from n2kit.errors import BadInput, Failed, N2kitError, Unavailable
 from n2kit.modeling import lora
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.plugins.manager import RegisteredComponent, load_target, manager, require
@@ -30,7 +29,9 @@ from n2kit.recipe.prompt_templates import Template
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import ADAPTED
 from n2kit.utils.digests import folder_digests
-from n2kit.utils.files import atomic_dir, disk_full_guard, ensure_writable
+from n2kit.utils.files import disk_full_guard
+from n2kit.utils.folders import atomic_dir, ensure_writable
+from n2kit.utils.locks import output_lock
 
 JOINT, PROMPT = "joint.safetensors", "prompt.json"
 
@@ -53,38 +54,45 @@ def save(
     Raises:
         BadInput: something is in the way and `force` is not set. Failed: a weight is not finite.
     """
-    ensure_writable(folder, MANIFEST, force=force)
+    ensure_writable(folder, KIND, force=force)
     if broken := _not_finite(model):
         raise Failed(f"{broken} is not finite: {folder} was not written", "train again, with lower learning rates")
     with (
         disk_full_guard(f"{folder} cannot be written", "free some space; the same command goes on"),
-        atomic_dir(folder) as staged,
+        output_lock(folder),
     ):
-        referred = {}
-        for kind, part in model.parts.items():
-            (staged / kind).mkdir()
-            source = model.provenance.sources.get(kind)
-            wanted = source is not None and (source.known if by_reference is None else by_reference)
-            with lora.adapter_removed(part), part.in_original_dtypes():
-                if written := _write_part(part, staged / kind, folder, source if wanted else None):
-                    referred[kind] = written
-            if lora.lora_config_of(part):
-                lora.save(part, staged / kind / lora.FOLDER)
-        _write_joint(model, staged)
-        (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
-        files = contents(staged)
-        manifest = Manifest(
-            format=FORMAT,
-            fingerprint=model_fingerprint(model.recipe, files, referred),
-            width=model.width,
-            parts=model.provenance.parts,
-            trained=trained or {},
-            files=files,
-            sources=referred,
-        )
-        (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
-        sizes = {kind: sum(p.numel() for p in part.parameters()) for kind, part in model.parts.items()}
-        (staged / README).write_text(readme(manifest, model.recipe, sizes), encoding="utf8")
+        ensure_writable(folder, KIND, force=force)  # now that no other process writes it
+        with atomic_dir(folder) as staged:
+            return _write(model, staged, folder, trained or {}, by_reference)
+
+
+def _write(model: Model, staged: Path, folder: Path, trained: dict[str, Any], by_reference: bool | None) -> Manifest:
+    """Write the files of a bundle into `staged`, which is to be `folder`."""
+    referred = {}
+    for kind, part in model.parts.items():
+        (staged / kind).mkdir()
+        source = model.provenance.sources.get(kind)
+        wanted = source is not None and (source.known if by_reference is None else by_reference)
+        with lora.adapter_removed(part), part.in_original_dtypes():
+            if written := _write_part(part, staged / kind, folder, source if wanted else None):
+                referred[kind] = written
+        if lora.lora_config_of(part):
+            lora.save(part, staged / kind / lora.FOLDER)
+    _write_joint(model, staged)
+    (staged / RECIPE).write_text(model.recipe.to_yaml(), encoding="utf8")
+    files, parts = contents(staged), model.provenance.parts
+    manifest = Manifest(
+        format=FORMAT,
+        fingerprint=model_fingerprint(model.recipe, files, referred, parts),
+        width=model.width,
+        parts=parts,
+        trained=trained,
+        files=files,
+        sources=referred,
+    )
+    (staged / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
+    sizes = {kind: sum(p.numel() for p in part.parameters()) for kind, part in model.parts.items()}
+    (staged / README).write_text(readme(manifest, model.recipe, sizes), encoding="utf8")
     return manifest
 
 
@@ -156,7 +164,9 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
             tensor.copy_(joint[name])
         if broken := _not_finite(model):
             raise ValueError(f"{broken} is not finite")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (N2kitError, MemoryError):
+        raise
+    except Exception as error:  # a part's file may say what it must not, and its library fail in any way
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BadInput(f"{folder} is damaged: {reason}", "build, train or copy the bundle again") from error
     return model.eval()
@@ -189,7 +199,12 @@ def merge(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     Raises:
         BadInput: no bundle, one without an adapter, or something in the way and `force` not set.
     """
-    ensure_writable(out, MANIFEST, force=force)
+    ensure_writable(out, KIND, force=force)
+    with output_lock(out):
+        return _merge(folder, out, force)
+
+
+def _merge(folder: Path, out: Path, force: bool) -> Manifest:
     manifest, model = read_manifest(folder), load(folder)
     held = [kind for kind, part in model.parts.items() if lora.lora_config_of(part)]
     if not held:
@@ -210,8 +225,9 @@ def pack(folder: Path, out: Path, *, force: bool = False) -> Manifest:
     Raises:
         BadInput, Unavailable: as `load`; or something in the way and `force` not set.
     """
-    ensure_writable(out, MANIFEST, force=force)
-    return save(load(folder), out, trained=read_manifest(folder).trained, force=force, by_reference=False)
+    ensure_writable(out, KIND, force=force)
+    with output_lock(out):
+        return save(load(folder), out, trained=read_manifest(folder).trained, force=force, by_reference=False)
 
 
 def _owner(kind: str, facts: dict[str, Any]) -> RegisteredComponent:

@@ -13,13 +13,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from n2kit.errors import BadInput
 from n2kit.plugins.weights_reference import Digest, WeightsReference
 from n2kit.recipe.settings import Recipe
-from n2kit.utils.digests import folder_digests
+from n2kit.utils.digests import file_digest
 from n2kit.utils.files import read_json
+from n2kit.utils.folders import FolderKind, differences, entries
 from n2kit.utils.yaml_files import ERRORS, parse_yaml
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 has no list of its files, and no part by reference
+FORMAT = 3
+READABLE = (1, 2, 3)  # 1 has no list of its files, and no part by reference; 2 has a fingerprint without the parts
 MANIFEST, RECIPE, README = "manifest.json", "recipe.yaml", "README.md"
+DECISIVE = ("component", "kind", "distribution", "transform")  # of a part: by what its files are read
 NOT_HASHED = {MANIFEST, RECIPE, README}  # what is not hashed: the recipe's settings are, and words decide nothing
 
 
@@ -61,6 +63,8 @@ def read_manifest(folder: Path) -> Manifest:
     if not file.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
     content = read_json(file)
+    if "component" in content:
+        raise BadInput(f"{folder} is no bundle, but an index", "n2kit build makes a bundle")
     if content.get("format") not in READABLE:
         hint = "update n2kit, or build it again"
         raise BadInput(f"{folder} is a bundle of format {content.get('format')}; this n2kit reads {FORMAT}", hint)
@@ -75,6 +79,8 @@ def read_manifest(folder: Path) -> Manifest:
 def read_recipe(folder: Path) -> Recipe:
     """Read the recipe that a bundle was built or trained with."""
     try:
+        if not (folder / RECIPE).is_file():  # a pipe would never end
+            raise FileNotFoundError("it is missing, or no regular file")
         return Recipe.model_validate(parse_yaml((folder / RECIPE).read_text("utf8")))
     except (OSError, *ERRORS) as error:
         raise BadInput(
@@ -88,29 +94,38 @@ def verify(folder: Path, manifest: Manifest, recipe: Recipe) -> None:
     Raises:
         BadInput: a file is missing, added or changed.
     """
-    present = contents(folder)
     if manifest.format > 1:
-        wrong = [f"{name} is missing" for name in manifest.files if name not in present]
-        more = [f"{name} is none of its files" for name in present if name not in manifest.files]
-        wrong += [f"{name} has changed" for name in present if manifest.files.get(name, present[name]) != present[name]]
+        wrong, more = differences(folder, manifest.files, _names(folder))
         if wrong or more:
             count = f" ({len(wrong) + len(more)} such differences)" if len(wrong) + len(more) > 1 else ""
             hint = "build, train or copy the bundle again" if wrong else "remove what is too much"
             raise BadInput(f"{folder} is damaged: {[*wrong, *more][0]}{count}", hint)
-    if (found := model_fingerprint(recipe, present, manifest.sources)) != manifest.fingerprint:
+    files = manifest.files if manifest.format > 1 else contents(folder)
+    kinds = {PurePosixPath(name).parts[0] for name in files if "/" in name} | set(manifest.sources)
+    if lost := sorted(kinds - set(manifest.parts)):
+        hint = "build, train or copy the bundle again"
+        raise BadInput(f"{folder} is damaged: its {MANIFEST} does not say what its {lost[0]} is", hint)
+    parts = manifest.parts if manifest.format > 2 else {}
+    if (found := model_fingerprint(recipe, files, manifest.sources, parts)) != manifest.fingerprint:
         raise BadInput(
             f"{folder} is model {found}, and its manifest says {manifest.fingerprint}",
             "it was edited or damaged: build or copy it again",
         )
 
 
-def model_fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mapping[str, WeightsReference]) -> str:
-    """Hash all that decides a bundle's vectors: every weight, every configuration, the method's settings.
+def model_fingerprint(
+    recipe: Recipe,
+    files: Mapping[str, str],
+    referred: Mapping[str, WeightsReference],
+    parts: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Hash all that decides a bundle's vectors: every weight, every configuration, what reads them, the method's settings.
 
     A part by reference counts as the copy that it stands for.
 
     Args:
         files: path in the bundle → sha256.
+        parts: as in the manifest; none for a bundle of format 2 or 1.
     """
     digest = hashlib.sha256()
     unseen: Any = {"train": True, "loss": True, "licences": True, "connector": {"tune"}}  # no vector shows them
@@ -120,9 +135,30 @@ def model_fingerprint(recipe: Recipe, files: Mapping[str, str], referred: Mappin
         if PurePosixPath(name).parent.name != "loss":
             digest.update(name.encode())
             digest.update(bytes.fromhex(found))
+    read_by = {k: {n: facts[n] for n in DECISIVE if n in facts} for k, facts in parts.items() if k != "loss"}
+    if read_by:
+        digest.update(json.dumps(read_by, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
 def contents(folder: Path) -> dict[str, str]:
     """Hash the files of a bundle: path → sha256, without the files that decide no vector and hidden ones (`.gitattributes`)."""
-    return {name: found for name, found in folder_digests(folder).items() if name not in NOT_HASHED and name[0] != "."}
+    return {name: file_digest(folder / name) for name in sorted(_names(folder)) if (folder / name).is_file()}
+
+
+def _names(folder: Path) -> set[str]:
+    return {name for name in entries(folder) if name not in NOT_HASHED and name[0] != "."}
+
+
+def _written(folder: Path) -> set[str] | None:
+    """List the files that n2kit wrote into a bundle; None for a folder that is none."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.format == 1:  # without a list: that they make the fingerprint says that nothing else is there
+            verify(folder, manifest, read_recipe(folder))
+    except BadInput:
+        return None
+    return {*NOT_HASHED, *(manifest.files if manifest.format > 1 else contents(folder))}
+
+
+KIND = FolderKind("a bundle", _written)

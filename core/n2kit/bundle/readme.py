@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from typing import Any
 
@@ -15,6 +16,7 @@ from n2kit.utils.version import VERSION
 
 TEMPLATE = "readme.md.j2"
 TAGS = ["n2kit", "item-embeddings", "multimodal", "item-to-item", "recommendation", "sentence-similarity"]
+SPECIAL = re.compile(r"[\\`*_{}\[\]<>()#!|~&$]")  # what Markdown reads as its own
 BACKBONES = ("llm", "vision")
 
 
@@ -27,7 +29,7 @@ def readme(manifest: Manifest, recipe: Recipe, sizes: dict[str, int]) -> str:
     parts = {kind: _part(kind, manifest, recipe, sizes) for kind in manifest.parts}
     source = resources.files("n2kit.bundle").joinpath(TEMPLATE).read_text("utf8")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters |= {"text": _text, "code": _code}
     return environment.from_string(source).render(
         front=yaml.safe_dump(_front(manifest), sort_keys=False, allow_unicode=True).strip(),
         title=" + ".join(parts[k]["reference"] for k in ("llm", "vision", "connector", "fusion") if k in parts),
@@ -39,6 +41,16 @@ def readme(manifest: Manifest, recipe: Recipe, sizes: dict[str, int]) -> str:
         warnings=_warnings(manifest),
         version=VERSION,
     )
+
+
+def _text(value: object) -> str:
+    """Escape a name for Markdown, in a table too: it is shown as it is, whatever characters it has."""
+    return SPECIAL.sub(r"\\\g<0>", " ".join(str(value).split()))
+
+
+def _code(value: object) -> str:
+    """Quote a name as code in a table: nothing is escaped there but the bar, and no backtick can be shown."""
+    return f"`{' '.join(str(value).split()).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def _part(kind: str, manifest: Manifest, recipe: Recipe, sizes: dict[str, int]) -> dict[str, Any]:
@@ -71,10 +83,12 @@ def _warnings(manifest: Manifest) -> list[str]:
         if facts and facts["weights"] == "random":
             found.append(f"The {kind}'s weights were random to begin with: a model for trying things, not for use.")
         elif facts and not facts.get("licence"):
-            found.append(f"The licence of the {kind} ({facts['weights']}) is not known to n2kit: see to it yourself.")
+            found.append(
+                f"The licence of the {kind} ({_text(facts['weights'])}) is not known to n2kit: see to it yourself."
+            )
         if source:
             found.append(
-                f"The {kind} is not in this folder but at `{source.weights}`, and loading checks that it is the same still; "
+                f"The {kind} is not in this folder but at {_code(source.weights)}, and loading checks that it is the same still; "
                 "`n2kit pack` makes a copy that needs nothing else."
             )
     if not manifest.trained:

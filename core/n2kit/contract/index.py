@@ -26,6 +26,11 @@ class Index(ABC):
     def vector(self, row: int) -> np.ndarray:
         """Return the stored vector [d] of a row."""
 
+    @property
+    def rows(self) -> int | None:
+        """Return the number of vectors; None where the index does not tell, and its folder is not checked for it."""
+        return None
+
     @abstractmethod
     def save(self, folder: Path) -> None: ...
 

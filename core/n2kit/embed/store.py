@@ -23,7 +23,8 @@ from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import state_cache
 from n2kit.utils.device import Precision, pick_precision
-from n2kit.utils.files import atomic_write, ensure_outside_bundles, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_writable_file
+from n2kit.utils.folders import ensure_outside_bundles
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items

@@ -1,5 +1,6 @@
 """Indexes of vectors: built from an embed file, searched by vector or by item."""
 
-from n2kit.index.store import Neighbour, StoredIndex, build_index, index_of, load_index
+from n2kit.index.folder import Neighbour, StoredIndex, load_index
+from n2kit.index.store import build_index, index_of
 
 __all__ = ["Neighbour", "StoredIndex", "build_index", "index_of", "load_index"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from n2kit.data.pairs import Pair, Pairs
 from n2kit.errors import BadInput
-from n2kit.index.store import StoredIndex
+from n2kit.index.folder import StoredIndex
 
 QUERIES = 256  # searched at a time
 Progress = Callable[[int, int], None]

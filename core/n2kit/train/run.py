@@ -29,16 +29,9 @@ from n2kit.train.engine import FitResult, fit, steps_of
 from n2kit.train.events import EventHandler, WarningEvent
 from n2kit.train.shards import requested_by_launcher
 from n2kit.utils.device import pick_device
-from n2kit.utils.files import (
-    disk_full_guard,
-    ensure_outside_bundles,
-    file_lock,
-    read_json,
-    sync_tree,
-    temporaries_of,
-    write_json,
-    write_text,
-)
+from n2kit.utils.files import disk_full_guard, read_json, sync_tree, temporaries_of, write_json, write_text
+from n2kit.utils.folders import ensure_outside_bundles
+from n2kit.utils.locks import file_lock
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"

@@ -7,22 +7,17 @@ import errno
 import glob
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from n2kit.errors import BadInput, Unavailable
+from n2kit.errors import BadInput, N2kitError, Unavailable
 
 PARQUET = b"PAR1"  # the last bytes of such a file
 FULL = (errno.ENOSPC, errno.EDQUOT)
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of a file system that has none
 ABANDONED = 3600.0  # seconds: a temporary file that nobody has written to for so long is a killed process's
-IN_USE, LOCK, OLD = ".in-use", ".lock", "old"  # in the folder beside the one that is replaced
-BUNDLE_FILES = ("manifest.json", "recipe.yaml")  # which only a bundle has both of
 
 
 @contextmanager
@@ -105,10 +100,10 @@ def sync_tree(folder: Path) -> None:
 
 
 def is_disk_full(problem: BaseException | None) -> bool:
-    """Tell whether an error, or its cause, is a full disk, as an OSError or as safetensors states it."""
+    """Tell whether an error, or its cause, is a full disk, as an OSError or as a library states it."""
     if problem is None:
         return False
-    named = any(f"(os error {number})" in str(problem) for number in FULL)
+    named = any(f"(os error {n})" in str(problem) or os.strerror(n) in str(problem) for n in FULL)
     return named or getattr(problem, "errno", None) in FULL or is_disk_full(problem.__cause__)
 
 
@@ -117,51 +112,26 @@ def disk_full_guard(what: str, hint: str) -> Iterator[None]:
     """Turn a full disk into an error of one line that says `what` could not be written.
 
     Raises:
-        Unavailable: the disk is full, as an OSError or as safetensors states it.
+        Unavailable: the disk is full, as an OSError or as a library states it.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except N2kitError:
+        raise
+    except Exception as error:  # each library states it in its own way
         if not is_disk_full(error):
             raise
         raise Unavailable(f"{what}: {os.strerror(getattr(error, 'errno', None) or errno.ENOSPC)}", hint) from error
-
-
-@contextmanager
-def file_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that ends with this process, however that ends; the file stays.
-
-    On a file system without locks nothing is held.
-
-    Raises:
-        BadInput: another process holds it.
-    """
-    from filelock import FileLock, Timeout  # not where nothing is locked: it takes its time to import
-
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise BadInput(f"{what} is in use by another process", "wait for it, or end it") from None
-    except NotImplementedError:
-        pass
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        BadInput: the file holds none.
+        BadInput: the file holds none, or is no regular file: a pipe would never end.
     """
+    if not path.is_file() and path.exists():
+        raise BadInput(f"{path}: no regular file", "put the file itself in its place")
     try:
         content = json.loads(path.read_text("utf8"))
     except ValueError as error:
@@ -180,21 +150,6 @@ def is_complete_parquet(path: Path) -> bool:
         return file.read() == PARQUET
 
 
-def ensure_writable(folder: Path, marker: str, *, force: bool) -> None:
-    """Check that a folder may be written: it is not there, empty, or with `force` one of n2kit's (it has `marker`).
-
-    Raises:
-        BadInput: something is in the way.
-    """
-    ensure_outside_bundles(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / marker).is_file():
-        raise BadInput(f"{folder} exists, and n2kit did not make it", "give another -o")
-    if not force:
-        raise BadInput(f"{folder} exists", "give another -o, or --force to replace it")
-
-
 def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
     """Check that a file may be written, new or in place of one: a command that reads the files `read` must not destroy them.
 
@@ -207,59 +162,3 @@ def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
         raise BadInput(f"{file} is a device or a pipe, and cannot be replaced", "give a file")
     if file.resolve() in {other.resolve() for other in read if other is not None}:
         raise BadInput(f"{file} is read here, and not to be written", "give another file")
-
-
-def ensure_outside_bundles(path: Path) -> None:
-    """Check that a path lies outside bundles, which hold their own files alone.
-
-    Raises:
-        BadInput: it lies inside one.
-    """
-    for parent in path.absolute().parents:
-        if all((parent / name).is_file() for name in BUNDLE_FILES):
-            raise BadInput(f"{path} lies inside the bundle {parent}", "give another -o")
-
-
-@contextmanager
-def atomic_dir(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write into, which takes the place of `folder` (as `ensure_writable` allowed) if nothing fails.
-
-    The old folder stays until then. A process that is killed leaves its half beside it, and the next one removes that.
-    """
-    prefix = f".{folder.name}-"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f"{glob.escape(prefix)}*/{IN_USE}"):
-        _remove_unlocked(left, folder)
-    with _beside(folder, prefix) as beside:
-        staged, old = beside / "new", beside / OLD
-        staged.mkdir()
-        yield staged
-        try:
-            if folder.exists():
-                folder.replace(old)
-            staged.replace(folder)
-        finally:
-            if old.exists() and not folder.exists():
-                old.replace(folder)
-
-
-@contextmanager
-def _beside(folder: Path, prefix: str) -> Iterator[Path]:
-    """Make a folder beside `folder`, locked as long as it is in use; a file in it says whose it is, once it is locked."""
-    # Another process that looks whether it is in use may put a file there while this one removes it.
-    made = tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent, ignore_cleanup_errors=True)
-    with made as name, file_lock(Path(name, LOCK), str(folder)):
-        Path(name, IN_USE).write_text(folder.name, encoding="utf8")
-        yield Path(name)
-
-
-def _remove_unlocked(in_use: Path, folder: Path) -> None:
-    """Remove a folder whose lock nobody holds, and put back what it was about to replace if that place is empty."""
-    beside = in_use.parent
-    with contextlib.suppress(OSError, ValueError, BadInput):
-        if in_use.read_text("utf8") != folder.name:
-            return  # of `a-b`, where those of `a` are looked for
-        with file_lock(beside / LOCK, str(folder)):
-            if (beside / OLD).exists() and not folder.exists():
-                (beside / OLD).replace(folder)
-            shutil.rmtree(beside)

@@ -83,6 +83,7 @@ def _train_model(bench: BenchContext, cell: Cell, start: Path) -> TrainedModel:
     begun = time.perf_counter()
     if not (start / bundles.MANIFEST).is_file():  # also of a finished training: the run is identified by it
         bench.emit(Phase("build"))
+        shutil.rmtree(start, ignore_errors=True)  # what a killed process left when it removed one
         bundles.save(from_plan(make_plan(cell.recipe, requested=cell.given)), start, force=True, by_reference=True)
     building = time.perf_counter() - begun
     bench.emit(Phase("train"))

@@ -19,7 +19,8 @@ from n2kit.bench.cell_row import DONE, FORMAT, OPEN, REFUSED, RERUN_HINT, Axes, 
 from n2kit.bench.matrix.cell import Cell
 from n2kit.data.items import OF_SIZES, is_of_sizes
 from n2kit.errors import BadInput
-from n2kit.utils.files import file_lock, is_complete_parquet, read_json, temporaries_of, write_json, write_text
+from n2kit.utils.files import is_complete_parquet, read_json, temporaries_of, write_json, write_text
+from n2kit.utils.locks import file_lock
 
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
 

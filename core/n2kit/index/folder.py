@@ -1,0 +1,191 @@
+"""An index folder: the plug-in's own files, the ids, and a manifest with their hashes and the model that made the vectors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from n2kit.contract.index import Index
+from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.plugins.manager import load_target, manager
+from n2kit.utils.digests import file_digest
+from n2kit.utils.files import read_json
+from n2kit.utils.folders import FolderKind, differences, entries
+
+if TYPE_CHECKING:
+    from n2kit.plugins.manager import RegisteredComponent
+
+FORMAT = 2  # 1 has no hashes: what is in such a folder cannot be checked
+MANIFEST, IDS = "manifest.json", "ids.json"
+FIRST_FORMAT = {MANIFEST, IDS, "flat.faiss"}  # the files of format 1, which has no list of them
+
+
+class Neighbour(NamedTuple):
+    id: str
+    score: float
+
+
+@dataclass
+class StoredIndex:
+    """An index with the ids of its rows and the fingerprint of the model that made its vectors."""
+
+    index: Index
+    ids: list[str]
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        self.position = {item_id: i for i, item_id in enumerate(self.ids)}
+
+    def near_item(self, item_id: str, k: int) -> list[Neighbour]:
+        """Find the k nearest other items.
+
+        Raises:
+            BadInput: the item is not in the index.
+        """
+        if item_id not in self.position:
+            from n2kit.errors import suggest
+
+            raise BadInput(
+                f"item {item_id!r} is not in the index",
+                suggest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title",
+            )
+        return self.near_vector(self.index.vector(self.position[item_id]), k, without=item_id)
+
+    def near_vector(self, vector: np.ndarray, k: int, *, without: str | None = None) -> list[Neighbour]:
+        """Find the k nearest items to a unit vector [d]; `without` is left out by identity, not by score."""
+        most = min(len(self.ids), k + (without is not None))
+        scores, rows = self.index.search(vector[None], most)
+        found = [Neighbour(self.ids[r], float(s)) for s, r in zip(scores[0], rows[0], strict=True) if r >= 0]
+        return [n for n in found if n.id != without][:k]
+
+    def check_model(self, fingerprint: str, bundle: Path) -> None:
+        """Check that a bundle is the model that the index was made with.
+
+        Raises:
+            BadInput: it is another one.
+        """
+        if fingerprint != self.fingerprint:
+            raise BadInput(
+                f"the index was made by model {self.fingerprint}, and {bundle} is model {fingerprint}",
+                "embed and index the catalogue with this bundle, or give the bundle that made the index",
+            )
+
+
+class Manifest(BaseModel):
+    """The description of an index in its `manifest.json`; files: name → sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: Literal[2]
+    component: str
+    distribution: str
+    fingerprint: str
+    items: int = Field(gt=0)
+    width: int = Field(gt=0)
+    metric: Literal["dot product of unit vectors"]
+    dtype: Literal["float32"]
+    files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+
+
+def write_index(stored: StoredIndex, component: RegisteredComponent, folder: Path) -> None:
+    """Write an index into an empty folder."""
+    stored.index.save(folder)
+    (folder / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
+    manifest = Manifest(
+        format=2,
+        component=component.spec.name,
+        distribution=component.distribution,
+        fingerprint=stored.fingerprint,
+        items=len(stored.ids),
+        width=len(stored.index.vector(0)),
+        metric="dot product of unit vectors",
+        dtype="float32",
+        files={name: file_digest(folder / name) for name in sorted(entries(folder))},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
+
+
+def load_index(folder: str | Path) -> StoredIndex:
+    """Load an index folder, whose files must be those that its manifest lists.
+
+    Raises:
+        BadInput: the folder is no index, of another format, or damaged. Unavailable: its plug-in is not installed.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    present = {name for name in entries(folder) if name != MANIFEST and not name.startswith(".")}
+    wrong, more = differences(folder, manifest.files, present)
+    if found := [*wrong, *more]:
+        raise _damaged(folder, found[0] + (f" ({len(found)} such differences)" if len(found) > 1 else ""))
+    try:
+        ids = json.loads((folder / IDS).read_text("utf8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{IDS}: {error}") from None
+    if not isinstance(ids, list) or not all(isinstance(i, str) and i for i in ids):
+        raise _damaged(folder, f"{IDS} is no list of texts")
+    if len(ids) != manifest.items or len(set(ids)) != len(ids):
+        raise _damaged(folder, f"{IDS} does not hold the ids of {manifest.items} items")
+    for registered in manager().components("index"):
+        if (registered.spec.name, registered.distribution) == (manifest.component, manifest.distribution):
+            index_class = load_target(registered.spec.target, owner=registered.distribution)
+            return StoredIndex(_load(index_class, folder, manifest), ids, manifest.fingerprint)
+    needed = manifest.distribution
+    raise Unavailable(f"the index needs {needed}, which is not installed", f"pip install {needed}")
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    if not (folder / MANIFEST).is_file():
+        raise BadInput(f"{folder} is no index: it has no {MANIFEST}", "n2kit index VECTORS.parquet -o FOLDER makes one")
+    content = read_json(folder / MANIFEST)
+    if "component" not in content:
+        raise BadInput(f"{folder} is no index", "n2kit index VECTORS.parquet -o FOLDER makes one")
+    if content.get("format") != FORMAT:
+        old = content.get("format") == 1
+        why = ", which has no hashes to check it by" if old else ""
+        hint = "index again, with --force or into another folder" if old else "update n2kit, or index again"
+        raise BadInput(f"{folder} is an index of format {content.get('format')}{why}; this n2kit reads {FORMAT}", hint)
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(folder, f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _load(index_class: type[Index], folder: Path, manifest: Manifest) -> Index:
+    """Load the plug-in's files, and look at the first and the last vector."""
+    try:
+        index = index_class.load(folder)
+        ends = np.stack([index.vector(row) for row in (0, manifest.items - 1)])
+    except N2kitError:
+        raise
+    except Exception as error:
+        raise _damaged(folder, f"{type(error).__name__}: {error}".splitlines()[0]) from None
+    if ends.shape[1] != manifest.width or index.rows not in (None, manifest.items):
+        found = f"{index.rows or manifest.items} vectors of {ends.shape[1]} numbers"
+        raise _damaged(folder, f"{found}, its {MANIFEST} says {manifest.items} of {manifest.width}")
+    if not np.isfinite(ends).all():
+        raise _damaged(folder, "a vector is not finite")
+    return index
+
+
+def _damaged(folder: Path, why: str) -> BadInput:
+    return BadInput(f"{folder} is damaged: {why}", "index again")
+
+
+def _written(folder: Path) -> set[str] | None:
+    """List the files that n2kit wrote into an index folder; None for a folder that is none."""
+    try:
+        content = read_json(folder / MANIFEST)
+        if content.get("format") == 1 and {"component", "distribution", "fingerprint", "metric"} <= content.keys():
+            return FIRST_FORMAT
+        return {MANIFEST, *_read_manifest(folder).files}
+    except (BadInput, OSError):
+        return None
+
+
+KIND = FolderKind("an index", _written)
