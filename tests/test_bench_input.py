@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from n2kit.bench.matrix import combinations
+from n2kit.bench.matrix.expand import expand
 from n2kit.bench.matrix.spec import MatrixSpec, read_matrix
 from n2kit.errors import BadInput
 
@@ -86,6 +88,14 @@ def test_bad_input_is_one_line_and_exit_2(
     error = next(line for line in done.err.splitlines() if line.startswith("error: "))
     assert (done.code, message in error, hint in done.err) == (2, True, True), done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_matrix_beyond_all_reason_is_refused_before_it_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"name{n}" for n in range(50_000)]
+    matrix = MatrixSpec(llm=names, vision=names, fusion=names, connector=names)
+    monkeypatch.setattr(combinations, "backbones_of", lambda matrix: pytest.fail("it is expanded"))
+    with pytest.raises(BadInput, match="6,250,000,000,000,000,000 combinations, and 100,000 are the most"):
+        expand(matrix, {})
 
 
 @pytest.mark.usefixtures("at_workspace")

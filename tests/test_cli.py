@@ -456,26 +456,44 @@ def test_nonsense_settings_are_bad_input(cli: Any, setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "said"),
     [
-        "llm: [a]",
-        "llm: hello",
-        "known_plugins: [a]",
-        "llm: {x: {component: llama, presets: [a]}}",
-        "llm: {x: 5}",
-        "a: [",
-        "- 1",
+        ("llm: [a]", "llm is no mapping"),
+        ("llm: hello", "llm is no mapping"),
+        ("known_plugins: [a]", "known_plugins is no mapping"),
+        ("known_plugins: {a: {distribution: 5, install: x}}", "known_plugins.a.distribution is 5, not a text"),
+        ("known_plugins: {a: {distribution: b}}", "known_plugins.a has no install"),
+        ("llm: {x: {component: llama, presets: [a]}}", "llm.x.presets is"),
+        ("llm: {x: {component: [llama]}}", "llm.x.component is .*, not a text"),
+        ("llm: {x: {component: llama, defualt: tiny}}", "there is no key 'defualt'"),
+        ("llm: {x: {component: llama, default: [1]}}", "llm.x.default is .*, not a name"),
+        ("llm: {x: {component: llama, presets: {a: {weights: {b: 1}}}}}", "llm.x.presets.a.weights is"),
+        ("llm: {x: {component: llama, presets: {a: {licence: [mit]}}}}", "llm.x.presets.a.licence is"),
+        ("llm: {x: {component: llama, presets: {a: {card: {layers: many}}}}}", "llm.x.presets.a.card has no"),
+        ("vision: {x: {component: clip, presets: {a: {card: {tokens: '5'}}}}}", "x.presets.a.card.tokens is '5'"),
+        ("vision: {x: {component: clip, presets: {a: {card: {token: 5}}}}}", "card: there is no key 'token'"),
+        ("fusion: {x: {component: gate, presets: {a: {card: {b: 1}}}}}", "a fusion has no card"),
+        ("llm: {x: 5}", "llm.x names no component"),
+        ("llm: {x: {component: a}, x: {component: b}}", "x is set twice"),
+        ("a: [", "not valid YAML"),
+        ("- 1", "expected a mapping"),
+        ("llm: &a {x: *a}", "alias"),
     ],
 )
-def test_a_broken_catalogue_of_the_user_is_named(content: str, tmp_path: Path) -> None:
-    from n2kit.errors import BadInput
-    from n2kit.plugins.catalogue import Catalogue
-    from n2kit.plugins.manager import manager
+def test_a_broken_catalogue_of_the_user_is_named(
+    content: str, said: str, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from n2kit.plugins.catalogue import default_catalogue
 
-    file = tmp_path / "mine.yaml"
-    file.write_text(content)
-    with pytest.raises(BadInput, match=r"mine\.yaml"):
-        Catalogue(manager(), [file])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "n2kit-registry.yaml").write_text(content)
+    default_catalogue.cache_clear()
+    try:
+        refused = cli("ls")
+        assert refused.code == 2
+        assert re.search(f"n2kit-registry.yaml.*{said}", refused.err), refused.err
+    finally:
+        default_catalogue.cache_clear()
 
 
 def test_a_bug_is_one_line_and_code_4(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from n2kit.contract.image_transform import ImageTransform
 from n2kit.data.images import UnreadableImage, open_image, to_rgb
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.embed.store import read_vectors
 from n2kit.errors import BadInput, suggest
 
 ROWS = [
@@ -134,6 +135,35 @@ def test_hints_are_quick_among_many_names() -> None:
     assert "item-77" in (suggest("itme-77", ids) or "")
     assert suggest("lmap", ["lamp", "cup"]) == "did you mean lamp?"
     assert suggest("zz", ids) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"id": "a"}\n{"id": "b", "id": "c"}\n', "a.jsonl:2: the key 'id' is there twice"),
+        ("a.jsonl", '{"id": "a"}\n{"id": "b", "topics": ' + "[" * 200_000 + "}", "a.jsonl:2: nested too deep"),
+        ("a.jsonl", '{"id": "a", "topics": [["x"]]}\n', "a.jsonl:1: topics hold a list"),
+        ("a.jsonl", '{"id": "a", "topics": {"x": 1}}\n', "a.jsonl:1: topics hold a dict"),
+        ("a.csv", "id,title,topics\na,t," + "[" * 100_000 + "\n", "a.csv:2: topics are nested too deep"),
+        ("a.csv", 'id,title,topics\na,t,"[{""x"": 1}]"\n', "a.csv:2: topics hold a dict"),
+        ("a.csv", "id,title,id\n", "two columns are called 'id'"),
+    ],
+)
+def test_json_in_items_is_read_strictly(name: str, content: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said):
+        read_items(write(tmp_path, name, content))
+
+
+def test_many_ids_that_are_there_twice_are_found_in_linear_time(tmp_path: Path) -> None:
+    """Where each is compared with all others, this takes minutes."""
+    ids = [str(n) for n in range(100_000)]
+    header = write(tmp_path, "a.csv", ",".join([*ids, *ids]) + "\n")
+    with pytest.raises(BadInput, match="two columns are called '0'"):
+        read_items(header)
+    vectors = pa.array([[1.0]] * 2 * len(ids), pa.list_(pa.float32(), 1))
+    pq.write_table(pa.table({"id": [*ids, *reversed(ids)], "vector": vectors}), tmp_path / "v.parquet")
+    with pytest.raises(BadInput, match="id '0' is there twice"):
+        read_vectors(tmp_path / "v.parquet")
 
 
 def test_wrong_encoding_is_named_by_line(tmp_path: Path) -> None:

@@ -98,6 +98,26 @@ def test_the_folders_obey_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert cache_folder() == tmp_path / "own"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": 1,\n "b": 2,\n "a": 3}', "a.json:3: the key 'a' is there twice"),
+        (b'{"a":\n {"b": 1, "b": 2}}', "a.json:2: the key 'b' is there twice"),
+        (b"[" * 200_000, "a.json:1: nested too deep"),
+        (b'{"a": ' * 200_000, "a.json:1: nested too deep"),
+        (b'{"a": 1,\n b}', "a.json:2: not valid JSON"),
+        (b'{"a": "\xff"}', "a.json:1: not valid JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a.json:1: not valid JSON"),
+        (b"[]", "a.json: not a JSON object"),
+        (b"", "a.json:1: not valid JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_is_named_with_its_line(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(BadInput, match=said):
+        read_json(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("loader", [yaml_files.LOADER, yaml.SafeLoader])
 def test_yaml_is_read_alike_by_both_loaders(loader: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml_files, "LOADER", loader)
@@ -116,17 +136,26 @@ def test_yaml_is_read_alike_by_both_loaders(loader: object, tmp_path: Path, monk
     ]  # fmt: skip
     for text, message in (
         ("a: 1\nb: [\nc: 2\n", "a.yaml:[34]: not valid YAML: "),
-        ("[" * 5000, "a.yaml.*: not valid YAML: "),
-        ("a: &x [*x]", "a.yaml: not valid YAML: "),
+        ("a: 1\nb:\n " + "[" * 100_000, "a.yaml:3: not valid YAML: (nested deeper|exceeded maximum nesting)"),
+        ("".join(f"{' ' * n}a:\n" for n in range(500)), "a.yaml:51: not valid YAML: nested deeper"),
+        ("a: &x [*x]", r"a.yaml:1: not valid YAML: the alias \*x"),
+        ("a: 1\nb: !x {c: 2}", "a.yaml:2: not valid YAML: the tag !x"),
+        ("a: !!binary aGk=", "a.yaml:1: not valid YAML: the tag !!binary"),
+        ("a: !!python/object:os.system []", "the tag !!python/object:os.system"),
+        ("a: 1\n---\nb: 1", "a.yaml:2: not valid YAML: "),
+        ("x" * 20_000_000, "longer than 4,000,000 characters"),
         ("a: 1\n\na: 2", "a.yaml:3: a is set twice, first at .*a.yaml:1"),
         ("a.b: 1\na:\n  b: 2", "a.yaml:3: a.b is set twice, first at .*a.yaml:1"),
         ("l:\n- x: 1\n  x: 2", "a.yaml:3: l.0.x is set twice"),
         ("? [1]\n: 2", "a.yaml:1: a key that is no text"),
-        ("a: &a [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '*a'] * 9)}]\n" for n in range(9)), "values"),
+        ("a: &a [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else '*a'] * 9)}]\n" for n in range(9)), "alias"),
     ):  # fmt: skip
         file.write_text(text)
         with pytest.raises(BadInput, match=message):
             yaml_files.read_with_lines(file)
+        if message != "a.yaml:3: a.b is set twice, first at .*a.yaml:1" and not text.startswith("?"):
+            with pytest.raises(BadInput, match="a.yaml.*: not valid YAML: "):
+                yaml_files.read_yaml(file)
     file.write_text("a: 1\n3: 2")
     with pytest.raises(BadInput, match="a.yaml:2: a key that is no text"):
         yaml_files.read_with_lines(file, text_keys=True)

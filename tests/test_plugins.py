@@ -190,7 +190,7 @@ def test_a_configuration_that_makes_no_sense_is_the_users(tmp_path: Path) -> Non
             r"mine.yaml: the key llm.x.variants is called presets now",
         ),
         ("llm:\n  x: {component: qwen, options: 5}\n", "llm.x.options is no mapping"),
-        ("llm:\n  x: {component: qwen, presets: {a: 5}}\n", "llm.x.a is no mapping"),
+        ("llm:\n  x: {component: qwen, presets: {a: 5}}\n", "llm.x.presets.a is no mapping"),
     ],
 )
 def test_a_catalogue_that_makes_no_sense_names_the_place(tmp_path: Path, text: str, reason: str) -> None:

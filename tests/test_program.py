@@ -140,6 +140,44 @@ def test_a_setting_that_is_there_twice_is_refused(text: str, said: str, cli: Any
     assert said.format(tmp_path) in result.err
 
 
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "n2kit.yaml:2: not valid YAML: the alias *a0"),
+        ("train: &t {lr: *t}", "n2kit.yaml:1: not valid YAML: the alias *t"),
+        ("train:\n  lr: " + "[" * 100_000, "n2kit.yaml:2: not valid YAML: "),
+        ("train: !mine\n  lr: 1e-4", "n2kit.yaml:1: not valid YAML: the tag !mine"),
+        ("train: {lr: 1}\ntrain: {lr: 2}", "n2kit.yaml:2: train is set twice"),
+    ],
+)
+def test_a_project_file_that_is_an_attack_is_refused_by_line(
+    text: str, said: str, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "n2kit.yaml").write_text(text)
+    done = cli("plan", "--llm", "qwen:tiny", "--vision", "clip:tiny")
+    assert (done.code, said in done.err) == (2, True), done.err
+    (tmp_path / "n2kit.yaml").rename(tmp_path / "template.yaml")
+    for arguments in (
+        ("build", "qwen:tiny", "--variant", "text_only", "--recipe", "template.yaml", "--dry-run"),
+        ("build", "qwen:tiny", "--variant", "text_only", "--set", "prompt.template=template.yaml", "--dry-run"),
+        ("bench", "template.yaml"),
+    ):
+        done = cli(*arguments)
+        assert (done.code, "template.yaml" in done.err, len(done.err) < 400) == (2, True, True), done.err
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "{" * 100_000, "*a", "&a [*a]", "!x 1", "{a: 1, a: 2}"])
+def test_a_value_of_set_that_is_no_value_is_refused(value: str, cli: Any) -> None:
+    done = cli("build", "qwen:tiny", "--variant", "text_only", "--dry-run", "--set", f"train.lr={value}")
+    assert (done.code, "is no YAML value" in done.err, len(done.err) < 400) == (2, True, True), done.err
+
+
 def test_a_setting_whose_name_is_no_text_is_refused(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("train:\n  ? [1, 2]\n  : 3\n")
     result = cli("config", "show", "--recipe", tmp_path / "r.yaml")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit.contract import LLMCard
+from n2kit.contract import LLMCard, read_json
 from n2kit.errors import BadInput
 from n2kit_hf import traits
 
@@ -113,10 +113,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise BadInput(f"{folder} holds no config.json", "give a folder that transformers' save_pretrained wrote")
     try:
-        content: dict[str, Any] = json.loads(file.read_text("utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file}: not valid JSON: {error}", "copy or download the checkpoint again") from None
-    return content
+        return read_json(file)
+    except BadInput as problem:
+        raise BadInput(problem.message, "copy or download the checkpoint again") from None
 
 
 def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
@@ -138,10 +137,17 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as content:
             (length,) = struct.unpack("<Q", content.read(8))
-            header: dict[str, Any] = json.loads(content.read(length))
-    except (struct.error, ValueError, MemoryError, OverflowError):
-        raise BadInput(f"{file}: not a safetensors file", "copy or download the checkpoint again") from None
-    return header
+            header = json.loads(content.read(length))
+    except (struct.error, ValueError, MemoryError, OverflowError, RecursionError):
+        header = None
+    entries = [entry for key, entry in header.items() if key != "__metadata__"] if isinstance(header, dict) else [None]
+    if not all(isinstance(entry, dict) and _is_shape(entry.get("shape")) for entry in entries):
+        raise BadInput(f"{file}: not a safetensors file", "copy or download the checkpoint again")
+    return dict(header or {})
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and all(isinstance(side, int) for side in shape)
 
 
 def _fact(config: Mapping[str, Any], names: tuple[str, ...], default: int | None = None) -> int:

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from n2kit.contract import LLM, LLMCard, LoadSpec
+from n2kit.contract import LLM, LLMCard, LoadSpec, read_json
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
@@ -221,7 +221,7 @@ class TransformersLLM(LLM):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        facts = json.loads((folder / N2KIT_FILE).read_text("utf8"))
+        facts = read_json(folder / N2KIT_FILE)
         head = facts.get("head", False)
         reader = AutoModelForCausalLM if head else AutoModel
         model = load_model(reader, folder, "auto", facts["attention"], saved=True)

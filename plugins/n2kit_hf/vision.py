@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
 
-from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card
+from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card, read_json
 from n2kit.errors import BadInput
 from n2kit_hf.cards import read_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
@@ -98,7 +98,7 @@ class TransformersVision(VisionEncoder):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        transform = ImageTransform(**json.loads((folder / TRANSFORM).read_text("utf8")))
+        transform = ImageTransform(**read_json(folder / TRANSFORM))
         return cls(_load(family_of(read_config(folder), cls.families), folder, "auto", saved=True), transform)
 
 

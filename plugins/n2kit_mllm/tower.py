@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionCard, VisionEncoder, VisionOut
+from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionCard, VisionEncoder, VisionOut, read_json
 from n2kit_hf.checkpoints import quietly
 from n2kit_hf.image_families import CLIP, HALF, Colours
 from n2kit_hf.image_processor import read_processing
@@ -78,7 +78,7 @@ class MLLMTower(VisionEncoder):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        facts = json.loads((folder / FACTS).read_text("utf8"))
+        facts = read_json(folder / FACTS)
         model = load_tower(folder, AutoConfig.from_pretrained(folder), "auto", saved=True)
         return cls(model, ImageTransform(**facts["transform"]), facts["pool"], facts["layers"])
 

@@ -86,7 +86,7 @@ class OpenClipVision(VisionEncoder):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        facts = json.loads((folder / "config.json").read_text("utf8"))
+        facts = read_json(folder / "config.json")
         visual = tower(facts["architecture"])
         load_model(visual, str(folder / "model.safetensors"), strict=True)
         return cls(visual.eval(), facts["architecture"], ImageTransform(**facts["transform"]))

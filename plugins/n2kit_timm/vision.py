@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
-from n2kit.contract import ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card
+from n2kit.contract import ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card, read_json
 from n2kit.errors import BadInput
 from n2kit_timm.config import TimmConfig
 
@@ -85,7 +85,7 @@ class TimmVision(VisionEncoder):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        facts = json.loads((folder / "config.json").read_text("utf8"))
+        facts = read_json(folder / "config.json")
         config = TimmConfig.model_validate(facts["options"])
         model = architecture(config, num_classes=0)
         load_model(model, str(folder / "model.safetensors"), strict=True)

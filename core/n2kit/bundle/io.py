@@ -29,7 +29,7 @@ from n2kit.recipe.prompt_templates import Template
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import ADAPTED
 from n2kit.utils.digests import folder_digests
-from n2kit.utils.files import disk_full_guard
+from n2kit.utils.files import disk_full_guard, read_json
 from n2kit.utils.folders import atomic_dir, ensure_writable
 from n2kit.utils.locks import output_lock
 
@@ -155,7 +155,7 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
         vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
         if vision is not None and vision.transform_id != transform:
             raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
-        template = Template(**json.loads((folder / PROMPT).read_text("utf8")))
+        template = Template(**read_json(folder / PROMPT))
         model = Model(Parts(**parts), recipe, provenance, template)
         joint, own_joint = load_file(folder / JOINT), _joint(model)
         if {k: v.shape for k, v in joint.items()} != {k: v.shape for k, v in own_joint.items()}:

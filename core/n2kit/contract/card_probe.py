@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n2kit.contract.cards import VisionCard
+from n2kit.errors import BadInput
 from n2kit.utils.cache import cache_folder
-from n2kit.utils.files import write_json
+from n2kit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
@@ -60,8 +61,8 @@ def cached_card(distribution: str, architecture: str, measure: Callable[[], Visi
 
 def _read(file: Path, key: dict[str, str]) -> VisionCard | None:
     try:
-        content = json.loads(file.read_text("utf8"))
+        content = read_json(file)
         card = VisionCard(**content["card"]) if content["of"] == key else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, BadInput, TypeError, KeyError):
         return None
     return card if card is not None and all(type(v) is int for v in asdict(card).values()) else None

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from n2kit.contract.cards import CARDS, LLMCard, VisionCard
 from n2kit.errors import Mismatch
+from n2kit.utils.files import read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -277,7 +278,7 @@ class RandomInitPart(Part):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        content = json.loads((folder / CONFIG_FILE).read_text("utf8"))
+        content = read_json(folder / CONFIG_FILE)
         part = cls(
             cls.config_class.model_validate(content["options"]),
             **{kind: CARDS[kind](**card) for kind, card in content["cards"].items()},

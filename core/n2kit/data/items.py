@@ -15,6 +15,7 @@ from typing import Any, Literal, TextIO
 
 from n2kit.errors import BadInput
 from n2kit.utils.digests import file_digests
+from n2kit.utils.files import parse_json
 
 FIELDS = ("id", "image", "title", "topics", "content", "category")
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
@@ -43,7 +44,7 @@ class Item:
         """Make an item from a mapping with any of the field names; unknown keys are left out.
 
         Raises:
-            BadInput: no id.
+            BadInput: no id, or topics that are no texts.
         """
         text = {k: _text(row.get(k)) for k in FIELDS if k != "topics"}
         if not text["id"]:
@@ -145,7 +146,10 @@ def read_items(
             problems.append(f"{path}:{line}: duplicate id {item_id!r}, first on line {seen[item_id]}")
         else:
             seen[item_id] = line
-            items.append(Item.of(row))
+            try:
+                items.append(Item.of(row))
+            except BadInput as problem:
+                problems.append(f"{path}:{line}: {problem.message}")
     raise_row_errors(problems, lenient)
     if not items:
         raise BadInput(f"{path}: no items", "is this the right file?")
@@ -227,11 +231,9 @@ def jsonl_rows(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
                 yield number, {}
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                problems.append(
-                    f"{path}:{number}: not valid JSON: {getattr(error, 'msg', None) or 'a value that cannot be read'}"
-                )
+                row = parse_json(line, path, line=number)
+            except BadInput as problem:
+                problems.append(problem.message)
                 continue
             if isinstance(row, dict):
                 yield number, row
@@ -346,13 +348,19 @@ def _misfit(row: Mapping[str, Any]) -> str | None:
 
 
 def _topics(value: Any) -> tuple[str, ...]:
-    """Parse topics: a list, a JSON list, or text separated by `|`, `,`, `，` or `;`."""
+    """Parse topics: a list, a JSON list, or text separated by `|`, `,`, `，` or `;`.
+
+    Raises:
+        BadInput: they are no texts.
+    """
     if isinstance(value, str):
         if value.startswith("["):
             try:
                 value = json.loads(value)
-            except json.JSONDecodeError:
+            except ValueError:
                 value = value.strip("[]").replace("'", "").replace('"', "")
+            except RecursionError:
+                raise BadInput("topics are nested too deep", 'write them as a|b, or as ["a", "b"]') from None
         if isinstance(value, str):
             for separator in "，;,":
                 value = value.replace(separator, "|")
@@ -361,4 +369,6 @@ def _topics(value: Any) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list | tuple):
         value = [value]
+    if (odd := next((t for t in value if isinstance(t, dict | list | tuple | bytes)), None)) is not None:
+        raise BadInput(f"topics hold a {type(odd).__name__}, not a text", 'write them as a|b, or as ["a", "b"]')
     return tuple(dict.fromkeys(t for t in map(_text, value) if t))

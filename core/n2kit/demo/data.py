@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from n2kit.data.items import Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.demo.sources import unpack_items
 from n2kit.evaluate import RankingReport
+from n2kit.utils.files import parse_json
 
 
 @dataclass
@@ -48,8 +48,9 @@ def read_data(folder: Path) -> DemoData:
     where = folder / "data"
     unpack_items(where)
     items = read_items(where / "items.jsonl")
-    lines = (where / "items.jsonl").read_text("utf8").splitlines()
-    facts = {row["id"]: row for row in map(json.loads, lines)}
+    file = where / "items.jsonl"
+    lines = enumerate(file.read_bytes().splitlines(), 1)
+    facts = {row["id"]: row for row in (parse_json(line, file, line=number) for number, line in lines)}
     test = read_pairs(where / "test.csv", items)
     held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
     train, val = (read_pairs(where / f"{name}.csv", items) for name in ("train", "val"))

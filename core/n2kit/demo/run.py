@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.model import Model
 from n2kit.train import fit
 from n2kit.utils.device import pick_precision
-from n2kit.utils.files import write_json
+from n2kit.utils.files import read_json, write_json
 
 LOG = logging.getLogger("n2kit")
 STEPS = 24
@@ -108,7 +107,7 @@ def _finished(state: Path, folder: Path) -> DemoArm | None:
     """Read the result of an arm that was finished before, unless its index or bundle is now that of another seed."""
     if not state.is_file():
         return None
-    arm = DemoArm(**json.loads(state.read_text("utf8")))
+    arm = DemoArm(**read_json(state))
     if arm.fingerprint:
         index = folder / "index"
         indexed = load_index(index).fingerprint if (index / "manifest.json").is_file() else ""

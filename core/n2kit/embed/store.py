@@ -23,7 +23,7 @@ from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import state_cache
 from n2kit.utils.device import Precision, pick_precision
-from n2kit.utils.files import atomic_write, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_writable_file, parse_json
 from n2kit.utils.folders import ensure_outside_bundles
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def read_vectors(path: Path) -> Vectors:
         raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "n2kit embed makes one") from None
     if not {"id", "vector"} <= set(table.column_names):
         raise BadInput(f"{path}: has no columns id and vector", "n2kit embed makes such a file")
-    meta = _meta(table.schema)
+    meta = _meta(table.schema, path)
     visual = _matrix(table.column("visual_vector"), path) if "visual_vector" in table.column_names else None
     ids = ["" if i is None else str(i) for i in table.column("id").to_pylist()]
     vectors = _matrix(table.column("vector"), path)
@@ -148,12 +148,12 @@ def read_vectors(path: Path) -> Vectors:
     return Vectors(ids, vectors, str(meta.get("fingerprint", "unknown")), visual, meta.get("skipped", {}))
 
 
-def _meta(schema: pa.Schema) -> dict[str, Any]:
-    try:
-        meta = json.loads((schema.metadata or {}).get(META, b"{}"))
-    except ValueError:
-        meta = {}
-    return meta if isinstance(meta, dict) else {}
+def _meta(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    """Read what n2kit noted in a file; nothing in one that it did not write."""
+    meta = parse_json((schema.metadata or {}).get(META, b"{}"), f"{path}: metadata {META.decode()}", hint="embed again")
+    if not isinstance(meta, dict):
+        raise BadInput(f"{path}: metadata {META.decode()}: not a JSON object", "embed again")
+    return meta
 
 
 def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
@@ -186,7 +186,7 @@ def _shard_folder(out: Path, run: dict[str, object]) -> Path:
 
 def _stored_run(out: Path) -> dict[str, object] | None:
     try:
-        meta = _meta(pq.read_schema(out))
+        meta = _meta(pq.read_schema(out), out)
     except (pa.ArrowInvalid, OSError):
         return None
     stored = meta.get("run")
@@ -210,8 +210,8 @@ def _merge(shards: Path, out: Path, run: dict[str, object]) -> Vectors:
     files = sorted(shards.glob("*.parquet"))
     tables = [pq.read_table(f) for f in files]
     skipped: dict[str, str] = {}
-    for table in tables:
-        skipped |= json.loads(table.schema.metadata[META])["skipped"]
+    for file, table in zip(files, tables, strict=True):
+        skipped |= _meta(table.schema, file)["skipped"]
     meta = {META: json.dumps({"fingerprint": run["fingerprint"], "run": run, "skipped": skipped}).encode()}
     whole = pa.concat_tables([t.replace_schema_metadata(meta) for t in tables])
     if not len(whole):

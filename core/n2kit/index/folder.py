@@ -14,7 +14,7 @@ from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable
 from n2kit.plugins.manager import load_target, manager
 from n2kit.utils.digests import file_digest
-from n2kit.utils.files import read_json
+from n2kit.utils.files import parse_json, read_json
 from n2kit.utils.folders import FolderKind, differences, entries
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def load_index(folder: str | Path) -> StoredIndex:
     if found := [*wrong, *more]:
         raise _damaged(folder, found[0] + (f" ({len(found)} such differences)" if len(found) > 1 else ""))
     try:
-        ids = json.loads((folder / IDS).read_text("utf8"))
-    except (OSError, ValueError, RecursionError) as error:
+        ids = parse_json((folder / IDS).read_bytes(), folder / IDS, hint="index again")
+    except OSError as error:
         raise _damaged(folder, f"{IDS}: {error}") from None
     if not isinstance(ids, list) or not all(isinstance(i, str) and i for i in ids):
         raise _damaged(folder, f"{IDS} is no list of texts")

@@ -18,6 +18,7 @@ from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Preset
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, Manager, RegisteredComponent, load_target, manager
+from n2kit.plugins.registry_file import check_registry
 from n2kit.plugins.weights import SCHEMES, WeightsUri
 from n2kit.utils.cache import config_folder
 from n2kit.utils.files import read_json
@@ -46,42 +47,13 @@ class Catalogue:
         self.known: dict[str, Known] = {}
         self._merge(parse_yaml(_built_in()), "registry.yaml")
         for path in _override_files() if layers is None else layers:
-            try:
-                self._merge(read_yaml(path), str(path))
-            except (TypeError, AttributeError, ValueError) as error:
-                raise BadInput(
-                    f"{path}: {error}".splitlines()[0], "write it like the registry.yaml that n2kit ships"
-                ) from None
+            self._merge(read_yaml(path), str(path))
 
     def _merge(self, content: Any, where: str) -> None:
-        if not isinstance(content, dict):
-            raise BadInput(f"{where}: expected a mapping of kinds", "see the registry.yaml that n2kit ships")
-        for name, entry in (content.get("known_plugins") or {}).items():
-            self.known[str(name)] = Known(**entry)
-        if unknown := sorted(map(str, content.keys() - {*KINDS, "known_plugins"})):
-            raise BadInput(
-                f"{where}: there is no kind {unknown[0]!r}", suggest(unknown[0], KINDS) or f"kinds: {', '.join(KINDS)}"
-            )
+        checked = check_registry(content, where)
+        self.known |= {name: Known(**entry) for name, entry in checked.get("known_plugins", {}).items()}
         for kind in KINDS:
-            for name, entry in (content.get(kind) or {}).items():
-                if not isinstance(entry, dict) or "component" not in entry:
-                    raise BadInput(f"{where}: {kind}.{name} names no component", "write `component: NAME` under it")
-                if "variants" in entry:
-                    raise BadInput(
-                        f"{where}: the key {kind}.{name}.variants is called presets now", "rename it to `presets:`"
-                    )
-                for part in ("presets", "options"):
-                    if not isinstance(entry.setdefault(part, {}), dict):
-                        raise BadInput(
-                            f"{where}: {kind}.{name}.{part} is no mapping", "see the registry.yaml that n2kit ships"
-                        )
-                for key, preset in entry["presets"].items():
-                    if not isinstance(preset, dict) or not isinstance(preset.get("options", {}), dict):
-                        raise BadInput(
-                            f"{where}: {kind}.{name}.{key} is no mapping", "write `weights: hf:org/name` under it"
-                        )
-                    _preset(kind, preset)
-                self.aliases[kind][str(name)] = entry
+            self.aliases[kind] |= checked.get(kind, {})
 
     def names(self, kind: Kind) -> list[str]:
         """List every name that a user can write for a kind, without presets."""

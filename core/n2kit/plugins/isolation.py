@@ -23,8 +23,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from n2kit.errors import BadInput
 from n2kit.utils.cache import cache_folder
-from n2kit.utils.files import write_json
+from n2kit.utils.files import read_json, write_json
 
 SECONDS = 30
 KEPT = 1000  # results in the cache
@@ -155,10 +156,9 @@ def _file() -> Path:
 
 def _read_cache() -> dict[str, str | None]:
     try:
-        kept = json.loads(_file().read_text("utf8"))
-    except (OSError, ValueError):
+        return read_json(_file())
+    except (OSError, BadInput):
         return {}
-    return kept if isinstance(kept, dict) else {}
 
 
 def _write_cache(results: dict[str, str | None]) -> None:

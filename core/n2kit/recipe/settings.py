@@ -23,6 +23,7 @@ from n2kit.utils.yaml_files import ERRORS, construct, parse_yaml, problem_of, re
 
 VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
 CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
+SHOWN = 60  # characters of a value in an error
 PROJECT_FILE = Path("n2kit.yaml")
 
 
@@ -263,7 +264,8 @@ def scalar(text: str) -> Any:
     try:
         value = parse_yaml(text) if text else None
     except ERRORS as error:
-        raise BadInput(f"{text!r} is no YAML value: {problem_of(error)}", "quote it: key='\"text\"'") from None
+        shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+        raise BadInput(f"{shown} is no YAML value: {problem_of(error)}", "quote it: key='\"text\"'") from None
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 reads 1e-4 as a string

@@ -28,6 +28,7 @@ from n2kit.planning.planner import make_plan
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import resolve
 from n2kit.recipe.variants import SPECS
+from n2kit.utils.files import read_json
 
 VALUE_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-4
 # A gradient that is zero by symmetry (a key's bias) is compared with this share of the largest one, not with its own noise.
@@ -82,7 +83,7 @@ def check_cases(folder: Path) -> Iterator[CaseResult]:
     if not cases.is_file() and not recall.is_file():
         raise BadInput(f"{folder} holds no cases.json", "give a folder of reference cases")
     if cases.is_file():
-        content = json.loads(cases.read_text("utf8"))
+        content = read_json(cases)
         for case in content["cases"]:
             yield _guarded(case["name"], lambda case=case: model_case(case, content["config"], folder))
     if recall.is_file():
@@ -310,7 +311,7 @@ def recall_case(folder: Path) -> CaseResult:
     """Compare the reference's greedy pair selection, its pool, and every recall."""
     from n2kit.evaluate import evaluate
 
-    content = json.loads((folder / "recall.json").read_text("utf8"))
+    content = read_json(folder / "recall.json")
     vectors = load_file(folder / "recall.safetensors")["embeddings"].numpy()
     metrics = {int(k.rpartition("@")[2]): v for k, v in content["metrics"].items() if "@" in k}
     report = evaluate(content["ids"], vectors, [tuple(p) for p in content["pairs"]], ks=sorted(metrics))

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import json
 import platform
 import sys
 import time
@@ -15,8 +14,9 @@ from typing import Literal
 
 import torch
 
+from n2kit.errors import BadInput
 from n2kit.utils.cache import cache_folder
-from n2kit.utils.files import write_json
+from n2kit.utils.files import read_json, write_json
 
 Precision = Literal["auto", "fp32", "bf16"]
 CLEARLY_SLOW = (
@@ -85,10 +85,8 @@ def _measured_gain() -> float:
     """Measure `bf16_gain` once for each machine: the cache folder keeps the answer, where it can be written."""
     file, key = cache_folder() / "bf16.json", _cpu()
     try:
-        kept = json.loads(file.read_text("utf8"))
-    except (OSError, ValueError):
-        kept = {}
-    if not isinstance(kept, dict):
+        kept = read_json(file)
+    except (OSError, BadInput):
         kept = {}
     gain = kept.get(key)
     if not isinstance(gain, float) or gain <= 0:

@@ -28,7 +28,7 @@ Remembered = dict[bytes, tuple[bytes, bytes]]  # hash of the path → hash of th
 
 
 class Look(NamedTuple):
-    """What the file system says of a file: hashes of its path and of its state, and when it was changed."""
+    """A file as the file system has it: hashes of its path and of its state, and when it was changed."""
 
     key: bytes
     state: bytes

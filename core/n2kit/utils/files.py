@@ -7,7 +7,9 @@ import errno
 import glob
 import json
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from n2kit.errors import BadInput, N2kitError, Unavailable
 
 PARQUET = b"PAR1"  # the last bytes of such a file
 FULL = (errno.ENOSPC, errno.EDQUOT)
+DAMAGED = "the file is damaged: make it again"
 ABANDONED = 3600.0  # seconds: a temporary file that nobody has written to for so long is a killed process's
 
 
@@ -124,6 +127,49 @@ def disk_full_guard(what: str, hint: str) -> Iterator[None]:
         raise Unavailable(f"{what}: {os.strerror(getattr(error, 'errno', None) or errno.ENOSPC)}", hint) from error
 
 
+def parse_json(text: str | bytes, where: object, *, line: int | None = None, hint: str = DAMAGED) -> Any:
+    """Parse a JSON document.
+
+    Args:
+        where: the file that it is from, for the message; `line`: its line there, of a file that has one document a line.
+
+    Raises:
+        BadInput: it is none, is nested too deep, or an object of it has the same key twice, with the line.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        problem, at = "nested too deep", 1
+    except _RepeatedKeyError as error:
+        problem, at = f"the key {error.key!r} is there twice", _line_of_second(text, error.key)
+    except json.JSONDecodeError as error:
+        problem, at = f"not valid JSON: {error.msg}", error.lineno
+    except ValueError as error:  # no UTF-8; a number of more digits than Python reads
+        problem, at = f"not valid JSON: {error}", 1
+    raise BadInput(f"{where}:{line or at}: {problem}", hint)
+
+
+class _RepeatedKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the dict of a JSON object; Python's reader takes the last of two equal keys in silence."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _RepeatedKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+    return found
+
+
+def _line_of_second(text: str | bytes, key: str) -> int:
+    """Find the line of a key's second place; other objects may have it too, so it is where to begin to look."""
+    found = text.decode("utf8", "replace") if isinstance(text, bytes) else text
+    places = [match.start() for match in re.finditer(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", found)]
+    return found.count("\n", 0, places[1]) + 1 if len(places) > 1 else 1
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -132,12 +178,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file() and path.exists():
         raise BadInput(f"{path}: no regular file", "put the file itself in its place")
-    try:
-        content = json.loads(path.read_text("utf8"))
-    except ValueError as error:
-        raise BadInput(f"{path}: not valid JSON: {error}", "the file is damaged: make it again") from None
+    content = parse_json(path.read_bytes(), path)
     if not isinstance(content, dict):
-        raise BadInput(f"{path}: not a JSON object", "the file is damaged: make it again")
+        raise BadInput(f"{path}: not a JSON object", DAMAGED)
     return content
 
 

@@ -1,6 +1,7 @@
 """YAML as n2kit reads it: by the fast loader where there is one, and with the line of every value.
 
-YAML takes the last of two equal keys in silence; a file that is read with its lines may not have them.
+Refused are what YAML allows and no file of settings needs: aliases (half a page of them makes billions of values), the second of
+two equal keys (which would count in silence), tags of other types, and more depth or length than people write.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from n2kit.errors import BadInput
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, five times as fast
 ERRORS = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: a date that no calendar has
 TEXTS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")  # tags of a key that is text
-MOST_VALUES = 100_000  # a few aliases of aliases make billions
+MOST_CHARACTERS = 4_000_000
+MOST_DEPTH = 50
+# Tags that may be written out. Others make what no setting is: a date, bytes, a set, an object of Python's.
+TAGS = {
+    yaml.ScalarEvent: {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")},
+    yaml.SequenceStartEvent: {"tag:yaml.org,2002:seq"},
+    yaml.MappingStartEvent: {"tag:yaml.org,2002:map"},
+}
 Place = tuple[str | int, ...]  # of a value in a file: ("arms", 0, "name")
 
 
@@ -32,19 +40,21 @@ def parse_yaml(text: str) -> Any:
     """Parse a YAML document.
 
     Raises:
-        yaml.YAMLError, ValueError, RecursionError: it is none; see `ERRORS`.
+        yaml.YAMLError, ValueError, RecursionError: it is none that n2kit reads; see `ERRORS`.
     """
-    return yaml.load(text, Loader=LOADER)
+    root = _compose(text)
+    _refuse_repeated_keys(root)
+    return None if root is None else construct(root)
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file.
 
     Raises:
-        BadInput: it is none, with the line.
+        BadInput: it is none that n2kit reads, with the line.
     """
     try:
-        return parse_yaml(path.read_text("utf8"))
+        return parse_yaml(_text_of(path))
     except ERRORS as error:
         raise not_yaml(path, error) from None
 
@@ -62,7 +72,7 @@ def read_with_lines(path: Path, *, text_keys: bool = False) -> tuple[yaml.Node |
     first: dict[str, int] = {}  # dotted key → its line
     values = []
     try:
-        root = yaml.compose(path.read_text("utf8"), Loader=LOADER)
+        root = _compose(_text_of(path))
         for value, named in _walk(root, (), path, text_keys):
             key = ".".join(map(str, value.place))
             if named and key in first:
@@ -71,11 +81,55 @@ def read_with_lines(path: Path, *, text_keys: bool = False) -> tuple[yaml.Node |
                 )
             first.setdefault(key, value.line)
             values.append(value)
-            if len(values) > MOST_VALUES:
-                raise BadInput(f"{path}: has more than {MOST_VALUES:,} values", "write fewer, or fewer aliases")
     except ERRORS as error:
         raise not_yaml(path, error) from None
     return root, values
+
+
+def _text_of(path: Path) -> str:
+    if path.stat().st_size > 4 * MOST_CHARACTERS:
+        raise ValueError(f"longer than {MOST_CHARACTERS:,} characters")
+    return path.read_text("utf8")
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """Make the nodes of a document that has nothing which n2kit refuses; None of an empty one."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"longer than {MOST_CHARACTERS:,} characters")
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):  # before any node: a parser of nodes recurses
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
+            problem = f"the alias *{event.anchor}: write the value out"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.NodeEvent):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            tag = getattr(event, "tag", None)
+            if depth > MOST_DEPTH:
+                problem = f"nested deeper than {MOST_DEPTH} levels"
+            elif tag is not None and tag not in TAGS[type(event)]:
+                problem = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')}: there is no such type here"
+        if problem:
+            mark: Any = event.start_mark  # of libyaml, or of Python: both have a line
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+    return yaml.compose(text, Loader=LOADER)
+
+
+def _refuse_repeated_keys(node: yaml.Node | None) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeated_keys(value)
+    elif isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in first:
+                    problem = f"{key.value} is set twice, first on line {first[key.value]}"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                first[key.value] = key.start_mark.line + 1
+            _refuse_repeated_keys(key)
+            _refuse_repeated_keys(value)
 
 
 def construct(node: yaml.Node) -> Any:

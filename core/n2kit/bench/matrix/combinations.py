@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from n2kit.bench.matrix.spec import ArmSpec, Inference, MatrixSpec
 from n2kit.errors import BadInput, suggest
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.variants import SPECS
+
+MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,11 @@ def combinations(matrix: MatrixSpec) -> Iterator[Combination]:
     """
     for name in matrix.variant:
         _known_variant(name)
+    _check_size(matrix)
     if matrix.variant or not (matrix.arms or matrix.baselines):
-        seen, settings = [], own_settings(matrix)
-        for chosen in _product(matrix):
-            flags = _used(chosen) | settings
-            if flags not in seen:
-                seen.append(flags)
-                yield Combination(flags)
+        settings = own_settings(matrix)
+        for flags in _distinct(_used(chosen) | settings for chosen in _product(matrix)):
+            yield Combination(flags)
     for arm in matrix.arms:
         yield from _of_arm(arm, matrix)
 
@@ -81,17 +82,43 @@ def _of_arm(arm: ArmSpec, matrix: MatrixSpec) -> Iterator[Combination]:
         for axis in ("connector", "fusion", "loss")
         if (value := getattr(arm, axis) or next(iter(getattr(matrix, axis)), None)) is not None
     }
-    seen, settings = [], own_settings(matrix)
-    for backbones in backbones_of(matrix):
-        if "mllm" in own:
-            backbones = {}
-        elif own:
-            backbones = {axis: v for axis, v in backbones.items() if axis != "mllm"}
-        chosen = backbones | own | rest | {"variant": arm.variant or "notellm2"}
-        flags = _used(chosen) | settings | arm.settings
-        if flags not in seen:
-            seen.append(flags)
-            yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained, arm.optional)
+    settings = own_settings(matrix)
+
+    def choices() -> Iterator[dict[str, Any]]:
+        for backbones in backbones_of(matrix):
+            if "mllm" in own:
+                backbones = {}
+            elif own:
+                backbones = {axis: v for axis, v in backbones.items() if axis != "mllm"}
+            chosen = backbones | own | rest | {"variant": arm.variant or "notellm2"}
+            yield _used(chosen) | settings | arm.settings
+
+    for flags in _distinct(choices()):
+        yield Combination(flags, arm.settings, arm.name, arm.inference, arm.trained, arm.optional)
+
+
+def _distinct(several: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
+    for flags in several:
+        if (key := repr(sorted(flags.items()))) not in seen:
+            seen.add(key)
+            yield flags
+
+
+def _check_size(matrix: MatrixSpec) -> None:
+    """Check how many cells a matrix may have, before any is made.
+
+    Raises:
+        BadInput: more than anybody runs.
+    """
+    backbones = max(1, len(matrix.llm)) * max(1, len(matrix.vision)) + len(matrix.mllm)
+    axes = (matrix.connector, matrix.fusion, matrix.loss, matrix.variant)
+    product = math.prod(max(1, len(axis)) for axis in axes)
+    if (count := backbones * (product + len(matrix.arms) + len(matrix.baselines)) * len(matrix.seeds)) > MOST_CELLS:
+        raise BadInput(
+            f"the matrix has {count:,} combinations, and {MOST_CELLS:,} are the most",
+            "name fewer on an axis, or fewer seeds",
+        )
 
 
 def _used(chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -115,7 +116,7 @@ class MatrixSpec(Settings):
     @classmethod
     def _by_name(cls, value: list[ArmSpec]) -> list[ArmSpec]:
         names = [(arm.name, arm.variant or "notellm2") for arm in value]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
             raise ValueError(f"two arms of one variant are called {twice[0]!r}")
         return value
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from n2kit.bench.cell_row import DONE, FAILED, REFUSED, RERUN_HINT, CellRow, parse_row
 from n2kit.errors import BadInput
-from n2kit.utils.files import read_json
+from n2kit.utils.files import parse_json, read_json
 
 CELL = "cell.json"
 
@@ -113,14 +113,15 @@ def _listed(file: Path) -> list[CellRow]:
     rows = []
     with file.open("rb") as lines:  # a text may hold what `splitlines` takes for the end of a line
         for number, line in enumerate(lines, 1):
+            anew = "the same n2kit bench command writes it anew"
             try:
-                raw = json.loads(line)
-            except ValueError:
+                raw = parse_json(line, file, line=number, hint=anew)
+            except BadInput:
                 if not line.endswith(b"\n"):
                     break
-                raw = None
+                raise
             if not isinstance(raw, dict):
-                raise BadInput(f"{file}:{number}: not a JSON object", "the same n2kit bench command writes it anew")
+                raise BadInput(f"{file}:{number}: not a JSON object", anew)
             rows.append(parse_row(raw, f"{file}:{number}", file.parent / "cells" / str(raw.get("key")) / CELL))
     return rows
 

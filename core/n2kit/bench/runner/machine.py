@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from n2kit.utils.device import assume_bf16_gain, bf16_gain
-from n2kit.utils.files import write_once
+from n2kit.utils.files import read_json, write_once
 
 if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
@@ -26,7 +26,7 @@ def prepare(bench: BenchContext, threads: int, slot: int) -> BenchContext:
     file = bench.store.root / PRECISION
     if not file.is_file():
         write_once(file, json.dumps({"bf16_gain": bf16_gain()}))
-    assume_bf16_gain(json.loads(file.read_text("utf8"))["bf16_gain"])
+    assume_bf16_gain(read_json(file)["bf16_gain"])
     if bench.device is None and torch.cuda.is_available():
         return replace(bench, device=f"cuda:{slot % torch.cuda.device_count()}")
     return bench
