@@ -377,7 +377,11 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "shape in the joint": (reshape("joint.safetensors"), "has changed", "joint.safetensors does not fit"),
     "nan in the llm": (put_nan("llm/model.safetensors"), "has changed", r"llm\..* is not finite"),
     "nan in the joint": (put_nan("joint.safetensors"), "has changed", "is not finite"),
-    "words": (lambda f: (f / "prompt.json").write_text("[]"), "prompt.json has changed", "prompt.json: not a JSON object"),
+    "words": (
+        lambda f: (f / "prompt.json").write_text("[]"),
+        "prompt.json has changed",
+        "prompt.json: not a JSON object",
+    ),
 }
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from n2kit.data.items import Item, Items
-from n2kit.embed.store import Vectors
+from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.evaluate import RankingReport, bootstrap, buckets, check_same_items, compare, evaluate, greedy_pairs, ranks
 from n2kit.evaluate.metrics import names, per_query

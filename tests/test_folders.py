@@ -16,7 +16,7 @@ import pytest
 import n2kit
 from n2kit.bundle import io as bundle
 from n2kit.embed.encode import Encoded
-from n2kit.embed.store import write_vectors
+from n2kit.embed.vectors_file import write_vectors
 from n2kit.errors import BadInput
 from n2kit.index import build_index, load_index
 from n2kit.utils.digests import file_digest

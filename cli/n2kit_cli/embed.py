@@ -49,19 +49,22 @@ def embed(
     """
     from n2kit.bundle.io import read_manifest
     from n2kit.utils.files import ensure_writable_file
+    from n2kit.utils.folders import ensure_outside_bundles
+    from n2kit.utils.locks import output_lock
 
     ensure_writable_file(out, [items])
+    ensure_outside_bundles(out)
     manifest = read_manifest(bundle)
     catalogue = options.read(items, item_format, renames, lenient)
     if without is not None:
         catalogue = catalogue.without(without.value)
     from n2kit.embed import embed as run
 
-    model = options.load_model(bundle, device)
-    with progress("embed") as bar:
+    with output_lock(out), progress("embed") as bar:  # before the model is loaded: another process may be at it
+        model = options.load_model(bundle, device)
         vectors = run(
             model, manifest.fingerprint, catalogue, out, images=images, visual=visual, batch_size=batch_size,
-            on_bad_image=on_bad_image.value, precision=precision.value, force=force, progress=bar,
+            on_bad_image=on_bad_image.value, precision=precision.value, force=force, progress=bar, notify=say,
         )  # fmt: skip
     options.skipped(vectors.skipped)
     if json:

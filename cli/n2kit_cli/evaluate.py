@@ -17,7 +17,7 @@ from n2kit_cli.output import document, say, table
 if TYPE_CHECKING:
     from n2kit.data.items import Items
     from n2kit.data.pairs import Pairs
-    from n2kit.embed.store import Vectors
+    from n2kit.embed.vectors_file import Vectors
     from n2kit.evaluate import Figure, RankingReport
 
 CATEGORIES = 10  # shown in the table; --json has all
@@ -163,11 +163,11 @@ def _check_targets(
     """
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
-    from n2kit.utils.files import ensure_writable_file
+    from n2kit.utils.files import ensure_writable_file, real_path
 
     if mteb is not None:
         check_mteb(ks)
-    if per_query is not None and mteb is not None and per_query.resolve() == mteb.resolve():
+    if per_query is not None and mteb is not None and real_path(per_query) == real_path(mteb):
         raise BadInput(f"{mteb} is for --per-query and for --mteb", "give two files")
     for file in filter(None, (per_query, mteb)):
         ensure_writable_file(file, given)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import typer
 
 from n2kit import __version__
 from n2kit.errors import N2kitError, Unavailable
+from n2kit.utils.signals import signal_handlers
 from n2kit_cli import (
     bench,
     build,
@@ -115,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; every failure becomes an exit code and at most a few lines on stderr."""
     try:
-        with only_first_process():
+        with only_first_process(), signal_handlers(_stop, signal.SIGTERM):
             code = _program(arguments).main(arguments, prog_name="n2kit", standalone_mode=False)
         if code == INTERRUPTED:
             return _interrupted(arguments)
@@ -137,6 +139,11 @@ def run(arguments: list[str]) -> int:
         return _system(problem)
     except Exception as problem:
         return _bug(problem)
+
+
+def _stop(*_: object) -> None:
+    """Take SIGTERM as Ctrl-C: what is done is kept, and the command that goes on is printed."""
+    raise KeyboardInterrupt
 
 
 def _flushed(code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,30 +53,32 @@ def neglect(
 
     read_manifest(bundle)
     ks = cutoffs(k)
-    if out is not None:
-        ensure_writable(out, FolderKind("results of neglect", _written), force=force)
-    catalogue = options.read(items, item_format, renames, lenient)
-    positives = options.read_pairs(pairs, catalogue, lenient)
-    from n2kit.evaluate.neglect import Reading
-    from n2kit.evaluate.neglect import neglect as run
+    kind = FolderKind("results of neglect", _written)
+    with ExitStack() as held:
+        if out is not None:
+            ensure_writable(out, kind, force=force)
+            held.enter_context(output_lock(out))
+            ensure_writable(out, kind, force=force)  # now that no other process writes it
+        catalogue = options.read(items, item_format, renames, lenient)
+        positives = options.read_pairs(pairs, catalogue, lenient)
+        from n2kit.evaluate.neglect import Reading
+        from n2kit.evaluate.neglect import neglect as run
 
-    model = options.load_model(bundle, device)
-    with progress("neglect") as bar:
-        reading = Reading(
-            images,
-            batch_size,
-            on_bad_image.value,
-            precision.value,
-            lambda condition, done, total: bar(done, total, condition),
-        )
-        found = run(model, catalogue, positives, reading, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
-    for note in found.notes:
-        say(f"note: {note}")
-    if found.no_saliency:
-        say(f"no saliency: {found.no_saliency}")
-    if out is not None:
-        with output_lock(out):
-            ensure_writable(out, FolderKind("results of neglect", _written), force=force)
+        model = options.load_model(bundle, device)
+        with progress("neglect") as bar:
+            reading = Reading(
+                images,
+                batch_size,
+                on_bad_image.value,
+                precision.value,
+                lambda condition, done, total: bar(done, total, condition),
+            )
+            found = run(model, catalogue, positives, reading, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
+        for note in found.notes:
+            say(f"note: {note}")
+        if found.no_saliency:
+            say(f"no saliency: {found.no_saliency}")
+        if out is not None:
             _write(found, out)
     if json:
         document(found.to_dict())

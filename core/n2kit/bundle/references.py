@@ -17,6 +17,7 @@ from n2kit.plugins.component import Component
 from n2kit.plugins.weights import WeightsUri, weight_files
 from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.utils.digests import file_digest
+from n2kit.utils.files import real_path
 
 PLACES = "N2KIT_WEIGHTS"  # llm=file:FOLDER,vision=…: where weights are now that a bundle refers to elsewhere
 
@@ -40,7 +41,7 @@ def stored_reference(source: WeightsReference, folder: Path, copy: Mapping[str, 
     weights, near, files = WeightsUri.parse(source.weights), None, source.files
     if weights.scheme == "file":
         with contextlib.suppress(ValueError):  # on another drive of Windows
-            near = os.path.relpath(weights.location, folder.resolve())
+            near = os.path.relpath(weights.location, real_path(folder))
     if not files and (place := weights.locate()) is not None:  # known, they may be gone by now: a training takes days
         files = {name: file_digest(file) for name, file in weight_files(place).items()}
     return source.model_copy(update={"near": near, "files": files, "stands_for": dict(copy)})
@@ -55,7 +56,7 @@ def find(kind: str, source: WeightsReference, folder: Path, override: str | None
     weights = WeightsUri.parse(override or source.weights)
     beside = folder / source.near if source.near else None
     if not override and beside is not None and beside.exists() and not Path(weights.location).exists():
-        weights = WeightsUri("file", str(beside.resolve()))
+        weights = WeightsUri("file", str(real_path(beside)))
     what = f"the {kind} of {folder} is {weights} by reference"
     elsewhere = f"{PLACES}={kind}=file:FOLDER says where the same weights are now"
     try:

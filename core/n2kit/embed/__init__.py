@@ -1,6 +1,7 @@
 """Vectors of items: in memory (`encode`), or a whole catalogue to Parquet, resumably (`embed`)."""
 
 from n2kit.embed.encode import Encoded, encode
-from n2kit.embed.store import Vectors, embed, read_vectors
+from n2kit.embed.store import embed
+from n2kit.embed.vectors_file import Vectors, read_vectors
 
 __all__ = ["Encoded", "Vectors", "embed", "encode", "read_vectors"]

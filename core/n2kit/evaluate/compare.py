@@ -13,7 +13,7 @@ from n2kit.evaluate import bootstrap, metrics
 from n2kit.evaluate.protocol import RankingReport
 
 if TYPE_CHECKING:
-    from n2kit.embed.store import Vectors
+    from n2kit.embed.vectors_file import Vectors
 
 
 @dataclass(frozen=True)

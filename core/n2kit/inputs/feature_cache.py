@@ -14,6 +14,7 @@ from n2kit.contract.interfaces import VisionOut
 from n2kit.inputs.feature_store import FeatureStore
 from n2kit.modeling.vision import encode_images
 from n2kit.utils.contexts import autocast
+from n2kit.utils.files import real_path
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
@@ -124,14 +125,14 @@ class Contents:
     """A map from a path in a folder to the sha256 of the file's content, read again only when its size or time has changed."""
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder.resolve()
+        self.root = real_path(folder)
         self.known: dict[str, tuple[Path, int, int, str]] = {}
 
     def digest(self, path: str) -> str | None:
         """Hash the content of the file at `path`; None if it cannot be read, or lies outside the folder."""
         try:
             known = self.known.get(path)
-            file = known[0] if known else (self.root / path).resolve()
+            file = known[0] if known else real_path(self.root / path)
             stat = file.stat()
             if known and known[1:3] == (stat.st_size, stat.st_mtime_ns):
                 return known[3]

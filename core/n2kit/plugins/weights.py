@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from n2kit.errors import BadInput, Unavailable
+from n2kit.utils.files import real_path
 
 SCHEMES = ("hf", "file", "pkg")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*", "*.tiktoken", "merges*", "vocab*"]
@@ -95,7 +96,7 @@ def _local(location: str) -> Path:
     path = Path(location).expanduser()
     if not path.exists():
         raise BadInput(f"no weights at file:{location}", "check the path; it is relative to the current folder")
-    return path.resolve()
+    return real_path(path)
 
 
 def _packaged(location: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from n2kit.contract.hookspecs import PLUGIN_API
 from n2kit.errors import BadInput
 from n2kit.plugins.weights import SCHEMES
+from n2kit.utils.folders import ensure_outside_bundles
+from n2kit.utils.locks import output_lock
 
 SCAFFOLDS = ("vision", "llm", "connector", "fusion", "loss")
 RESERVED_NAMES = {*SCHEMES, "random", "none", "tests", "cli"}
@@ -32,8 +35,9 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         raise BadInput(f"{name!r} is no name for a component", "lower-case letters, digits and single dashes: my-tower")
     if name in RESERVED_NAMES or importlib.util.find_spec("n2kit_" + name.replace("-", "_")) is not None:
         raise BadInput(f"{name!r} is taken: by n2kit, a weight source, or an installed module", "another name")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not empty", "give another -o")
+    ensure_outside_bundles(folder)
     module = "n2kit_" + name.replace("-", "_")
     facts = {
         "name": name,
@@ -56,8 +60,10 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         f"tests/test_{module}.py": "test.py.j2",
     }
     templates = resources.files("n2kit.scaffold").joinpath("templates")
-    for file, template in written.items():
-        path = folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(environment.from_string(templates.joinpath(template).read_text("utf8")).render(facts), "utf8")
+    with output_lock(folder):
+        for file, template in written.items():
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = environment.from_string(templates.joinpath(template).read_text("utf8")).render(facts)
+            path.write_text(text, "utf8")
     return sorted(written)

@@ -85,6 +85,11 @@ def write_json(path: Path, content: Any, *, durable: bool = True) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False), durable=durable)
 
 
+def real_path(path: Path) -> Path:
+    """Resolve the links of a path; where one leads to itself, `Path.resolve` fails, and this does not."""
+    return Path(os.path.realpath(path))
+
+
 def sync(*paths: Path) -> None:
     """Flush files, and the entries of folders, to the disk: a power cut leaves them as they are now."""
     for path in paths:
@@ -201,7 +206,9 @@ def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
     """
     if file.is_dir() or not file.name:
         raise BadInput(f"{file} is a folder", "give a file")
+    if file.is_symlink() and not file.exists():
+        raise BadInput(f"{file} is a link to nothing, or to itself", "give a file")
     if file.exists() and not file.is_file():
         raise BadInput(f"{file} is a device or a pipe, and cannot be replaced", "give a file")
-    if file.resolve() in {other.resolve() for other in read if other is not None}:
+    if real_path(file) in {real_path(other) for other in read if other is not None}:
         raise BadInput(f"{file} is read here, and not to be written", "give another file")

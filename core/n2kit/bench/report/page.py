@@ -18,6 +18,7 @@ from n2kit.bench.report import charts, labels, neighbours, panels, sections, tab
 from n2kit.bench.report.aggregate import Leaderboard
 from n2kit.bench.report.summary import summary
 from n2kit.data.items import Items
+from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
 
 FACTS = 80  # lines of the environment
@@ -44,7 +45,7 @@ def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Col
     context: dict[str, Any] = {
         "version": VERSION,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "title": board.results.folder.resolve().name,
+        "title": real_path(board.results.folder).name,
         "facts": _facts(board),
         "sentences": summary(board),
         "legend": tables.legend(board),

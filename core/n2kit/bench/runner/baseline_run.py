@@ -14,7 +14,7 @@ from n2kit.bench.events import Phase
 from n2kit.bench.matrix.baseline_names import BASELINES
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.embed.encode import Encoded
-from n2kit.embed.store import write_vectors
+from n2kit.embed.vectors_file import write_vectors
 from n2kit.errors import Failed
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from n2kit.bench.cell_row import DONE
 from n2kit.bench.events import Note
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
-from n2kit.embed.store import read_vectors
+from n2kit.embed.vectors_file import read_vectors
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:
