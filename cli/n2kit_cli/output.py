@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+# What moves a terminal's cursor, colours it or turns its text around; a file's content or name may hold it.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no terminal
 
 
@@ -23,8 +26,8 @@ def fancy(stream: Any) -> bool:
 
 
 def say(text: str) -> None:
-    """Print a remark for people on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a remark for people on stderr, its control characters as escapes."""
+    print(CONTROL.sub(lambda found: ascii(found[0])[1:-1], text), file=sys.stderr, flush=True)
 
 
 def document(value: Any) -> None:

@@ -51,7 +51,15 @@ def _dotted(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping) and value:
             yield from _dotted(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", scalar(value) if isinstance(value, str) else value
+            yield f"{prefix}{key}", _setting(value) if isinstance(value, str) else value
+
+
+def _setting(text: str) -> Any:
+    """Parse a text as `scalar` does; one that was quoted in the file need not be YAML once more."""
+    try:
+        return scalar(text)
+    except BadInput:
+        return text
 
 
 Names = Annotated[list[str], BeforeValidator(_listed)]
