@@ -3,6 +3,8 @@
 Builds a bundle, measures its recall on held-out pairs of EmojiNotes (the demo's items, in the package), trains it by `n2kit train`,
 kills the process again and again, each time somewhere behind another checkpoint, gives the same command again, and measures the trained
 bundle as the untrained one was. With `--unbroken` the training is done once more without a kill, and the weights are compared bit for bit.
+
+With `--minutes N` it stops every command that writes instead, in many ways and at random times, on tiny models: see `interruptions.py`.
 """
 
 from __future__ import annotations
@@ -158,9 +160,18 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="runs/kill_and_resume", help="a new folder for the run")
+    parser.add_argument(
+        "--minutes", type=float, help="stop many commands in many ways, for so long; no option but --seed counts"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if options.minutes is not None:
+        import interruptions
+
+        tallies = interruptions.run(options.minutes, options.seed)
+        print(interruptions.table(tallies))
+        sys.exit(any(tally.differences for tally in tallies.values()))
     found = measure(options)
     print(json.dumps(found, indent=1) if options.json else table(found, options))
 

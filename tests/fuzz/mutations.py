@@ -47,9 +47,9 @@ TEXTS = st.one_of(
     st.text(alphabet=" \t\r\n\"'|,;[]{}\\\x00\x0b\x1c\x85\u2028\ufeffab1", max_size=12),
     st.sampled_from([t.decode("utf8", "replace") for t in TROUBLE if len(t) < 100]),
 )
-SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.integers(-(10**30), 10**30), TEXTS
-)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.integers(-(10**30), 10**30), TEXTS)
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)), max_leaves=6
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=6,
 )

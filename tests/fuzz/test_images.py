@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +17,7 @@ from fuzz.mutations import mutated
 from n2kit.data.images import FORMATS, UnreadableImage, check_image, open_image
 from n2kit.data.items import Item, images_digest
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # as n2kit does; pytest undoes it
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")
 
 
@@ -56,12 +59,26 @@ def test_a_damaged_image_is_decoded_or_refused_with_its_item(content: bytes, gro
 @given(
     name=st.one_of(
         st.text(max_size=8),
-        st.sampled_from(["../x", "/etc/passwd", ".", "", "a/../../x", "\x00", "a" * 5000, "~", "\ud800", "image/x", "//", "loop", "pipe"]),
+        st.sampled_from(
+            [
+                "../x",
+                "/etc/passwd",
+                ".",
+                "",
+                "a/../../x",
+                "\x00",
+                "a" * 5000,
+                "~",
+                "\ud800",
+                "image/x",
+                "//",
+                "loop",
+                "pipe",
+            ]
+        ),
     )
 )
 def test_an_image_of_any_name_is_opened_or_refused_with_its_item(name: str, ground: Path) -> None:
-    import os
-
     if not (ground / "loop").is_symlink():
         (ground / "loop").symlink_to("loop")
         os.mkfifo(ground / "pipe")

@@ -21,8 +21,36 @@ RECIPE = Recipe().to_yaml().encode()
 SHORT = b"llm: qwen:tiny\nvision: {name: siglip:tiny, tune: 'last:1'}\ntrain:\n  lr: 1e-4\n  lrs: {llm: 1e-5}\nhead: {width: null}\n"
 MATRIX = b"llm: [qwen:tiny]\nvision: siglip:tiny, clip:tiny\nseeds: 2\nsettings:\n  train: {max_steps: 3}\narms:\n- {name: a, variant: micl}\nks: [1, 10]\n"
 ALIASES = b"a: &a [1, 2]\nb: &b [*a, *a]\nc: {<<: {d: 1}, e: *b}\n? f\n: !!str 1\n"
-KEYS = st.sampled_from(["llm", "vision", "connector", "train", "lr", "name", "tune", "prompt", "head", "width", "lrs", "seeds", "arms", "ks", "settings", "items", "map"])
-TREES = st.dictionaries(KEYS, st.one_of(VALUES, st.dictionaries(KEYS, VALUES, max_size=3), st.lists(st.dictionaries(KEYS, VALUES, max_size=2), max_size=2)), max_size=4)
+KEYS = st.sampled_from(
+    [
+        "llm",
+        "vision",
+        "connector",
+        "train",
+        "lr",
+        "name",
+        "tune",
+        "prompt",
+        "head",
+        "width",
+        "lrs",
+        "seeds",
+        "arms",
+        "ks",
+        "settings",
+        "items",
+        "map",
+    ]
+)
+TREES = st.dictionaries(
+    KEYS,
+    st.one_of(
+        VALUES,
+        st.dictionaries(KEYS, VALUES, max_size=3),
+        st.lists(st.dictionaries(KEYS, VALUES, max_size=2), max_size=2),
+    ),
+    max_size=4,
+)
 
 
 @given(content=mutated([RECIPE, SHORT, MATRIX, ALIASES]))
@@ -63,7 +91,9 @@ def test_a_recipe_or_matrix_of_any_values_is_read_or_refused_by_name(tree: dict[
     law.read(lambda: read_matrix(path, {}), path.name)
 
 
-@given(content=mutated([json.dumps({"format": 2, "parts": {"llm": {"a": [1, None, 1.5]}}}).encode(), b'{"a": "\xc3\xa9"}']))
+@given(
+    content=mutated([json.dumps({"format": 2, "parts": {"llm": {"a": [1, None, 1.5]}}}).encode(), b'{"a": "\xc3\xa9"}'])
+)
 def test_a_damaged_json_file_is_read_or_refused_by_name(content: bytes, ground: Path) -> None:
     path = ground / "damaged.json"
     path.write_bytes(content)
@@ -79,7 +109,10 @@ def test_a_setting_of_any_name_and_value_is_resolved_or_refused(keys: list[str],
 
 
 @law.cases(0.2)
-@given(name=st.sampled_from(["N2KIT_LLM", "N2KIT_TRAIN__LR", "N2KIT_TRAIN", "N2KIT_VISION__NAME", "N2KIT_HEAD____WIDTH"]), value=st.text(max_size=12))
+@given(
+    name=st.sampled_from(["N2KIT_LLM", "N2KIT_TRAIN__LR", "N2KIT_TRAIN", "N2KIT_VISION__NAME", "N2KIT_HEAD____WIDTH"]),
+    value=st.text(max_size=12),
+)
 def test_a_variable_of_any_value_is_resolved_or_refused(name: str, value: str) -> None:
     found = law.read(lambda: resolve(env={name: value}))
     assert isinstance(found, Resolved | BadInput)

@@ -25,6 +25,7 @@ MOST_BYTES = 1_000_000_000  # of what an image takes in memory until it is RGB
 
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged tags, of no item that could be named
 
 
 class UnreadableImage(BadInput):
