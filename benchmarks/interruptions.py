@@ -145,12 +145,8 @@ def digest(out: Path, command: Command) -> str:
 
 
 def leftovers(out: Path) -> list[str]:
-    """List temporary files and folders of n2kit, but for the lock that a folder keeps."""
-    return [
-        str(p.relative_to(out))
-        for p in out.rglob(".*")
-        if ".tmp" in p.name or ".parts" in p.name or p.name.count("-") > 1 or ".best" in p.name
-    ]
+    """List what is hidden beside results, but for locks, which stay."""
+    return [str(p.relative_to(out)) for p in out.rglob(".*") if "lock" not in p.name]
 
 
 @contextlib.contextmanager

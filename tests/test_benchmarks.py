@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -96,3 +97,28 @@ def test_saliency_is_drawn_by_encoder_and_variant(script: Any, tmp_path: Path) -
     assert [share.tolist() for share in found["clip"]["basic"]] == [[0.25, 0.75], [0.5, 0.25]]
     saliency.draw(found, tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_command_that_is_stopped_is_told_from_one_that_ends_otherwise(script: Any, tmp_path: Path) -> None:
+    interruptions = script("interruptions")
+    writes = "import pathlib, sys; out = pathlib.Path(sys.argv[1], 'x'); "
+
+    def tried(code: str, way: str) -> Any:
+        command = interruptions.Command(lambda out: ["-c", writes + code, out], ("x",), seconds=0.01)
+        for folder in ("once", "out"):
+            (tmp_path / way / folder).mkdir(parents=True)
+        interruptions.finish(command.arguments(tmp_path / way / "once"))
+        command.expected = interruptions.digest(tmp_path / way / "once", command)
+        tally = interruptions.Tally(trials=1)
+        interruptions.trial(command, way, tmp_path / way / "out", interruptions.random.Random(0), tally)
+        shutil.rmtree(tmp_path / way)
+        return tally
+
+    assert not tried("out.write_text('1')", "SIGKILL").differences
+    assert not tried("out.write_text('1')", "two at once").differences
+    wrong = tried("out.open('a').write('1'); out.with_name('.half').touch()", "two at once")
+    assert wrong.differences == ["another result than an unbroken run's", "left behind: .half"]
+    table = interruptions.table({("index", "two at once"): wrong})
+    assert "2 differences" in table
+    assert "- index, two at once: left behind: .half" in table
