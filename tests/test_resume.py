@@ -594,6 +594,21 @@ def test_a_run_that_stops_before_its_first_log_entry_has_a_loss(run: Any, recall
     assert np.isfinite(result.loss)
 
 
+def test_the_loss_of_a_run_does_not_depend_on_where_it_was_stopped(run: Any, tmp_path: Path) -> None:
+    """Entries of the log are means since the entry before; a resumed run begins a new one."""
+    settings = {"train.log_steps": 4, "train.max_steps": 6, "train.save_steps": 3}
+    whole = run("whole", **settings)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    (tmp_path / "stopped/result.json").unlink()
+    shutil.rmtree(tmp_path / "stopped/bundle")
+    for later in (tmp_path / "stopped/checkpoints").iterdir():
+        if later.name.endswith("6"):
+            shutil.rmtree(later)
+    again = run("stopped", **settings)
+    assert again.resumed_from == 3
+    assert again.loss == pytest.approx(whole.loss)
+
+
 def test_a_folder_that_was_killed_at_its_birth_can_be_used(run: Any, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.lock").touch()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from n2kit_cli.output import EVERY_SECONDS, bars_on_stderr, fancy, say
+from n2kit_cli.output import EVERY_SECONDS, bars_on_stderr, fancy, printable, say
 
 if TYPE_CHECKING:
     from n2kit.bench.events import BenchEvent, Emit
@@ -106,7 +106,7 @@ def _bars() -> Iterator[Emit]:
         def emit(event: BenchEvent) -> None:
             worker = event.worker or 0
             if (text := remark(event, names.get(worker, ""))) is not None:
-                bars.console.print(text, highlight=False, markup=False)
+                bars.console.print(printable(text, keep="\n"), highlight=False, markup=False)
             if isinstance(event, MatrixStarted):
                 bars.update(whole, total=event.open)
             elif isinstance(event, RowWritten):

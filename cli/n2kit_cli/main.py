@@ -40,6 +40,7 @@ from n2kit_cli import (
     train,
 )
 from n2kit_cli.output import error, only_first_process, print_nowhere, say
+from n2kit_cli.variables import warn_of_unread_variables
 
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
 
@@ -118,6 +119,7 @@ def run(arguments: list[str]) -> int:
     """Run one command; every failure becomes an exit code and at most a few lines on stderr."""
     try:
         with only_first_process(), signal_handlers(_stop, signal.SIGTERM):
+            warn_of_unread_variables()
             code = _program(arguments).main(arguments, prog_name="n2kit", standalone_mode=False)
         if code == INTERRUPTED:
             return _interrupted(arguments)
@@ -138,7 +140,7 @@ def run(arguments: list[str]) -> int:
     except OSError as problem:
         return _system(problem)
     except Exception as problem:
-        return _bug(problem)
+        return _no_memory(problem) if _is_memory(problem) else _bug(problem)
 
 
 def _stop(*_: object) -> None:
@@ -183,6 +185,21 @@ def _system(problem: OSError) -> int:
         return _bug(problem)
     error(f"{problem.filename}: {problem.strerror}", "check the path and its permissions")
     return BAD_INPUT
+
+
+def _is_memory(problem: BaseException) -> bool:
+    """Tell whether memory was too short: Python's own error, or the one of torch, which may not be loaded here."""
+    names = {cls.__name__ for cls in type(problem).__mro__}
+    return "MemoryError" in names or "OutOfMemoryError" in names or "can't allocate memory" in str(problem)
+
+
+def _no_memory(problem: Exception) -> int:
+    what = str(problem).partition("\n")[0]
+    error(
+        f"not enough memory{f': {what}' if what else ''}",
+        "a smaller --batch-size, smaller models, or a machine with more; n2kit plan says what a training takes",
+    )
+    return CANNOT
 
 
 def _usage(problem: Exception) -> int:

@@ -140,6 +140,8 @@ def read_pairs(
 
     found = read_pairs(file, known, lenient=lenient, graded=graded, negatives=negatives)
     dropped(file, found.dropped)
+    for note in found.notes:
+        say(f"note: {note}")
     return found
 
 

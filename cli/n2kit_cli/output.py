@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from n2kit.utils.launcher import is_launched
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 # What moves a terminal's cursor, colours it or turns its text around; a file's content or name may hold it.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no terminal
 
 
@@ -26,8 +28,13 @@ def fancy(stream: Any) -> bool:
 
 
 def say(text: str) -> None:
-    """Print a remark for people on stderr, its control characters as escapes."""
-    print(CONTROL.sub(lambda found: ascii(found[0])[1:-1], text), file=sys.stderr, flush=True)
+    """Print a remark for people on stderr."""
+    print(printable(text, keep="\n\t"), file=sys.stderr, flush=True)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Write out the characters that would drive a terminal (`\\x1b`), or turn the order of a line: ids are strangers' texts."""
+    return CONTROL.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 def document(value: Any) -> None:
@@ -52,7 +59,7 @@ def print_nowhere() -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
     """Print a table on stdout: drawn on a terminal, Markdown in a pipe."""
-    cells = [["" if c is None else str(c) for c in row] for row in rows]
+    cells = [["" if c is None else printable(str(c), keep="\n") for c in row] for row in rows]
     if fancy(sys.stdout):
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
@@ -110,7 +117,7 @@ def progress(what: str) -> Iterator[Any]:
 @contextmanager
 def only_first_process() -> Iterator[None]:
     """Silence all processes but the first of those that torchrun has started."""
-    if os.environ.get("RANK", "0") == "0":
+    if not is_launched() or os.environ["RANK"] == "0":
         yield
         return
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):  # noqa: PTH123

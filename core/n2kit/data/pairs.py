@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +42,7 @@ class Pairs:
     """Pairs in file order, with what was dropped from them when reading leniently.
 
     `grades` of those that have one; `negatives`, hard ones: items that are near a pair's first item, and do not belong to it.
-    `unread`: columns of the file that mean nothing here.
+    `unread`: columns of the file that mean nothing here; `notes`: what a reader has guessed.
     """
 
     pairs: list[Pair]
@@ -50,6 +50,7 @@ class Pairs:
     grades: dict[Pair, float] = field(default_factory=dict)
     negatives: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -94,7 +95,8 @@ def read_pairs(
     problems: list[str] = []
     rows: list[tuple[PairRow, Pair]] = []
     unread: dict[str, None] = {}
-    for row in _rows(path, known, problems):
+    notes: list[str] = []
+    for row in _rows(path, known, problems, notes):
         unread |= dict.fromkeys(row.unread)
         if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
             problems.append(f"{path}:{row.line}: {problem}")
@@ -106,7 +108,7 @@ def read_pairs(
         rows.append((row, pair))
         if row.grade is not None:
             grades[pair] = float(row.grade)
-    pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread))
+    pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread), notes=notes)
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
     raise_row_errors(problems, lenient)
@@ -225,7 +227,7 @@ def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> lis
     """Read the first column of a file as ids, header optional; duplicates count once."""
     ids: dict[str, None] = {}
     problems: list[str] = []
-    for line, cells, *_ in _rows(path, known, problems):
+    for line, cells, *_ in _rows(path, known, problems, []):
         if not cells or not cells[0]:
             problems.append(f"{path}:{line}: blank row")
         elif cells[0] not in known:
@@ -242,13 +244,13 @@ def _is_header(cells: list[str], known: Container[str]) -> bool:
     return bool(cells) and not any(c in known for c in cells[:2]) and all(_HEADER.fullmatch(c) for c in cells[:2])
 
 
-def _rows(path: Path, known: Container[str], problems: list[str]) -> Iterator[PairRow]:
+def _rows(path: Path, known: Container[str], problems: list[str], notes: list[str]) -> Iterator[PairRow]:
     """Yield the rows of a file of any format, without its header."""
     if not path.is_file():
         raise BadInput(f"no pairs file {path}", "give a CSV, TSV, JSONL or Parquet file of two id columns")
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".jsonl", ".ndjson"):
-        yield from _delimited(path, known)
+        yield from _delimited(path, known, notes)
         return
     if suffix == ".parquet":
         rows = parquet_rows(path, lambda names: [name for name in names if name not in _Columns.of(names).unread])
@@ -280,8 +282,11 @@ class _Columns(NamedTuple):
         return cls(ids, grade, negatives, tuple(name for name in plain if name not in ids))
 
 
-def _delimited(path: Path, known: Container[str]) -> Iterator[PairRow]:
-    """Yield the rows of a CSV or TSV, whose header may name the id columns in another order, a grade, and negatives."""
+def _delimited(path: Path, known: Container[str], notes: list[str]) -> Iterator[PairRow]:
+    """Yield the rows of a CSV or TSV, whose header may name the id columns in another order, a grade, and negatives.
+
+    A first row of no names that are read here is noted: it may have been a pair.
+    """
     with opened(path) as file:
         reader = cells_of(file, path)
         order: tuple[int, ...] = ()
@@ -294,6 +299,10 @@ def _delimited(path: Path, known: Container[str]) -> Iterator[PairRow]:
                 lower = [c.lower() for c in cells]
                 named = next((tuple(map(lower.index, n)) for n in _NAMES if set(n) <= set(lower)), ())
                 if _is_header([cells[i] for i in named] or cells, known):
+                    if repeated := next((n for n, times in Counter(lower).items() if n and times > 1), None):
+                        raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
+                    if len(cells) > 1 and not named:
+                        notes.append(f"{path}:1: {', '.join(cells[:2])}: taken for a header, and not for a pair")
                     order, grade = named, next((i for i, name in enumerate(lower) if name in _GRADES), None)
                     against = [i for i, name in enumerate(lower) if _NEGATIVES.fullmatch(name)]
                     read = {*(order or (0, 1)), grade, *against}

@@ -17,13 +17,19 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from n2kit.errors import BadInput, N2kitError
+from n2kit.utils.launcher import check_launcher, is_launched
 
 T = TypeVar("T")
 
 
 def init_process_group(device: torch.device) -> torch.device:
-    """Join the processes that a launcher (torchrun, accelerate) started, if one did, and return this process's device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+    """Join the processes that a launcher (torchrun, accelerate) started, if one did, and return this process's device.
+
+    Raises:
+        BadInput: the environment says so by half.
+    """
+    check_launcher()
+    if not is_launched():
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

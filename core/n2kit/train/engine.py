@@ -50,7 +50,7 @@ class FitResult:
     """The result of a training.
 
     Args:
-        loss: the last one that was logged.
+        loss: that of the last step. A logged one is the mean since the entry before it, and so depends on where a run was stopped.
         earlier: seconds before the training was stopped and resumed, as far as a checkpoint has them.
         recall: K → Recall@K of the weights that the training ended with.
         interrupted: a signal stopped it, after a checkpoint was saved.
@@ -153,7 +153,7 @@ def fit(
         steps=trainer.state.global_step,
         seconds=time.perf_counter() - start,
         earlier=trainer.counters.earlier_seconds,
-        loss=losses[-1] if losses else float("nan"),
+        loss=trainer.counters.last_loss if trainer.counters.last_loss is not None else (losses or [float("nan")])[-1],
         recall={int(name[7:]): value for name, value in values.items() if name.startswith("recall@")},
         interrupted=interrupted,
         skipped=distributed.gather_dict(reader.bad),

@@ -101,6 +101,7 @@ class PairTrainer(Trainer):
     def training_step(self, *args: Any, **options: Any) -> Tensor:
         loss: Tensor = super().training_step(*args, **options)
         distributed.average_gradients(self.step.parameters())
+        self.counters.last_loss = loss.item()
         return loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:

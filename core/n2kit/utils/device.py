@@ -33,7 +33,7 @@ def pick_device(name: str | None = None) -> torch.device:
     """
     from n2kit.errors import BadInput, Unavailable
 
-    if name:
+    if name is not None:
         try:
             device = torch.device(name)
         except RuntimeError:

@@ -43,6 +43,10 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and is_disk_full(error):  # a write says no name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

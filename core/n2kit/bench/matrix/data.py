@@ -78,4 +78,5 @@ def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
     pool = read_ids(matrix.pool, items, lenient=lenient) if matrix.pool else None
     read = {matrix.items: items, matrix.pairs: pairs, matrix.test_pairs: test, matrix.val_pairs: val}
     notes = [f"{file}: dropped {len(r.dropped)} rows" for file, r in read.items() if r is not None and r.dropped]
+    notes += [note for r in (pairs, test, val) if r is not None for note in r.notes]
     return BenchData(items, pairs, val, test, pool, matrix.images, matrix.on_bad_image), notes
