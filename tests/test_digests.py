@@ -19,7 +19,8 @@ from n2kit.bench.runner.store import Store
 from n2kit.bundle import io as bundle
 from n2kit.data.items import images_digest
 from n2kit.data.pairs import read_pairs
-from n2kit.embed.store import META, embed
+from n2kit.embed.store import embed
+from n2kit.embed.vectors_file import META
 from n2kit.errors import BadInput
 from n2kit.recipe.settings import resolve
 from n2kit.train import train

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from n2kit.data.items import images_digest
+from n2kit.data.items import OF_SIZES, images_digest, is_of_sizes
 from n2kit.embed.encode import Progress, encode
 from n2kit.embed.shards import Shards
 from n2kit.embed.vectors_file import Vectors, read_vectors, stored_run, write_table
@@ -109,6 +109,8 @@ def _finished(out: Path, run: dict[str, object], force: bool) -> bool:
     stored = stored_run(out)
     if stored is None:
         raise BadInput(f"{out} exists, and is no vectors file of n2kit", "give another -o, or move it away")
+    if is_of_sizes(stored.get("images")) and stored | {"images": run["images"]} == run and not force:
+        raise BadInput(f"{out} {OF_SIZES}", "--force embeds again, or give another -o")
     if stored != run and not force:
         raise BadInput(
             f"{out} holds vectors of another model, other items or other images",
