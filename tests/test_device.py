@@ -22,6 +22,7 @@ def gains(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return 0.03 if width == 256 else 3.0
 
     monkeypatch.setattr(device, "_gain", gain)
+    monkeypatch.setattr(device, "_assumed", [])
     device._measured_gain.cache_clear()
     yield timed
     device._measured_gain.cache_clear()
