@@ -89,9 +89,9 @@ def commands() -> str:
     """Return the table of the program's commands; `n2kit COMMAND --help` tells the rest."""
     import typer
 
-    from n2kit_cli.main import app
+    from n2kit_cli.main import make_app
 
-    program: Any = typer.main.get_command(app)
+    program: Any = typer.main.get_command(make_app())
     rows = ["## The command line\n", "| command | what it does |", "|---|---|"]
     for name, command in program.commands.items():
         below = getattr(command, "commands", None)

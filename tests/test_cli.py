@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from n2kit.recipe.variants import SPECS
-from n2kit_cli.main import app
+from n2kit_cli import commands
+from n2kit_cli.main import make_app
 
 COMMANDS = [
     "plan",
@@ -58,7 +60,15 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
     for command in [*COMMANDS, "demo"]:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
+    app = make_app()
     assert len(app.registered_commands) + len(app.registered_groups) == 19
+
+
+def test_the_help_says_of_every_command_what_its_own_help_does() -> None:
+    program: Any = typer.main.get_command(make_app())
+    for name, (_, summary) in commands.COMMANDS.items():
+        own = program.commands[name].help.partition("\n\n")[0].replace("\n", " ")
+        assert own.partition(". ")[0].rstrip(".") + "." == summary
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import forks
 from n2kit.errors import BadInput
 from n2kit.plugins.manager import manager
 from n2kit.testing import suites
-from n2kit_cli.main import app
+from n2kit_cli.main import make_app
 
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text("utf8")
 FILES = dict(re.findall(r"<!-- tested: (\S+) -->\n```python\n(.*?)```", PAGE, re.S))
@@ -77,7 +77,7 @@ def test_what_the_page_names_is_there() -> None:
         assert name in ComponentSpec.__dataclass_fields__
     for name in re.findall(r"`(n2kit_\w+)`", PAGE):
         assert hasattr(hookspecs, name), name
-    groups: dict[str, Any] = {g.name or "": g.typer_instance for g in app.registered_groups}
+    groups: dict[str, Any] = {g.name or "": g.typer_instance for g in make_app().registered_groups}
     for group, command in re.findall(r"`n2kit (plugins|card) (\w+)", PAGE):
         assert command in {c.name or c.callback.__name__.rstrip("_") for c in groups[group].registered_commands}
 

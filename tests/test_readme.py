@@ -37,8 +37,9 @@ def test_the_refusal_that_the_readme_shows(cli: Any) -> None:
 
 
 def test_every_command_line_of_the_readme_exists() -> None:
-    from n2kit_cli.main import app
+    from n2kit_cli.main import make_app
 
+    app = make_app()
     known = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
     used = set(re.findall(r"^n2kit ([\w-]+)", README, re.M))
     assert used

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
@@ -18,40 +18,11 @@ import typer
 from n2kit import __version__
 from n2kit.errors import N2kitError, Unavailable
 from n2kit.utils.signals import signal_handlers
-from n2kit_cli import (
-    bench,
-    build,
-    card,
-    config,
-    demo,
-    doctor,
-    embed,
-    evaluate,
-    generate,
-    index,
-    ls,
-    merge,
-    mine,
-    neglect,
-    pack,
-    plan,
-    plugins,
-    recommend,
-    train,
-)
+from n2kit_cli.commands import COMMANDS, add_commands, add_summaries
 from n2kit_cli.output import error, only_first_process, print_nowhere, say
 from n2kit_cli.variables import warn_of_unread_variables
 
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
-
-app = typer.Typer(
-    name="n2kit",
-    help="Join any language model with any vision encoder into one item embedding model.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 def _version(show: bool) -> None:
@@ -60,7 +31,6 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -79,29 +49,19 @@ def root(
         disable_plugins(disable)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "plan": plan.plan,
-    "build": build.build,
-    "train": train.train,
-    "merge": merge.merge,
-    "pack": pack.pack,
-    "embed": embed.embed,
-    "index": index.index,
-    "recommend": recommend.recommend,
-    "mine-negatives": mine.mine_negatives,
-    "generate": generate.generate,
-    "eval": evaluate.evaluate,
-    "neglect": neglect.neglect,
-    "demo": demo.demo,
-    "ls": ls.ls,
-    "doctor": doctor.doctor,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-app.add_typer(bench.app, name="bench")
-app.add_typer(plugins.app, name="plugins")
-app.add_typer(card.app, name="card")
-app.add_typer(config.app, name="config")
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Make the program with these commands."""
+    made = typer.Typer(
+        name="n2kit",
+        help="Join any language model with any vision encoder into one item embedding model.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(root)
+    add_commands(made, names)
+    return made
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -227,13 +187,17 @@ def _program(arguments: list[str]) -> Any:
     Raises:
         Unavailable: the plug-in's command cannot be imported.
     """
-    program: Any = typer.main.get_command(app)
     first = arguments[0] if arguments else "--help"
-    if first in program.commands:
-        return program
+    completes = "_N2KIT_COMPLETE" in os.environ  # a shell asks for the options of any command
+    if first in COMMANDS and not completes:
+        return typer.main.get_command(make_app([first]))
+    helps = first in ("--help", "-h") and not completes
+    program: Any = typer.main.get_command(make_app([] if helps else COMMANDS))
+    if helps:
+        add_summaries(program)
     for point in entry_points(group="n2kit.commands"):
         owner = point.dist.name if point.dist else "a plug-in"
-        if first in ("--help", "-h"):  # named, and not imported: their own help says more
+        if helps:  # named, and not imported: their own help says more
             listed = typer.core.TyperCommand(point.name, help=f"Of the plug-in {owner}.")
             program.add_command(program.commands.get(point.name, listed))
         elif first == point.name:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
-from packaging.requirements import Requirement
 
 from n2kit.contract import hookspecs
 from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Preset
@@ -23,9 +22,13 @@ from n2kit.errors import BadInput, Unavailable, suggest
 from n2kit.plugins.api_version import api_problem, stated_api
 from n2kit.plugins.isolation import probe_imports
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 GROUP = "n2kit"
 HOOK = "n2kit_"
 NAME = re.compile(r"\w+([.-]\w+)*")
+REQUIREMENT = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?((==|>=|<=|!=|~=|<|>)\d+(\.\d+)*)?")
 SELECT = "N2KIT_PLUGINS"
 OWN = "n2kit"  # the distribution of the plug-ins in this repository
 
@@ -200,6 +203,8 @@ def require(spec: ComponentSpec, distribution: str) -> None:
     Raises:
         Unavailable: a distribution named in `spec.requires` is not installed, or not in a version that fits.
     """
+    from packaging.requirements import Requirement
+
     lacking = [(r, found) for r in map(Requirement, spec.requires) if not _fits(r, found := _installed(r.name))]
     if lacking:
         what = f'"{distribution}[{spec.extra}]"' if spec.extra else " ".join(f'"{r}"' for r, _ in lacking)
@@ -275,8 +280,11 @@ def _check_types(spec: ComponentSpec) -> None:
     for name in ("requires", "model_types"):
         if not isinstance(getattr(spec, name), tuple | list):
             raise TypeError(f"{name} of {spec.kind} {spec.name!r} is no tuple")
-    for wanted in spec.requires:
-        Requirement(wanted)
+    if not all(map(REQUIREMENT.fullmatch, spec.requires)):  # a simple one: its parser takes its time to import
+        from packaging.requirements import Requirement
+
+        for wanted in spec.requires:
+            Requirement(wanted)
 
 
 def _warn_of_namesakes(plugins: list[Plugin]) -> None:
