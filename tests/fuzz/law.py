@@ -18,7 +18,7 @@ from hypothesis import settings
 
 from n2kit.errors import BadInput, N2kitError, Unavailable
 from n2kit_cli.main import run as run_program
-from n2kit_cli.output import CONTROL
+from n2kit_cli.output import printable
 
 CPU_SECONDS, WALL_SECONDS = 10, 120  # a hang works on, or waits; a busy machine is none
 Result = TypeVar("Result")
@@ -99,7 +99,7 @@ def command(arguments: list[str], *, names: tuple[str, ...] = (), outputs: tuple
     said = f"n2kit {arguments} → {done}"
     assert code in (0, 1, 2, 3), said
     assert "Traceback" not in done.err, said
-    assert not CONTROL.search(done.err), ascii(said)
+    assert printable(done.err, keep="\n\t") == done.err, ascii(said)
     assert snapshot(Path(), outputs) == before, f"a file of the user's has changed: {said}"
     if code:
         assert "error: " in done.err or (code == 1 and done.out), said

@@ -19,7 +19,7 @@ import forks
 from fuzz import law
 from fuzz.mutations import mutated
 from n2kit.embed.encode import Encoded
-from n2kit.embed.store import write_vectors
+from n2kit.embed.vectors_file import write_vectors
 from n2kit.index import build_index
 from n2kit_cli.main import app
 

@@ -23,7 +23,7 @@ from n2kit.bench.report.read import read_ranking
 from n2kit.bundle.io import load
 from n2kit.bundle.manifest import read_manifest, read_recipe, verify
 from n2kit.embed.encode import Encoded
-from n2kit.embed.store import read_vectors, write_vectors
+from n2kit.embed.vectors_file import read_vectors, write_vectors
 from n2kit.errors import N2kitError
 from n2kit.index import build_index, load_index
 from n2kit.inputs.tensor_store import TensorStore
