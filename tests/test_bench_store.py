@@ -130,7 +130,7 @@ def test_commands_pass_over_pairs_of_items_that_were_skipped() -> None:
 
 def test_a_folder_that_is_in_use_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).claim(DATA)
-    with Store(tmp_path).locked(), pytest.raises(BadInput, match="in use by another process"), Store(tmp_path).locked():
+    with Store(tmp_path).locked(), pytest.raises(BadInput, match="is in use by process"), Store(tmp_path).locked():
         pass
 
 
