@@ -137,6 +137,49 @@ def test_folders_of_the_versions_before_may_be_replaced(
     bundle.save(model, tmp_path / "b", force=True)
 
 
+@pytest.mark.parametrize("leave", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(p), Path.touch])
+def test_what_has_the_names_of_our_temporary_files_is_no_bug(
+    leave: Callable[[Path], Any], vectors: Path, tmp_path: Path, cli: Any
+) -> None:
+    (tmp_path / ".out-killed").mkdir()
+    for name in (".out.lock", ".out-x", ".out-killed/.in-use", ".out-killed/.lock", f".out.{os.getpid()}.tmp"):
+        leave(tmp_path / name)
+    done = cli("index", vectors, "-o", tmp_path / "out")
+    assert done.code in (0, 2)
+    assert done.code == 0 or str(tmp_path) in done.err
+
+
+@pytest.mark.parametrize("kind", ["loop", "pipe"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("embed", "{x}", "--items", "items.jsonl", "-o", "o.parquet"),
+        ("embed", "{bundle}", "--items", "{x}", "-o", "o.parquet"),
+        ("embed", "{bundle}", "--items", "items.jsonl", "--images", "{x}", "-o", "o.parquet"),
+        ("embed", "{bundle}", "--items", "items.jsonl", "--images", "images", "-o", "{x}", "--force"),
+        ("embed", "{bundle}", "--items", "items.jsonl", "--images", "images", "-o", "{x}/v.parquet"),
+        ("build", "--llm", "qwen@file:{x}", "--variant", "text_only", "-o", "o"),
+        ("index", "{x}", "-o", "o"),
+        ("index", "{vectors}", "-o", "{x}/o"),
+        ("recommend", "--index", "{x}", "--id", "a"),
+        ("eval", "--vectors", "{vectors}", "--pairs", "{x}"),
+        ("eval", "--vectors", "{vectors}", "--pairs", "test.csv", "--per-query", "{x}", "--force"),
+        ("mine-negatives", "--vectors", "{vectors}", "--pairs", "test.csv", "-o", "{x}", "--force"),
+        ("train", "{bundle}", "--items", "items.jsonl", "--images", "images", "--pairs", "train.csv", "-o", "{x}/run"),
+        ("demo", "-o", "{x}"),
+        ("plugins", "new", "grid", "--kind", "vision", "-o", "{x}"),
+    ],
+)
+def test_links_to_themselves_and_pipes_are_bad_input(
+    command: tuple[str, ...], kind: str, vectors: Path, tiny_bundle: Path, at_workspace: Path, tmp_path: Path, cli: Any
+) -> None:
+    strange = tmp_path / "strange"
+    strange.symlink_to(strange) if kind == "loop" else os.mkfifo(strange)
+    refused = cli(*(word.format(x=strange, bundle=tiny_bundle, vectors=vectors) for word in command))
+    assert refused.code == 2
+    assert "error: " in refused.err
+
+
 # --- indexes ----------------------------------------------------------------------------------------------------------
 
 

@@ -238,9 +238,23 @@ def test_the_second_process_is_told_who_is_at_it(
     vectors_file.write_table(vectors_file.Vectors(["a", "b"], np.eye(2, 4, dtype=np.float32), PRINT), vectors)
     pid = hold(out)
     refused = cli(*(word.format(bundle=tiny_bundle, out=out, vectors=vectors) for word in command))
-    assert refused.code == 2
+    assert refused.code == 2, refused.err
     assert f"{out} is in use by process {pid}" in refused.err
     assert not out.exists()
+
+
+def test_a_second_mining_is_told_who_is_at_it(hold: Any, cli: Any, tmp_path: Path) -> None:
+    vectors, pairs = tmp_path / "v.parquet", tmp_path / "pairs.csv"
+    vectors_file.write_table(vectors_file.Vectors(["a", "b", "c"], np.eye(3, 4, dtype=np.float32), PRINT), vectors)
+    pairs.write_text("query,target\na,b\n")
+    pid = hold(tmp_path / "hard.csv")
+    for command in (
+        ("mine-negatives", "--vectors", vectors, "--pairs", pairs, "-o", tmp_path / "hard.csv"),
+        ("eval", "--vectors", vectors, "--pairs", pairs, "--k", "1", "--per-query", tmp_path / "hard.csv"),
+    ):
+        refused = cli(*command)
+        assert refused.code == 2
+        assert f"in use by process {pid}" in refused.err
 
 
 def test_the_lock_of_an_output_leaves_nothing_and_one_process_may_take_it_twice(tmp_path: Path) -> None:

@@ -41,12 +41,15 @@ def mine_negatives(
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
     from n2kit.utils.files import ensure_writable_file
+    from n2kit.utils.folders import ensure_outside_bundles
+    from n2kit.utils.locks import output_lock
 
     first, colon, last = ranks.partition(":")
     if not colon or not first.isdecimal() or not last.isdecimal():
         raise BadInput(f"--ranks {ranks} is no window", "from 1, the first no larger: --ranks 10:100")
     window = Window(int(first), int(last), margin, count)
     ensure_writable_file(out, [pairs, vectors, *(known or ())])
+    ensure_outside_bundles(out)
     check_writable(out, force=force)
     if (index is None) == (vectors is None):
         raise BadInput("give either --index or --vectors", "n2kit mine-negatives --help")
@@ -54,9 +57,10 @@ def mine_negatives(
     positives, *others = (
         options.read_pairs(file, stored.position, lenient, graded=True) for file in (pairs, *(known or ()))
     )
-    with progress("mine") as bar:
+    with output_lock(out), progress("mine") as bar:
+        check_writable(out, force=force)  # now that no other process writes it
         mined = mine(stored, positives, window, bar, known=others)
-    write_pairs(mined, out)
+        write_pairs(mined, out)
     distinct = dict.fromkeys(positives)
     without = [pair for pair in distinct if pair not in mined.negatives]
     total = sum(map(len, mined.negatives.values()))

@@ -9,6 +9,7 @@ from typing import Any
 from n2kit.errors import BadInput
 from n2kit.evaluate.protocol import Figure, RankingReport
 from n2kit.utils.files import atomic_write, write_json
+from n2kit.utils.locks import output_lock
 
 MTEB_MAIN = "ndcg_at_10"  # what MTEB ranks retrieval by
 
@@ -25,7 +26,7 @@ def write_ranks(report: RankingReport, out: Path) -> None:
         "rank_optimistic": report.optimistic,
     }
     table = pa.table(columns).replace_schema_metadata({"protocol": report.protocol, "pool": str(report.pool)})
-    with atomic_write(out) as temporary:
+    with output_lock(out), atomic_write(out) as temporary:
         pq.write_table(table, temporary)
 
 
@@ -58,5 +59,5 @@ def write_mteb(
         "evaluation_time": round(seconds, 3),
         "kg_co2_emissions": None,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, content)
+    with output_lock(out):
+        write_json(out, content)

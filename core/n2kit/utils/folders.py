@@ -129,8 +129,8 @@ def _remove_unlocked(in_use: Path, folder: Path) -> None:
     """Remove a folder whose lock nobody holds, and put back what it was about to replace if that place is empty."""
     beside = in_use.parent
     with contextlib.suppress(OSError, ValueError, BadInput):
-        if in_use.read_text("utf8") != folder.name:
-            return  # of `a-b`, where those of `a` are looked for
+        if not in_use.is_file() or in_use.read_text("utf8") != folder.name:
+            return  # a pipe, or of `a-b`, where those of `a` are looked for
         with file_lock(beside / LOCK, str(folder)):
             if (beside / OLD).exists() and not folder.exists():
                 (beside / OLD).replace(folder)

@@ -49,7 +49,8 @@ def file_lock(path: Path, what: str, *, remove: bool = False) -> Iterator[None]:
         if error.errno not in NO_LOCKS:
             raise
     with suppress(OSError):
-        path.write_text(f"{os.getpid()}\n")
+        if path.is_file():  # no pipe, which would wait
+            path.write_text(f"{os.getpid()}\n")
     try:
         yield
     finally:
