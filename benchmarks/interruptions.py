@@ -184,7 +184,7 @@ def trial(command: Command, way: str, out: Path, rng: random.Random, tally: Tall
     elif way == FULL:
         with started(arguments, errors) as process:
             tally.stops += ended(process, errors, (0, 3), tally) == 3
-        subprocess.run(["mount", "-o", "remount,size=1g", out], check=True)
+        subprocess.run(["mount", "-o", "remount,size=8g", out], check=True)
     else:
         number = signal.Signals[way]
         for _ in range(rng.randint(1, 3)):
