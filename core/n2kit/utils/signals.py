@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def signal_handlers(handler: Callable[..., Any], *numbers: signal.Signals) -> Iterator[None]:
+def signal_handlers(handler: Callable[..., Any] | signal.Handlers, *numbers: signal.Signals) -> Iterator[None]:
     """Set `handler` for these signals, and restore the earlier ones; outside the main thread, where Python allows none, do nothing."""
     try:
         before = {number: signal.signal(number, handler) for number in numbers}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,10 @@ class _Pool:
         self.context: BaseContext = multiprocessing.get_context(METHOD)
         if METHOD == "forkserver":
             self.context.set_forkserver_preload(["n2kit.bench.runner.cells", "n2kit.bench.runner.vision_features"])
+            with signal_handlers(
+                signal.SIG_IGN, signal.SIGINT
+            ):  # inherited: Ctrl-C while it imports is no traceback of its own
+                forkserver.ensure_running()
 
     def run(self) -> None:
         while self.waiting or self.running:
