@@ -30,7 +30,9 @@ def pack(
     was = read_manifest(bundle)
     manifest = pack_bundle(bundle, out, force=force)
     if manifest.fingerprint != was.fingerprint:
-        say(f"note: {bundle} was model {was.fingerprint}: other versions of its packages write its files otherwise")
+        old = was.format < manifest.format  # whose fingerprint covered less
+        reason = "an earlier version wrote it" if old else "other versions of its packages write its files otherwise"
+        say(f"note: {bundle} was model {was.fingerprint}: {reason}. Embed and index again with {out}")
     if json:
         document({"bundle": str(out), "fingerprint": manifest.fingerprint, "copied": sorted(was.sources)})
     say(f"wrote {out} (model {manifest.fingerprint}, copied: {', '.join(was.sources) or 'nothing, it was complete'})")
