@@ -161,7 +161,7 @@ def test_states_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda c: (c / "cell.json").write_text("{"), "cell.json: not valid JSON"),
+        (lambda c: (c / "cell.json").write_text("{"), "cell.json:1: not valid JSON"),
         (lambda c: (c / "cell.json").write_text("[]"), "cell.json: not a JSON object"),
         (lambda c: (c / "cell.json").write_text('{"format": 1}'), "cell.json: key: Field required"),
         (lambda c: (c / "cell.json").write_text('{"format": 2}'), "cell.json: format 2, this version reads 1"),
@@ -189,10 +189,10 @@ def test_rows_go_by_the_matrix_that_was_run_last(tmp_path: Path) -> None:
     listed.write_text(listed.read_text() + "\n")
     whole = listed.read_bytes()
     listed.write_bytes(whole.replace(b'{"half a li', b"\xff\xfe"))
-    with pytest.raises(BadInput, match=r"results\.jsonl:2: not a JSON object"):
+    with pytest.raises(BadInput, match=r"results\.jsonl:2: not valid JSON"):
         board_of(tmp_path)
     listed.write_bytes(whole)
-    with pytest.raises(BadInput, match=r"results\.jsonl:2: not a JSON object"):
+    with pytest.raises(BadInput, match=r"results\.jsonl:2: not valid JSON"):
         read_results(tmp_path)
 
 

@@ -21,7 +21,7 @@ from fuzz.mutations import mutated
 from n2kit.embed.encode import Encoded
 from n2kit.embed.vectors_file import write_vectors
 from n2kit.index import build_index
-from n2kit_cli.main import app
+from n2kit_cli.main import make_app
 
 IDS = [f"i:{n}" for n in range(8)]
 FILES = {
@@ -87,7 +87,7 @@ def restored(ground: Path, store: Path) -> None:
 
 def options_of(command: str) -> list[str]:
     """List the flags that a command has."""
-    found: Any = typer.main.get_command(app)
+    found: Any = typer.main.get_command(make_app())
     for word in command.split():
         if word not in getattr(found, "commands", {}):
             break
