@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import forks
+from alone import alone
 from bench_tasks import Broken, Full, Killed, Works
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.data import read_data
@@ -389,13 +390,13 @@ def test_ray_tasks_that_die_end_their_own_cells_alone(
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for what the tasks are
     shared, (a, b, c, d, _, _) = bench
-    run_ray(shared, [Works((a,)), Killed((b,)), Broken((c,)), Works((d,))], jobs=2, threads=1)
+    alone(run_ray, shared, [Works((a,)), Killed((b,)), Broken((c,)), Works((d,))], 2, 1)
     found = {cell.seed: row for cell in (a, b, c, d) if (row := shared.store.read(cell)) is not None}
     assert {seed: row.state for seed, row in found.items()} == {0: "done", 1: "failed", 2: "failed", 3: "done"}
     assert found[1].reason.startswith("its process was lost: WorkerCrashedError")
     assert found[2].reason == "RuntimeError: nobody saw that coming"
     with pytest.raises(Unavailable, match="No space left"):
-        run_ray(shared, [Full((b,))], jobs=1, threads=1)
+        alone(run_ray, shared, [Full((b,))], 1, 1)
 
 
 @pytest.mark.usefixtures("at_workspace")
