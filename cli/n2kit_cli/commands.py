@@ -15,6 +15,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Show what a combination consists of and whether it can be built: parts, tokens, parameters, memory.",
     ),
     "build": ("build", "Join a language model and a vision encoder into a bundle."),
+    "fit": (
+        "fit",
+        "Join a bundle's text and image by whitening, in closed form: seconds beyond the features, and nothing is trained.",
+    ),
     "train": ("train", "Train a bundle on pairs; the trained bundle is RUN/bundle."),
     "merge": (
         "merge",

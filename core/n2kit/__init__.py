@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from n2kit.data.items import read_items as read_items
     from n2kit.data.pairs import read_pairs as read_pairs
     from n2kit.modeling.model import Model as Model
+    from n2kit.whitening.fit import fit as fit
 
 _HOMES = {
     "n2kit.builder": "build",
@@ -29,6 +30,7 @@ _HOMES = {
     "n2kit.data.items": "Item read_items",
     "n2kit.data.pairs": "read_pairs",
     "n2kit.modeling.model": "Model",
+    "n2kit.whitening.fit": "fit",
 }
 __version__ = VERSION
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES, ("bench", "contract", "errors", "testing"))  # pyright: ignore[reportUnsupportedDunderAll]

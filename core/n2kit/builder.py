@@ -13,10 +13,10 @@ from n2kit.errors import Mismatch
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.planning.plan import Plan
 from n2kit.planning.planner import make_plan
-from n2kit.plugins.catalogue import BACKBONES, check_card
+from n2kit.plugins.catalogue import BACKBONES, check_card, default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.weights_reference import WeightsReference
-from n2kit.recipe.settings import drop_none, resolve
+from n2kit.recipe.settings import Choice, Recipe, drop_none, resolve
 from n2kit.recipe.variants import SPECS
 
 DECOMPOSED_PARTS = ("llm", "vision", "connector")  # what a multimodal LLM brings
@@ -90,6 +90,24 @@ def join(plan: Plan, parts: Parts) -> Model:
     model = Model(parts, plan.recipe, provenance)
     model.special_tokens.init_from_mean(parts.llm)
     return model
+
+
+def with_fusion(model: Model, reference: str, recipe: Recipe) -> Model:
+    """Join a model's LLM and vision encoder by another fusion, without a connector; the prompt's wording stays."""
+    assert model.vision is not None
+    component = default_catalogue().resolve("fusion", reference)
+    fusion: Fusion = component.cls()(component.config(), vision=model.vision.card, llm=model.llm.card)
+    kept = ("llm", "vision", "loss")
+    provenance = Provenance(
+        {kind: facts for kind, facts in model.provenance.parts.items() if kind in kept}
+        | {"fusion": _provenance(component)},
+        {kind: source for kind, source in model.provenance.sources.items() if kind in kept},
+    )
+    update = {"fusion": Choice(name=component.reference)}
+    parts = Parts(model.llm, model.loss, model.vision, None, fusion)
+    made = Model(parts, recipe.model_copy(update=update), provenance, model.prompt_builder.template)
+    made.special_tokens.load_state_dict(model.special_tokens.state_dict())
+    return made
 
 
 def _sources(plan: Plan, parts: Parts) -> dict[str, WeightsReference]:

@@ -1,4 +1,4 @@
-"""Late fusions: gate (the paper's), others like it, cross-attention, none."""
+"""Late fusions: gate (the paper's), others like it, cross-attention, whitened (in closed form), none."""
 
 from n2kit.contract import ComponentSpec, hookimpl
 
@@ -42,6 +42,12 @@ def n2kit_register_components() -> list[ComponentSpec]:
             "cross_attention_card",
             "the word attends to all vision tokens, residual; needs no pooled vector",
             config="CrossAttentionConfig",
+        ),
+        _fusion(
+            "whitened",
+            "whitened:Whitened",
+            "whitened_card",
+            "[√(1−w) unit(A n) ; √w unit(B v)] of standardised n and v; n2kit fit computes A, B and w, nothing is trained",
         ),
         _fusion("none", "fusions:NoFusion", "none_card", "the compressed word as it is"),
     ]

@@ -37,5 +37,15 @@ def cross_attention_card(config: CrossAttentionConfig, vision: VisionCard, llm: 
     return FusionCard(2 * (word + image) + 2 * attended * (word + image), pooled=False)
 
 
+def image_width(vision: VisionCard) -> int:
+    """Return the width of an image's one vector: the pooled one, else the mean of its tokens."""
+    return vision.pooled_width or vision.token_width
+
+
+def whitened_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
+    """Describe two halves side by side; their means, scales and maps are buffers, which are not trained."""
+    return FusionCard(0, pooled=False, output_width=llm.output_width + image_width(vision))
+
+
 def none_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:
     return FusionCard(0, pooled=False)

@@ -93,6 +93,11 @@ def _warnings(manifest: Manifest) -> list[str]:
             )
     if not manifest.trained:
         found.append("It has not been trained: connector and fusion are random, and its vectors mean little.")
+    elif fitted := manifest.trained.get("fit"):
+        if fitted.get("reason"):
+            found.append(
+                f"Nothing was chosen when it was fitted ({_text(fitted['reason'])}): how good it is, nobody has measured here."
+            )
     elif not manifest.trained.get("recall"):
         found.append("It was trained without validation pairs: how good it is, nobody has measured here.")
     return found

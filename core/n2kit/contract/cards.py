@@ -80,10 +80,11 @@ class ConnectorCard:
 
 @dataclass(frozen=True)
 class FusionCard:
-    """Facts about a late fusion: its size, and whether it reads the pooled vector."""
+    """Facts about a late fusion: its size, whether it needs the pooled vector, and the width of its output (None: the LLM's, Dh)."""
 
     parameters: int
     pooled: bool = True
+    output_width: int | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -273,7 +273,7 @@ class RandomInitPart(Part):
     def save(self, folder: Path) -> None:
         content = {"options": self.config.model_dump(), "cards": {k: asdict(c) for k, c in self.cards.items()}}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=1))
-        if next(self.parameters(), None) is not None:
+        if self.state_dict():
             save_model(self, str(folder / WEIGHTS_FILE))
 
     @classmethod
@@ -283,7 +283,7 @@ class RandomInitPart(Part):
             cls.config_class.model_validate(content["options"]),
             **{kind: CARDS[kind](**card) for kind, card in content["cards"].items()},
         )
-        if next(part.parameters(), None) is not None:
+        if part.state_dict():
             load_model(part, str(folder / WEIGHTS_FILE), strict=True)
         return part
 
@@ -301,10 +301,17 @@ class Connector(RandomInitPart):
 class Fusion(RandomInitPart):
     """Late fusion of the image into a compressed word (NoteLLM-2, section 4.3): `cls(config, vision=card, llm=card)`.
 
-    extra_inputs: names of keyword inputs that `forward` takes besides hidden and pooled: `tokens` [B, N, Dv], `mask` [B, N] or None.
+    extra_inputs: names of keyword inputs that `forward` takes besides hidden and pooled: `tokens` [B, N, Dv], `mask` [B, N] or None;
+        `has_text`, `has_image` [B] bool. A fusion that reads `has_image` is called for every item, with zeros for an image that is
+        not there; any other one for items with an image alone: the others keep their word.
     """
 
     extra_inputs: frozenset[str] = frozenset()
+
+    @property
+    def output_width(self) -> int:
+        """The width of what `forward` gives: Dh, and another one only where it reads `has_image`."""
+        return cast("LLMCard", self.cards["llm"]).output_width
 
     def project(self, pooled: Tensor) -> Tensor:
         """Project pooled [B, Dp] to the late feature, [B, Dh]; by default pooled itself."""
@@ -312,7 +319,7 @@ class Fusion(RandomInitPart):
 
     @abstractmethod
     def forward(self, hidden: Tensor, pooled: Tensor) -> Tensor:
-        """Fuse pooled [B, Dp] into hidden [B, Dh]: [B, Dh]."""
+        """Fuse pooled [B, Dp] into hidden [B, Dh]: [B, `output_width`]."""
 
 
 class LossOut(NamedTuple):

@@ -25,6 +25,7 @@ class Batch:
         feature cache holds them, which `with_vision_out` stacks to vision_out.
     end_pos [B]: the last position of each row, where rows go on behind pool_pos with a task and its answer.
     answers [B]: how many tokens the answer at the end of each row has.
+    has_text [B] bool: the item has a text that stands in the row; None: all have.
     cached_states: row → its hidden state at pool_pos [Dh], which need not be computed again. With cached_layer > 0: row → the
         output of the LLM's first `cached_layer` blocks for all its tokens, [T, D].
     """
@@ -39,6 +40,7 @@ class Batch:
     vision_rows: list[VisionOut] | None = None
     end_pos: Tensor | None = None
     answers: Tensor | None = None
+    has_text: Tensor | None = None
     cached_states: dict[int, Tensor] = field(default_factory=dict)
     cached_layer: int = 0
 
@@ -56,7 +58,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Copy the tensors to a device; `vision_rows` and `cached_states` stay in the caches' own memory."""
-        names = ("ids", "pool_pos", "visual_pool_pos", "image_owner", "in_prompt", "pixels", "end_pos", "answers")
+        names = (
+            "ids", "pool_pos", "visual_pool_pos", "image_owner", "in_prompt", "pixels", "end_pos", "answers", "has_text",
+        )  # fmt: skip
         tensors = {k: t.to(device) for k in names if (t := getattr(self, k)) is not None}
         vision_out = None if self.vision_out is None else self.vision_out.map(lambda t: t.to(device))
         return replace(self, **tensors, vision_out=vision_out)
@@ -87,6 +91,7 @@ class Batch:
             vision_rows=None if self.vision_rows is None else [self.vision_rows[n] for n in numbers],
             end_pos=None if self.end_pos is None else self.end_pos[rows],
             answers=None if self.answers is None else self.answers[rows],
+            has_text=None if self.has_text is None else self.has_text[rows],
             cached_states={n: cached[row] for n, row in enumerate(rows.tolist()) if row in cached},
             cached_layer=self.cached_layer,
         )
@@ -110,4 +115,5 @@ def collate(prompts: Sequence[TokenizedPrompt], with_image: Sequence[int]) -> Ba
         in_prompt=torch.tensor([prompts[n].has_image for n in with_image], dtype=torch.bool),
         end_pos=torch.tensor([len(p.ids) - 1 for p in prompts]) if has_task else None,
         answers=torch.tensor([p.answer for p in prompts]) if has_task else None,
+        has_text=torch.tensor([p.has_text for p in prompts]),
     )

@@ -112,7 +112,7 @@ class Model(nn.Module):
         self.vision, self.connector, self.fusion = parts.vision, parts.connector, parts.fusion
         self.execution_options = ExecutionOptions()
         self.special_tokens = SpecialTokenEmbedding(parts.llm.card.input_width)
-        width = parts.llm.card.output_width
+        width = parts.fusion.output_width if parts.fusion is not None else parts.llm.card.output_width
         self.head = nn.Linear(width, recipe.head.width, bias=False) if recipe.head.width else nn.Identity()
         # Brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
         self.register_buffer("connector_scale", torch.ones(()))
@@ -130,7 +130,8 @@ class Model(nn.Module):
     @property
     def width(self) -> int:
         """The length D of an item's vector."""
-        return self.recipe.head.width or self.llm.card.output_width
+        own = self.fusion.output_width if self.fusion is not None else self.llm.card.output_width
+        return self.recipe.head.width or own
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +145,9 @@ class Model(nn.Module):
         words = {name: hidden_states[name] for name in VIEWS if name in hidden_states}
         present = {"visual": batch.visual_pool_pos >= 0} if self.variant.micl else {}
         late = None
-        if vision_out is not None and self.fusion is not None:
-            late = self.fusion.project(vision_out.pooled) if vision_out.pooled is not None else None
-            words = {name: self._fuse(word, vision_out, batch.image_owner) for name, word in words.items()}
+        if vision_out is not None and vision_out.pooled is not None and self.fusion is not None:
+            late = self.fusion.project(vision_out.pooled)
+        words = {name: self._fuse(word, vision_out, batch) for name, word in words.items()}
         answers = None if batch.answers is None else self._answer_costs(hidden_states[ANSWERS], batch)
         return Output({name: self.head(w) for name, w in words.items()}, present, tokens, late, answers)
 
@@ -191,13 +192,38 @@ class Model(nn.Module):
         found = dict(zip(requested, pieces, strict=True))
         return {name: s if name == ANSWERS else s.to(self.connector_scale.dtype) for name, s in found.items()}
 
-    def _fuse(self, word: Tensor, vision_out: VisionOut, image_owner: Tensor) -> Tensor:
+    def _fuse(self, word: Tensor, vision_out: VisionOut | None, batch: Batch) -> Tensor:
         """Fuse the images [I, …] into the compressed words [B, Dh] of their items; an item without an image keeps its word."""
-        assert self.fusion is not None
+        if self.fusion is not None and "has_image" in self.fusion.extra_inputs:
+            return self._fuse_all(word, vision_out, batch)
+        if self.fusion is None or vision_out is None:
+            return word
         known = {"tokens": vision_out.tokens, "mask": vision_out.mask}
         extras = {name: extra for name, extra in known.items() if name in self.fusion.extra_inputs}
-        fused = self.fusion(word[image_owner], vision_out.pooled, **extras)
-        return word.index_copy(0, image_owner, fused.to(word.dtype))
+        fused = self.fusion(word[batch.image_owner], vision_out.pooled, **extras)
+        return word.index_copy(0, batch.image_owner, fused.to(word.dtype))
+
+    def _fuse_all(self, word: Tensor, vision_out: VisionOut | None, batch: Batch) -> Tensor:
+        """Fuse words [B, Dh] of all items, with zeros in place of images that are not there: [B, the fusion's width]."""
+        assert self.fusion is not None
+        assert self.vision is not None
+        rows, card = len(word), self.vision.card
+        has_image = torch.zeros(rows, dtype=torch.bool, device=word.device)
+        has_image[batch.image_owner] = True
+        has_text = torch.ones_like(has_image) if batch.has_text is None else batch.has_text
+        if vision_out is None:
+            pooled = word.new_zeros(0, card.pooled_width) if card.pooled_width else None
+            vision_out = VisionOut(word.new_zeros(0, card.tokens, card.token_width), pooled)
+
+        def spread(part: Tensor | None) -> Tensor | None:
+            return (
+                part if part is None else part.new_zeros(rows, *part.shape[1:]).index_copy(0, batch.image_owner, part)
+            )
+
+        known = {"tokens": vision_out.tokens, "mask": vision_out.mask} | {"has_text": has_text, "has_image": has_image}
+        extras = {name: extra for name, extra in known.items() if name in self.fusion.extra_inputs}
+        extras |= {name: spread(extras[name]) for name in ("tokens", "mask") if name in extras}
+        return self.fusion(word, spread(vision_out.pooled), **extras).to(word.dtype)  # type: ignore[no-any-return]
 
     def _answer_costs(self, hidden_states: Tensor, batch: Batch) -> Tensor:
         """Compute −log p of each answer, summed over its tokens, and their number, [B, 2].

@@ -59,7 +59,7 @@ class Task:
 class TokenizedPrompt:
     """One item's token ids. `pool_pos` and `visual_pool_pos` are the compress positions; `visual_pool_pos` is -1 without `<IMG_EMB>`.
 
-    `answer` is how many of its last tokens are the answer to a task.
+    `answer` is how many of its last tokens are the answer to a task. `has_text`: a text of the item stands in it.
     """
 
     ids: list[int]
@@ -67,9 +67,10 @@ class TokenizedPrompt:
     visual_pool_pos: int
     has_image: bool  # visual tokens stand in the row
     answer: int = 0
+    has_text: bool = True
 
 
-def layout(tokens: list[int], image_tokens: int, answer: int = 0) -> TokenizedPrompt:
+def layout(tokens: list[int], image_tokens: int, answer: int = 0, *, has_text: bool = True) -> TokenizedPrompt:
     """Put Q image positions in place of `<IMG>`, and find the compress positions."""
     ids: list[int] = []
     for token in tokens:
@@ -77,7 +78,7 @@ def layout(tokens: list[int], image_tokens: int, answer: int = 0) -> TokenizedPr
     # The state that predicts a word stands just before it: the image's before <IMG_EMB>, the item's at the end or before <TEXT_EMB>.
     visual_pool_pos = ids.index(IMG_EMB) - 1 if IMG_EMB in ids else -1
     pool_pos = ids.index(TEXT_EMB) - 1 if TEXT_EMB in ids else len(ids) - 1
-    return TokenizedPrompt(ids, pool_pos, visual_pool_pos, IMG in ids, answer)
+    return TokenizedPrompt(ids, pool_pos, visual_pool_pos, IMG in ids, answer, has_text)
 
 
 def kinds_of(variant: VariantSpec) -> list[PromptKind]:
@@ -135,7 +136,8 @@ class PromptBuilder:
         body = self._fitted(getattr(self.template, kind), self._fields(item, task))
         answer = self._answer(item, task) if task and answered else []
         question = [TEXT_EMB, *self._tokens(self._question(task))] if task else []
-        return layout([*self.start, *body, *self.suffix, *question, *answer], self.image_tokens, len(answer))
+        tokens = [*self.start, *body, *self.suffix, *question, *answer]
+        return layout(tokens, self.image_tokens, len(answer), has_text=item.has_text and kind != "image")
 
     def render(self, item: Item, *, image: bool) -> str:
         """Render the prompt as text, for people to read."""

@@ -76,6 +76,11 @@ class Plan:
         return self.components["loss"].has_capability("generation")
 
     @property
+    def joined_width(self) -> int:
+        """The width of what the head reads: the fusion's output, or the LLM's."""
+        return (self.fusion.output_width if self.fusion else None) or self.llm.output_width
+
+    @property
     def longest(self) -> int:
         """The number of tokens of the longest row, in training."""
         task = TASK_TOKENS if self.generates else 0

@@ -183,11 +183,11 @@ def _rows(plan: Plan) -> list[PlanRow]:
     rows.append(_row(plan, "llm", shape, llm.parameters, Tune.parse(recipe.llm.tune).trained(llm)))
     if vision is not None and plan.fusion is not None:
         late = vision.pooled_width or f"{vision.tokens} × {vision.token_width}"
-        shape = f"{llm.output_width} + {late} → {llm.output_width}"
+        shape = f"{llm.output_width} + {late} → {plan.joined_width}"
         rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, plan.fusion.parameters))
     if width := recipe.head.width:
-        size = llm.output_width * width
-        rows.append(PlanRow("head", f"linear:{width}", f"{llm.output_width} → {width}", size, size))
+        size = plan.joined_width * width
+        rows.append(PlanRow("head", f"linear:{width}", f"{plan.joined_width} → {width}", size, size))
     return [*rows, PlanRow("loss", plan.components["loss"].reference, "", 1, 1)]
 
 

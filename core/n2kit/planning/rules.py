@@ -110,6 +110,15 @@ def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
         )
 
 
+def whitened_of_variant(plan: Plan) -> Iterator[Mismatch]:
+    """Refuse variant late_whitened with another fusion."""
+    if plan.recipe.variant == "late_whitened" and plan.recipe.fusion.name != "whitened":
+        yield Mismatch(
+            f"variant late_whitened is fusion whitened, and fusion {plan.recipe.fusion.name} was asked for",
+            "--variant only_late_fusion, or leave the fusion out",
+        )
+
+
 def generation(plan: Plan) -> Iterator[Mismatch]:
     """Refuse a loss that generates answers with an LLM that cannot, or a prompt template without their wording.
 
@@ -166,7 +175,7 @@ def tuning(plan: Plan) -> Iterator[Mismatch]:
 
 def widths(plan: Plan) -> Iterator[Mismatch]:
     """Refuse nested widths of a loss that are larger than the vectors."""
-    width = plan.recipe.head.width or plan.llm.output_width
+    width = plan.recipe.head.width or plan.joined_width
     wide = [w for w in getattr(plan.components["loss"].config(), "widths", None) or [] if w > width]
     if wide:
         yield Mismatch(
@@ -176,7 +185,7 @@ def widths(plan: Plan) -> Iterator[Mismatch]:
 
 
 RULES: tuple[Callable[[Plan], Iterator[Mismatch]], ...] = (
-    embeds, causal, pooled, tokens, attention, fusion_of_variant, generation, licence, widths, tuning,
+    embeds, causal, pooled, tokens, attention, fusion_of_variant, whitened_of_variant, generation, licence, widths, tuning,
 )  # fmt: skip
 
 

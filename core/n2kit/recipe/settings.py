@@ -18,10 +18,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 from n2kit.errors import BadInput
 from n2kit.recipe.tuning import Tune
+from n2kit.recipe.variants import SPECS
 from n2kit.utils.cache import config_folder
 from n2kit.utils.yaml_files import ERRORS, construct, parse_yaml, problem_of, read_with_lines
 
-VariantName = Literal["text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2"]
+VariantName = Literal[
+    "text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2", "late_whitened"
+]  # fmt: skip
 CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
 SHOWN = 60  # characters of a value in an error
 PROJECT_FILE = Path("n2kit.yaml")
@@ -165,7 +168,9 @@ class Recipe(Settings):
     connector: Joint = Field(Joint(name="qformer"), description="vision tokens → visual tokens")
     fusion: Choice = Field(Choice(name="gate"), description="late fusion of the image into the compressed word")
     loss: Choice = Field(Choice(name="notellm2"), description="what training lowers")
-    variant: VariantName = Field("notellm2", description="how image and text come together: the paper's ablation")
+    variant: VariantName = Field(
+        "notellm2", description="how image and text come together: the paper's ablation, or late_whitened"
+    )
     licences: list[str] | None = Field(None, description="the only licences of weights to allow; null: any")
     head: Head = Field(Head(), description="what makes the embedding of the LLM's state")
     prompt: Prompt = Field(Prompt(), description="the text that an item becomes")
@@ -225,10 +230,20 @@ def resolve(
         apply_layer(merged, origin, _read_yaml(file))
     apply_layer(merged, origin, _applicable(ambient, base))
     apply_layer(merged, origin, [(k, v, "flag") for k, v in (flags or {}).items()])
+    if base is None:
+        _apply_variant(merged, origin)
     try:
         return Resolved(Recipe.model_validate(merged), origin)
     except ValidationError as error:
         raise BadInput(_explain(error, origin), "n2kit config show lists every key") from None
+
+
+def _apply_variant(merged: dict[str, Any], origin: dict[str, str]) -> None:
+    """Apply the defaults of the variant that was chosen, where nothing else has set them."""
+    variant = merged.get("variant")
+    spec = SPECS.get(variant) if isinstance(variant, str) else None
+    entries = [(k, v, f"variant {variant}") for k, v in (spec.defaults if spec else {}).items() if k not in origin]
+    apply_layer(merged, origin, entries)
 
 
 def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""The variants of the paper's ablation: how image and text get into one vector (NoteLLM-2, table 3)."""
+"""The variants: how image and text get into one vector. All but the last are the paper's ablation (NoteLLM-2, table 3)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -11,6 +13,7 @@ class VariantSpec:
 
     early: visual tokens stand in the prompt. late: the pooled image vector is fused into the compressed word.
     micl: the image's own compressed word is a worked example in the prompt, and a second training view.
+    defaults: dotted settings that it has unless they are set otherwise.
     """
 
     early: bool
@@ -18,6 +21,7 @@ class VariantSpec:
     micl: bool
     text: bool
     summary: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> bool:
@@ -32,4 +36,12 @@ SPECS: dict[str, VariantSpec] = {
     "late_early_fusion": VariantSpec(True, True, False, True, "basic + gate"),
     "micl": VariantSpec(True, False, True, True, "the image compressed first, as an in-context example"),
     "notellm2": VariantSpec(True, True, True, True, "mICL + gate: the paper's method"),
+    "late_whitened": VariantSpec(
+        False,
+        True,
+        False,
+        True,
+        "text and image whitened, side by side: late fusion without training, n2kit fit's; not the paper's",
+        {"fusion.name": "whitened", "head.width": None},
+    ),
 }

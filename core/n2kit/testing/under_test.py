@@ -158,7 +158,8 @@ class FusionUnderTest(JointUnderTest):
         return draw(rows, self.cards[1].output_width, seed=3), self.seen(rows).pooled
 
     def options(self, rows: int = ROWS) -> dict[str, Any]:
-        known = {"tokens": self.seen(rows).tokens, "mask": None}
+        both = torch.ones(rows, dtype=torch.bool)
+        known = {"tokens": self.seen(rows).tokens, "mask": None, "has_text": both, "has_image": both}
         return {name: known[name] for name in self.part.extra_inputs}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,10 @@ def _modalities(
         "llm": lambda: frozen.text(recipe, items, device),
         "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
     }
-    return [compute[kind]() for kind in kinds]
+    found = {kind: compute[kind]() for kind in kinds}
+    if "llm" in found:
+        found["llm"] = replace(found["llm"], values=_unit(found["llm"].values))  # states have a few huge dimensions
+    return list(found.values())
 
 
 def _loss(recipe: Recipe) -> Loss:

@@ -1,0 +1,93 @@
+"""n2kit fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, progress, say, table
+
+if TYPE_CHECKING:
+    from n2kit.whitening.run import FitResult
+
+RUNS = Path("runs")
+SHOWN = 5  # candidates, besides the best of each kind
+
+
+def fit(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
+    items: options.ItemsFile,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Positive pairs: two id columns, header optional. Without them nothing can be chosen."),
+    ] = None,
+    images: options.Images = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; default runs/BUNDLE-fit.")] = None,
+    val_pairs: Annotated[Path | None, typer.Option(help="More pairs to choose by; nothing is fitted on them.")] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Width of the vectors, by an SVD; default: both halves, uncut.")
+    ] = None,
+    item_format: options.Format = options.ItemFormat.auto,
+    renames: options.Map = None,
+    lenient: options.Lenient = False,
+    on_bad_image: options.BadImage = options.OnBadImage.error,
+    precision: options.Compute = options.Precision.auto,
+    device: options.Device = None,
+    json: options.Json = False,
+) -> None:
+    """Join a bundle's text and image by whitening, in closed form: seconds beyond the features, and nothing is trained.
+
+    The fitted bundle is RUN/bundle. Weights and strengths are chosen by cross-validation on the pairs, each half alone among them.
+
+    \b
+    Examples:
+      n2kit fit models/tiny --items items.jsonl --pairs train.csv --images images -o runs/fitted
+      n2kit fit models/tiny --items items.jsonl --images images -o runs/no-pairs --width 32 --json
+    """
+    from n2kit.bundle.io import read_manifest
+
+    read_manifest(bundle)
+    catalogue = options.read(items, item_format, renames, lenient)
+    positives = options.read_pairs(pairs, catalogue, lenient) if pairs else None
+    validation = options.read_pairs(val_pairs, catalogue, lenient) if val_pairs else None
+    folder = out or RUNS / f"{bundle.resolve().name}-fit"
+    say(f"{len(catalogue)} items, {len(positives or ())} pairs → {folder}")
+    from n2kit.whitening import fit_bundle
+
+    with progress("fit") as bar:
+        result = fit_bundle(
+            bundle, catalogue, positives, folder, val_pairs=validation, images=images, width=width,
+            on_bad_image=on_bad_image.value, precision=precision.value, device=device, progress=bar,
+        )  # fmt: skip
+    options.skipped(result.skipped)
+    _show(result, json)
+
+
+def _show(result: FitResult, json: bool) -> None:
+    """Print the table of candidates, the sentence, and the bundle; or the one document of `--json`."""
+    if json:
+        document(vars(result))
+    elif result.table:
+        table(("candidate", "λ text", "λ image", "w", "MRR"), _rows(result.table), title="Cross-validated candidates")
+    if not result.items["texts"] or not result.items["images"]:
+        say(
+            f"note: no item has {'a text' if not result.items['texts'] else 'an image'}: the other half is all there is"
+        )
+    say(f"this run was finished before: {result.bundle}" if result.done_before else result.sentence)
+    if not json:
+        print(result.bundle)
+
+
+def _rows(candidates: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Choose the rows to show: the best ones, and the best of each kind."""
+    kinds: set[str] = set()
+    rows = []
+    for number, one in enumerate(candidates):
+        if number < SHOWN or one["kind"] not in kinds:
+            numbers = (one["text_strength"], one["image_strength"], one["image_weight"])
+            rows.append((one["kind"], *numbers, f"{one['mrr']:.3f}"))
+        kinds.add(one["kind"])
+    return rows

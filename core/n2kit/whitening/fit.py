@@ -1,0 +1,161 @@
+"""From a model and pairs to a fitted model: its own LLM and vision encoder, joined by the fusion `whitened`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from n2kit.builder import with_fusion
+from n2kit.data.pairs import Pairs
+from n2kit.errors import BadInput, Mismatch
+from n2kit.inputs.feature_cache import FeatureCache, feature_cache
+from n2kit.inputs.halves import Half, check_folder, image_half, text_half, unreadable
+from n2kit.inputs.state_cache import StateCache, state_cache
+from n2kit.utils.device import pick_precision
+from n2kit.whitening.select import Selection, fitted, select
+from n2kit.whitening.statistics import BLOCK, PairRows
+
+if TYPE_CHECKING:
+    from n2kit.data.items import Items
+    from n2kit.inputs.reader import OnBadImage
+    from n2kit.modeling.model import Model
+    from n2kit.utils.device import Precision
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class FittedModel:
+    """A model whose fusion was fitted, and how it came about.
+
+    skipped: item id → why its image was not read. items: how many the catalogue has, and of these how many with a text and an image.
+    seconds, cpu_seconds: of choosing and fitting, beyond the features.
+    """
+
+    model: Model
+    selection: Selection
+    skipped: dict[str, str] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def fit(
+    model: Model,
+    items: Items,
+    pairs: Pairs | None = None,
+    *,
+    val_pairs: Pairs | None = None,
+    images: str | Path | None = None,
+    width: int | None = None,
+    on_bad_image: OnBadImage = "error",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> FittedModel:
+    """Join a model's LLM and vision encoder by whitening: `n2kit.fit(model, items, pairs, images="images").model`.
+
+    Nothing is trained; the model that is given is used up: the parts are the same.
+
+    Args:
+        pairs: what belongs together, with grades where there are some; None: all items are whitened alike, and nothing is chosen.
+        val_pairs: more pairs to choose by; nothing is fitted on them.
+        width: of the vectors, by an SVD over all items; None: as wide as both halves together.
+        progress: called with (done, total, what).
+
+    Raises:
+        Mismatch: the model has no vision encoder. BadInput: a width larger than both halves; what reading images raises.
+    """
+    joined = _joined(model, width)
+    text, image, skipped = _halves(joined, items, images, on_bad_image, precision, progress)
+    start, cpu = time.perf_counter(), time.process_time()
+    known, validation = (_rows(some, items, skipped if on_bad_image == "skip" else {}) for some in (pairs, val_pairs))
+    selection = select(text, image, known, validation, _named(progress, "folds"))
+    whitening = fitted(selection.chosen, text, image, known)
+    assert joined.fusion is not None
+    state = {name: torch.from_numpy(value) for name, value in whitening.buffers().items()}
+    joined.fusion.load_state_dict(state, strict=True)
+    if width is not None:
+        directions = _principal(whitening(text, image), width)
+        joined.head.get_parameter("weight").data.copy_(torch.from_numpy(directions.T))
+    counts = {"items": len(items), "texts": int(text.present.sum()), "images": int(image.present.sum())}
+    took = time.perf_counter() - start, time.process_time() - cpu
+    return FittedModel(joined.eval(), selection, skipped, counts, *took)
+
+
+def _joined(model: Model, width: int | None) -> Model:
+    """Make the model of the same backbones with the fusion `whitened`, not fitted yet.
+
+    Raises:
+        Mismatch: there is no vision encoder. BadInput: the width is too large.
+    """
+    if model.vision is None:
+        raise Mismatch(
+            f"variant {model.recipe.variant} has no vision encoder, and whitening joins a text with an image",
+            "build the bundle with another --variant",
+        )
+    both = model.llm.card.output_width + (model.vision.card.pooled_width or model.vision.card.token_width)
+    if width is not None and not 1 <= width <= both:
+        raise BadInput(f"width {width}: text and image together are {both} wide", f"--width {both} or fewer")
+    recipe = model.recipe
+    update = {
+        "variant": "late_whitened",
+        "head": recipe.head.model_copy(update={"width": width}),
+        "llm": recipe.llm.model_copy(update={"tune": "frozen"}),
+        "vision": recipe.vision.model_copy(update={"tune": "frozen"}),
+    }
+    joined = with_fusion(model, "whitened", recipe.model_copy(update=update))
+    return joined.to(model.device).eval()
+
+
+def _halves(
+    model: Model,
+    items: Items,
+    images: str | Path | None,
+    on_bad_image: OnBadImage,
+    precision: Precision,
+    progress: Progress | None,
+) -> tuple[Half, Half, dict[str, str]]:
+    """Compute both halves of all items, through the caches of training and bench; also why images could not be read, by item id."""
+    assert model.vision is not None
+    folder = check_folder(items, Path(images) if images is not None else None)
+    dtype, _ = pick_precision(precision, model.device)
+    if dtype == torch.float32:
+        model.to_float32()
+    gigabytes = model.recipe.train.feature_cache_gb
+    states = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
+    features = feature_cache(model.vision, gigabytes, folder, dtype, memory=False)
+    features = features or FeatureCache(model.vision, 0, images=folder, dtype=dtype)
+    text = text_half(states, model.prompt_builder, items, _named(progress, "texts"))
+    image = image_half(features, items, folder, on_bad_image, _named(progress, "images"))
+    reasons = unreadable(items.items, image, folder, on_bad_image)
+    if on_bad_image == "skip" and reasons:
+        kept = np.array([item.id not in reasons for item in items])
+        text, image = (Half(half.values * kept[:, None], half.present & kept) for half in (text, image))
+    return text, image, reasons
+
+
+def _rows(pairs: Pairs | None, items: Items, skipped: dict[str, str]) -> PairRows:
+    """Turn pairs into rows of the catalogue, without those of an item that was skipped."""
+    kept = [pair for pair in pairs or () if not skipped.keys() & set(pair)]
+    grades = [pairs.grade(pair) for pair in kept] if pairs is not None else []
+    left, right = (np.array([items.position[pair[side]] for pair in kept], np.int64) for side in (0, 1))
+    return PairRows(left, right, np.array(grades, np.float64))
+
+
+def _principal(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Compute the `width` orthogonal directions [d, width] that keep most of vectors [n, d]: their right singular vectors."""
+    gram = np.zeros((vectors.shape[1],) * 2)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK].astype(np.float64)
+        gram += block.T @ block
+    return np.linalg.eigh(gram)[1][:, ::-1][:, :width].astype(np.float32)
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(done, total, what)

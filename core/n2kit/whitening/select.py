@@ -1,0 +1,182 @@
+"""The choice among candidates: cross-validation over groups of pairs, by MRR in a pool of the whole catalogue."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from n2kit.evaluate.bootstrap import paired
+from n2kit.inputs.halves import Half
+from n2kit.whitening.candidates import CANDIDATES, Candidate, reciprocal_ranks
+from n2kit.whitening.folds import folds
+from n2kit.whitening.statistics import PairRows, Spectrum, Standard, pair_spectrum, standard, total_spectrum, whitener
+from n2kit.whitening.whitening import HalfMap, Whitening
+
+FALLBACK = Candidate("whitened", 0.3, 0.3, 0.5)  # where nothing can be chosen
+QUERIES = 2000  # at most; of more, as many are drawn
+POOL = 10_000  # likewise; the targets are always in it
+RESAMPLES = 1000
+Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate with its cross-validated MRR."""
+
+    candidate: Candidate
+    mrr: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The MRR that the chosen candidate has more than the best of another kind, with its paired 95 % interval over queries."""
+
+    over: Candidate
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, and from what: the best first. Where nothing could be chosen, `reason` says why, and there is no table."""
+
+    chosen: Candidate
+    reason: str = ""
+    table: list[Scored] = field(default_factory=list)
+    gains: list[Gain] = field(default_factory=list)
+    queries: int = 0
+    pool: int = 0
+
+    def best(self, kind: str) -> Scored | None:
+        """Return the best candidate of a kind."""
+        return next((scored for scored in self.table if scored.candidate.kind == kind), None)
+
+    def sentence(self) -> str:
+        """Say in one sentence what was chosen, by how much, and what each half alone gives."""
+        if self.reason:
+            return f"nothing was chosen ({self.reason}): {self.chosen}"
+        alone = {name: self._alone(name) for name in ("text", "image")}
+        halves = ", ".join(f"{name} alone {scored.mrr:.3f}" for name, scored in alone.items())
+        gains = "; ".join(f"{g.value:+.3f} ({g.low:+.3f} to {g.high:+.3f}) over {g.over}" for g in self.gains[:1])
+        return f"chosen: {self.chosen}, MRR {self.table[0].mrr:.3f} in cross-validation, {gains}; {halves}"
+
+    def _alone(self, half: str) -> Scored:
+        return max((s for k in (half, f"{half}-raw") if (s := self.best(k))), key=lambda scored: scored.mrr)
+
+
+def select(
+    text: Half, image: Half, pairs: PairRows, val_pairs: PairRows | None = None, step: Step | None = None
+) -> Selection:
+    """Choose a candidate: folds of training and validation pairs, the rest of them to fit on, the whole catalogue to find in.
+
+    Args:
+        step: called with the folds that are done, and all.
+    """
+    every = _joined(pairs, val_pairs)
+    every = every.at(every.weight > 0)
+    if not len(every):
+        return Selection(FALLBACK, "no pairs")
+    numbers = folds(every)
+    if isinstance(numbers, str):
+        return Selection(FALLBACK, numbers)
+    positives = _positives(every)
+    asked, fold = _asked(every, numbers)
+    pool = _pool(text, image, asked)
+    found = np.empty((len(asked), len(CANDIDATES)))
+    count = int(numbers.max()) + 1
+    for number in range(count):
+        mine = np.flatnonzero(fold == number)
+        queries = asked.at(mine)
+        known = [positives[row] for row in queries.left.tolist()]
+        found[mine] = reciprocal_ranks(text, image, every.at(numbers != number), queries, known, pool)
+        if step:
+            step(number + 1, count)
+    return _chosen(found, asked.weight, len(pool))
+
+
+def _chosen(found: np.ndarray, weight: np.ndarray, pool: int) -> Selection:
+    """Rank the candidates by the weighted mean of their reciprocal ranks [P, C]."""
+    mrr = np.average(found, axis=0, weights=weight)
+    order = np.argsort(-mrr, kind="stable").tolist()
+    table = [Scored(CANDIDATES[n], float(mrr[n])) for n in order]
+    best, gains, kinds = order[0], [], {CANDIDATES[order[0]].kind}
+    for n in order[1:]:
+        if CANDIDATES[n].kind in kinds:
+            continue
+        kinds.add(CANDIDATES[n].kind)
+        by = paired(found[:, [n]], found[:, [best]], RESAMPLES, 0)
+        gains.append(Gain(CANDIDATES[n], float(mrr[best] - mrr[n]), float(by.low[0]), float(by.high[0])))
+    return Selection(CANDIDATES[best], "", table, gains, len(found), pool)
+
+
+def fitted(chosen: Candidate, text: Half, image: Half, pairs: PairRows) -> Whitening:
+    """Fit a candidate on pairs; where there are none, on all items, by their total covariance.
+
+    A half that the candidate does not read is fitted all the same: it serves items that have no other.
+    """
+    pairs = pairs.at(pairs.weight > 0)
+    rows = pairs.items() if len(pairs) else np.arange(len(text.values))
+
+    def spectrum(half: Half, standardise: Standard) -> Spectrum:
+        if len(pairs):
+            return pair_spectrum(half, standardise, pairs)
+        return total_spectrum(half, standardise, rows)
+
+    def whitened(half: Half, strength: float | None) -> HalfMap:
+        own = standard(half, rows)
+        default = FALLBACK.text_strength or 0.0
+        return HalfMap(own.mean, own.scale, whitener(spectrum(half, own), default if strength is None else strength))
+
+    def scaled(half: Half) -> HalfMap:
+        own, width = standard(half, rows), half.values.shape[1]
+        return HalfMap(own.mean, own.scale, np.eye(width) / np.sqrt(width))
+
+    def raw(half: Half) -> HalfMap:
+        return HalfMap.identity(half.values.shape[1])
+
+    weight = {"text": 0.0, "text-raw": 0.0, "image": 1.0, "image-raw": 1.0}.get(chosen.kind, 0.5)
+    if chosen.kind == "concat-std":
+        return Whitening(scaled(text), scaled(image), weight, unit_halves=False)
+    if chosen.kind in ("text-raw", "image-raw"):
+        return Whitening(raw(text), raw(image), weight)
+    maps = whitened(text, chosen.text_strength), whitened(image, chosen.image_strength)
+    return Whitening(*maps, weight if chosen.image_weight is None else chosen.image_weight)
+
+
+def _joined(pairs: PairRows, others: PairRows | None) -> PairRows:
+    if others is None:
+        return pairs
+    return PairRows(*(np.concatenate(both) for both in zip(vars(pairs).values(), vars(others).values(), strict=True)))
+
+
+def _positives(pairs: PairRows) -> dict[int, set[int]]:
+    """Map each row to the rows that belong to it, itself included."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for a, b in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
+        found[a] |= {a, b}
+        found[b] |= {a, b}
+    return found
+
+
+def _asked(pairs: PairRows, fold: np.ndarray) -> tuple[PairRows, np.ndarray]:
+    """Ask for every pair in both directions, or for as many as are allowed, drawn; give their folds too."""
+    both = PairRows(
+        np.concatenate([pairs.left, pairs.right]),
+        np.concatenate([pairs.right, pairs.left]),
+        np.concatenate([pairs.weight, pairs.weight]),
+    )
+    drawn = np.random.default_rng(0).permutation(len(both))[:QUERIES]
+    drawn.sort()
+    return both.at(drawn), np.concatenate([fold, fold])[drawn]
+
+
+def _pool(text: Half, image: Half, asked: PairRows) -> np.ndarray:
+    """List the rows in which targets are looked for: all that have a half, or as many as are allowed, drawn."""
+    there = np.flatnonzero(text.present | image.present)
+    if len(there) > POOL:
+        there = np.random.default_rng(0).choice(there, POOL, replace=False)
+    return np.union1d(there, asked.right)
