@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 
 from n2kit.bench.baselines import frozen as frozen_module
 from n2kit.bench.baselines import tfidf as tfidf_module
 from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
+from n2kit.bench.baselines.closed_form import CLOSED_FORM
 from n2kit.bench.baselines.frozen import Features, FrozenFeatures
 from n2kit.bench.baselines.heads import standardised, train_head
 from n2kit.bench.baselines.tfidf import tfidf
 from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, HeadSettings
 from n2kit.bench.matrix.spec import read_matrix
-from n2kit.builder import loss_of
+from n2kit.builder import build, loss_of
 from n2kit.contract.interfaces import Loss
 from n2kit.data.images import UnreadableImage
 from n2kit.data.items import Item, Items, read_items
@@ -29,6 +34,7 @@ from n2kit.evaluate import evaluate
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.state_cache import StateCache
 from n2kit.plugins.catalogue import default_catalogue
+from n2kit.whitening import fit
 
 QUICK = {"head.width": 8, "baseline.max_steps": 6, "baseline.eval_steps": 2, "baseline.lrs": [1e-2]}
 TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny"}
@@ -161,6 +167,164 @@ def test_a_head_is_trained_by_any_loss_that_needs_vectors_alone() -> None:
         train_head(modalities, items, Pairs(pairs), None, lambda name=name: info_nce(name), settings, width=4)
     with pytest.raises(Mismatch, match="wants generation"):
         train_head(modalities, items, Pairs(pairs), None, lambda: info_nce("notellm"), settings, width=4)
+
+
+# ----------------------------------------------------------------------------------------------------------- without a gradient
+
+
+class Given(FrozenFeatures):
+    """Features that a test makes up."""
+
+    def __init__(self, text: Features, image: Features) -> None:
+        super().__init__()
+        self.given = text, image
+
+    def text(self, *_: Any, **__: Any) -> Features:
+        return self.given[0]
+
+    def image(self, *_: Any, **__: Any) -> Features:
+        return self.given[1]
+
+
+def closed(
+    name: str, modalities: list[Features], items: Items, pairs: Pairs, val: Pairs | None = None, **more: Any
+) -> BaselineOut:
+    text, image = modalities
+    data = {"items": items, "pairs": pairs, "val_pairs": val, "frozen": Given(text, image)}
+    return run_baseline(name, **data | TINY | more)
+
+
+def by_hand(values: np.ndarray, own: list[int]) -> np.ndarray:
+    """Standardise by the rows `own`, in plain numpy."""
+    return (values - values[own].mean(0)) / values[own].std(0)
+
+
+def unit_rows(values: np.ndarray) -> np.ndarray:
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def whiten(x: np.ndarray, covariance: np.ndarray, strength: float) -> np.ndarray:
+    """Compute unit x (S + λ tr(S)/d I)^(−1/2), by the matrix' own square root."""
+    d = len(covariance)
+    root = sqrtm(covariance + strength * np.trace(covariance) / d * np.eye(d)).real
+    return unit_rows(x @ np.linalg.inv(root))
+
+
+TOY_PAIRS = (Pairs(toy(60)[2][:40]), Pairs(toy(60)[2][40:48]))  # training and validation; the other 12 are for testing
+OWN = list(range(80))  # rows of the training items
+
+
+def doubles(modality: Features) -> np.ndarray:
+    return modality.values.astype(np.float64)
+
+
+def test_standardised_features_are_raw_ones_scaled_by_the_training_items() -> None:
+    items, modalities, _ = toy(60)
+    n, v = (by_hand(doubles(modality), OWN) for modality in modalities)
+    expected = {
+        "text-std": unit_rows(n),
+        "vision-std": unit_rows(v),
+        "concat-std": unit_rows(np.concatenate([n / np.sqrt(n.shape[1]), v / np.sqrt(v.shape[1])], 1)),
+    }
+    for name, vectors in expected.items():
+        out = closed(name, modalities, items, *TOY_PAIRS)
+        np.testing.assert_allclose(out.vectors, vectors, atol=1e-5)
+        assert out.notes == []
+
+
+def test_whitening_follows_the_formula_with_the_numbers_that_were_chosen() -> None:
+    items, modalities, pairs = toy(60)
+    out = closed("whitened", modalities, items, *TOY_PAIRS)
+    (note,) = out.notes
+    found = re.match(r"chosen: whitened, λ text (\S+), λ image (\S+), w (\S+), MRR", note)
+    assert found is not None, note
+    *strengths, w = map(float, found.groups())
+    halves = []
+    for modality, strength in zip(modalities, strengths, strict=True):
+        x = by_hand(doubles(modality), OWN)
+        differences = [
+            x[int(a)] - x[int(b)] for a, b in pairs[:40]
+        ]  # training pairs alone: validation pairs only choose
+        halves.append(whiten(x, sum(np.outer(d, d) for d in differences) / 80, strength))
+    expected = np.concatenate([np.sqrt(1 - w) * halves[0], np.sqrt(w) * halves[1]], 1)
+    np.testing.assert_allclose(out.vectors, expected, atol=1e-4)
+    assert out.costs["train_s"] > 0
+    assert out.costs["trained_parameters"] == 0
+
+
+def test_whitening_without_pairs_goes_by_all_items_and_says_that_nothing_was_chosen() -> None:
+    items, modalities, pairs = toy(60)
+    out = closed("whitened-no-pairs", modalities, items, *TOY_PAIRS)
+    assert out.notes == ["nothing was chosen (no pairs): whitened, λ text 0.3, λ image 0.3, w 0.5"]
+    halves = [by_hand(doubles(modality), list(range(120))) for modality in modalities]
+    halves = [whiten(x, np.cov(x.T, bias=True), 0.3) for x in halves]
+    np.testing.assert_allclose(out.vectors, np.concatenate(halves, 1) / np.sqrt(2), atol=1e-4)
+    other = closed("whitened-no-pairs", modalities, items, Pairs(pairs[5:9]), None)
+    assert np.array_equal(out.vectors, other.vectors)
+
+
+@pytest.mark.parametrize("name", CLOSED_FORM)
+def test_who_belongs_to_whom_among_test_items_changes_no_vector(name: str) -> None:
+    """The features of the test items change places: the catalogue stays the same set, and their pairs are torn apart."""
+    items, modalities, _ = toy(60)
+    order = np.concatenate([np.arange(96), np.random.default_rng(1).permutation(np.arange(96, 120))])
+    torn = [Features(modality.values[order], modality.present, 1.0, 0) for modality in modalities]
+    assert "test_pairs" not in inspect.signature(run_baseline).parameters
+    one, other = (closed(name, some, items, *TOY_PAIRS) for some in (modalities, torn))
+    assert one.notes == other.notes
+    np.testing.assert_allclose(one.vectors[order], other.vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CLOSED_FORM if name != "whitened-no-pairs"])
+def test_what_is_fitted_by_pairs_is_moved_by_no_other_item(name: str) -> None:
+    items, modalities, _ = toy(60)
+    loud = [Features(modality.values.copy(), modality.present, 1.0, 0) for modality in modalities]
+    for modality in loud:
+        modality.values[96:] *= 50.0  # items of the test pairs
+    one, other = (closed(name, some, items, *TOY_PAIRS) for some in (modalities, loud))
+    assert [note.partition(", MRR")[0] for note in one.notes] == [note.partition(", MRR")[0] for note in other.notes]
+    np.testing.assert_allclose(one.vectors[:96], other.vectors[:96], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["concat-std", "whitened"])
+def test_a_pair_counts_by_its_grade(name: str) -> None:
+    items, modalities, pairs = toy(60)
+    unrelated = ("0", "119")
+    plain = closed(name, modalities, items, *TOY_PAIRS)
+    zero = closed(name, modalities, items, Pairs([*pairs[:40], unrelated], grades={unrelated: 0.0}), TOY_PAIRS[1])
+    one = closed(name, modalities, items, Pairs([*pairs[:40], unrelated]), TOY_PAIRS[1])
+    assert np.array_equal(plain.vectors, zero.vectors)
+    assert not np.allclose(plain.vectors, one.vectors, atol=1e-3)
+
+
+def test_an_item_without_a_half_has_zeros_there_and_one_that_was_skipped_is_in_no_pair() -> None:
+    items, modalities, pairs = toy(60)
+    present = np.ones(120, bool)
+    present[[3, 110]] = False
+    holes = Features(np.where(present[:, None], modalities[1].values, 0), present, 1.0, 0)
+    kept = closed("whitened", [modalities[0], holes], items, *TOY_PAIRS).vectors
+    width = modalities[0].values.shape[1]
+    assert not kept[110, width:].any()
+    np.testing.assert_allclose(np.linalg.norm(kept[110, :width]), 1, atol=1e-5)
+    broken = replace(holes, unreadable={"3": "no picture", "110": "no picture"})
+    skipped = closed("whitened", [modalities[0], broken], items, *TOY_PAIRS, on_bad_image="skip")
+    assert not {"3", "110"} & set(skipped.ids)
+    without = Pairs([pair for pair in pairs[:40] if "3" not in pair])
+    rest = [n for n in range(120) if n not in (3, 110)]
+    fewer = [Features(modality.values[rest], present[rest], 1.0, 0) for modality in (modalities[0], holes)]
+    alone = closed("whitened", fewer, Items([items.items[n] for n in rest]), without, TOY_PAIRS[1])
+    assert skipped.notes == alone.notes
+    np.testing.assert_allclose(skipped.vectors, alone.vectors, atol=1e-6)
+
+
+def test_whitened_is_what_fit_gives(workspace: Path, shared: FrozenFeatures) -> None:
+    items = read_items(workspace / "items.jsonl")
+    pairs, val = (read_pairs(workspace / name, items) for name in ("train.csv", "val.csv"))
+    fitted = fit(build("qwen:tiny", "siglip:tiny"), items, pairs, val_pairs=val, images=workspace / "images")
+    out = call(workspace, "whitened", frozen=shared)
+    assert out.notes[-1] == fitted.selection.sentence()
+    vectors = fitted.model.encode(items, images=workspace / "images")
+    np.testing.assert_allclose(out.vectors, vectors, atol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------------------- features

@@ -242,7 +242,7 @@ def test_the_quick_preset_has_a_few_arms_and_baselines(cli: Any, tmp_path: Path)
     done = cli("bench", "--preset", "quick", *DATA, *TINY, "-o", out)
     assert done.code == 0, done.err
     assert [row["axes"]["variant"] or row["axes"]["baseline"] for row in rows(out)] == [
-        "text_only", "basic", "notellm2", "tfidf", "vision"
+        "text_only", "basic", "notellm2", "tfidf", "vision", "concat-std", "whitened"
     ]  # fmt: skip
     assert {row["state"] for row in rows(out)} == {"done"}
     assert all((out / row["files"]["vectors"]).is_file() for row in rows(out))

@@ -10,6 +10,7 @@ import pytest
 
 from bench_cells import DATA, TINY, arms, cells, checkpoint
 from n2kit.bench.matrix import keys
+from n2kit.bench.matrix.baseline_names import BASELINES
 from n2kit.bench.matrix.commands import commands
 from n2kit.bench.matrix.expand import expand
 from n2kit.bench.matrix.presets import filled
@@ -109,6 +110,25 @@ def test_baselines_take_the_backbones_that_they_read_and_seeds_if_they_are_train
     ), strict=True) if a.key != b.key]  # fmt: skip
     assert set(changed) == {"concat"}
     assert cells(variant="basic", settings=head)[0].key == cells(variant="basic")[0].key
+
+
+def test_a_baseline_without_a_gradient_has_one_seed_and_depends_on_the_pairs_that_it_reads_alone() -> None:
+    names = "text-std,vision-std,concat-std,whitened,whitened-no-pairs"
+    matrix = MatrixSpec.model_validate(TINY | {"baselines": names, "seeds": 3})
+    before = list(expand(matrix, DATA))
+    assert [cell.baseline for cell in before] == names.split(",")
+    assert not any(cell.trained for cell in before)
+    reads = {"val_pairs": {"whitened"}, "test_pairs": set(names.split(","))}  # of test pairs the figures alone
+    for changed, expected in reads.items():
+        after = expand(matrix, DATA | {changed: "other"})
+        moved = {a.baseline for a, b in zip(before, after, strict=True) if a.key != b.key}
+        assert moved == expected
+
+
+def test_presets_have_baselines_without_a_gradient() -> None:
+    paper, quick = (filled(MatrixSpec.model_validate(TINY | {"preset": name})).baselines for name in ("paper", "quick"))
+    assert set(paper) == set(BASELINES)
+    assert quick == ["tfidf", "vision", "concat-std", "whitened"]
 
 
 def test_baselines_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

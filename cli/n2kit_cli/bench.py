@@ -63,7 +63,10 @@ def run(
     ] = None,
     baselines: Annotated[
         str | None,
-        typer.Option(help="What anybody would try first: tfidf,text,vision,text-linear,vision-linear,concat,sum."),
+        typer.Option(
+            help="What anybody would try first: tfidf,text,vision,text-std,vision-std,concat-std,whitened,whitened-no-pairs,"
+            "text-linear,vision-linear,concat,sum."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1 of every arm.")] = None,
     items: Annotated[Path | None, typer.Option(help="Items: CSV, TSV, JSONL or Parquet.")] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +108,12 @@ def unreadable(items: Sequence[Item], half: Half, folder: Path, on_bad_image: On
                 raise
             reasons[item.id] = error.message
     return reasons
+
+
+def without(half: Half, items: Items, skipped: Container[str]) -> Half:
+    """Leave skipped items out of a half [n, d]: they count as those that have none."""
+    kept = np.array([item.id not in skipped for item in items], bool)
+    return Half(half.values * kept[:, None], half.present & kept)
 
 
 def table(rows: int, width: int) -> np.ndarray:

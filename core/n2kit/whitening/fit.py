@@ -15,11 +15,11 @@ from n2kit.builder import with_fusion
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
-from n2kit.inputs.halves import Half, check_folder, image_half, text_half, unreadable
+from n2kit.inputs.halves import Half, check_folder, image_half, text_half, unreadable, without
 from n2kit.inputs.state_cache import StateCache, state_cache
 from n2kit.utils.device import pick_precision
 from n2kit.whitening.select import Selection, fitted, select
-from n2kit.whitening.statistics import BLOCK, PairRows
+from n2kit.whitening.statistics import BLOCK, pair_rows
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -74,7 +74,8 @@ def fit(
     joined = _joined(model, width)
     text, image, skipped = _halves(joined, items, images, on_bad_image, precision, progress)
     start, cpu = time.perf_counter(), time.process_time()
-    known, validation = (_rows(some, items, skipped if on_bad_image == "skip" else {}) for some in (pairs, val_pairs))
+    left_out = skipped if on_bad_image == "skip" else {}
+    known, validation = (pair_rows(some, items, left_out) for some in (pairs, val_pairs))
     selection = select(text, image, known, validation, _named(progress, "folds"))
     whitening = fitted(selection.chosen, text, image, known)
     assert joined.fusion is not None
@@ -135,17 +136,8 @@ def _halves(
     image = image_half(features, items, folder, on_bad_image, _named(progress, "images"))
     reasons = unreadable(items.items, image, folder, on_bad_image)
     if on_bad_image == "skip" and reasons:
-        kept = np.array([item.id not in reasons for item in items])
-        text, image = (Half(half.values * kept[:, None], half.present & kept) for half in (text, image))
+        text, image = (without(half, items, reasons) for half in (text, image))
     return text, image, reasons
-
-
-def _rows(pairs: Pairs | None, items: Items, skipped: dict[str, str]) -> PairRows:
-    """Turn pairs into rows of the catalogue, without those of an item that was skipped."""
-    kept = [pair for pair in pairs or () if not skipped.keys() & set(pair)]
-    grades = [pairs.grade(pair) for pair in kept] if pairs is not None else []
-    left, right = (np.array([items.position[pair[side]] for pair in kept], np.int64) for side in (0, 1))
-    return PairRows(left, right, np.array(grades, np.float64))
 
 
 def _principal(vectors: np.ndarray, width: int) -> np.ndarray:

@@ -12,7 +12,16 @@ from n2kit.evaluate.bootstrap import paired
 from n2kit.inputs.halves import Half
 from n2kit.whitening.candidates import CANDIDATES, Candidate, reciprocal_ranks
 from n2kit.whitening.folds import folds
-from n2kit.whitening.statistics import PairRows, Spectrum, Standard, pair_spectrum, standard, total_spectrum, whitener
+from n2kit.whitening.statistics import (
+    PairRows,
+    Spectrum,
+    Standard,
+    pair_spectrum,
+    rows_to_fit,
+    standard,
+    total_spectrum,
+    whitener,
+)
 from n2kit.whitening.whitening import HalfMap, Whitening
 
 FALLBACK = Candidate("whitened", 0.3, 0.3, 0.5)  # where nothing can be chosen
@@ -42,7 +51,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen, and from what: the best first. Where nothing could be chosen, `reason` says why, and there is no table."""
+    """A choice, and the candidates it was made from, the best first. Without a choice, `reason` says why, and there is no table."""
 
     chosen: Candidate
     reason: str = ""
@@ -76,8 +85,7 @@ def select(
     Args:
         step: called with the folds that are done, and all.
     """
-    every = _joined(pairs, val_pairs)
-    every = every.at(every.weight > 0)
+    every = _joined(pairs, val_pairs).positive()
     if not len(every):
         return Selection(FALLBACK, "no pairs")
     numbers = folds(every)
@@ -118,8 +126,8 @@ def fitted(chosen: Candidate, text: Half, image: Half, pairs: PairRows) -> White
 
     A half that the candidate does not read is fitted all the same: it serves items that have no other.
     """
-    pairs = pairs.at(pairs.weight > 0)
-    rows = pairs.items() if len(pairs) else np.arange(len(text.values))
+    pairs = pairs.positive()
+    rows = rows_to_fit(pairs, len(text.values))
 
     def spectrum(half: Half, standardise: Standard) -> Spectrum:
         if len(pairs):

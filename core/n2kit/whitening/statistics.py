@@ -6,13 +6,17 @@ normalisation (Hatch et al. 2006).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from n2kit.inputs.halves import Half
+
+if TYPE_CHECKING:
+    from n2kit.data.items import Items
+    from n2kit.data.pairs import Pairs
 
 BLOCK = 8192  # rows at a time
 FLAT = 1e-6  # of the largest value: a dimension with a smaller deviation carries no information, and gives 0
@@ -33,9 +37,26 @@ class PairRows:
         """Select pairs, by number or by mask."""
         return PairRows(self.left[chosen], self.right[chosen], self.weight[chosen])
 
+    def positive(self) -> PairRows:
+        """Select the pairs that belong together: those of a weight above zero."""
+        return self.at(self.weight > 0)
+
     def items(self) -> np.ndarray:
         """List the rows of their items, each once."""
         return np.unique(np.concatenate([self.left, self.right]))
+
+
+def pair_rows(pairs: Pairs | None, items: Items, skipped: Container[str] = ()) -> PairRows:
+    """Turn pairs into rows of the catalogue [P], their grades into weights, without those of an item that was skipped."""
+    kept = [pair for pair in pairs or () if pair[0] not in skipped and pair[1] not in skipped]
+    grades = [pairs.grade(pair) for pair in kept] if pairs is not None else []
+    left, right = (np.array([items.position[pair[side]] for pair in kept], np.int64) for side in (0, 1))
+    return PairRows(left, right, np.array(grades, np.float64))
+
+
+def rows_to_fit(pairs: PairRows, items: int) -> np.ndarray:
+    """List the rows that a fit goes by: those of the pairs' items; where there is no pair, all."""
+    return pairs.items() if len(pairs) else np.arange(items)
 
 
 class Standard(NamedTuple):

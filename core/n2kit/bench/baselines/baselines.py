@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2kit.bench.baselines.closed_form import CLOSED_FORM, ClosedForm, fit_closed_form
 from n2kit.bench.baselines.frozen import Features, FrozenFeatures
 from n2kit.bench.baselines.heads import TrainedHead, train_head
 from n2kit.bench.baselines.tfidf import tfidf
@@ -21,6 +22,7 @@ from n2kit.errors import BadInput, suggest
 from n2kit.planning.planner import with_options
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import Recipe
+from n2kit.whitening.whitening import unit
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import Loss
@@ -60,7 +62,8 @@ def run_baseline(
     """Compute unit vectors of all items by one of `NAMES`: [n, d]. Test pairs are no argument, so that nothing here can use them.
 
     Args:
-        pairs: heads are trained on them; val_pairs: they choose the learning rate and the last step.
+        pairs: heads are trained on them, and closed forms fitted. val_pairs: they choose a head's learning rate and last step;
+            a whitening is chosen by both.
         seed: of a head's initial weights and of the order of the pairs; frozen backbones with random weights are the same for all.
         settings: dotted names. Of a recipe's, those in `SHARED` count, `head.width` for one; `baseline.` begins those of
             `HeadSettings`.
@@ -77,13 +80,15 @@ def run_baseline(
         raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
     recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
     frozen = FrozenFeatures() if frozen is None else frozen
-    start, cpu = time.perf_counter(), time.process_time()
-    modalities = _modalities(baseline.takes, frozen, recipe, items, images, on_bad_image, device)
+    start = time.perf_counter()
+    modalities = _modalities(name, frozen, recipe, items, images, on_bad_image, device)
     unreadable = {i: why for modality in modalities for i, why in modality.unreadable.items()}
     skipped = unreadable if on_bad_image == "skip" else {}
-    trained: TrainedHead | None = None
-    if baseline.trained:
-        trained = train_head(
+    learnt: TrainedHead | ClosedForm | None = None
+    if name in CLOSED_FORM:
+        learnt = fit_closed_form(name, modalities, items, pairs, val_pairs, skipped)
+    elif baseline.trained:
+        learnt = train_head(
             modalities,
             items,
             _without(pairs, skipped),
@@ -94,19 +99,22 @@ def run_baseline(
             normalize_each=name == "sum",
             seed=seed,
         )
-        vectors = trained.vectors
+    if learnt is not None:
+        vectors = learnt.vectors
+    elif modalities:
+        vectors = unit(modalities[0].values)
     else:
-        vectors = _unit(modalities[0].values) if modalities else tfidf(items)
-    elapsed = time.perf_counter() - start, time.process_time() - cpu
+        vectors = tfidf(items)
+    seconds = time.perf_counter() - start
     kept = [n for n, item in enumerate(items) if item.id not in skipped]
     out = BaselineOut([items.items[n].id for n in kept], vectors[kept], {}, skipped=unreadable)
-    out.costs = _costs(modalities, trained, elapsed[0], len(items))
-    out.notes = _notes(modalities, trained, vectors, frozen)
+    out.costs = _costs(modalities, learnt, seconds, len(items))
+    out.notes = _notes(modalities, learnt, out.vectors, frozen)
     return out
 
 
 def _modalities(
-    kinds: tuple[str, ...],
+    name: str,
     frozen: FrozenFeatures,
     recipe: Recipe,
     items: Items,
@@ -118,9 +126,9 @@ def _modalities(
         "llm": lambda: frozen.text(recipe, items, device),
         "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
     }
-    found = {kind: compute[kind]() for kind in kinds}
-    if "llm" in found:
-        found["llm"] = replace(found["llm"], values=_unit(found["llm"].values))  # states have a few huge dimensions
+    found = {kind: compute[kind]() for kind in BASELINES[name].takes}
+    if "llm" in found and name not in CLOSED_FORM:
+        found["llm"] = replace(found["llm"], values=unit(found["llm"].values))  # states have a few huge dimensions
     return list(found.values())
 
 
@@ -134,36 +142,29 @@ def _without(pairs: Pairs, skipped: Mapping[str, str]) -> Pairs:
     return Pairs(kept, pairs.dropped, pairs.grades, pairs.negatives)
 
 
-def _unit(values: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-    return unit.astype(np.float32)
-
-
-def _costs(modalities: list[Features], trained: TrainedHead | None, seconds: float, items: int) -> dict[str, float]:
+def _costs(
+    modalities: list[Features], learnt: TrainedHead | ClosedForm | None, seconds: float, items: int
+) -> dict[str, float]:
     """Return the costs of a row; `embed_ms_item` is the time of a new item, from text and image file, without any cache."""
     costs: dict[str, float] = {
-        "parameters": sum(modality.parameters for modality in modalities) + (trained.parameters if trained else 0),
-        "trained_parameters": trained.parameters if trained else 0,
-        "train_s": trained.seconds if trained else 0.0,
-        "train_cpu_s": trained.cpu_seconds if trained else 0.0,
-        "steps": trained.steps if trained else 0,
+        "parameters": sum(modality.parameters for modality in modalities) + (learnt.parameters if learnt else 0),
+        "trained_parameters": learnt.parameters if learnt else 0,
+        "train_s": learnt.seconds if learnt else 0.0,
+        "train_cpu_s": learnt.cpu_seconds if learnt else 0.0,
+        "steps": learnt.steps if learnt else 0,
         "embed_ms_item": sum(modality.ms_item for modality in modalities) if modalities else 1000 * seconds / items,
     }
     return costs
 
 
 def _notes(
-    modalities: list[Features], trained: TrainedHead | None, vectors: np.ndarray, frozen: FrozenFeatures
+    modalities: list[Features], learnt: TrainedHead | ClosedForm | None, vectors: np.ndarray, frozen: FrozenFeatures
 ) -> list[str]:
     notes = [note for modality in modalities for note in modality.notes]
     if empty := int((~vectors.any(axis=1)).sum()):
         notes.append(f"{empty} items have nothing that this baseline reads: as queries they find nothing")
-    if trained is not None and trained.mrr is None:
-        notes.append(f"no validation pairs: learning rate {trained.lr:g} and {trained.steps} steps were not chosen")
-    elif trained is not None:
-        notes.append(
-            f"validation pairs chose learning rate {trained.lr:g} and step {trained.steps} (their MRR: {trained.mrr:.3f})"
-        )
+    if learnt is not None and learnt.note:
+        notes.append(learnt.note)
     if frozen.problem:
         notes.append(f"features are not kept on disk: {frozen.problem}")
     return notes

@@ -59,6 +59,13 @@ class TrainedHead:
     seconds: float
     cpu_seconds: float
 
+    @property
+    def note(self) -> str:
+        """Say how the learning rate and the step were chosen."""
+        if self.mrr is None:
+            return f"no validation pairs: learning rate {self.lr:g} and {self.steps} steps were not chosen"
+        return f"validation pairs chose learning rate {self.lr:g} and step {self.steps} (their MRR: {self.mrr:.3f})"
+
 
 def train_head(
     modalities: Sequence[Features],

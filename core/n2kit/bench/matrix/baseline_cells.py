@@ -53,7 +53,7 @@ def _baseline(
             )
         parts = {kind: component_of(recipe, kind) for kind in kinds}
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
-        facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.needs)
+        facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.learns_from, baseline.needs)
     except (Mismatch, Unavailable) as problem:
         arm = ": ".join([name, "+".join(short(n) for n in backbones.values() if n)])
         key = keys.digest(keys.CELL_VERSION, name, dict(backbones))

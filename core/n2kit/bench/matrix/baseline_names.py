@@ -14,27 +14,33 @@ from n2kit.recipe.settings import Recipe, Settings, resolve
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline: the frozen backbones that it takes (`llm`, `vision`), `trained` if a head is trained on them, and the
-    distribution that it needs where not every installation has it.
+    """A baseline: the frozen backbones that it takes (`llm`, `vision`), the pairs that it learns from (`pairs`, `val_pairs`),
+    `trained` if that is by a gradient, with a seed, and the distribution that it needs where not every installation has it.
     """
 
     summary: str
     takes: tuple[str, ...] = ()
+    learns_from: tuple[str, ...] = ()
     trained: bool = False
     needs: str | None = None
 
 
+BOTH = ("llm", "vision")
+PAIRS = ("pairs", "val_pairs")
 BASELINES: dict[str, Baseline] = {
     "tfidf": Baseline("TF-IDF of words and characters", needs="scikit-learn"),
     "text": Baseline("the frozen LLM's compressed word of the text prompt", ("llm",)),
     "vision": Baseline("the frozen vision encoder's pooled vector", ("vision",)),
-    "text-linear": Baseline("text, standardised, with a trained linear head", ("llm",), trained=True),
-    "vision-linear": Baseline("vision, standardised, with a trained linear head", ("vision",), trained=True),
-    "concat": Baseline(
-        "both, standardised and concatenated, with a trained linear head", ("llm", "vision"), trained=True
-    ),
+    "text-std": Baseline("text, standardised by the training items", ("llm",), ("pairs",)),
+    "vision-std": Baseline("vision, standardised by the training items", ("vision",), ("pairs",)),
+    "concat-std": Baseline("both, standardised by the training items and concatenated", BOTH, ("pairs",)),
+    "whitened": Baseline("both, whitened by the training pairs in closed form: what n2kit fit does", BOTH, PAIRS),
+    "whitened-no-pairs": Baseline("both, whitened by all items: what n2kit fit does without pairs", BOTH),
+    "text-linear": Baseline("text, standardised, with a trained linear head", ("llm",), PAIRS, trained=True),
+    "vision-linear": Baseline("vision, standardised, with a trained linear head", ("vision",), PAIRS, trained=True),
+    "concat": Baseline("both, standardised and concatenated, with a trained linear head", BOTH, PAIRS, trained=True),
     "sum": Baseline(
-        "both, standardised, each with a trained linear head to unit length, summed", ("llm", "vision"), trained=True
+        "both, standardised, each with a trained linear head to unit length, summed", BOTH, PAIRS, trained=True
     ),
 }
 NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}

@@ -73,6 +73,7 @@ def of_baseline(
     recipe: Recipe,
     head: Mapping[str, Any] | None,
     data: Mapping[str, Any],
+    learns_from: tuple[str, ...] = (),
     library: str | None = None,
 ) -> dict[str, Any]:
     """Collect all that decides a baseline's vectors but for the seed.
@@ -80,9 +81,10 @@ def of_baseline(
     Args:
         parts: the frozen backbones that it takes, and the loss that its head is trained with.
         head: the settings of that head; None: there is none to train.
+        learns_from: the pairs that it learns from.
         library: a distribution that computes it.
     """
-    seen = ["items", "on_bad_image"] + ["images"] * ("vision" in parts) + ["pairs", "val_pairs"] * (head is not None)
+    seen = ["items", "on_bad_image", *["images"] * ("vision" in parts), *learns_from]
     return {
         "version": CELL_VERSION,
         "versions": versions(parts.values()) | ({library: installed(library)} if library else {}),

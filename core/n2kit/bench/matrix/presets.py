@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from n2kit.bench.matrix.baseline_names import BASELINES
 from n2kit.bench.matrix.spec import ArmSpec, Inference, MatrixSpec
 
 # NoteLLM-2's comparisons: variants, visual tokens, weights of the two views, and inputs taken away from a trained model.
@@ -10,9 +11,9 @@ TOKENS = (8, 16, 32, 48)
 WEIGHTS = (1, 3, 9, 19)  # of the multimodal view, to 1 of the visual view
 REMOVED_INPUT: dict[Inference, str] = {"no-image": "without image", "no-text": "without text"}
 NEGLECTING = ("basic", "late_early_fusion", "notellm2")
-PAPER_BASELINES = ["tfidf", "text", "vision", "text-linear", "vision-linear", "concat", "sum"]
+PAPER_BASELINES = list(BASELINES)
 FOLLOWED = 32  # items, for the saliency of every arm that has it
-QUICK_BASELINES = ["tfidf", "vision"]
+QUICK_BASELINES = ["tfidf", "vision", "concat-std", "whitened"]
 QUICK_VARIANTS = ["text_only", "basic", "notellm2"]
 QUICK_STEPS = 20
 
