@@ -248,6 +248,14 @@ def test_the_quick_preset_has_a_few_arms_and_baselines(cli: Any, tmp_path: Path)
     assert all((out / row["files"]["vectors"]).is_file() for row in rows(out))
 
 
+@pytest.mark.usefixtures("at_workspace")
+def test_a_warning_stands_on_a_line_of_its_own(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = ("bench", "--baselines", "tfidf", *DATA, "-o", tmp_path / "out")
+    assert "Warning" not in cli(*matrix).err
+    monkeypatch.setattr("n2kit.bench.report.warning", lambda board: f"Warning: {board.best.label}")
+    assert "\nWarning: tfidf\n" in cli(*matrix).err
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_workspace")
 def test_a_failing_cell_stops_nothing_and_can_be_tried_again(cli: Any, tmp_path: Path) -> None:

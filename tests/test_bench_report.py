@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import bench_rows as rows
-from n2kit.bench.report import aggregate, compare, read_results, sections, summary, table, write
+from n2kit.bench.report import aggregate, compare, read_results, sections, summary, table, warning, write
 from n2kit.bench.report.aggregate import Leaderboard, holm
 from n2kit.bench.report.labels import component
 from n2kit.bench.report.tables import tex_escaped
@@ -248,6 +248,101 @@ def test_the_summary_follows_from_the_numbers(tmp_path: Path) -> None:
     assert "Every other arm is separably worse" in said
     assert "No cheaper arm is within 2 points of the best (30 ms an item)." in said
     assert summary(board_of(tmp_path)) == summary(board_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("axes", "costs", "said"),
+    [
+        ({"trained": True}, {"train_s": 300.0, "train_cpu_s": 7200.0}, "Training it took 5 min (2.0 h of CPU) a seed."),
+        ({"trained": False}, {"train_s": 5.0, "train_cpu_s": 9.0}, "Fitting it took 5 s (9 s of CPU) a seed."),
+        ({"trained": True}, {"train_s": 5.0}, "Training it took 5 s a seed."),
+        ({"trained": False}, {"train_s": 0.0, "train_cpu_s": 0.0}, "It took no training."),
+    ],
+)
+def test_the_summary_says_what_the_best_arm_cost(
+    axes: dict[str, Any], costs: dict[str, float], said: str, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        rows.ranked(tmp_path, "best", seed, hits(150), axes=axes, costs=costs)
+    rows.ranked(tmp_path, "worse", 0, hits(20), costs={"train_s": 1.0, "train_cpu_s": 1.0})
+    assert summary(board_of(tmp_path))[1] == said
+
+
+def test_the_summary_holds_no_cost_where_none_was_measured(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "best", 0, hits(150))
+    assert not any("took" in sentence for sentence in summary(board_of(tmp_path)))
+
+
+FREE = {"baseline": "whitened", "trained": False}
+JOINED = {"llm": "q", "inference": "both", "trained": True}
+
+
+def test_a_trained_arm_below_an_untrained_one_is_warned_of(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "whitened", 0, hits(160), axes=FREE)
+    rows.ranked(tmp_path, "text", 0, hits(30), axes=FREE)
+    rows.ranked(tmp_path, "joined", 0, hits(100), axes=JOINED)
+    board = board_of(tmp_path)
+    difference = board.by_label["joined"].difference
+    assert difference is not None
+    low, high = sorted((abs(difference.low), abs(difference.high)))
+    said = (
+        "Warning: “joined” was trained and is below “whitened”, which took no gradient: recall@10 50.0 against 80.0 %, "
+        f"30.0 points behind ({100 * low:.1f} – {100 * high:.1f})"
+    )
+    assert warning(board) == f"{said}."
+    written = {path.name: path.read_text("utf8") for path in write(tmp_path)}
+    assert f'<p class="warning" role="alert">{said}.</p>' in written["report.html"]
+    assert f"\n\n{said}.\n\n" in written["results.md"]
+    rows.ranked(tmp_path, "linear", 0, hits(60), axes={"baseline": "concat", "trained": True})
+    assert warning(board_of(tmp_path)) == f"{said}; 1 more trained arm is below it."
+
+
+def test_a_warning_says_what_is_not_separable(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "whitened", 0, hits(101), axes=FREE)
+    rows.ranked(tmp_path, "joined", 0, hits(98)[::-1], axes=JOINED)
+    assert "1.5 points behind, which is not separable (interval of the difference −" in str(warning(board_of(tmp_path)))
+
+
+def test_a_warning_gives_figures_alone_where_a_third_arm_is_the_best(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "good", 0, hits(180), axes=JOINED)
+    rows.ranked(tmp_path, "whitened", 0, hits(160), axes=FREE)
+    rows.ranked(tmp_path, "bad", 0, hits(100), axes=JOINED)
+    assert warning(board_of(tmp_path)) == (
+        "Warning: “bad” was trained and is below “whitened”, which took no gradient: recall@10 50.0 against 80.0 %."
+    )
+
+
+def test_a_warning_goes_by_the_better_mean_rank(tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "whitened", 0, [3, 4, 5], axes=FREE)
+    rows.ranked(tmp_path, "joined", 0, [30, 40, 50], axes=JOINED)
+    assert "mean_rank 40.0 against 4.0, 36.0 ranks behind" in str(warning(board_of(tmp_path, "mean_rank")))
+
+
+@pytest.mark.parametrize(
+    ("count", "axes"),
+    [
+        (170, JOINED),  # above
+        (160, JOINED),  # the same
+        (100, JOINED | {"trained": False}),
+        (100, JOINED | {"inference": "no-image"}),  # what was taken away is expected to cost
+        (100, JOINED | {"inference": "no-text"}),
+    ],
+)
+def test_no_warning_where_no_trained_arm_is_below(count: int, axes: dict[str, Any], tmp_path: Path) -> None:
+    rows.ranked(tmp_path, "whitened", 0, hits(160), axes=FREE)
+    rows.ranked(tmp_path, "joined", 0, hits(count), axes=axes)
+    board = board_of(tmp_path)
+    assert warning(board) is None
+    written = {path.name: path.read_text("utf8") for path in write(tmp_path)}
+    assert not any("Warning" in written[name] for name in ("report.html", "results.md"))
+
+
+def test_no_warning_about_other_queries_or_without_an_untrained_arm(tmp_path: Path) -> None:
+    for name, count in (("x", 100), ("y", 90)):
+        rows.ranked(tmp_path, name, 0, hits(count), axes=JOINED)
+    assert warning(board_of(tmp_path)) is None
+    rows.ranked(tmp_path, "whitened", 0, [HIT] * 50, axes=FREE)
+    assert warning(board_of(tmp_path)) is None
 
 
 @pytest.mark.parametrize(("pool", "said"), [(101, []), (100, ["100"]), (5, ["10, 100"])])

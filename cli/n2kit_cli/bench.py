@@ -266,12 +266,14 @@ def compare(
 def _show_rows(rows: Sequence[CellRow], out: Path) -> None:
     """Show the arms that are done, best first, with a summary; then the cells that are not done, and why."""
     if any(row.state == "done" for row in rows):
-        from n2kit.bench.report import aggregate, read_results, summary
+        from n2kit.bench.report import aggregate, read_results, summary, warning
         from n2kit.bench.report import table as columns_and_rows
 
         board = aggregate(read_results(out))
         table(*columns_and_rows(board))
         say(" ".join(summary(board)))
+        if alert := warning(board):
+            say(alert)
     seeds_of: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
         if row.state in ("failed", "refused"):

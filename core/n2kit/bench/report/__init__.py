@@ -9,7 +9,7 @@ from n2kit.bench.cell_row import CellRow
 from n2kit.bench.report.aggregate import Leaderboard, aggregate
 from n2kit.bench.report.compare import Comparison, compare
 from n2kit.bench.report.read import Results, read_results
-from n2kit.bench.report.summary import summary
+from n2kit.bench.report.summary import summary, warning
 from n2kit.bench.report.tables import table
 from n2kit.bench.report.write import write
 
@@ -23,5 +23,6 @@ __all__ = [
     "read_results",
     "summary",
     "table",
+    "warning",
     "write",
 ]

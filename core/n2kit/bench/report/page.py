@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from n2kit.bench.cell_row import DONE, CellRow
 from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
 from n2kit.bench.report.aggregate import Leaderboard
-from n2kit.bench.report.summary import summary
+from n2kit.bench.report.summary import summary, warning
 from n2kit.data.items import Items
 from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
@@ -48,6 +48,7 @@ def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Col
         "title": real_path(board.results.folder).name,
         "facts": _facts(board),
         "sentences": summary(board),
+        "warning": warning(board),
         "legend": tables.legend(board),
         "metric": board.metric,
         "metric_title": labels.title(board.metric),

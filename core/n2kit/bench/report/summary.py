@@ -16,17 +16,54 @@ THROUGH = ("embed_ms_item", "trained_parameters")  # what "cheapest" goes by: th
 
 
 def summary(board: Leaderboard) -> list[str]:
-    """Summarise a board: the best arm, the arms that are not separable from it, the baselines, the cost, and cautions."""
+    """Summarise a board: the best arm and its cost, the arms not separable from it, baselines, the cheapest, and cautions."""
     if board.best is None:
         return ["No cell is finished yet.", *_cautions(board, {})]
     names = labels.short_names([(arm.label, arm.axes) for arm in board.arms])
     said = [
         _best(board, board.best, names),
+        _price(board.best),
         _not_separable(board, names),
         _baselines(board, names),
         _cheapest(board, names),
     ]
     return [sentence for sentence in said if sentence] + _cautions(board, names)
+
+
+def warning(board: Leaderboard) -> str | None:
+    """Warn of trained arms that are below one without a gradient; None where there is none."""
+    arms = board.comparable
+    free = next((arm for arm in arms if not arm.axes.trained), None)
+    if free is None:
+        return None
+    m, top = board.metric, free.figures[board.metric].value
+    worse = [arm for arm in arms[arms.index(free) :] if arm.figures[m].value != top]
+    below = [arm for arm in worse if arm.axes.trained and _whole(arm)]
+    if not below:
+        return None
+    names = labels.short_names([(arm.label, arm.axes) for arm in board.arms])
+    first, more = below[0], len(below) - 1
+    figures = f"{labels.number(first.figures[m].value, m)} against {labels.number(top, m)}{' %' * labels.share(m)}"
+    said = f"Warning: “{names[first.label]}” was trained and is below “{names[free.label]}”, which took no gradient: {m} {figures}"
+    said += f", {_behind(board, first)}" if free is board.best else ""
+    return said + (f"; {more} more trained {'arm is' if more == 1 else 'arms are'} below it." if more else ".")
+
+
+def _whole(arm: ArmResult) -> bool:
+    """Tell whether an arm had all inputs: one whose image or text was taken away is expected to lose."""
+    return arm.axes.inference in (None, "both")
+
+
+def _price(best: ArmResult) -> str:
+    """Say how long the best arm was trained or fitted, where its rows hold that."""
+    if (seconds := best.costs.get("train_s")) is None:
+        return ""
+    if not seconds:
+        return "It took no training."
+    cpu = best.costs.get("train_cpu_s")
+    of_cpu = "" if cpu is None else f" ({labels.duration(cpu)} of CPU)"
+    seed = " a seed" if len(best.rows) > 1 else ""
+    return f"{'Training' if best.axes.trained else 'Fitting'} it took {labels.duration(seconds)}{of_cpu}{seed}."
 
 
 def _best(board: Leaderboard, best: ArmResult, names: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from n2kit.bench.cell_row import FAILED, REFUSED
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ALPHA, ArmResult, Leaderboard, Verdict
-from n2kit.bench.report.summary import summary
+from n2kit.bench.report.summary import summary, warning
 
 # The columns of costs. Another one: its name in a row's `costs` here, its title and its format in labels.py.
 COSTS = ("trained_parameters", "train_s", "embed_ms_item")
@@ -83,7 +83,9 @@ def short_names(board: Leaderboard) -> dict[str, str]:
 
 
 def markdown(board: Leaderboard) -> str:
-    lines = ["# Results", "", *_paragraphs(summary(board)), *_markdown_table(board), ""]
+    alert = warning(board)
+    lines = ["# Results", "", *_paragraphs(summary(board)), *_paragraphs([alert] if alert else [])]
+    lines += [*_markdown_table(board), ""]
     lines += _paragraphs(legend(board) if board.arms else [])
     if bad := problems(board):
         lines += ["## Failed and refused", "", *_pipes(*bad), ""]
