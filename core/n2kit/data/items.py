@@ -115,7 +115,7 @@ OF_SIZES = "was written by an earlier version, which could not tell images of th
 
 
 def read_items(
-    path: Path, *, columns: Mapping[str, str] | None = None, notellm: bool = False, lenient: bool = False
+    path: str | Path, *, columns: Mapping[str, str] | None = None, notellm: bool = False, lenient: bool = False
 ) -> Items:
     """Read a catalogue.
 
@@ -127,7 +127,7 @@ def read_items(
     Raises:
         BadInput: no such file or format; or rows without id, blank rows, duplicate ids, each with its line.
     """
-    columns = dict(columns or {})
+    path, columns = Path(path), dict(columns or {})
     if unknown := set(columns) - set(FIELDS):
         raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
     items: list[Item] = []

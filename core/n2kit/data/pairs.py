@@ -78,7 +78,7 @@ class Pairs:
 
 
 def read_pairs(
-    path: Path, known: Container[str], *, lenient: bool = False, graded: bool = False, negatives: bool = False
+    path: str | Path, known: Container[str], *, lenient: bool = False, graded: bool = False, negatives: bool = False
 ) -> Pairs:
     """Read pairs whose ids are all `known`.
 
@@ -91,6 +91,7 @@ def read_pairs(
             number or another one than before, each with its line; and rows with a negative that is unknown, an item of the pair
             itself, or known to belong to its first item.
     """
+    path = Path(path)
     grades: dict[Pair, float] = {}
     problems: list[str] = []
     rows: list[tuple[PairRow, Pair]] = []
@@ -223,8 +224,9 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_ids(path: Path, known: Container[str], *, lenient: bool = False) -> list[str]:
+def read_ids(path: str | Path, known: Container[str], *, lenient: bool = False) -> list[str]:
     """Read the first column of a file as ids, header optional; duplicates count once."""
+    path = Path(path)
     ids: dict[str, None] = {}
     problems: list[str] = []
     for line, cells, *_ in _rows(path, known, problems, []):

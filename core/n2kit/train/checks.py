@@ -66,3 +66,19 @@ class AdapterCheck(TrainerCallback):
 
     def _fail(self, message: str, kind: str) -> None:
         raise Failed(message, f"--tune {kind}=last:2, {kind}=full or {kind}=frozen")
+
+
+def check_trainable(model: Model) -> None:
+    """Check that training can change a vector at all.
+
+    Raises:
+        Mismatch: no weight that makes one is trained.
+    """
+    makes = [model.llm, model.vision, model.connector, model.fusion, model.head]
+    words = model.variant.micl or "generation" in model.loss.extra_inputs  # whose prompts hold special tokens
+    if words or any(p.requires_grad for part in makes if part is not None for p in part.parameters()):
+        return
+    raise Mismatch(
+        f"variant {model.recipe.variant} with everything frozen: nothing that makes a vector is trained",
+        "--tune llm=lora:16, or llm=last:2",
+    )

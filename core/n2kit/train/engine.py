@@ -24,7 +24,7 @@ from n2kit.recipe.tuning import Tune
 from n2kit.train import checkpoint, distributed, fourbit, shards
 from n2kit.train.answer_tasks import AnswerTasks
 from n2kit.train.blocks import prepared_blocks
-from n2kit.train.checks import AdapterCheck, frozen_fingerprint, trained_state
+from n2kit.train.checks import AdapterCheck, check_trainable, frozen_fingerprint, trained_state
 from n2kit.train.epoch_rng import EpochRng
 from n2kit.train.events import EventHandler
 from n2kit.train.images import check_images
@@ -89,6 +89,7 @@ def fit(
     device: str | None = None,
     cache: FeatureCache | None = None,
     resume: Path | None = None,
+    validate_start: bool = False,
     report: EventHandler | None = None,
 ) -> FitResult:
     """Train the parts of `model` that are not frozen, in place.
@@ -97,14 +98,16 @@ def fit(
         folder: for checkpoints; what TensorBoard reads is put beside it.
         cache: features of the frozen vision encoder to share; by default `settings.feature_cache_gb` of memory and of disk.
         resume: a checkpoint to resume from.
+        validate_start: validate before the first step too, so that the weights of the start are kept where nothing beats them.
         report: called with every log event.
 
     Raises:
         BadInput: fewer pairs than a step takes, an image that cannot be read, or a step that cannot be divided among the
             processes. Failed: the loss or its gradient is no longer finite, frozen weights changed, or an adapter gets no
-            gradient. Mismatch: layer decay, or `train.fsdp`, in a backbone without blocks.
+            gradient. Mismatch: layer decay, or `train.fsdp`, in a backbone without blocks; nothing to train.
     """
     check_pairs(pairs, model.loss, model.recipe.loss.name)
+    check_trainable(model)
     qlora = Tune.parse(model.recipe.llm.tune).mode == "qlora"
     target_device = distributed.init_process_group(pick_device(device))
     distributed.main_process_only(lambda: _check(settings, len(pairs), val_pairs, qlora))
@@ -132,8 +135,9 @@ def fit(
     )
     validate = validation(model, items, val_pairs, images, on_bad_image, settings, cache, states) if val_pairs else None
     trainer = _make_trainer(
-        model, param_groups, items, pairs, reader, settings, folder, target_device, events, validate
-    )
+        model, param_groups, items, pairs, reader, settings, folder, target_device, events, validate,
+        validate_start and resume is None,
+    )  # fmt: skip
     frozen = frozen_fingerprint(model)
     start = time.perf_counter()
     interrupted = _run(trainer, model, settings, resume)
@@ -179,7 +183,7 @@ def _place(model: Model, settings: Train, where: torch.device, packed: bool) -> 
 
 def _make_trainer(
     model: Model, rates: list[dict[str, Any]], items: Items, pairs: Pairs, reader: Reader, settings: Train, folder: Path,
-    where: torch.device, events: EventReporter, validate: Validation | None,
+    where: torch.device, events: EventReporter, validate: Validation | None, validate_start: bool,
 ) -> PairTrainer:  # fmt: skip
     """Make the trainer with its callbacks, ready to run."""
     rng = EpochRng(settings.seed)
@@ -195,7 +199,7 @@ def _make_trainer(
         validate,
         model=TrainStep(model, DTYPES[settings.precision], settings.grad_cache, equal_chunks=settings.fsdp),
         args=training_arguments(
-            settings, folder, where, len(pairs), steps_of(settings, len(pairs)), validate is not None
+            settings, folder, where, len(pairs), steps_of(settings, len(pairs)), validate is not None, validate_start
         ),
         train_dataset=list(pairs),
         eval_dataset=[0] if validate else None,

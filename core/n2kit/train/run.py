@@ -114,7 +114,7 @@ def train(
         with _recorded(folder, report) as record:
             fitted = fit(
                 model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
-                on_bad_image=on_bad_image, device=device, resume=last, report=record,
+                on_bad_image=on_bad_image, device=device, resume=last, report=record, validate_start=bool(manifest.trained),
             )  # fmt: skip
         result = _result(fitted, folder, last)
         if not fitted.interrupted and distributed.is_main():

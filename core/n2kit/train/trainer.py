@@ -234,7 +234,7 @@ class PairTrainer(Trainer):
 
 
 def training_arguments(
-    settings: Train, folder: Path, device: torch.device, pairs: int, steps: int, validate: bool
+    settings: Train, folder: Path, device: torch.device, pairs: int, steps: int, validate: bool, validate_start: bool
 ) -> TrainingArguments:
     """Translate the settings of a training on so many pairs, which takes so many steps, to transformers' own."""
     arguments = TrainingArguments(
@@ -251,6 +251,7 @@ def training_arguments(
         save_total_limit=2,
         eval_strategy="steps" if validate else "no",
         eval_steps=min(settings.eval_steps, steps),
+        eval_on_start=validate and validate_start,
         seed=settings.seed,
         data_seed=settings.seed,
         use_cpu=device.type == "cpu",

@@ -99,11 +99,8 @@ def fit_bundle(
         )  # fmt: skip
         result = _result(made, folder)
         counts = {"items": len(items), "pairs": len(pairs or ()), "val_pairs": len(val_pairs or ())}
-        facts = {
-            "fit": {"chosen": result.chosen, "mrr": result.mrr, "reason": result.reason},
-            "run": run,
-            "data": counts,
-        }
+        about = {name: getattr(result, name) for name in ("chosen", "mrr", "reason", "sentence")}
+        facts = {"fit": about, "run": run, "data": counts}
         saved = bundles.save(made.model.cpu(), folder / BUNDLE, trained=facts, force=True)
         result.fingerprint, result.width = saved.fingerprint, saved.width
         write_json(folder / RESULT, asdict(result))
