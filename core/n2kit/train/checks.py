@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from n2kit.contract.interfaces import Part
-from n2kit.errors import Failed
+from n2kit.errors import Failed, Mismatch
 from n2kit.modeling import lora
 from n2kit.modeling.model import Model
 from n2kit.train.shards import full_tensor
