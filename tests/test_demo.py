@@ -1,24 +1,44 @@
-"""The demo on tiny weights and a few of its items: every arm is in the table, in the JSON and on the page."""
+"""The demo on tiny weights and a few of its items: every arm is told, each text and picture is read once, and the best arm is said to be."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from n2kit.bundle.io import read_manifest
+from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.demo import DemoResult
 from n2kit.demo import run as demo
 from n2kit.demo.data import read_data
-from n2kit.demo.result import ARMS
+from n2kit.demo.result import ARMS, MAIN, DemoArm
+from n2kit.inputs.feature_cache import FeatureCache
+from n2kit.inputs.state_cache import StateCache
 
 run_module: Any = __import__("n2kit.demo.run", fromlist=["run"])
+LEARN = ("linear", "whitened", "notellm2")
 
 
-@pytest.mark.slow
-def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Log:
+    """The arms that were announced, each with the number of texts and pictures that were encoded before it."""
+
+    encoded: int = 0
+    said: list[tuple[str, int]] = field(default_factory=list)
+
+    def __call__(self, line: str) -> None:
+        self.said.append((line, self.encoded))
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    """Let the demo run on tiny weights and a few items, and count what the frozen parts encode."""
+
     def few(folder: Path) -> Any:
         data = read_data(folder)
         test = Pairs(data.test.pairs[:12])
@@ -27,19 +47,84 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, mon
 
     monkeypatch.setattr(run_module, "find_weights", lambda offline, notify: ("qwen:tiny", "siglip:tiny"))
     monkeypatch.setattr(run_module, "read_data", few)
-    said: list[str] = []
-    result = demo(tmp_path / "demo", steps=1, notify=said.append)
+    log = Log()
+    for cache in (StateCache, FeatureCache):
+        monkeypatch.setattr(cache, "_compute", _counted(cache._compute, log))
+    return log
+
+
+def _counted(compute: Any, log: Log) -> Any:
+    def counted(self: Any, rows: Sequence[Any], *more: Any) -> Any:
+        log.encoded += len(rows)
+        return compute(self, rows, *more)
+
+    return counted
+
+
+@pytest.mark.slow
+def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, log: Log) -> None:
+    result = demo(tmp_path / "demo", steps=1, notify=log)
     head, rows = result.table()
-    assert [row[0] for row in rows] == [title for _, _, title in ARMS.values()]
-    assert len(said) == len(ARMS)
+    assert [row[0] for row in rows] == list(ARMS.values())
+    assert len(head) == len(rows[0])
+    assert len(log.said) == len(ARMS)
     page = result.page.read_text("utf8")
     facts = json.loads((tmp_path / "demo/result.json").read_text("utf8"))
-    assert list(facts["recall"]) == list(ARMS)
-    for name, (_, trained, title) in ARMS.items():
+    assert list(facts["recall"]) == list(facts["training_s"]) == list(ARMS)
+    for name, title in ARMS.items():
         assert title in page
         assert set(facts["recall"][name]["all"]) == {"1", "10", "100"}
-        assert bool(result.arms[name].train_s) == trained
-    assert len(head) == len(rows[0])
-    again = demo(tmp_path / "demo", steps=1, notify=said.append)
-    assert len(said) == len(ARMS)
+        assert bool(result.arms[name].train_s) == (name in LEARN)
+    assert facts["verdict"] == result.verdict()
+    assert facts["pairs"] == 32
+    assert "not NoteLLM-2" in page
+    assert read_manifest(tmp_path / "demo/bundle").fingerprint == result.arms[MAIN].fingerprint
+    again = demo(tmp_path / "demo", steps=1, notify=log)
+    assert len(log.said) == len(ARMS)
     assert again.to_dict()["recall"] == facts["recall"]
+
+
+@pytest.mark.slow
+def test_texts_and_pictures_are_encoded_once_for_all_frozen_arms(tmp_path: Path, log: Log) -> None:
+    demo(tmp_path / "demo", steps=1, notify=log)
+    before = {line.split("] ")[1]: encoded for line, encoded in log.said}
+    assert before[ARMS["text"]] == 0 < before[ARMS["image"]] < before[ARMS["linear"]]
+    assert before[ARMS["linear"]] == before[ARMS["whitened"]] == before[ARMS["notellm2"]]
+
+
+@pytest.mark.slow
+def test_a_damaged_or_old_state_is_computed_again_and_those_of_other_arms_are_ignored(tmp_path: Path, log: Log) -> None:
+    demo(tmp_path / "demo", steps=1, notify=log)
+    states = tmp_path / "demo/arms"
+    (states / "text-seed0-steps1.json").write_text("{", "utf8")
+    old = states / "image-seed0-steps1.json"
+    old.write_text(json.dumps(json.loads(old.read_text("utf8")) | {"loss": None}), "utf8")
+    (states / "before-seed0-steps1.json").write_text("{", "utf8")
+    log.said.clear()
+    demo(tmp_path / "demo", steps=1, notify=log)
+    assert [line for line, _ in log.said] == [f"[1/5] {ARMS['text']}", f"[2/5] {ARMS['image']}"]
+
+
+def result_of(ranks: dict[str, list[int]], seconds: dict[str, float]) -> DemoResult:
+    """Make a result of arms with these ranks of the queries' targets."""
+    arms = {}
+    for name, own in ranks.items():
+        recall = {"all": [sum(rank <= k for rank in own) / len(own) for k in (1, 10, 100)]}
+        arms[name] = DemoArm(name, recall, {str(n): rank for n, rank in enumerate(own)}, seconds.get(name, 0.0))
+    return DemoResult(Path("demo"), 0, 24, 768, arms, [], Items([]), 20, 20)
+
+
+def test_the_verdict_names_the_best_arm_whichever_it_is() -> None:
+    ranks = {"text": [50] * 20, "image": [5] * 4 + [50] * 16, "whitened": [5] * 10 + [50] * 10, "linear": [5] * 20}
+    said = result_of(ranks, {"linear": 300, "whitened": 40}).verdict()
+    assert said.startswith(
+        f"Best recall@10 from 768 pairs: {ARMS['linear']}, 100.0 % (training 300 s). "
+        f"Next: {ARMS['whitened']}, 50.0 % (training 40 s) (+50.0 points, 95 % interval +30.0 to "
+    )
+    assert said.endswith(f"Then: {ARMS['image']}, 20.0 % (no training); {ARMS['text']}, 0.0 % (no training).")
+    assert "separable" not in said
+
+
+def test_the_verdict_does_not_call_a_draw_a_victory() -> None:
+    said = result_of({"linear": [5] * 9 + [50] * 11, "whitened": [5] * 10 + [50] * 10}, {}).verdict()
+    assert "+5.0 points, 95 % interval +0.0 to +15.0: not separable" in said

@@ -35,7 +35,7 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
             "query": note(e.query),
             "target": note(e.target),
             "found": [note(i) | {"score": score, "right": i == e.target} for i, score in e.found],
-            "ranks": [(ARMS[name][2], rank) for name, rank in e.ranks.items()],
+            "ranks": [(ARMS[name], rank) for name, rank in e.ranks.items()],
             "rank": e.ranks[MAIN],
             "cross": facts[e.query]["lang"] != facts[e.target]["lang"],
         }
@@ -43,10 +43,11 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
     ]
     arms = [
         {
-            "title": ARMS[name][2],
+            "title": arm.title,
             "main": name == MAIN,
             "groups": [[100 * v for v in arm.recall[g]] for g in result.groups],
-            "train_s": arm.train_s,
+            "training": arm.training,
+            "note": arm.note,
         }
         for name, arm in result.arms.items()
     ]

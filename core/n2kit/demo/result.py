@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from n2kit.data.items import Items
+from n2kit.evaluate.bootstrap import paired
 
 KS = (1, 10, 100)
-# Arm → variant (or a baseline of `n2kit.bench.baselines.baselines`), trained or not, what the table calls it.
-LINEAR = "concat"
-ARMS: dict[str, tuple[str, bool, str]] = {
-    "before": ("notellm2", False, "notellm2, before training"),
-    "text_only": ("text_only", True, "text_only, trained"),
-    "image_only": ("image_only", True, "image_only, trained"),
-    "linear": (LINEAR, True, "a linear layer on both frozen features"),
-    "notellm2": ("notellm2", True, "notellm2, trained"),
+ARMS: dict[str, str] = {  # what the table calls them
+    "text": "the text alone, standardised",
+    "image": "the picture alone, standardised",
+    "linear": "a linear layer on both, trained",
+    "whitened": "both whitened, by n2kit fit",
+    "notellm2": "notellm2, trained",
 }
-MAIN = "notellm2"
+MAIN = "whitened"  # the one whose bundle and index are kept
+DECISIVE = KS.index(10)
+RESAMPLES = 10_000
 
 
 @dataclass
@@ -30,8 +33,26 @@ class DemoArm:
     recall: dict[str, list[float]]
     ranks: dict[str, int]
     train_s: float = 0.0
-    loss: float | None = None
+    note: str = ""  # how it came about
     fingerprint: str = ""  # of the bundle and the index, for the arm that is kept
+
+    @property
+    def title(self) -> str:
+        return ARMS[self.name]
+
+    @property
+    def training(self) -> str:
+        """Name the time of its training."""
+        return f"{self.train_s:.0f} s" if self.train_s >= 1 else "under 1 s" if self.train_s else "–"
+
+    @property
+    def decisive(self) -> float:
+        """Return the recall that the arms are compared by, in %."""
+        return 100 * self.recall["all"][DECISIVE]
+
+    def found(self) -> np.ndarray:
+        """Mark the queries whose target is found [Q, 1], in the order of their ids."""
+        return np.array([[float(rank <= KS[DECISIVE])] for _, rank in sorted(self.ranks.items())])
 
 
 @dataclass
@@ -51,6 +72,7 @@ class DemoResult:
     folder: Path
     seed: int
     steps: int
+    pairs: int
     arms: dict[str, DemoArm]
     examples: list[Example]
     items: Items
@@ -66,10 +88,21 @@ class DemoResult:
     def table(self) -> tuple[Sequence[str], list[list[str]]]:
         head = ["arm", *(f"{group} ({count})" for group, count in self.groups.items()), "training"]
         rows = []
-        for name, arm in self.arms.items():
+        for arm in self.arms.values():
             cells = [" / ".join(f"{100 * v:.1f}" for v in arm.recall[g]) for g in self.groups]
-            rows.append([ARMS[name][2], *cells, f"{arm.train_s:.0f} s" if arm.train_s else "–"])
+            rows.append([arm.title, *cells, arm.training])
         return head, rows
+
+    def verdict(self) -> str:
+        """Say which arm is best at 10, how far the next one is behind, and what each training took; the figures decide."""
+        best, second, *others = sorted(self.arms.values(), key=lambda arm: -arm.decisive)
+        gain = paired(second.found(), best.found(), RESAMPLES, 0)
+        value, low, high = (100 * float(x[0]) for x in (gain.value, gain.low, gain.high))
+        behind = f"{value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}" + (
+            "" if low > 0 else ": not separable"
+        )
+        rest = "; ".join(_figure(arm) for arm in others)
+        return f"Best recall@10 from {self.pairs} pairs: {_figure(best)}. Next: {_figure(second)} ({behind}). Then: {rest}."
 
     def neighbours(self) -> list[list[str]]:
         return [
@@ -85,10 +118,13 @@ class DemoResult:
             "page": str(self.page),
             "seed": self.seed,
             "steps": self.steps,
+            "pairs": self.pairs,
             "queries": self.queries,
             "pool": self.pool,
             "groups": self.groups,
             "seconds": round(self.seconds, 1),
+            "verdict": self.verdict(),
+            "training_s": {name: round(arm.train_s, 1) for name, arm in self.arms.items()},
             "recall": {
                 n: {g: dict(zip(map(str, KS), v, strict=True)) for g, v in a.recall.items()}
                 for n, a in self.arms.items()
@@ -103,3 +139,8 @@ def describe(items: Items, item_id: str) -> str:
     """Name an item by its title, or by its topics."""
     item = items[item_id]
     return item.title or ", ".join(item.topics)
+
+
+def _figure(arm: DemoArm) -> str:
+    took = f"training {arm.training}" if arm.train_s else "no training"
+    return f"{arm.title}, {arm.decisive:.1f} % ({took})"

@@ -53,6 +53,7 @@ class Features:
 @dataclass
 class FrozenFeatures:
     """Frozen features, shared by the baselines of one matrix; `problem` says why nothing can be kept on disk, if so.
+    `progress` is called with (done, total, what).
 
     On disk they are in the caches that trainings use, within `train.feature_cache_gb`: a joined model that was trained before
     has computed them already. There an entry is named by the weights, what is read (tokens, or an image's content and its
@@ -61,6 +62,7 @@ class FrozenFeatures:
 
     known: dict[str, Features] = field(default_factory=dict)
     problem: str | None = None
+    progress: Callable[[int, int, str], None] | None = None
 
     def text(self, recipe: Recipe, items: Items, device: str | None = None) -> Features:
         """Compute the LLM's state at the end of each item's text prompt: [n, Dh]; an item without a text has zeros.
@@ -87,6 +89,10 @@ class FrozenFeatures:
             self.known[key] = compute()
         return self.known[key]
 
+    def _named(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(done, total, what)
+
     def _text(self, recipe: Recipe, items: Items, device: str | None) -> Features:
         model = from_plan(make_plan(_text_alone(recipe))).to(pick_device(device)).eval()
         dtype, _ = pick_precision(recipe.train.precision, model.device)
@@ -94,7 +100,7 @@ class FrozenFeatures:
             model.to_float32()
         gigabytes = recipe.train.feature_cache_gb
         cache = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
-        half = text_half(cache, model.prompt_builder, items)
+        half = text_half(cache, model.prompt_builder, items, self._named("texts"))
         timed = [model.prompt_builder(item, image=False) for item in items if item.has_text][:TIMED_ITEMS]
         self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
         cost = _cost(lambda: StateCache(model.llm, 0, dtype).rows(timed), len(timed))
@@ -108,7 +114,7 @@ class FrozenFeatures:
         dtype, _ = pick_precision(recipe.train.precision, next(vision.parameters()).device)
         cache = feature_cache(vision, recipe.train.feature_cache_gb, folder, dtype, memory=False)
         cache = cache or FeatureCache(vision, 0, images=folder, dtype=dtype)
-        half = image_half(cache, items, folder, on_bad_image)
+        half = image_half(cache, items, folder, on_bad_image, self._named("images"))
         self.problem = self.problem or (cache.store.problem if cache.store is not None else None)
         readable = list({i.image: i for i, seen in zip(items, half.present, strict=True) if seen}.values())[
             :TIMED_ITEMS
