@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from n2kit.bench.baselines.baselines import run_baseline
-from n2kit.bench.baselines.frozen import Features, FrozenFeatures
+from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
+from n2kit.bench.baselines.frozen import FrozenFeatures
 from n2kit.bench.matrix.baseline_names import settings_of
 from n2kit.builder import build
 from n2kit.bundle.io import save
@@ -22,17 +22,13 @@ from n2kit.embed import embed, encode
 from n2kit.evaluate import evaluate
 from n2kit.index import build_index
 from n2kit.inputs.feature_cache import feature_cache
-from n2kit.inputs.halves import Half
 from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.model import Model
 from n2kit.train import fit as train_model
 from n2kit.utils.device import pick_precision
 from n2kit.whitening import fit as fit_whitening
-from n2kit.whitening.statistics import standard
-from n2kit.whitening.whitening import unit
 
 BATCH = 32  # pairs a step
-LINEAR = "concat"  # the baseline of `run_baseline`
 BACKBONES: dict[str, Any] = {"llm.tune": "frozen", "llm.attention": "eager", "prompt.template": "compact"}
 HEAD: dict[str, Any] = {"head.width": 256}
 TRAINING: dict[str, Any] = {
@@ -72,44 +68,31 @@ class Setup:
         """Select the items of both, whose features are computed."""
         return self._select({item.id for some in (self.learnt, self.catalogue) for item in some})
 
-    def text(self) -> Features:
-        """Compute the LLM's states of all texts [n, Dh]."""
-        return self.features.text(self._recipe, self.items)
-
-    def image(self) -> Features:
-        """Compute the vision encoder's vectors of all pictures [n, Dp]."""
-        return self.features.image(self._recipe, self.items, self.data.images, "error")
+    @cached_property
+    def ms_item(self) -> float:
+        """Return the milliseconds that an item's features take, text and picture."""
+        recipe, _ = settings_of(BACKBONES, {"llm": self.llm, "vision": self.vision})
+        text = self.features.text(recipe, self.items)
+        image = self.features.image(recipe, self.items, self.data.images, "error")
+        return text.ms_item + image.ms_item
 
     def show(self, done: int, total: int, note: str) -> None:
         """Report progress, where anybody listens."""
         if self.progress:
             self.progress(done, total, note)
 
-    @cached_property
-    def _recipe(self) -> Any:
-        return settings_of(BACKBONES, {"llm": self.llm, "vision": self.vision})[0]
-
     def _select(self, ids: set[str]) -> Items:
         return Items([item for item in self.data.items if item.id in ids])
 
 
 def text_alone(setup: Setup) -> DemoArm:
-    """Rank by the text's half alone."""
-    return _one_half("text", setup.text(), setup)
+    """Rank by the text's half alone, standardised by the items of the training pairs: nothing else is learnt."""
+    return _baseline("text", "text-std", setup)[0]
 
 
 def image_alone(setup: Setup) -> DemoArm:
-    """Rank by the picture's half alone."""
-    return _one_half("image", setup.image(), setup)
-
-
-def _one_half(name: str, features: Features, setup: Setup) -> DemoArm:
-    """Rank by one half, standardised by the items of the training pairs: nothing else is learnt."""
-    half, position = Half(features.values, features.present), setup.items.position
-    own = standard(half, np.unique([position[i] for pair in setup.data.train for i in pair]))
-    rows = [position[item.id] for item in setup.catalogue]
-    vectors = unit(own(half.values[rows]) * half.present[rows, None]).astype(np.float32)
-    return _measured(name, setup.data.needed(), vectors, setup.data)
+    """Rank by the picture's half alone, likewise."""
+    return _baseline("image", "vision-std", setup)[0]
 
 
 def train_linear(setup: Setup) -> DemoArm:
@@ -117,16 +100,21 @@ def train_linear(setup: Setup) -> DemoArm:
 
     Its time is that of the training and of all features that the training reads, though arms before it have computed them.
     """
-    data = setup.data
+    arm, out = _baseline("linear", "concat", setup)
+    arm.train_s = out.costs["train_s"] + setup.ms_item * len(setup.learnt) / 1000
+    arm.note = "; ".join(out.notes)
+    return arm
+
+
+def _baseline(name: str, baseline: str, setup: Setup) -> tuple[DemoArm, BaselineOut]:
+    """Measure a baseline on the frozen features that all of them share."""
+    data, wanted = setup.data, setup.data.needed()
     out = run_baseline(
-        LINEAR, items=setup.items, pairs=data.train, val_pairs=data.val, llm=setup.llm, vision=setup.vision,
+        baseline, items=setup.items, pairs=data.train, val_pairs=data.val, llm=setup.llm, vision=setup.vision,
         images=data.images, seed=setup.seed, settings=BACKBONES | HEAD, frozen=setup.features,
     )  # fmt: skip
-    kept, wanted = dict(zip(out.ids, out.vectors, strict=True)), setup.data.needed()
-    arm = _measured("linear", wanted, np.stack([kept[i] for i in wanted]), data)
-    arm.train_s = out.costs["train_s"] + out.costs["embed_ms_item"] * len(setup.learnt) / 1000
-    arm.note = out.notes[-1]
-    return arm
+    kept = dict(zip(out.ids, out.vectors, strict=True))
+    return _measured(name, wanted, np.stack([kept[i] for i in wanted]), data), out
 
 
 def fit_whitened(setup: Setup) -> DemoArm:
@@ -147,8 +135,7 @@ def fit_whitened(setup: Setup) -> DemoArm:
     )  # fmt: skip
     build_index(folder / "vectors.parquet", folder / "index", force=True)
     arm = _measured("whitened", stored.ids, stored.vectors, data)
-    ms_item = setup.text().ms_item + setup.image().ms_item
-    arm.train_s = made.seconds + ms_item * len(setup.learnt) / 1000
+    arm.train_s = made.seconds + setup.ms_item * len(setup.learnt) / 1000
     arm.note, arm.fingerprint = made.selection.sentence(), manifest.fingerprint
     return arm
 
