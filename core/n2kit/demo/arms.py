@@ -157,7 +157,8 @@ def train_notellm2(setup: Setup) -> DemoArm:
     if trained.interrupted:
         raise KeyboardInterrupt
     arm = _measured(name, setup.data.needed(), _encoded(model, name, setup), data)
-    arm.train_s, arm.note = trained.seconds, f"loss {trained.loss:.2f} at its last step" if trained.loss else ""
+    arm.train_s = trained.seconds
+    arm.note = f"{setup.steps} steps of {BATCH} pairs, loss {trained.loss:.2f} at the last"
     return arm
 
 

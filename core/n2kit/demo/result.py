@@ -98,11 +98,13 @@ class DemoResult:
         best, second, *others = sorted(self.arms.values(), key=lambda arm: -arm.decisive)
         gain = paired(second.found(), best.found(), RESAMPLES, 0)
         value, low, high = (100 * float(x[0]) for x in (gain.value, gain.low, gain.high))
-        behind = f"{value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}" + (
-            "" if low > 0 else ": not separable"
+        behind = (
+            f"{value:.1f} points behind (95 % interval {low:.1f} to {high:.1f}{'' if low > 0 else ', not separable'})"
         )
         rest = "; ".join(_figure(arm) for arm in others)
-        return f"Best recall@10 from {self.pairs} pairs: {_figure(best)}. Next: {_figure(second)} ({behind}). Then: {rest}."
+        return (
+            f"Best recall@10 from {self.pairs} pairs: {_figure(best)}. Next, {behind}: {_figure(second)}. Then: {rest}."
+        )
 
     def neighbours(self) -> list[list[str]]:
         return [
