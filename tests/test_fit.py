@@ -152,6 +152,8 @@ def test_what_cannot_be_fitted_is_refused(workspace: Path, tiny_bundle: Path) ->
         fit(n2kit.build("qwen:tiny", variant="text_only"), items, pairs)
     with pytest.raises(BadInput, match=r"width 10000: text and image together are \d+ wide"):
         fit(n2kit.load(tiny_bundle), items, pairs, images=workspace / "images", width=10_000)
+    with pytest.raises(BadInput, match="no pairs to fit on"):
+        fit(n2kit.load(tiny_bundle), items, val_pairs=pairs, images=workspace / "images")
     with pytest.raises(BadInput, match="no images folder"):
         fit(n2kit.load(tiny_bundle), items, pairs)
 

@@ -69,8 +69,10 @@ def fit(
         progress: called with (done, total, what).
 
     Raises:
-        Mismatch: the model has no vision encoder. BadInput: a width larger than both halves; what reading images raises.
+        Mismatch: the model has no vision encoder. BadInput: a width larger than both halves; validation pairs alone; what reading images raises.
     """
+    if val_pairs and not pairs:
+        raise BadInput("validation pairs choose, and there are no pairs to fit on", "--pairs FILE")
     joined = _joined(model, width)
     text, image, skipped = _halves(joined, items, images, on_bad_image, precision, progress)
     start, cpu = time.perf_counter(), time.process_time()
