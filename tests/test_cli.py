@@ -23,6 +23,7 @@ COMMANDS = [
     "plan",
     "build",
     "train",
+    "fit",
     "merge",
     "pack",
     "embed",
@@ -61,7 +62,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
     app = make_app()
-    assert len(app.registered_commands) + len(app.registered_groups) == 19
+    assert len(app.registered_commands) + len(app.registered_groups) == 20
 
 
 def test_the_help_says_of_every_command_what_its_own_help_does() -> None:
@@ -223,6 +224,7 @@ def test_piped_tables_are_markdown(cli: Any) -> None:
         "residual-gate",
         "sum",
         "tanh-gate",
+        "whitened",
     ]
 
 

@@ -103,7 +103,8 @@ def test_bfloat16(kind: str, name: str) -> None:
     if kind == "connector":
         out = made(tokens)
     else:
-        known = {"tokens": tokens, "mask": None}
+        both = torch.ones(2, dtype=torch.bool)
+        known = {"tokens": tokens, "mask": None, "has_text": both, "has_image": both}
         out = made(draw(2, 32).bfloat16(), draw(2, 32).bfloat16(), **{n: known[n] for n in made.extra_inputs})
     assert out.dtype == torch.bfloat16
     assert torch.isfinite(out).all()
@@ -243,7 +244,7 @@ def test_cross_attention_reads_the_tokens_that_are_seen() -> None:
 @pytest.mark.parametrize("name", FUSIONS)
 def test_an_encoder_without_a_pooled_vector_breaks_no_card(name: str) -> None:
     said = card("fusion", name, (replace(DIFFERENT[0], pooled_width=0), DIFFERENT[1]))
-    assert said.pooled == (name not in ("cross-attention", "none"))
+    assert said.pooled == (name not in ("cross-attention", "whitened", "none"))
 
 
 @pytest.mark.parametrize("choice", [{"connector": n} for n in TINY] + [{"fusion": n} for n in FUSIONS if n != "none"])

@@ -128,7 +128,7 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("connector", "mlp:tiny", wrap(detached), "gradients_reach_the_image", "get no gradient"),
     ("connector", "mlp:tiny", lambda p: setattr(p, "tokens", 5), "gives_the_tokens_it_promises", "4 tokens, the part 5"),
     ("fusion", "gate", wrap(lambda p, f, h, v: h), "the_image_matters", "nothing changes"),
-    ("fusion", "gate", wrap(lambda p, f, h, v: f(h, v)[:, :5]), "keeps_the_width_of_the_word", "forward gives [3, 5]"),
+    ("fusion", "gate", wrap(lambda p, f, h, v: f(h, v)[:, :5]), "has_the_width_of_its_card", "forward gives [3, 5]"),
     ("loss", "infonce", wrap(lambda p, f, v, present=None, exclude=None: f(v)), "excluded_rows_push_nothing", "is `exclude` heeded?"),
     ("vision", "clip:tiny", another_card(prefix_tokens=9), "prefix_tokens_come_before_a_grid", "behind 1 there is one"),
     ("vision", "clip:tiny", lambda p: setattr(p, "blocks", lambda: [p.model.pre_layrnorm]), "blocks_run_in_their_order", "of the parameters"),

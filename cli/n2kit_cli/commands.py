@@ -49,7 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "demo": (
         "demo",
-        "Run the whole path on real weights and real items: build, train, embed, index, recommend, evaluate, and write a page.",
+        "Run the whole path on real weights and real items: build, fit, train, embed, index, recommend, evaluate, and write a page.",
     ),
     "ls": ("ls", "List what can be joined: every name that --llm, --vision and the others take."),
     "doctor": ("doctor", "Check what this machine can do, and say how to repair the rest."),

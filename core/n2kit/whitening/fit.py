@@ -69,7 +69,8 @@ def fit(
         progress: called with (done, total, what).
 
     Raises:
-        Mismatch: the model has no vision encoder. BadInput: a width larger than both halves; validation pairs alone; what reading images raises.
+        Mismatch: the model has no vision encoder. BadInput: a width larger than both halves, validation pairs alone, what reading
+            images raises.
     """
     if val_pairs and not pairs:
         raise BadInput("validation pairs choose, and there are no pairs to fit on", "--pairs FILE")
