@@ -12,7 +12,7 @@ from n2kit.evaluate.ranks import rank_targets
 from n2kit.inputs import halves
 from n2kit.inputs.halves import Half
 from n2kit.whitening import candidates, statistics
-from n2kit.whitening.candidates import CANDIDATES, STRENGTHS, Candidate, reciprocal_ranks
+from n2kit.whitening.candidates import CANDIDATES, Candidate, reciprocal_ranks
 from n2kit.whitening.folds import folds
 from n2kit.whitening.select import FALLBACK, fitted, select
 from n2kit.whitening.statistics import PairRows, pair_spectrum, standard, total_spectrum, whitener
@@ -193,6 +193,7 @@ def test_noise_beside_a_good_half_is_not_taken_in() -> None:
     assert [scored.mrr for scored in choice.table] == sorted((s.mrr for s in choice.table), reverse=True)
     assert all(gain.low <= gain.value <= gain.high for gain in choice.gains)
     assert "text alone" in choice.sentence()
+    assert "over 100 queries held out, in a pool of 60" in choice.sentence()
 
 
 def test_pairs_without_weight_count_for_nothing() -> None:
@@ -211,7 +212,7 @@ def test_an_item_with_one_half_has_that_one_whole() -> None:
         assert not vectors[3, TEXT:].any()
 
 
-def test_a_million_pairs_take_no_more_memory_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_million_pairs_take_no_more_memory_than_a_block() -> None:
     rng = np.random.default_rng(0)
     one = Half(rng.normal(size=(1000, 64)).astype(np.float32), np.ones(1000, bool))
     many = PairRows(rng.integers(0, 1000, 10**6), rng.integers(0, 1000, 10**6), np.ones(10**6))
@@ -229,4 +230,3 @@ def test_a_large_table_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(made, np.memmap)
     made[3] = 1
     assert made.sum() == 8
-    assert len(STRENGTHS) == 6

@@ -71,7 +71,8 @@ class Selection:
         alone = {name: self._alone(name) for name in ("text", "image")}
         halves = ", ".join(f"{name} alone {scored.mrr:.3f}" for name, scored in alone.items())
         gains = "; ".join(f"{g.value:+.3f} ({g.low:+.3f} to {g.high:+.3f}) over {g.over}" for g in self.gains[:1])
-        return f"chosen: {self.chosen}, MRR {self.table[0].mrr:.3f} in cross-validation, {gains}; {halves}"
+        measured = f"MRR {self.table[0].mrr:.3f} over {self.queries} queries held out, in a pool of {self.pool}"
+        return f"chosen: {self.chosen}, {measured}, {gains}; {halves}"
 
     def _alone(self, half: str) -> Scored:
         return max((s for k in (half, f"{half}-raw") if (s := self.best(k))), key=lambda scored: scored.mrr)
