@@ -15,6 +15,12 @@ def truncate_list(reasons: Sequence[str], total: int | None = None) -> str:
     return "; ".join([*reasons[:SHOWN], *["…"] * more])
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun: `1 item`, `1,024 items`, `2 queries`."""
+    other = plural or (f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s")
+    return f"{number:,} {noun if number == 1 else other}"
+
+
 class N2kitError(Exception):
     """An expected failure: `message` says what and where, `hint` what to do about it."""
 

@@ -7,9 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from n2kit.demo.result import ARMS, KS, MAIN, describe
+from n2kit.pages import Figure, render
 from n2kit.utils.files import write_text
 from n2kit.utils.version import VERSION
 
@@ -20,21 +19,16 @@ if TYPE_CHECKING:
 def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Path) -> None:
     """Write `result.page`, with its images inside."""
 
-    def note(item_id: str) -> dict[str, Any]:
+    def figure(item_id: str, *tags: str, score: float | None = None, right: bool = False) -> Figure:
         data = base64.b64encode((images / facts[item_id]["image"]).read_bytes()).decode()
-        return {
-            "id": item_id,
-            "src": f"data:image/webp;base64,{data}",
-            "text": describe(result.items, item_id),
-            "lang": facts[item_id]["lang"],
-            "author": facts[item_id]["author"],
-        }
+        named = tuple(facts[item_id][tag] for tag in tags)
+        return Figure(describe(result.items, item_id), f"data:image/webp;base64,{data}", named, score, right)
 
     examples = [
         {
-            "query": note(e.query),
-            "target": note(e.target),
-            "found": [note(i) | {"score": score, "right": i == e.target} for i, score in e.found],
+            "query": figure(e.query, "lang", "author"),
+            "target": describe(result.items, e.target),
+            "found": [figure(i, "lang", score=score, right=i == e.target) for i, score in e.found],
             "ranks": [(ARMS[name], rank) for name, rank in e.ranks.items()],
             "rank": e.ranks[MAIN],
             "cross": facts[e.query]["lang"] != facts[e.target]["lang"],
@@ -52,10 +46,5 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
         for name, arm in result.arms.items()
     ]
     source = resources.files("n2kit.demo").joinpath("page.html.j2").read_text("utf8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    text = environment.from_string(source).render(
-        arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=VERSION
-    )
+    text = render(source, arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=VERSION)
     write_text(result.page, text)
