@@ -35,7 +35,7 @@ REFUSED: list[tuple[dict[str, Any], list[str], str, str, dict[str, Any]]] = [
     ({"connector": "pixel-shuffle:3"}, [], "4", "scale", {"connector": "pixel-shuffle:2"}),
     ({"connector": "identity", "llm": "opt:tiny"}, [], "32 wide, and the language model reads 16", "", {"connector": "linear"}),
     ({"connector": "mlp:40"}, [], "average to 40 tokens, and the vision encoder gives 16", "connector.tokens=16", {"connector": "mlp:16"}),
-    ({"llm": "gpt2:tiny"}, ["prompt.body_tokens=600"], "a row may take 640 tokens (16 of them an image), and llm gpt2:tiny reads 512", "prompt.body_tokens=472", {"prompt.body_tokens": 472}),
+    ({"llm": "gpt2:tiny", "connector": "qformer"}, ["prompt.body_tokens=600"], "a row may take 640 tokens (16 of them an image), and llm gpt2:tiny reads 512", "prompt.body_tokens=472", {"prompt.body_tokens": 472}),
     ({"llm": "mamba:tiny"}, ["llm.attention=sdpa"], "attention sdpa was asked for, and llm mamba:tiny has no attention to choose", "leave llm.attention out", {"llm.attention": None}),
     ({"fusion": "gate", "variant": "micl"}, [], "variant micl has no late fusion, and fusion gate was asked for", "--variant notellm2", {"variant": "notellm2"}),
     ({"fusion": "none", "variant": "late_early_fusion"}, [], "is late fusion, and fusion none was asked for", "--variant basic", {"variant": "basic"}),
@@ -134,6 +134,20 @@ def test_ids_are_pasted_back() -> None:
     assert made.id == "llava:tiny+gate"
     assert parse_id(made.id) == {"variant": "notellm2", "mllm": "llava:tiny", "fusion": "gate"}
     assert [r.part for r in made.rows] == ["vision", "connector", "llm", "fusion", "head", "loss"]
+
+
+def test_two_tiny_backbones_get_a_tiny_connector_unless_another_one_is_asked_for() -> None:
+    def connector(**flags: Any) -> tuple[str, bool]:
+        made = plan(**flags)
+        row = next(r for r in made.rows if r.part == "connector")
+        assert made.recipe.connector.name in (row.name, "qformer")
+        return row.name, row.parameters < 100_000
+
+    assert connector() == ("qformer:tiny", True)
+    assert connector(connector="qformer") == ("qformer:16", False)
+    assert connector(llm="qwen") == ("qformer:16", False)
+    assert connector(vision="siglip") == ("qformer:16", False)
+    assert connector(**{"connector.tokens": 8}) == ("qformer:8", False)
 
 
 def test_what_a_multimodal_llm_replaces_is_said() -> None:

@@ -19,6 +19,9 @@ from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import Tune
 from n2kit.recipe.variants import SPECS
 
+DEFAULT_CONNECTOR = Recipe.model_fields["connector"].default.name
+TINY_CONNECTOR = f"{DEFAULT_CONNECTOR}:tiny"  # of two tiny backbones, where no connector was asked for
+
 
 def parse_id(text: str, *, catalogue: Catalogue | None = None) -> dict[str, str]:
     """Parse a plan's `id` back into settings.
@@ -53,6 +56,9 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Cat
     """
     load_template(recipe.prompt.template)
     chosen = _resolve(recipe, requested, catalogue or default_catalogue())
+    if "connector.name" not in requested and recipe.connector.name == DEFAULT_CONNECTOR and _is_tiny(chosen):
+        recipe = recipe.model_copy(update={"connector": recipe.connector.model_copy(update={"name": TINY_CONNECTOR})})
+        chosen["connector"] = component_of(recipe, "connector", catalogue)
     plan = _cards(recipe, chosen)
     plan.rows = _rows(plan)
     apply(plan, requested)
@@ -125,16 +131,28 @@ def _kinds(recipe: Recipe) -> list[str]:
     return ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early + ["fusion"] * variant.late + ["loss"]
 
 
+def _is_tiny(chosen: dict[str, Component]) -> bool:
+    """Tell whether a connector joins two `tiny` presets: the default one would have a thousand times their weights."""
+    backbones = [chosen[kind] for kind in ("llm", "vision") if kind in chosen]
+    plain = "connector" in chosen and not chosen["connector"].options
+    return plain and all(component.reference.endswith(":tiny") for component in backbones)
+
+
 def with_options(component: Component, options: dict[str, Any]) -> Component:
     """Return the component with the recipe's options, validated, and renamed by its shorthand's value (`qformer:16`)."""
     component = replace(component, options={**component.options, **options})
     config, shorthand = component.config(), component.registered.spec.shorthand
     if set(options) - getattr(type(config), "KEEPS_CARD", frozenset()):
         component = replace(component, declared=None)  # another architecture than the one that was declared
-    if shorthand is None or component.kind in BACKBONES:
+    if shorthand is None or component.kind in BACKBONES or (not options and _has_preset(component)):
         return component
     name, value = component.reference.partition(":")[0], getattr(config, shorthand)
     return replace(component, reference=name if value is None else f"{name}:{value}")
+
+
+def _has_preset(component: Component) -> bool:
+    """Tell whether a reference names a preset of its plug-in: `qformer:tiny` sets more than its shorthand could say."""
+    return component.reference.rpartition(":")[2] in component.registered.spec.presets
 
 
 def _cards(recipe: Recipe, chosen: dict[str, Component]) -> Plan:
