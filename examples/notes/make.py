@@ -2,7 +2,7 @@
 
     python examples/notes/make.py
 
-Each of 22 concepts is drawn by three artists. The right neighbour of a drawing is the same concept by another artist.
+Each of 28 concepts is drawn by three artists. The right neighbour of a drawing is the same concept by another artist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ CONCEPTS = {  # the split that a concept's pairs belong to → its name → its 
     "train": {
         "lemon": "1f34b", "cherries": "1f352", "pineapple": "1f34d", "tangerine": "1f34a", "jeans": "1f456", "boot": "1f462",
         "top hat": "1f3a9", "glasses": "1f453", "wrench": "1f527", "ladder": "1fa9c", "door": "1f6aa", "couch": "1f6cb",
-        "saxophone": "1f3b7", "keyboard": "1f3b9",
+        "saxophone": "1f3b7", "keyboard": "1f3b9", "apple": "1f34e", "gear": "2699", "razor": "1fa92", "pouch": "1f45d",
+        "gem": "1f48e", "flute": "1fa88",
     },
     "val": {"green apple": "1f34f", "high-heeled shoe": "1f460", "screwdriver": "1fa9b", "safety pin": "1f9f7"},
     "test": {"pear": "1f350", "dress": "1f457", "hammer": "1f528", "chair": "1fa91"},
