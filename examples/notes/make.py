@@ -47,7 +47,8 @@ def main() -> None:
                 items += made
                 pairs += combinations([item["id"] for item in made], 2)
             _write_csv(f"{split}.csv", [("query", "target"), *pairs])
-    _write_csv("items.csv", [list(items[0]), *([*i.values()][:3] + ["|".join(i["topics"]), i["category"]] for i in items)])
+    rows = [(i["id"], i["image"], i["title"], "|".join(i["topics"]), i["category"]) for i in items]
+    _write_csv("items.csv", [list(items[0]), *rows])
     text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
     (HERE / "items.jsonl").write_text(text, "utf8")
 

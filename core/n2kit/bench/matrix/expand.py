@@ -66,9 +66,9 @@ def _cells(combination: Combination, matrix: MatrixSpec, data: Mapping[str, str 
     chosen = {kind: component.reference for kind, component in plan.components.items()}
     axes = _axes(combination, chosen | {"variant": plan.recipe.variant})
     arm, vision_key = _label(combination, plan), _vision_key(plan)
-    is_random = combination.trained or plan.vision is not None or resolved.recipe.head.width is not None
+    is_random = combination.trained or plan.vision is not None or plan.recipe.head.width is not None
     for seed in matrix.seeds if is_random else matrix.seeds[:1]:
-        recipe = resolved.recipe.model_copy(update={"train": resolved.recipe.train.model_copy(update={"seed": seed})})
+        recipe = plan.recipe.model_copy(update={"train": plan.recipe.train.model_copy(update={"seed": seed})})
         run_key = keys.digest(training, seed)
         key = keys.digest(run_key, figures)
         # Curves need the model, as vectors do.
