@@ -90,11 +90,13 @@ def commands(work: Path) -> dict[str, Command]:
         "--max-steps", "2", *few,
         "--pairs", work / "train.csv", "--test-pairs", work / "val.csv", "--bootstrap", "10",
     ]  # fmt: skip
+    fit = ["fit", work / "bundle", *few, "--pairs", work / "train.csv"]
     build = ["build", "--llm", "qwen:tiny", "--vision", "siglip:tiny", "--force"]
     return {
         "build": Command(lambda out: n2kit(*build, "-o", out / "bundle"), ("bundle/**/*.safetensors",)),
         "embed": Command(lambda out: n2kit("embed", work / "bundle", *items, "-o", out / "v.parquet"), ("v.parquet",)),
         "index": Command(lambda out: n2kit("index", work / "vectors.parquet", "-o", out / "index", "--force"), ("index/*",)),
+        "fit": Command(lambda out: n2kit(*fit, "-o", out / "run"), ("run/bundle/**/*.safetensors",)),
         "train": Command(lambda out: n2kit(*train, "-o", out / "run"), ("run/bundle/**/*.safetensors",)),
         "bench": Command(lambda out: n2kit(*bench, "-o", out / "bench"), ("bench/cells/*/ranks.parquet", "bench/cells/*/cell.json")),
         "demo": Command(lambda out: ["-c", DEMO, out / "demo"], ("demo/result.json",)),

@@ -217,7 +217,7 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], path: list[str])
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.stdin = open(0)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -225,6 +225,7 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], path: list[str])
     first = {"-c": "", "-m": cwd}.get(what, str(Path(what).parent))
     sys.path[:] = [first, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *path]
     importlib.invalidate_caches()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if what == "-c":
         sys.argv = ["-c", *rest[1:]]
         main = sys.modules["__main__"] = types.ModuleType("__main__")

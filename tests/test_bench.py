@@ -297,6 +297,29 @@ def test_a_full_disk_stops_the_matrix_and_fails_no_cell(bench: tuple[BenchContex
     assert [shared.store.read(cell) is not None for cell in cells] == [True, *[False] * 5]
 
 
+INTERRUPTED = """
+import os
+from bench_tasks import Full
+from n2kit.bench.runner import local, machine
+os.setpgid = lambda *_: None  # this one leads a session
+class Pipe:
+    def send(self, event):
+        raise KeyboardInterrupt
+machine.prepare = lambda bench, *_: bench
+local.replace = lambda bench, **_: bench
+local._die_with_parent = lambda: None
+local._work(None, Full(()), Pipe(), dict(os.environ), 1, 0)
+"""
+
+
+def test_a_task_that_is_interrupted_while_it_reports_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where several tasks find the disk full at once, and the first one's report ends the others."""
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    done = forks.run(["-c", INTERRUPTED])
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 # ---- interrupted
 
 
@@ -324,10 +347,10 @@ def steps(out: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_a_matrix_killed_twice_equals_an_unbroken_one(at_workspace: Path, tmp_path: Path, cli: Any) -> None:
-    """24 cells of 16 trainings; the broken run has two processes, the unbroken one has one."""
+    """12 cells of 8 trainings; the broken run has two processes, the unbroken one has one."""
     file = tmp_path / "matrix.yaml"
     file.write_text(
-        "llm: [qwen:tiny, llama:tiny]\nvision: [siglip:tiny, clip:tiny]\nconnector: qformer:tiny\nvariant: [basic, notellm2]\n"
+        "llm: qwen:tiny\nvision: [siglip:tiny, clip:tiny]\nconnector: qformer:tiny\nvariant: [basic, notellm2]\n"
         "seeds: 2\nsettings: {train.max_steps: 6, train.save_steps: 2, head.width: 16}\nsaliency: 4\n"
         "arms: [{name: without image, inference: no-image}]\n"
     )
@@ -338,17 +361,17 @@ def test_a_matrix_killed_twice_equals_an_unbroken_one(at_workspace: Path, tmp_pa
         file = broken / "results.jsonl"  # whose last line may be half written
         return file.read_bytes().count(b"\n") if file.is_file() else 0
 
-    for many in (4, 13):
+    for many in (2, 7):
         process = started(at_workspace, broken, *two)
         wait_until(lambda many=many: over() >= many and checkpoints(broken), process)  # type: ignore[misc]
         process.kill()
         process.communicate()
-        assert 0 < len(list(broken.glob("cells/*/cell.json"))) < 24
+        assert 0 < len(list(broken.glob("cells/*/cell.json"))) < 12
     for out, arguments in ((broken, two), (whole, (str(file), "--threads", "1"))):
         done = cli("bench", *DATA, *arguments, "-o", out)
         assert done.code == 0, done.err
-    assert len(rows(whole)) == 24
-    assert len({row["run_key"] for row in rows(whole)}) == 16
+    assert len(rows(whole)) == 12
+    assert len({row["run_key"] for row in rows(whole)}) == 8
     alike(whole, broken)
     assert not list(broken.glob("runs/*/checkpoints"))
 
@@ -380,11 +403,11 @@ def test_ctrl_c_and_sigterm_save_and_the_same_command_goes_on(at_workspace: Path
 @pytest.mark.usefixtures("at_workspace")
 def test_ray_gives_the_same_results(cli: Any, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    arguments = ("bench", *DATA, *TINY, "--variant", "text_only,notellm2", "--seeds", "2", "--threads", "1", "-o")
+    arguments = ("bench", *DATA, *TINY, "--variant", "text_only,notellm2", "--threads", "1", "-o")
     here, there = tmp_path / "here", tmp_path / "there"
     assert cli(*arguments, here).code == 0
-    done = cli(*arguments, there, "--engine", "ray", "--jobs", "2")
-    assert done.code == 0, done.err
+    done = forks.run(["-m", "n2kit_cli.main", *arguments, there, "--engine", "ray", "--jobs", "2"])
+    assert done.returncode == 0, done.stderr
     alike(here, there)
 
 

@@ -127,3 +127,9 @@ def test_the_verdict_names_the_best_arm_whichever_it_is() -> None:
 def test_the_verdict_does_not_call_a_draw_a_victory() -> None:
     said = result_of({"linear": [5] * 9 + [50] * 11, "whitened": [5] * 10 + [50] * 10}, {}).verdict()
     assert "Next, 5.0 points behind (95 % interval 0.0 to 15.0, not separable)" in said
+
+
+def test_what_a_killed_demo_left_beside_its_items_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".items-abc" / "items").mkdir(parents=True)
+    read_data(tmp_path)
+    assert [f.name for f in tmp_path.iterdir()] == ["data"]

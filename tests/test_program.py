@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import forks
 from n2kit.errors import BadInput
 from n2kit_cli import main
 
@@ -84,6 +86,15 @@ def test_a_reader_that_goes_stops_no_training(workspace: Path, tiny_bundle: Path
     assert process.wait() == 0, said
     assert "Traceback" not in said
     assert (tmp_path / "run" / "bundle" / "manifest.json").is_file()
+
+
+def test_ctrl_c_when_all_is_done_prints_no_traceback_of_a_library() -> None:
+    code = (
+        "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "from n2kit_cli.main import main; main(['--version'])"
+    )
+    done = forks.run(["-c", code])
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_nor_in_the_middle_of_a_table(monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:

@@ -193,7 +193,7 @@ def test_noise_beside_a_good_half_is_not_taken_in() -> None:
     assert [scored.mrr for scored in choice.table] == sorted((s.mrr for s in choice.table), reverse=True)
     assert all(gain.low <= gain.value <= gain.high for gain in choice.gains)
     assert "text alone" in choice.sentence()
-    assert "over 100 queries held out, in a pool of 60" in choice.sentence()
+    assert "over 60 queries held out, in a pool of 60" in choice.sentence()
 
 
 def test_pairs_without_weight_count_for_nothing() -> None:

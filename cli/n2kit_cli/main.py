@@ -72,7 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
-    sys.exit(_flushed(run(sys.argv[1:] if arguments is None else arguments)))
+    code = _flushed(run(sys.argv[1:] if arguments is None else arguments))
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # all is done: Ctrl-C while libraries clean up is no traceback of theirs
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -71,7 +71,7 @@ def check(
     \b
     Examples:
       n2kit plugins check fusion
-      n2kit plugins check fusion faiss --json
+      n2kit plugins check faiss --json
     """
     from n2kit.plugins.manager import manager
     from n2kit.testing.probe import probe_all

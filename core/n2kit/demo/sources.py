@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,12 @@ def _packed(name: str) -> bytes:
 
 
 def unpack_items(folder: Path) -> None:
-    """Write EmojiNotes (items.jsonl, images, pairs, pool, NOTICE) into `folder`, unless it is there."""
+    """Write EmojiNotes (items.jsonl, images, pairs, pool, NOTICE) into `folder`, unless it is there.
+
+    What a killed process left beside it is removed: only one process may do this at a time.
+    """
+    for leftover in folder.parent.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(leftover)
     if (folder / "NOTICE").is_file():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

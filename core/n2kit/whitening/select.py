@@ -1,4 +1,4 @@
-"""The choice among candidates: cross-validation over groups of pairs, by MRR in a pool of the whole catalogue."""
+"""The choice among candidates: cross-validation over groups of pairs, by each query's MRR in a pool of the whole catalogue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from n2kit.whitening.statistics import (
 from n2kit.whitening.whitening import HalfMap, Whitening
 
 FALLBACK = Candidate("whitened", 0.3, 0.3, 0.5)  # where nothing can be chosen
-QUERIES = 2000  # at most; of more, as many are drawn
+PAIRS = 2000  # at most that are ranked; of more, as many are drawn
 POOL = 10_000  # likewise; the targets are always in it
 RESAMPLES = 1000
 Step = Callable[[int, int], None]
@@ -104,12 +104,24 @@ def select(
         found[mine] = reciprocal_ranks(text, image, every.at(numbers != number), queries, known, pool)
         if step:
             step(number + 1, count)
-    return _chosen(found, asked.weight, len(pool))
+    return _chosen(_by_query(found, asked), len(pool))
 
 
-def _chosen(found: np.ndarray, weight: np.ndarray, pool: int) -> Selection:
-    """Rank the candidates by the weighted mean of their reciprocal ranks [P, C]."""
-    mrr = np.average(found, axis=0, weights=weight)
+def _by_query(found: np.ndarray, asked: PairRows) -> np.ndarray:
+    """Average the reciprocal ranks [P, C] of each query's targets, weighted by grade: [Q, C], as `n2kit eval` counts.
+
+    Else a few queries with many targets would choose for all.
+    """
+    queries, place = np.unique(asked.left, return_inverse=True)
+    sums = np.zeros((len(queries), found.shape[1]))
+    np.add.at(sums, place, found * asked.weight[:, None])
+    means: np.ndarray = sums / np.bincount(place, weights=asked.weight)[:, None]
+    return means
+
+
+def _chosen(found: np.ndarray, pool: int) -> Selection:
+    """Rank the candidates by the mean of their reciprocal ranks [Q, C]."""
+    mrr = found.mean(0)
     order = np.argsort(-mrr, kind="stable").tolist()
     table = [Scored(CANDIDATES[n], float(mrr[n])) for n in order]
     best, gains, kinds = order[0], [], {CANDIDATES[order[0]].kind}
@@ -178,7 +190,7 @@ def _asked(pairs: PairRows, fold: np.ndarray) -> tuple[PairRows, np.ndarray]:
         np.concatenate([pairs.right, pairs.left]),
         np.concatenate([pairs.weight, pairs.weight]),
     )
-    drawn = np.random.default_rng(0).permutation(len(both))[:QUERIES]
+    drawn = np.random.default_rng(0).permutation(len(both))[:PAIRS]
     drawn.sort()
     return both.at(drawn), np.concatenate([fold, fold])[drawn]
 

@@ -182,11 +182,17 @@ def _work(bench: BenchContext, task: Task, pipe: Any, environment: dict[str, str
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)  # stdout is the parent's data
     try:
+        _perform(bench, task, pipe, threads, slot)
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
+def _perform(bench: BenchContext, task: Task, pipe: Any, threads: int, slot: int) -> None:
+    """Perform a task; what ends it badly is sent to the parent."""
+    try:
         from n2kit.bench.runner.machine import prepare
 
         task.perform(prepare(replace(bench, emit=pipe.send), threads, slot))
-    except KeyboardInterrupt:
-        os._exit(130)
     except StopError as problem:
         pipe.send(Crashed(problem.message, problem.hint or "", stops=True))
         os._exit(1)
