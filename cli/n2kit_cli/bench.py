@@ -185,6 +185,8 @@ def _show_result(result: BenchResult, json: bool) -> None:
 
 def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json: bool) -> None:
     """Show what would be run. The list comes before the probe, which takes its time."""
+    from n2kit.utils.durations import duration
+
     seen = prepared.preview(only=only, retry_failed=retry_failed)
     if not json:
         _show_preview(seen)
@@ -200,7 +202,7 @@ def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json
     if seconds is not None:
         shared = f" with --jobs {jobs}" if jobs > 1 else ""
         left_out = ", and the baselines" if any(cell.baseline for cell in prepared.cells) else ""
-        say(f"about {_duration(seconds)}{shared}{left_out}")
+        say(f"about {duration(seconds)}{shared}{left_out}")
 
 
 def _show_preview(seen: Preview) -> None:
@@ -228,12 +230,6 @@ def _preview_document(seen: Preview, seconds: float | None) -> dict[str, Any]:
     notes = [*([seen.note] if seen.note else []), *(seen.estimate.notes if seen.estimate else [])]
     shared = {"trainings": seen.trainings, "towers": seen.encoders}
     return {"cells": listed} | shared | {"seconds": seconds, "notes": notes}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @app.command()

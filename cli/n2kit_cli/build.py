@@ -53,6 +53,8 @@ def build(
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
     from n2kit.bundle.manifest import KIND
+    from n2kit.planning.advice import propose
+    from n2kit.planning.memory import device_memory
     from n2kit.planning.planner import describe
     from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import lr_flags, tune_flags
@@ -61,6 +63,7 @@ def build(
 
     named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
+    propose(plan, *device_memory())
     if not json:
         show(plan)
     elif dry_run or plan.refusals:

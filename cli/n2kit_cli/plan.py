@@ -14,6 +14,8 @@ from n2kit_cli.output import count, document, error, say, table
 if TYPE_CHECKING:
     from n2kit.planning.plan import Plan
 
+SHOWN = 20  # suggestions in a table
+
 
 def plan(
     combination: options.Combination = None,
@@ -30,6 +32,13 @@ def plan(
     memory: Annotated[
         float | None, typer.Option(min=0, help="GB of the device that will train; default: this machine's.")
     ] = None,
+    suggest: Annotated[
+        bool,
+        typer.Option("--suggest", help="List what of the catalogue fits, largest first; parts that are named stay."),
+    ] = False,
+    tflops: Annotated[
+        float, typer.Option(min=0.001, help="Speed that --suggest reckons time with; 100: a data-centre GPU in bf16.")
+    ] = 100.0,
     json: options.Json = False,
 ) -> None:
     """Show what a combination consists of and whether it can be built: parts, tokens, parameters, memory. Loads no weight.
@@ -41,19 +50,28 @@ def plan(
       n2kit plan --llm qwen --vision siglip --memory 80
       n2kit plan --llm qwen:tiny --vision clip:tiny --connector mlp --fusion gate
       n2kit plan qwen:tiny+siglip:tiny+qformer:8+gate --set train.batch_size=64 --json
+      n2kit plan --memory 24 --suggest
+      n2kit plan --memory 24 --suggest --llm qwen:4b --vision siglip
     """
     from n2kit.errors import BadInput
+    from n2kit.planning.advice import fit_memory
     from n2kit.planning.memory import GB, device_memory, estimate
     from n2kit.planning.planner import describe
-    from n2kit.planning.rules import fit_memory
-    from n2kit.recipe.settings import drop_none
+    from n2kit.recipe.settings import drop_none, parse_sets
     from n2kit.recipe.tuning import tune_flags
 
     named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
-    made = planned(combination, {**named, **tune_flags(tune)}, sets, recipe)
     if memory is not None and not math.isfinite(memory):
         raise BadInput(f"--memory {memory} is no size", "gigabytes, as 24")
     device, what = (memory * GB, "as given") if memory is not None else device_memory()
+    if suggest:
+        if combination or mllm or recipe:
+            raise BadInput(
+                "--suggest varies parts, and all of them are given", "leave out the combination, --mllm, --recipe"
+            )
+        _suggest({**named, **tune_flags(tune), **parse_sets(sets or [])}, device, what, tflops, json)
+        return
+    made = planned(combination, {**named, **tune_flags(tune)}, sets, recipe)
     fit_memory(made, device)
     if json:
         document(describe(made) | {"device": {"memory": round(device / GB, 3), "what": what}})
@@ -65,6 +83,35 @@ def plan(
             f"activations ≈ {use.activations / GB:.2f} GB ({use.batch_size} pairs, {use.precision}) of {device / GB:.1f} GB ({what})"
         )
     refuse(made)
+
+
+def _suggest(settings: dict[str, Any], device: float, what: str, tflops: float, json: bool) -> None:
+    """Print the combinations that fit."""
+    from n2kit.errors import BadInput
+    from n2kit.planning.memory import GB
+    from n2kit.planning.suggest import PAIRS, suggest
+    from n2kit.utils.durations import duration
+
+    found = suggest(device, settings, tflops=tflops)
+    if json:
+        document({"device": {"memory": round(device / GB, 3), "what": what}, "fits": [one.to_dict() for one in found]})
+        return
+    if not found:
+        raise BadInput(f"nothing of the catalogue can be trained in {device / GB:.1f} GB ({what})", "a larger --memory")
+    rows = [
+        (
+            one.plan.id,
+            count(one.plan.parameters),
+            one.flags,
+            f"{one.memory / GB:.1f}",
+            duration(one.seconds),
+            ", ".join(one.licences),
+        )
+        for one in found[:SHOWN]
+    ]
+    table(("combination", "parameters", "how", "GB", f"{PAIRS:,} pairs", "licence"), rows)
+    more = f"; {len(found) - SHOWN} smaller ones: --json" if len(found) > SHOWN else ""
+    say(f"{len(found)} fit {device / GB:.1f} GB ({what}); times at {tflops:g} TFLOP/s (--tflops){more}")
 
 
 def planned(combination: str | None, flags: dict[str, Any], sets: list[str] | None, recipe: Path | None) -> Plan:

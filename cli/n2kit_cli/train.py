@@ -112,8 +112,8 @@ def _show_result(result: RunResult, json: bool) -> None:
 
 def _refuse(recipe: Recipe, device: str | None) -> None:
     """Refuse at once, before any data is read, a tuning that the parts do not allow or a training that does not fit this machine."""
+    from n2kit.planning.advice import plan_training
     from n2kit.planning.memory import device_memory
-    from n2kit.planning.planner import plan_training
 
     plan = plan_training(recipe, device_memory(device)[0])
     if plan is None:

@@ -6,11 +6,13 @@ import math
 import os
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from n2kit.planning.plan import Plan, PlanRow
 from n2kit.recipe.tuning import Tune, blocks_of
+from n2kit.utils.files import read_json
 
 GB = 1e9
 FLOAT = 4  # bytes: trained weights, their gradients and AdamW's two moments are float32
@@ -19,7 +21,8 @@ FLOAT = 4  # bytes: trained weights, their gradients and AdamW's two moments are
 # Qwen2.5-0.5B, whose feed-forward layers are twice as wide, 120 and 75.
 KEPT = {"bf16": 64, "fp32": 100}
 PACKED = 4.5 / 8  # 4 bits, and a scale of 32 for each 64 of them
-COPY = {"bf16": 2, "fp32": 0}  # autocast keeps a copy of the weights of a step
+COPY = {"bf16": 2, "fp32": 0}  # autocast keeps a copy of the trained weights, for a step
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -48,70 +51,112 @@ class Memory:
 
 def estimate(plan: Plan) -> Memory:
     """Estimate the memory of a training by the plan's recipe."""
-    settings = plan.recipe.train
-    precision = "fp32" if settings.precision == "fp32" else "bf16"
+    settings, precision = plan.recipe.train, precision_of(plan)
     return Memory(
-        weights=float(sum(_weights(plan, row, precision) for row in plan.rows)),
+        weights=float(sum(_weights(plan, row) for row in plan.rows)),
         gradients=float(plan.trainable * FLOAT),
         optimiser=float(plan.trainable * FLOAT * 2),
-        activations=float(2 * settings.batch_size * _per_item(plan, precision)),
+        activations=_activations(plan, 2 * settings.batch_size),
         batch_size=settings.batch_size,
         precision=precision,
     )
 
 
-def _weights(plan: Plan, row: PlanRow, precision: str) -> float:
-    """Return the bytes of a part's weights; under `qlora`, an LLM's blocks are held in 4 bits."""
-    if row.part != "llm" or not plan.recipe.llm.tune.startswith("qlora"):
-        return row.parameters * _bytes(row, precision)
-    table = plan.llm.vocab * plan.llm.input_width
-    return (row.parameters - table) * PACKED + table * FLOAT
+def precision_of(plan: Plan) -> str:
+    """Return what training computes in; `auto` takes bf16 wherever that is faster, as it is on every GPU of today."""
+    return "fp32" if plan.recipe.train.precision == "fp32" else "bf16"
 
 
-def _bytes(row: PlanRow, precision: str) -> int:
-    """Return the bytes of one weight.
+def _weights(plan: Plan, row: PlanRow) -> float:
+    """Return the bytes of a part's weights in training.
 
-    A frozen part keeps its checkpoint's own width (16 bits, as published) where training is in bf16.
+    Trained ones are float32, and autocast keeps a copy of them. What a frozen part or an adapter's base holds stays as it was
+    loaded, unless all is computed in float32; `last:K` turns its whole part into float32; `qlora` holds the LLM's blocks in 4 bits.
     """
-    if row.trainable or precision == "fp32":
-        return FLOAT + COPY[precision]
-    return FLOAT if row.weights == "random" else FLOAT // 2
+    precision = precision_of(plan)
+    loaded = FLOAT if precision == "fp32" else loaded_bytes(plan, row)
+    mode = tune_of(plan, row.part).mode
+    trained = row.trainable * (FLOAT + COPY[precision])
+    if mode == "full":
+        return trained + (row.parameters - row.trainable) * loaded
+    if mode == "last":
+        return row.parameters * FLOAT + row.trainable * COPY[precision]
+    if mode == "qlora":
+        table = plan.llm.vocab * plan.llm.input_width
+        return trained + (row.parameters - table) * PACKED + table * loaded
+    return trained + row.parameters * loaded
 
 
-def certain_with_frozen_llm(plan: Plan) -> float:
-    """Return `certain` of the same plan with a frozen LLM."""
-    use = estimate(plan)
-    row = next(r for r in plan.rows if r.part == "llm")
-    frozen = replace(row, trainable=0)
-    return (
-        use.certain
-        - 3 * FLOAT * row.trainable
-        - row.parameters * (_bytes(row, use.precision) - _bytes(frozen, use.precision))
-    )
+def tune_of(plan: Plan, part: str) -> Tune:
+    """Return how a part is tuned; parts without such a setting are trained."""
+    return Tune.parse(getattr(getattr(plan.recipe, part), "tune", "full"))
 
 
-def _per_item(plan: Plan, precision: str) -> float:
-    """Estimate the bytes that one item's forward pass keeps; a frozen vision encoder keeps nothing."""
-    llm, vision = plan.llm, plan.vision
+def loaded_bytes(plan: Plan, row: PlanRow) -> int:
+    """Return the bytes of a weight as a part is loaded: by its `dtype`, its folder's configuration, or as its kind is published.
+
+    Causal and multimodal language models are published in 16 bits, encoders of images and of text in 32. Random weights have 32.
+    """
+    if row.weights == "random":
+        return FLOAT
+    component = plan.components.get(row.part) or plan.components["mllm"]
+    said = getattr(component.config(), "dtype", "auto")
+    if said == "auto" and component.weights.scheme == "file":
+        config = Path(component.weights.location).expanduser() / "config.json"
+        facts = read_json(config) if config.is_file() else {}
+        said = str(facts.get("dtype") or facts.get("torch_dtype") or "auto")
+    if said in BYTES:
+        return BYTES[said]
+    return FLOAT // 2 if component.kind == "mllm" or (row.part == "llm" and plan.llm.causal) else FLOAT
+
+
+def _activations(plan: Plan, items: int) -> float:
+    """Estimate the bytes that a step over so many items keeps; GradCache keeps the graph of a few, and the inputs of all."""
+    at_once = min(items, plan.recipe.train.grad_cache or items)
+    return float(at_once * _graph(plan) + items * _inputs(plan))
+
+
+def _graph(plan: Plan) -> int:
+    """Estimate the bytes that one item's forward pass keeps for the backward pass; a frozen vision encoder keeps nothing."""
+    llm, vision, precision = plan.llm, plan.vision, precision_of(plan)
 
     def kept(layers: float) -> float:
         """Return the bytes for each token and unit of width: of all layers, or of one of them and every layer's input."""
         full = KEPT[precision]
         return FLOAT * layers + full if plan.recipe.train.checkpointing else full * layers
 
-    found = plan.longest * llm.output_width * kept(llm.layers)
-    tune = Tune.parse(plan.recipe.vision.tune)
+    found = plan.longest * llm.output_width * kept(llm.layers) if backward_through_llm(plan) else 0.0
+    tune = tune_of(plan, "vision")
     if vision is not None and tune.mode != "frozen":
         layers = min(blocks_of(vision), tune.number if tune.mode == "last" else math.inf)
         found += vision.tokens * vision.token_width * kept(layers)
     return int(found)
 
 
+def backward_through_llm(plan: Plan) -> bool:
+    """Tell whether gradients go through the LLM: it is trained, or visual tokens in its prompt are."""
+    return tune_of(plan, "llm").mode != "frozen" or plan.connector is not None
+
+
+def _inputs(plan: Plan) -> int:
+    """Return the bytes that one item's input takes: the pixels, or what a frozen encoder makes of them; a frozen LLM's state."""
+    llm, vision = plan.llm, plan.vision
+    found = 0 if backward_through_llm(plan) else llm.output_width * FLOAT
+    if vision is None:
+        return found
+    if tune_of(plan, "vision").mode != "frozen":
+        return found + 3 * vision.image_size**2 * FLOAT
+    return found + (vision.tokens * vision.token_width + vision.pooled_width) * FLOAT
+
+
 def batch_that_fits(plan: Plan, memory: float) -> int:
     """Return the largest batch size that fits, in pairs; 0 where not even 2 do, the fewest that training takes."""
-    use = estimate(plan)
-    most = int((memory - use.certain) * use.batch_size / use.activations)
-    return most if most >= 2 else 0
+    room, graph, inputs = memory - estimate(plan).certain, _graph(plan), _inputs(plan)
+    most = int(room / max(1, graph + inputs))
+    few = plan.recipe.train.grad_cache
+    if few and most >= few:
+        most = int((room - few * graph) / max(1, inputs))
+    return most // 2 if most >= 4 else 0
 
 
 def device_memory(device: str | None = None) -> tuple[float, str]:

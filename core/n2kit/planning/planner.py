@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from n2kit.contract.cards import ConnectorCard, LLMCard, MLLMCard, VisionCard
-from n2kit.errors import BadInput, Mismatch, N2kitError
+from n2kit.errors import BadInput, Mismatch
 from n2kit.planning.memory import estimate
 from n2kit.planning.plan import MLLM, Plan, PlanRow
-from n2kit.planning.rules import apply, fit_memory, tuning
+from n2kit.planning.rules import apply
 from n2kit.plugins.catalogue import BACKBONES, Catalogue, default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import require
@@ -65,19 +65,15 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Cat
     return plan
 
 
-def plan_training(recipe: Recipe, memory: float) -> Plan | None:
-    """Plan the training of a bundle by `recipe` on a device of `memory` bytes: its tuning and its memory are checked alone.
-
-    None where the parts cannot be resolved any more: the bundle contains their weights and does not need the original source.
-    """
-    try:
-        plan = make_plan(recipe)
-    except N2kitError:
-        return None
-    plan.refusals, plan.notes = list(tuning(plan)), []
-    if not recipe.train.fsdp:  # with it, a device keeps a share of the memory only
-        fit_memory(plan, memory)
-    return plan
+def with_settings(plan: Plan, settings: Mapping[str, Any]) -> Plan:
+    """Return the plan with other settings of its own parts (`llm.tune`, `train.grad_cache`): nothing is resolved again."""
+    content = plan.recipe.model_dump()
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        content[section][key] = value
+    changed = replace(plan, recipe=Recipe.model_validate(content), refusals=[], notes=[])
+    changed.rows = _rows(changed)
+    return changed
 
 
 def describe(plan: Plan) -> dict[str, Any]:

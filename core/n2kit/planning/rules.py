@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 
 from n2kit.errors import Mismatch
-from n2kit.planning.memory import GB, batch_that_fits, certain_with_frozen_llm, estimate
 from n2kit.planning.plan import Plan
 from n2kit.plugins.manager import OWN
 from n2kit.recipe.prompt_templates import load_template
@@ -18,28 +17,6 @@ def apply(plan: Plan, requested: Collection[str]) -> None:
         plan.refusals.extend(rule(plan))
     plan.refusals.extend(_ignored_fusion(plan, requested))
     plan.notes.extend(_notes(plan, requested))
-
-
-def fit_memory(plan: Plan, device: float) -> None:
-    """Add a refusal or a note to a plan whose training does not fit a device of so many bytes.
-
-    Weights, gradients and optimiser are arithmetic, and refused where they do not fit; activations are an estimate: a note.
-    """
-    use = estimate(plan)
-    if use.certain > device:
-        freeze = plan.recipe.llm.tune != "frozen" and certain_with_frozen_llm(plan) <= device
-        message = f"weights, gradients and optimiser take {use.certain / GB:.1f} GB in training, and the device has {device / GB:.1f}"
-        plan.refusals.append(
-            Mismatch(message, "--set llm.tune=frozen" if freeze else "smaller parts, or a larger device")
-        )
-    elif use.total > device:
-        batch = batch_that_fits(plan, device)
-        fix = f"--set train.batch_size={batch} fits" if batch else "not even two pairs a step fit; smaller parts do"
-        plan.notes.append(f"training may take {use.total / GB:.1f} GB, and the device has {device / GB:.1f}: {fix}")
-    if unknown := [row.part for row in plan.rows if row.parameters == 0 and row.part in ("llm", "vision")]:
-        plan.notes.append(
-            f"how large {' and '.join(unknown)} is shows when its weights are there: memory is underestimated"
-        )
 
 
 def embeds(plan: Plan) -> Iterator[Mismatch]:

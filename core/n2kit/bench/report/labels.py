@@ -9,6 +9,7 @@ from typing import Any
 from n2kit.bench.cell_row import Axes
 from n2kit.bench.report.aggregate import ArmResult, MeanInterval
 from n2kit.recipe.settings import Recipe
+from n2kit.utils.durations import duration
 
 PARTS = ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")
 TITLES = {
@@ -124,14 +125,6 @@ def count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def seeds_of(arm: ArmResult, most: int) -> str:

@@ -9,6 +9,7 @@ from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ArmResult, Leaderboard
 from n2kit.errors import truncate_list
 from n2kit.evaluate import WHY_LEFT_OUT
+from n2kit.utils.durations import duration
 
 NEAR = 0.02  # "close to the best": within two points of recall, MRR or NDCG
 NAMED = 4  # arms called by name in a sentence; the rest are counted
@@ -61,9 +62,9 @@ def _price(best: ArmResult) -> str:
     if not seconds:
         return "It took no training."
     cpu = best.costs.get("train_cpu_s")
-    of_cpu = "" if cpu is None else f" ({labels.duration(cpu)} of CPU)"
+    of_cpu = "" if cpu is None else f" ({duration(cpu)} of CPU)"
     seed = " a seed" if len(best.rows) > 1 else ""
-    return f"{'Training' if best.axes.trained else 'Fitting'} it took {labels.duration(seconds)}{of_cpu}{seed}."
+    return f"{'Training' if best.axes.trained else 'Fitting'} it took {duration(seconds)}{of_cpu}{seed}."
 
 
 def _best(board: Leaderboard, best: ArmResult, names: dict[str, str]) -> str:
