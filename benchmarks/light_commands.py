@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from n2kit.data.items import Item, images_digest
+from n2kit.data.image_digests import images_digest
+from n2kit.data.items import Item
 
 RUNS = 5
 SIZE = 10_000  # bytes of an image

@@ -17,7 +17,7 @@ from bench_cells import DATA
 from n2kit import Item, read_items
 from n2kit.bench.runner.store import Store
 from n2kit.bundle import io as bundle
-from n2kit.data.items import images_digest
+from n2kit.data.image_digests import images_digest
 from n2kit.data.pairs import read_pairs
 from n2kit.embed.store import embed
 from n2kit.embed.vectors_file import META

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from n2kit import read_pairs
-from n2kit.data.pairs import Pairs, write_pairs
+from n2kit.data.pair_writing import write_pairs
+from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
 from n2kit.index import StoredIndex, build_index, index_of
 from n2kit.index.mining import Window, mine

@@ -115,6 +115,14 @@ def run(
     ] = False,
     item_format: Annotated[options.ItemFormat | None, typer.Option("--format", help="notellm: headerless CSV.")] = None,
     renames: options.Map = None,
+    encoding: options.Encoding = None,
+    allow_no_images: Annotated[
+        bool | None,
+        typer.Option("--allow-no-images", help="Go on where no item has a picture, and a variant reads them."),
+    ] = None,
+    allow_no_texts: Annotated[
+        bool | None, typer.Option("--allow-no-texts", help="Go on where no item has a text, and a variant reads them.")
+    ] = None,
     lenient: Annotated[bool | None, typer.Option("--lenient", help="Drop unusable rows.")] = None,
     on_bad_image: Annotated[
         options.OnBadImage | None, typer.Option("--on-bad-image", help="What to do with an image that cannot be read.")
@@ -145,9 +153,11 @@ def run(
         ks=None if k is None else cutoffs(k), bootstrap=bootstrap,
     )  # fmt: skip
     files = drop_none(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
+    items_map, pairs_map = options.columns(renames)
     reading = drop_none(
         lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
-        map=options.columns(renames) or None,
+        map=items_map | pairs_map or None, encoding=encoding, allow_no_images=allow_no_images,
+        allow_no_texts=allow_no_texts,
     )  # fmt: skip
     steps = {"train.max_steps": max_steps} if max_steps else {}
     settings = steps | tune_flags(tune) | lr_flags(lr) | parse_sets(sets or [])

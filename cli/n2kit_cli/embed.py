@@ -10,6 +10,7 @@ import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, progress, say
+from n2kit_cli.reading import Reading, reads_items
 
 
 class Without(StrEnum):
@@ -19,11 +20,11 @@ class Without(StrEnum):
     text = "text"
 
 
+@reads_items
 def embed(
     bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
-    items: options.ItemsFile,
+    reading: Reading,
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write: id, vector.")],
-    images: options.Images = None,
     visual: Annotated[
         bool, typer.Option("--visual", help="Also write visual_vector, the image's own (micl, notellm2).")
     ] = False,
@@ -31,10 +32,6 @@ def embed(
         Without | None, typer.Option("--without", help="Take images or texts away; an item with nothing else keeps it.")
     ] = None,
     batch_size: options.BatchSize = 32,
-    item_format: options.Format = options.ItemFormat.auto,
-    renames: options.Map = None,
-    lenient: options.Lenient = False,
-    on_bad_image: options.BadImage = options.OnBadImage.error,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     force: options.Force = False,
@@ -47,15 +44,16 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o vectors.parquet
       n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
     """
-    from n2kit.bundle.io import read_manifest
+    from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.utils.files import ensure_writable_file
     from n2kit.utils.folders import ensure_outside_bundles
     from n2kit.utils.locks import output_lock
 
-    ensure_writable_file(out, [items])
+    ensure_writable_file(out, [reading.items])
     ensure_outside_bundles(out)
     manifest = read_manifest(bundle)
-    catalogue = options.read(items, item_format, renames, lenient)
+    catalogue = reading.catalogue(read_recipe(bundle).variant)
+    read = catalogue
     if without is not None:
         catalogue = catalogue.without(without.value)
     from n2kit.embed import embed as run
@@ -63,10 +61,10 @@ def embed(
     with output_lock(out), progress("embed") as bar:  # before the model is loaded: another process may be at it
         model = options.load_model(bundle, device)
         vectors = run(
-            model, manifest.fingerprint, catalogue, out, images=images, visual=visual, batch_size=batch_size,
-            on_bad_image=on_bad_image.value, precision=precision.value, force=force, progress=bar, notify=say,
+            model, manifest.fingerprint, catalogue, out, images=reading.images, visual=visual, batch_size=batch_size,
+            on_bad_image=reading.on_bad_image.value, precision=precision.value, force=force, progress=bar, notify=say,
         )  # fmt: skip
-    options.skipped(vectors.skipped)
+    counts = reading.skipped(vectors.skipped, catalogue, out)
     if json:
         facts = {
             "out": str(out),
@@ -74,7 +72,7 @@ def embed(
             "width": vectors.vectors.shape[1],
             "fingerprint": vectors.fingerprint,
         }
-        document(facts | {"skipped": vectors.skipped})
+        document(facts | {"skipped": vectors.skipped, "counts": counts, "read": read.facts()})
     else:
         print(out)
     say(

@@ -60,6 +60,7 @@ def evaluate(
     mteb: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file in MTEB's shape.")] = None,
     item_format: options.Format = options.ItemFormat.auto,
     renames: options.Map = None,
+    encoding: options.Encoding = None,
     lenient: options.Lenient = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -77,7 +78,7 @@ def evaluate(
     _check(vectors, compare, bootstrap, extras)
     ks = cutoffs(k)
     _check_targets(per_query, mteb, ks, force, given=(pairs, vectors, pool, items, train_pairs))
-    read = _Reading(pairs, ks, pool, protocol, lenient)
+    read = _Reading(pairs, ks, pool, protocol, lenient, renames, encoding)
     if compare is not None:
         _compare(read, compare, bootstrap, seed, json)
         return
@@ -90,8 +91,10 @@ def evaluate(
     figures = report.figures(resamples=bootstrap, seed=seed)
     seconds = time.perf_counter() - start
     groups: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
     if items is not None:
-        catalogue = options.read(items, item_format, renames, lenient)
+        catalogue = options.read(items, item_format, renames, lenient, encoding)
+        facts = {"read": catalogue.facts()}
         groups = _buckets(report, catalogue, read.other(train_pairs, catalogue), bootstrap, seed)
     if per_query is not None:
         from n2kit.evaluate.export import write_ranks
@@ -102,7 +105,7 @@ def evaluate(
 
         write_mteb(report, figures, mteb, task=f"n2kit-{pairs.stem}", revision=read.digest, seconds=seconds)
     if json:
-        document(_document(report, figures, bootstrap, seed) | {"buckets": groups})
+        document(_document(report, figures, bootstrap, seed) | {"buckets": groups} | facts)
         return
     _tables(report, figures, groups)
     for written in (per_query, mteb):
@@ -178,8 +181,12 @@ def _check_targets(
 class _Reading:
     """The files and options that both an evaluation and a comparison read."""
 
-    def __init__(self, pairs: Path, ks: list[int], pool: Path | None, protocol: Protocol, lenient: bool) -> None:
+    def __init__(
+        self, pairs: Path, ks: list[int], pool: Path | None, protocol: Protocol, lenient: bool, renames: list[str] | None,
+        encoding: str | None,
+    ) -> None:  # fmt: skip
         self.pairs, self.ks, self.pool, self.protocol, self.lenient = pairs, ks, pool, protocol, lenient
+        self.how: dict[str, Any] = {"renames": renames, "encoding": encoding}
         self.digest = ""  # of the pairs, once they are read
 
     def evaluate(self, stored: Vectors) -> RankingReport:
@@ -187,14 +194,14 @@ class _Reading:
         from n2kit.evaluate import evaluate as run
 
         known = set(stored.ids)
-        positives = options.read_pairs(self.pairs, known, self.lenient)
+        positives = options.read_pairs(self.pairs, known, self.lenient, **self.how)
         self.digest = positives.digest()
-        allowed = read_ids(self.pool, known, lenient=self.lenient) if self.pool else None
+        allowed = read_ids(self.pool, known, lenient=self.lenient, encoding=self.how["encoding"]) if self.pool else None
         return run(stored.ids, stored.vectors, positives, ks=self.ks, pool=allowed, protocol=self.protocol.value)
 
     def other(self, file: Path | None, items: Items) -> Pairs | None:
         """Read another file of pairs as training reads it, None if there is none."""
-        return options.read_pairs(file, items, self.lenient, graded=True) if file is not None else None
+        return options.read_pairs(file, items, self.lenient, graded=True, **self.how) if file is not None else None
 
 
 def _buckets(

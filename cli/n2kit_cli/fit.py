@@ -9,31 +9,29 @@ import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, progress, say, table
+from n2kit_cli.reading import Reading, reads_items
 
 if TYPE_CHECKING:
     from n2kit.whitening.run import FitResult
 
 RUNS = Path("runs")
+FITTED = "late_whitened"  # the variant that fitting makes
 SHOWN = 5  # candidates, besides the best of each kind
 
 
+@reads_items
 def fit(
     bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
-    items: options.ItemsFile,
+    reading: Reading,
     pairs: Annotated[
         Path | None,
         typer.Option(help="Positive pairs: two id columns, header optional. Without them nothing can be chosen."),
     ] = None,
-    images: options.Images = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; default runs/BUNDLE-fit.")] = None,
     val_pairs: Annotated[Path | None, typer.Option(help="More pairs to choose by; nothing is fitted on them.")] = None,
     width: Annotated[
         int | None, typer.Option(min=1, help="Width of the vectors, by an SVD; default: both halves, uncut.")
     ] = None,
-    item_format: options.Format = options.ItemFormat.auto,
-    renames: options.Map = None,
-    lenient: options.Lenient = False,
-    on_bad_image: options.BadImage = options.OnBadImage.error,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     json: options.Json = False,
@@ -50,26 +48,26 @@ def fit(
     from n2kit.bundle.io import read_manifest
 
     read_manifest(bundle)
-    catalogue = options.read(items, item_format, renames, lenient)
-    positives = options.read_pairs(pairs, catalogue, lenient) if pairs else None
-    validation = options.read_pairs(val_pairs, catalogue, lenient) if val_pairs else None
+    catalogue = reading.catalogue(FITTED)
+    positives = reading.pairs(pairs, catalogue) if pairs else None
+    validation = reading.pairs(val_pairs, catalogue) if val_pairs else None
     folder = out or RUNS / f"{bundle.resolve().name}-fit"
     say(f"{len(catalogue)} items, {len(positives or ())} pairs → {folder}")
     from n2kit.whitening import fit_bundle
 
     with progress("fit") as bar:
         result = fit_bundle(
-            bundle, catalogue, positives, folder, val_pairs=validation, images=images, width=width,
-            on_bad_image=on_bad_image.value, precision=precision.value, device=device, progress=bar,
+            bundle, catalogue, positives, folder, val_pairs=validation, images=reading.images, width=width,
+            on_bad_image=reading.on_bad_image.value, precision=precision.value, device=device, progress=bar,
         )  # fmt: skip
-    options.skipped(result.skipped)
-    _show(result, json)
+    counts = reading.skipped(result.skipped, catalogue, folder)
+    _show(result, {"counts": counts, "read": catalogue.facts()} if json else None)
 
 
-def _show(result: FitResult, json: bool) -> None:
-    """Print the table of candidates, the sentence, and the bundle; or the one document of `--json`."""
-    if json:
-        document(vars(result))
+def _show(result: FitResult, json: dict[str, Any] | None) -> None:
+    """Print the table of candidates, the sentence, and the bundle; or the one document of `--json`, with these further facts."""
+    if json is not None:
+        document(vars(result) | json)
     elif result.table:
         table(("candidate", "λ text", "λ image", "w", "MRR"), _rows(result.table), title="Cross-validated candidates")
     if not result.items["texts"] or not result.items["images"]:
@@ -77,7 +75,7 @@ def _show(result: FitResult, json: bool) -> None:
             f"note: no item has {'a text' if not result.items['texts'] else 'an image'}: the other half is all there is"
         )
     say(f"this run was finished before: {result.bundle}" if result.done_before else result.sentence)
-    if not json:
+    if json is None:
         print(result.bundle)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, progress, table
+from n2kit_cli.reading import Reading, reads_items
 
 
 class Asked(StrEnum):
@@ -19,10 +20,10 @@ class Asked(StrEnum):
     category = "category"
 
 
+@reads_items
 def generate(
     bundle: Annotated[Path, typer.Argument(help="A bundle that was built with --loss notellm, and trained.")],
-    items: options.ItemsFile,
-    images: options.Images = None,
+    reading: Reading,
     item: Annotated[list[str] | None, typer.Option("--id", help="Only this item; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many, the first of the file.")] = None,
     task: Annotated[Asked, typer.Option(help="What to generate.")] = Asked.topics,
@@ -31,10 +32,6 @@ def generate(
     beams: Annotated[
         int, typer.Option(min=1, help="Beginnings of an answer that are followed at a time; 1: greedy.")
     ] = 1,
-    item_format: options.Format = options.ItemFormat.auto,
-    renames: options.Map = None,
-    lenient: options.Lenient = False,
-    on_bad_image: options.BadImage = options.OnBadImage.error,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     json: options.Json = False,
@@ -48,7 +45,7 @@ def generate(
       n2kit generate runs/topics/bundle --items items.jsonl --limit 3 --max-new-tokens 8
       n2kit generate runs/topics/bundle --items items.jsonl --id noto:1f600 --task category --max-new-tokens 8 --json
     """
-    from n2kit.bundle.io import read_manifest
+    from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.errors import BadInput, suggest
     from n2kit.modeling.prompts import Task
 
@@ -57,9 +54,9 @@ def generate(
     manifest = read_manifest(bundle)
     if item and limit is not None:
         raise BadInput("give either --id or --limit", "n2kit generate --help")
-    catalogue = options.read(items, item_format, renames, lenient)
+    catalogue = reading.catalogue(read_recipe(bundle).variant)
     if unknown := next((i for i in item or [] if i not in catalogue), None):
-        raise BadInput(f"no item {unknown!r} in {items}", suggest(unknown, catalogue.position) or "check --id")
+        raise BadInput(f"no item {unknown!r} in {reading.items}", suggest(unknown, catalogue.position) or "check --id")
     wanted = [catalogue[i] for i in item] if item else catalogue.items[:limit]
     from n2kit.embed.generate import TOPICS
     from n2kit.embed.generate import generate as run
@@ -70,13 +67,14 @@ def generate(
     with progress("generate") as bar:
         for answer in run(
             model, wanted, Task(task.value, count or TOPICS if task is Asked.topics else 0), max_new_tokens=max_new_tokens, num_beams=beams,
-            images=images, on_bad_image=on_bad_image.value, precision=precision.value, skipped=skipped,
+            images=reading.images, on_bad_image=reading.on_bad_image.value, precision=precision.value, skipped=skipped,
         ):  # fmt: skip
             answers.append(answer)
             bar(len(answers), len(wanted))
-    options.skipped(skipped)
+    counts = reading.skipped(skipped, catalogue)
     if json:
         shown = [{"id": a.id, task.value: list(a.topics) if task is Asked.topics else a.text} for a in answers]
-        document({"task": task.value, "fingerprint": manifest.fingerprint, "items": shown, "skipped": skipped})
+        facts = {"task": task.value, "fingerprint": manifest.fingerprint, "items": shown, "skipped": skipped}
+        document(facts | {"counts": counts, "read": catalogue.facts()})
     else:
         table(("id", task.value), [(a.id, ", ".join(a.topics) if task is Asked.topics else a.text) for a in answers])

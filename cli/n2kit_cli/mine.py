@@ -25,6 +25,8 @@ def mine_negatives(
         str, typer.Option(help="Where to look, without known positives; the nearest may belong together unseen.")
     ] = "10:100",
     margin: Annotated[float, typer.Option(help="How far below the pair's own cosine a negative's has to be.")] = 0.05,
+    renames: options.Map = None,
+    encoding: options.Encoding = None,
     lenient: options.Lenient = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -36,7 +38,7 @@ def mine_negatives(
       n2kit mine-negatives --index catalogue.index --pairs train.csv --known val.csv -o hard.csv --ranks 2:20 --margin 0
       n2kit mine-negatives --vectors vectors.parquet --pairs train.csv -o hard.jsonl --ranks 2:20 --margin 0 --count 5 --json
     """
-    from n2kit.data.pairs import check_writable, write_pairs
+    from n2kit.data.pair_writing import check_writable, write_pairs
     from n2kit.errors import BadInput
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
@@ -55,7 +57,8 @@ def mine_negatives(
         raise BadInput("give either --index or --vectors", "n2kit mine-negatives --help")
     stored = load_index(index) if index is not None else index_of(vectors)  # type: ignore[arg-type]
     positives, *others = (
-        options.read_pairs(file, stored.position, lenient, graded=True) for file in (pairs, *(known or ()))
+        options.read_pairs(file, stored.position, lenient, graded=True, renames=renames, encoding=encoding)
+        for file in (pairs, *(known or ()))
     )
     with output_lock(out), progress("mine") as bar:
         check_writable(out, force=force)  # now that no other process writes it

@@ -11,6 +11,7 @@ import typer
 from n2kit_cli import options
 from n2kit_cli.evaluate import cutoffs, interval
 from n2kit_cli.output import document, progress, say, table
+from n2kit_cli.reading import Reading, reads_items
 
 if TYPE_CHECKING:
     from n2kit.evaluate.neglect import Neglect
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 RESULT, PLOT = "neglect.json", "neglect.png"
 
 
+@reads_items
 def neglect(
     bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
-    items: options.ItemsFile,
+    reading: Reading,
     pairs: Annotated[Path, typer.Option(help="Test pairs: query id, target id.")],
-    images: options.Images = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help=f"A folder for {RESULT} and {PLOT}.")] = None,
     saliency: Annotated[
         int, typer.Option(min=0, help="Items whose attention is followed, layer by layer; 0 for none.")
@@ -31,10 +32,6 @@ def neglect(
     bootstrap: options.Bootstrap = 1000,
     seed: options.BootstrapSeed = 0,
     batch_size: options.BatchSize = 32,
-    item_format: options.Format = options.ItemFormat.auto,
-    renames: options.Map = None,
-    lenient: options.Lenient = False,
-    on_bad_image: options.BadImage = options.OnBadImage.error,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     force: options.Force = False,
@@ -47,7 +44,7 @@ def neglect(
       n2kit neglect models/tiny --items items.jsonl --images images --pairs test.csv
       n2kit neglect models/tiny --items items.jsonl --images images --pairs train.csv --saliency 8 -o runs/neglect --json
     """
-    from n2kit.bundle.io import read_manifest
+    from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.utils.folders import FolderKind, ensure_writable
     from n2kit.utils.locks import output_lock
 
@@ -59,21 +56,21 @@ def neglect(
             ensure_writable(out, kind, force=force)
             held.enter_context(output_lock(out))
             ensure_writable(out, kind, force=force)  # now that no other process writes it
-        catalogue = options.read(items, item_format, renames, lenient)
-        positives = options.read_pairs(pairs, catalogue, lenient)
-        from n2kit.evaluate.neglect import Reading
+        catalogue = reading.catalogue(read_recipe(bundle).variant)
+        positives = reading.pairs(pairs, catalogue)
+        from n2kit.evaluate.neglect import Reading as Measured
         from n2kit.evaluate.neglect import neglect as run
 
         model = options.load_model(bundle, device)
         with progress("neglect") as bar:
-            reading = Reading(
-                images,
+            measured = Measured(
+                reading.images,
                 batch_size,
-                on_bad_image.value,
+                reading.on_bad_image.value,
                 precision.value,
                 lambda condition, done, total: bar(done, total, condition),
             )
-            found = run(model, catalogue, positives, reading, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
+            found = run(model, catalogue, positives, measured, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
         for note in found.notes:
             say(f"note: {note}")
         if found.no_saliency:
@@ -81,7 +78,7 @@ def neglect(
         if out is not None:
             _write(found, out)
     if json:
-        document(found.to_dict())
+        document(found.to_dict() | {"read": catalogue.facts()})
     else:
         _tables(found)
 

@@ -44,13 +44,19 @@ class Precision(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output, nothing else on stdout.")]
-ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV, TSV, JSONL or Parquet.")]
+ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV with any separator, JSON, JSON lines or Parquet.")]
 Images = Annotated[
     Path | None,
     typer.Option("--images", exists=True, file_okay=False, help="The folder that image paths are relative to."),
 ]
 Format = Annotated[ItemFormat, typer.Option("--format", help="notellm: the paper's headerless CSV.")]
-Map = Annotated[list[str] | None, typer.Option("--map", help="Rename a column: --map title=name. Repeatable.")]
+Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="Name a column: --map title=name, of pairs --map query=left. Repeatable."),
+]
+Encoding = Annotated[
+    str | None, typer.Option("--encoding", help="Of text files that are not UTF-8: cp1252, gb18030, shift_jis …")
+]
 Lenient = Annotated[
     bool, typer.Option("--lenient", help="Drop unusable rows instead of refusing the file; they are counted.")
 ]
@@ -105,41 +111,60 @@ Compute = Annotated[
 ]
 
 
-def columns(renames: list[str] | None) -> dict[str, str]:
-    """Parse --map into field → column.
+def columns(renames: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Parse --map into field → column, of items and of pairs.
 
     Raises:
-        BadInput: an entry that is not field=column.
+        BadInput: an entry that is not field=column, or no such field.
     """
-    from n2kit.errors import BadInput
+    from n2kit.data import columns, pair_columns
+    from n2kit.errors import BadInput, suggest
 
-    found = {}
+    found: tuple[dict[str, str], dict[str, str]] = ({}, {})
+    known = (*columns.FIELDS, *pair_columns.FIELDS)
     for rename in renames or []:
         name, equals, column = rename.partition("=")
-        if not equals:
+        if not equals or not column:
             raise BadInput(f"--map {rename!r}: expected field=column", "for example --map title=name")
-        found[name] = column
+        if name not in known:
+            raise BadInput(f"--map {rename}: no such field", suggest(name, known) or f"fields: {', '.join(known)}")
+        found[name in pair_columns.FIELDS][name] = column
     return found
 
 
-def read(items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool) -> Items:
-    """Read the items that the shared options name, and report dropped rows."""
+def read(
+    items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool, encoding: str | None = None
+) -> Items:
+    """Read the items that the shared options name, and say in one line what they have; also what was dropped."""
     from n2kit.data.items import read_items
 
-    read = read_items(items, columns=columns(renames), notellm=item_format is ItemFormat.notellm, lenient=lenient)
+    notellm = item_format is ItemFormat.notellm
+    read = read_items(items, columns=columns(renames)[0], notellm=notellm, lenient=lenient, encoding=encoding)
+    say(read.summary())
     dropped(items, read.dropped)
     for note in read.notes[:3]:
         say(f"note: {note}")
+    if len(read.notes) > 3:
+        say(f"note: and {len(read.notes) - 3:,} more of the kind")
     return read
 
 
 def read_pairs(
-    file: Path, known: Container[str], lenient: bool, *, graded: bool = False, negatives: bool = False
+    file: Path,
+    known: Container[str],
+    lenient: bool,
+    *,
+    graded: bool = False,
+    negatives: bool = False,
+    renames: list[str] | None = None,
+    encoding: str | None = None,
 ) -> Pairs:
     """Read pairs of `known` ids, and report dropped rows."""
     from n2kit.data.pairs import read_pairs
 
-    found = read_pairs(file, known, lenient=lenient, graded=graded, negatives=negatives)
+    found = read_pairs(
+        file, known, columns=columns(renames)[1], lenient=lenient, graded=graded, negatives=negatives, encoding=encoding
+    )
     dropped(file, found.dropped)
     for note in found.notes:
         say(f"note: {note}")
@@ -160,7 +185,12 @@ def dropped(file: Path, problems: list[str]) -> None:
         say(f"{file}: dropped {len(problems)} rows: {truncate_list(problems)}")
 
 
-def skipped(reasons: dict[str, str]) -> None:
-    """Report the items that were used without an image, or not at all."""
+def report_skipped(reasons: dict[str, str], counts: dict[str, int], out: Path | None = None) -> None:
+    """Report the items that were used without an image, or not at all; write all of them to `OUT.skipped.csv`."""
+    from n2kit.data.skipped import write_skipped
+
+    file = None if out is None else write_skipped(out, reasons)
     if reasons:
-        say(f"{len(reasons)} items could not be used as they are: {truncate_list(list(reasons.values()))}")
+        parts = (f"{counts['skipped']:,} skipped", f"{counts['text_only']:,} read as text only")
+        said = f"{len(reasons):,} items could not be used as they are ({', '.join(parts)})"
+        say(f"{said}: {truncate_list(list(reasons.values()))}" + (f"; all are in {file}" if file else ""))

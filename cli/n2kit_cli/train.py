@@ -10,6 +10,7 @@ import typer
 from n2kit_cli import options
 from n2kit_cli.output import event, progress, say
 from n2kit_cli.plan import refuse
+from n2kit_cli.reading import Reading, reads_items
 
 if TYPE_CHECKING:
     from n2kit.recipe.settings import Recipe
@@ -20,14 +21,14 @@ RUNS = Path("runs")
 NO_TERM = {"event", "step", "steps", "epoch", "grad_norm", "learning_rate", "eta_s", "items_per_s", "memory_gb"}
 
 
+@reads_items
 def train(
     bundle: Annotated[Path, typer.Argument(help="A bundle that n2kit build wrote.")],
-    items: options.ItemsFile,
+    reading: Reading,
     pairs: Annotated[
         Path,
         typer.Option(help="Positive pairs: two id columns, header optional; negative columns hold hard negatives."),
     ],
-    images: options.Images = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; default runs/BUNDLE.")] = None,
     val_pairs: Annotated[Path | None, typer.Option(help="Pairs to measure recall on while training.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
@@ -44,10 +45,6 @@ def train(
     ] = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
-    item_format: options.Format = options.ItemFormat.auto,
-    renames: options.Map = None,
-    lenient: options.Lenient = False,
-    on_bad_image: options.BadImage = options.OnBadImage.error,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -72,28 +69,30 @@ def train(
     resolved = resolve({**requested, **parse_sets(sets or [])}, file=recipe, base=read_recipe(bundle))
     _refuse(resolved.recipe, device)
     _check_installed(resolved.recipe)
-    catalogue = options.read(items, item_format, renames, lenient)
-    positives = options.read_pairs(pairs, catalogue, lenient, graded=True, negatives=True)
+    catalogue = reading.catalogue(resolved.recipe.variant)
+    positives = reading.pairs(pairs, catalogue, graded=True, negatives=True)
     if positives.unread:
         say(f"note: {pairs}: not read: {', '.join(positives.unread)} (hard negatives stand in columns called negative)")
-    validation = options.read_pairs(val_pairs, catalogue, lenient) if val_pairs else None
+    validation = reading.pairs(val_pairs, catalogue) if val_pairs else None
     folder = out or RUNS / bundle.resolve().name
     say(f"{len(catalogue)} items, {len(positives)} pairs → {folder}")
+    if json:
+        event({"event": "read"} | catalogue.facts())
     from n2kit.train import train as run
 
     with progress("train") as bar:
         result = run(
-            bundle, catalogue, positives, resolved.recipe, folder, images=images, val_pairs=validation,
-            on_bad_image=on_bad_image.value, device=device, report=event if json else _reporter(bar),
+            bundle, catalogue, positives, resolved.recipe, folder, images=reading.images, val_pairs=validation,
+            on_bad_image=reading.on_bad_image.value, device=device, report=event if json else _reporter(bar),
         )  # fmt: skip
-    options.skipped(result.skipped)
-    _show_result(result, json)
+    counts = reading.skipped(result.skipped, catalogue, folder)
+    _show_result(result, counts, json)
 
 
-def _show_result(result: RunResult, json: bool) -> None:
+def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
     """Print a training's result: the bundle and a line about it, or the last event of `--json`."""
     if json:
-        event({"event": "result"} | vars(result))
+        event({"event": "result"} | vars(result) | {"counts": counts})
     if result.interrupted:
         say(f"stopped after step {result.steps}; a checkpoint is saved, and the same command goes on from it")
         raise typer.Exit(130)

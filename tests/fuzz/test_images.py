@@ -14,8 +14,9 @@ from PIL import Image
 
 from fuzz import law
 from fuzz.mutations import mutated
+from n2kit.data.image_digests import images_digest
 from n2kit.data.images import FORMATS, UnreadableImage, check_image, open_image
-from n2kit.data.items import Item, images_digest
+from n2kit.data.items import Item
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # as n2kit does; pytest undoes it
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F")

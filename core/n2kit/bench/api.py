@@ -10,7 +10,7 @@ from typing import Any, Literal
 from n2kit.bench.cell_row import DONE, FAILED, OPEN, REFUSED, CellRow
 from n2kit.bench.events import Emit, Note, ignore
 from n2kit.bench.matrix.cell import Cell
-from n2kit.bench.matrix.data import read_data
+from n2kit.bench.matrix.data import check_data, read_data
 from n2kit.bench.matrix.expand import expand
 from n2kit.bench.matrix.presets import filled
 from n2kit.bench.matrix.spec import MatrixSpec, matrix_of, read_matrix
@@ -27,7 +27,7 @@ class BenchResult:
     """The result of a run.
 
     rows: of all cells that have one, in the order of the matrix. cells: how many the matrix has. report: the files of the
-    report; where it could not be written, report_problem says why. notes: what a lenient reading left out of the data.
+    report; where it could not be written, report_problem says why. notes: what the items have, and what a lenient reading left out.
     """
 
     out: Path
@@ -122,7 +122,11 @@ def prepare(
     spec = filled(_spec(matrix, {name: path for name, path in (data or {}).items() if path is not None}))
     found, notes = read_data(spec)
     runs = Engine(jobs, threads, engine == "ray" or ray_address is not None, ray_address)
-    return PreparedBench(BenchContext(spec, found, Store(Path(out)), device), expand(spec, found.digests), runs, notes)
+    cells = expand(spec, found.digests)
+    check_data(
+        spec, found, (cell.recipe.variant for cell in cells if cell.recipe is not None and cell.baseline is None)
+    )
+    return PreparedBench(BenchContext(spec, found, Store(Path(out)), device), cells, runs, notes)
 
 
 def run(

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from n2kit.data.image_source import GivenImage, NotFound, locate
 from n2kit.errors import BadInput
-from n2kit.utils.files import real_path
 
 if TYPE_CHECKING:
     from n2kit.data.items import Item
 
+ORIENTATION = 0x0112  # the one tag of EXIF that is read
+# Its values, and how such an image becomes upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 WHITE = (255, 255, 255)
 # Read by Pillow's own decoders. Others start programs (EPS: Ghostscript) or are rare enough to be an attack more often than an image.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
@@ -55,23 +67,10 @@ def check_image(item: Item, folder: Path | None) -> None:
 @contextmanager
 def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
     """Open an item's image without decoding it; errors become UnreadableImage."""
-    if folder is None:
-        raise UnreadableImage(f"item {item.id!r} has an image, but no images folder is given", "--images DIR")
     way = "--on-bad-image skip|text-only goes on without it"
+    source = _source(item, folder, way)
     try:
-        root = real_path(folder)
-        path = real_path(root / item.image)
-        special = path.exists() and not path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {error}", way) from None
-    if not path.is_relative_to(root):
-        raise UnreadableImage(
-            f"item {item.id!r}: image {item.image!r} lies outside the images folder", "use a path inside it"
-        )
-    if special:  # a pipe would be waited for
-        raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: not a file", way)
-    try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _image(source) as image:
             _check_size(image)
             yield image
         return
@@ -87,7 +86,41 @@ def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
         Exception
     ) as error:  # a damaged file may raise anything: struct.error, TypeError, RuntimeError, NotImplementedError
         reason = str(error).partition("\n")[0] or type(error).__name__
-    raise UnreadableImage(f"item {item.id!r}: image {item.image!r}: {reason}", way)
+    raise UnreadableImage(f"item {item.id!r}: {_shown(item.image)}: {reason}", way)
+
+
+def _source(item: Item, folder: Path | None, way: str) -> Any:
+    """Find what an item's image is read from: a file, bytes, or an image that is open already.
+
+    Raises:
+        UnreadableImage: with the item's id and the reason.
+    """
+    if isinstance(item.image, GivenImage) and not isinstance(item.image.source, Path):
+        return item.image.source
+    try:
+        path = item.image.source if isinstance(item.image, GivenImage) else locate(item.image, folder)
+        special = path.exists() and not path.is_file()
+    except NotFound as problem:
+        named = "" if problem.unnamed else f": {_shown(item.image)}"
+        raise UnreadableImage(f"item {item.id!r}{named} {problem}", problem.hint or way) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UnreadableImage(f"item {item.id!r}: {_shown(item.image)}: {error}", way) from None
+    if special:  # a pipe would be waited for
+        raise UnreadableImage(f"item {item.id!r}: {_shown(item.image)}: not a file", way)
+    return path
+
+
+def _shown(name: str) -> str:
+    """Write an image's name for a message; one that was given has none."""
+    held = isinstance(name, GivenImage) and not isinstance(name.source, Path)
+    return "the image that was given" if held else f"image {name[:200]!r}"
+
+
+def _image(source: Any) -> AbstractContextManager[Image.Image]:
+    """Open a file or bytes; an image that is open stays open."""
+    if isinstance(source, Image.Image):
+        return nullcontext(source)
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -104,7 +137,7 @@ def _check_size(image: Image.Image) -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB: upright by its EXIF orientation, transparency on white."""
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode == "F":
         raise ValueError("floating-point image without a known range")
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip it to white
@@ -115,3 +148,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", image.size, (*WHITE, 255))
         return Image.alpha_composite(ground, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF orientation says; whatever else EXIF holds is neither read into anything nor written again."""
+    image.load()  # TIFF turns itself while loading, and forgets its tag then
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except Exception:  # EXIF that cannot be read says nothing about the pixels
+        return image
+    turn = TURNS.get(value) if isinstance(value, int) else None
+    return image if turn is None else image.transpose(turn)

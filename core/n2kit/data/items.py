@@ -1,32 +1,30 @@
-"""Items of a catalogue, from CSV, TSV, JSONL, Parquet or the paper's own headerless CSV."""
+"""Items of a catalogue, from a file of any format or from a program's own objects."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
+from n2kit.data.columns import FIELDS as FIELDS
+from n2kit.data.columns import Columns, fields_of, proposal
+from n2kit.data.delimited import delimited_rows, notellm_rows
+from n2kit.data.image_source import image_of, stored_image
+from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, kind_of, parquet_rows
+from n2kit.data.values import field_text, text_of, topics_of
 from n2kit.errors import BadInput
-from n2kit.utils.digests import file_digests
-from n2kit.utils.files import parse_json
 
-FIELDS = ("id", "image", "title", "topics", "content", "category")
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
-_BY_SIZE = re.compile("[0-9a-f]{16}")  # a digest of images as versions before made it
 SHOWN = 10  # problems named in full; the rest are counted
-NumberedRow = tuple[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item: an id, and whatever else it has. `image` is a path relative to the images folder."""
+    """One item: an id, and whatever else it has. `image` is a path relative to the images folder, or holds an image itself."""
 
     id: str
     image: str = ""
@@ -41,15 +39,30 @@ class Item:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Item:
-        """Make an item from a mapping with any of the field names; unknown keys are left out.
+        """Make an item from a mapping with any of the fields' names, or synonyms of them.
+
+        The image may be a path, a URL, bytes, a data URI, an image of Pillow, or an array [H, W, 3] of 8 bits.
 
         Raises:
-            BadInput: no id, or topics that are no texts.
+            BadInput: no id, an unknown key, or a value that is no text.
         """
-        text = {k: _text(row.get(k)) for k in FIELDS if k != "topics"}
-        if not text["id"]:
-            raise BadInput("no id", "every item needs one")
-        return cls(**text, topics=_topics(row.get("topics")))
+        return item_of(fields_of(row, f"item {row['id']!r}" if "id" in row else "an item"))
+
+
+def item_of(row: Mapping[str, Any]) -> Item:
+    """Make an item from field → value, of which any may be missing.
+
+    Raises:
+        BadInput: no id, or a value that is no text.
+    """
+    get = row.get
+    item_id = field_text("id", get("id"))
+    if not item_id:
+        raise BadInput("no id", "every item needs one")
+    return Item(
+        item_id, image_of(get("image")), field_text("title", get("title")), topics_of(get("topics")),
+        field_text("content", get("content")), field_text("category", get("category")),
+    )  # fmt: skip
 
 
 def without_image(item: Item) -> Item:
@@ -60,13 +73,20 @@ def without_text(item: Item) -> Item:
     return replace(item, title="", topics=(), content="", category="")
 
 
-@dataclass
+@dataclass(repr=False)
 class Items:
-    """A catalogue in file order; `dropped` from it when reading leniently, `notes` on rows that were repaired."""
+    """A catalogue in file order.
+
+    dropped: rows left out when reading leniently. notes: what the reader took for granted. columns: fields that were read from a
+    column of another name. unread: columns that were not read; propose: the `--map` that one of them may want.
+    """
 
     items: list[Item]
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    propose: str | None = None
 
     def __post_init__(self) -> None:
         self.position = {item.id: i for i, item in enumerate(self.items)}
@@ -83,6 +103,9 @@ class Items:
     def __contains__(self, item_id: object) -> bool:
         return item_id in self.position
 
+    def __repr__(self) -> str:
+        return f"<{self.summary()}>"
+
     def without(self, what: Literal["image", "text"]) -> Items:
         """Copy the catalogue without images or without texts; an item that has nothing else keeps it."""
         take = {"image": without_image, "text": without_text}[what]
@@ -93,67 +116,88 @@ class Items:
         text = "\n".join(json.dumps(asdict(i), sort_keys=True, ensure_ascii=False) for i in self.items)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def counts(self) -> dict[str, int]:
+        """Count the items that have each field but the id."""
+        return {name: sum(bool(getattr(item, name)) for item in self.items) for name in FIELDS[1:]}
 
-def images_digest(items: Iterable[Item], folder: Path | None) -> str:
-    """Hash the content of all items' image files, which identifies a folder of images wherever it lies."""
-    names = [item.image for item in items]
-    paths = [folder / name for name in names if name] if folder is not None else []
-    contents = file_digests(paths)
-    digest = hashlib.sha256()
-    for name in names:
-        found = next(contents) if name and folder is not None else None
-        digest.update(json.dumps([name, found]).encode())
-    return f"content:{digest.hexdigest()[:16]}"
+    def facts(self) -> dict[str, Any]:
+        """Say what was read, as under `--json`: items, counts by field, columns, unread columns, dropped rows, notes."""
+        read = {"items": len(self), "with": self.counts(), "columns": self.columns, "not_read": list(self.unread)}
+        return read | {"dropped": len(self.dropped), "notes": self.notes}
 
-
-def is_of_sizes(digest: object) -> bool:
-    """Tell whether a digest of images was made by a version that hashed the sizes of the files, and not their content."""
-    return isinstance(digest, str) and _BY_SIZE.fullmatch(digest) is not None
-
-
-OF_SIZES = "was written by an earlier version, which could not tell images of the same size from each other"
+    def summary(self) -> str:
+        """Say in one line how many items have what, which columns were taken for it, and which were not read."""
+        count = self.counts()
+        parts = [f"{len(self):,} item{'s' * (len(self) != 1)}"]
+        had = f"{count['image']:,} with a picture, {count['title']:,} with a title, {count['topics']:,} with topics"
+        parts.append(had + f", {count['content']:,} with content" * bool(count["content"]))
+        if self.columns:
+            parts.append(", ".join(f"{column} read as {name}" for name, column in self.columns.items()))
+        if self.unread:
+            parts.append(f"not read: {', '.join(self.unread)}" + (f" ({self.propose})" if self.propose else ""))
+        return " · ".join(parts)
 
 
 def read_items(
-    path: str | Path, *, columns: Mapping[str, str] | None = None, notellm: bool = False, lenient: bool = False
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    notellm: bool = False,
+    lenient: bool = False,
+    encoding: str | None = None,
 ) -> Items:
-    """Read a catalogue.
+    """Read a catalogue: CSV with any separator, TSV, JSON, JSON lines or Parquet; text also compressed by gzip.
 
     Args:
-        columns: field → the file's own column name (`--map title=name`).
+        columns: field → the file's own column name (`--map title=name`). Usual other names are known, in letters of any case.
         notellm: the paper's headerless CSV: id, title, content, image, category.
         lenient: drop what cannot be used instead of refusing the file.
+        encoding: of a text file that is not UTF-8, and has no byte-order mark.
 
     Raises:
-        BadInput: no such file or format; or rows without id, blank rows, duplicate ids, each with its line.
+        BadInput: no such file or format; two columns that may be one field; or rows without id, blank rows, duplicate ids, each
+            with its line.
     """
     path, columns = Path(path), dict(columns or {})
     if unknown := set(columns) - set(FIELDS):
         raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
+    if not path.is_file():
+        raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
+    found, read = Columns(columns, f"{path}:1"), None
+    while read is None:
+        read = _read(path, notellm, encoding, found)
+    if found.names:
+        found.check()
+    raise_row_errors(read.dropped, lenient)
+    if not len(read):
+        raise BadInput(f"{path}: no items", "is this the right file?")
+    return read
+
+
+def _read(path: Path, notellm: bool, encoding: str | None, found: Columns) -> Items | None:
+    """Read all rows; None where a late row has a name that counts more than the synonym which was read till then."""
     items: list[Item] = []
     problems: list[str] = []
     notes: list[str] = []
     seen: dict[str, int] = {}
-    for line, row in _rows(path, notellm, columns, problems, notes):
-        item_id = _text(row.get("id"))
-        if not any(_text(v) for v in row.values()):
-            problems.append(f"{path}:{line}: blank row")
-        elif (field_name := _misfit(row)) is not None:
-            problems.append(f"{path}:{line}: {field_name} is a {type(row[field_name]).__name__}, not a text")
-        elif not item_id:
-            problems.append(f"{path}:{line}: no id")
-        elif item_id in seen:
-            problems.append(f"{path}:{line}: duplicate id {item_id!r}, first on line {seen[item_id]}")
-        else:
-            seen[item_id] = line
-            try:
-                items.append(Item.of(row))
-            except BadInput as problem:
-                problems.append(f"{path}:{line}: {problem.message}")
-    raise_row_errors(problems, lenient)
-    if not items:
-        raise BadInput(f"{path}: no items", "is this the right file?")
-    return Items(items, problems, notes)
+    for line, row in _rows(path, notellm, encoding, found, problems, notes):
+        if not row.keys() <= found.names.keys() and found.learn(row):
+            return None
+        fields = {name: row.get(column) for name, column in found.sources.items()}
+        try:
+            if not isinstance(image := fields.get("image"), str | None):
+                fields["image"] = stored_image(image)
+            item = item_of(fields)
+        except BadInput as problem:
+            blank = not any(map(text_of, fields.values()))
+            problems.append(f"{path}:{line}: {'blank row' if blank else problem.message}")
+            continue
+        if item.id in seen:
+            problems.append(f"{path}:{line}: duplicate id {item.id!r}, first on line {seen[item.id]}")
+            continue
+        seen[item.id] = line
+        items.append(item)
+    return Items(items, problems, notes, found.renamed, found.unread, proposal(found.sources, found.unread))
 
 
 def raise_row_errors(problems: list[str], lenient: bool) -> None:
@@ -168,207 +212,51 @@ def raise_row_errors(problems: list[str], lenient: bool) -> None:
 
 
 def _rows(
-    path: Path, notellm: bool, columns: Mapping[str, str], problems: list[str], notes: list[str]
+    path: Path, notellm: bool, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
 ) -> Iterable[NumberedRow]:
-    if not path.is_file():
-        raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
+    """Open a file of any format; what has a header teaches `found` its names at once."""
     if notellm:
-        return _notellm(path, problems, notes)
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        rows = _delimited(path, problems)
-    elif suffix in (".jsonl", ".ndjson"):
-        rows = jsonl_rows(path, problems)
-    elif suffix == ".parquet":
-        wanted = {columns.get(name, name) for name in FIELDS}
-        rows = parquet_rows(path, lambda names: [name for name in names if name in wanted])
-    else:
-        known = ".csv, .tsv, .jsonl, .ndjson, .parquet"
-        raise BadInput(f"{path}: unknown format {suffix or '(no ending)'}", f"known: {known}")
-    return _renamed(rows, columns, path)
+        found.learn(NOTELLM_COLUMNS)
+        return notellm_rows(path, encoding, NOTELLM_COLUMNS, problems, notes)
+    kind = kind_of(path)
+    if kind == "delimited":
+        return _delimited(path, encoding, found, problems, notes)
+    if kind == "parquet":
+        return parquet_rows(path, lambda names: _learnt(found, names))
+    return (jsonl_rows if kind == "jsonl" else json_rows)(path, encoding, problems)
 
 
-def _renamed(rows: Iterable[NumberedRow], columns: Mapping[str, str], path: Path) -> Iterator[NumberedRow]:
-    """Rename the columns of rows to field names. A requested column, or `id`, that no row has is an error of the file."""
-    wanted = {columns.get("id", "id"), *columns.values()}
-    seen: dict[str, None] = {}
-    for line, row in rows:
-        seen.update(dict.fromkeys(k for k in row if k))
-        yield line, {name: row.get(columns.get(name, name)) for name in FIELDS}
-    if seen and (missing := sorted(wanted - set(seen))):
-        have = ", ".join(seen)
-        raise BadInput(f"{path}:1: no column {', '.join(missing)}", f"it has {have}; rename with --map id=COLUMN")
+def _learnt(found: Columns, names: list[str]) -> list[str]:
+    """Learn the names of a header; return those that are read."""
+    found.learn(names)
+    found.check()
+    return list(dict.fromkeys(found.sources.values()))
 
 
-def cells_of(file: TextIO, path: Path) -> Any:
-    """Make a `csv.reader`. A TSV has no quotes; in a CSV a quote that is never closed is an error, and does not swallow the rest."""
-    if path.suffix.lower() == ".tsv":
-        return csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.reader(file, strict=True)
+def _delimited(
+    path: Path, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
+) -> Iterator[NumberedRow]:
+    """Yield the rows of delimited text by the names of its header."""
+    header: list[str] = []
+    for line, cells in delimited_rows(path, encoding, partial(_has_id, found.asked), problems, notes):
+        if not header:
+            header = [name.strip().lstrip("\ufeff") for name in cells]
+            check_names(header, f"{path}:1")
+            _learnt(found, header)
+        elif not any(cell.strip() for cell in cells):
+            yield line, {}
+        elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+            what = f"{len(cells)} fields, the header has {len(header)}; quote a field that holds the separator"
+            problems.append(f"{path}:{line}: {what}")
+        else:
+            yield line, dict(zip(header, cells, strict=False))
 
 
-def _delimited(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
-    with opened(path) as file:
-        reader = cells_of(file, path)
-        header = [name.strip() for name in next(reader, [])]
-        if repeated := next((n for n, count in Counter(header).items() if count > 1), None):
-            raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                yield reader.line_num, {}
-            elif len(cells) > len(header):
-                what = f"{len(cells)} fields, the header has {len(header)}; quote a field that holds the separator"
-                problems.append(f"{path}:{reader.line_num}: {what}")
-            else:
-                yield reader.line_num, dict(zip(header, cells, strict=False))
-
-
-def jsonl_rows(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
-    """Yield JSON objects with their line numbers; a blank line is an empty row, a broken one a problem."""
-    with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                yield number, {}
-                continue
-            try:
-                row = parse_json(line, path, line=number)
-            except BadInput as problem:
-                problems.append(problem.message)
-                continue
-            if isinstance(row, dict):
-                yield number, row
-            else:
-                problems.append(f"{path}:{number}: not a JSON object")
-
-
-def parquet_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterator[NumberedRow]:
-    """Yield the rows of a Parquet file with their numbers from 1, a batch in memory at a time.
-
-    Args:
-        wanted: of the file's columns, those to read; the others are null in every row. What nobody uses may be of any type.
-
-    Raises:
-        BadInput: no Parquet file, a damaged one, or a value that cannot be read, with its row and column.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _has_id(asked: Mapping[str, str], rows: list[list[str]]) -> bool:
+    """Tell whether a first row is a header with a column for the id."""
+    columns = Columns(asked, "")
     try:
-        table = pq.ParquetFile(path)
-        names = [str(name) for name in table.schema_arrow.names]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
-    if repeated := next((name for name, count in Counter(names).items() if count > 1), None):
-        raise BadInput(f"{path}: two columns are called {repeated!r}", "rename one of them")
-    nothing = dict.fromkeys(names)
-    number = 0
-    try:
-        for batch in table.iter_batches(columns=wanted(names)):
-            for row in _values(batch, path, number):
-                number += 1
-                yield number, nothing | row
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path}: damaged after row {number}: {error}".splitlines()[0], "write the file again") from None
-
-
-def _values(batch: Any, path: Path, before: int) -> list[dict[str, Any]]:
-    """Convert a batch of Arrow to Python rows; `before` it there were so many.
-
-    Raises:
-        BadInput: a value that Python cannot hold, such as a date after 9999 or a text that is no UTF-8.
-    """
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    except Exception:  # whatever a type's conversion raises; found again value by value, to say where
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            for n, value in enumerate(column):
-                try:
-                    value.as_py()
-                except Exception as error:
-                    what = f"{path}: row {before + n + 1}, column {name!r}: {error}".splitlines()[0]
-                    raise BadInput(what, "write the column as text") from None
-        raise
-    return rows
-
-
-def _notellm(path: Path, problems: list[str], notes: list[str]) -> Iterator[NumberedRow]:
-    """Yield the rows of the paper's CSV. Surplus commas of a row belong to its content."""
-    with opened(path) as file:
-        reader = csv.reader(file)
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                yield reader.line_num, {}
-            elif len(row) < len(NOTELLM_COLUMNS):
-                problems.append(f"{path}:{reader.line_num}: {len(row)} fields, expected {len(NOTELLM_COLUMNS)}")
-            else:
-                if len(row) > len(NOTELLM_COLUMNS):
-                    notes.append(
-                        f"{path}:{reader.line_num}: {len(row)} fields; the surplus commas were read as content"
-                    )
-                content = ",".join(row[2:-2])
-                yield reader.line_num, dict(zip(NOTELLM_COLUMNS, [*row[:2], content, *row[-2:]], strict=True))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
-    """Open a text file as UTF-8, with or without a byte-order mark.
-
-    Raises:
-        BadInput: a byte that is not UTF-8, or a row that the csv module cannot read.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield file
-    except UnicodeDecodeError:
-        lines = path.read_bytes().split(b"\n")
-        line = next((n for n, text in enumerate(lines, 1) if not _is_utf8(text)), 1)
-        raise BadInput(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from None
-    except csv.Error as error:
-        raise BadInput(f"{path}: not readable as CSV: {error}", "check its quotes and line ends") from None
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode("utf8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _text(value: Any) -> str:
-    """Convert a value to text: empty for null and NaN, U+FFFD for half a character."""
-    if value is None or value != value:
-        return ""
-    return str(value).encode("utf8", "replace").decode().strip()
-
-
-def _misfit(row: Mapping[str, Any]) -> str | None:
-    """Return the first field of a row whose value is no text, or None."""
-    return next((k for k, v in row.items() if k != "topics" and isinstance(v, dict | list | bytes)), None)
-
-
-def _topics(value: Any) -> tuple[str, ...]:
-    """Parse topics: a list, a JSON list, or text separated by `|`, `,`, `，` or `;`.
-
-    Raises:
-        BadInput: they are no texts.
-    """
-    if isinstance(value, str):
-        if value.startswith("["):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                value = value.strip("[]").replace("'", "").replace('"', "")
-            except RecursionError:
-                raise BadInput("topics are nested too deep", 'write them as a|b, or as ["a", "b"]') from None
-        if isinstance(value, str):
-            for separator in "，;,":
-                value = value.replace(separator, "|")
-            value = value.split("|")
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple):
-        value = [value]
-    if (odd := next((t for t in value if isinstance(t, dict | list | tuple | bytes)), None)) is not None:
-        raise BadInput(f"topics hold a {type(odd).__name__}, not a text", 'write them as a|b, or as ["a", "b"]')
-    return tuple(dict.fromkeys(t for t in map(_text, value) if t))
+        columns.learn(name.strip() for name in rows[0])
+    except BadInput:  # two of them: no other separator would find more
+        return True
+    return columns.sources.get("id") in columns.names

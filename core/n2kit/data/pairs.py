@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from n2kit.data.items import cells_of, jsonl_rows, opened, parquet_rows, raise_row_errors
+from n2kit.data.items import raise_row_errors
+from n2kit.data.pair_columns import FIELDS, log_of_users
+from n2kit.data.pair_rows import PairRow, pair_rows
 from n2kit.errors import BadInput
-from n2kit.utils.files import atomic_write
 
-# A first row of such words, none of them an item's id, is a header.
-_HEADER = re.compile(
-    r"(query|target|left|right|source|anchor|positive|item|note|product|doc|id)s?[ _-]?(id|[ab12])?", re.I
-)
-_NAMES = (("query", "target"), ("left", "right"), ("anchor", "positive"), ("source", "target"))
-_GRADES = ("grade", "score", "similarity", "label")  # names of the column that grades
-_NEGATIVES = re.compile(r"(hard[ _-]?)?negatives?([ _-]?ids?)?([ _-]?\d+)?", re.I)  # there may be several such columns
 Pair = tuple[str, str]
-
-
-class PairRow(NamedTuple):
-    """A line of a file: its ids, and its grade as a text and its negatives where there are such columns."""
-
-    line: int
-    ids: list[str]
-    grade: str | None = None
-    negatives: tuple[Any, ...] = ()  # the columns' cells: texts of one or several ids, or lists of them
-    unread: tuple[str, ...] = ()  # names of the other columns
 
 
 @dataclass
@@ -78,29 +61,43 @@ class Pairs:
 
 
 def read_pairs(
-    path: str | Path, known: Container[str], *, lenient: bool = False, graded: bool = False, negatives: bool = False
+    path: str | Path,
+    known: Container[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    lenient: bool = False,
+    graded: bool = False,
+    negatives: bool = False,
+    encoding: str | None = None,
 ) -> Pairs:
     """Read pairs whose ids are all `known`.
 
     Args:
+        columns: query, target, grade or negatives → the file's own column name (`--map query=left_sku`).
         graded: pairs graded 0 or less are wanted too, for a loss that reads grades; they are no positives.
         negatives: hard negatives are wanted too; without it their columns are passed over.
+        encoding: of a text file that is not UTF-8, and has no byte-order mark.
 
     Raises:
-        BadInput: no such file; rows that are blank, not of two ids, unknown, an item with itself, or with a grade that is no
-            number or another one than before, each with its line; and rows with a negative that is unknown, an item of the pair
-            itself, or known to belong to its first item.
+        BadInput: no such file; a log of users and items; rows that are blank, not of two ids, unknown, an item with itself, or with a
+            grade that is no number or another one than before, each with its line; and rows with a negative that is unknown, an item
+            of the pair itself, or known to belong to its first item.
     """
-    path = Path(path)
+    path, columns = Path(path), dict(columns or {})
+    if wrong := set(columns) - set(FIELDS):
+        raise BadInput(f"--map {wrong.pop()}=…: no such field of pairs", f"fields: {', '.join(FIELDS)}")
     grades: dict[Pair, float] = {}
     problems: list[str] = []
     rows: list[tuple[PairRow, Pair]] = []
     unread: dict[str, None] = {}
     notes: list[str] = []
-    for row in _rows(path, known, problems, notes):
-        unread |= dict.fromkeys(row.unread)
+    second = 0  # rows whose first id alone is unknown
+    for row in pair_rows(path, known, columns, encoding, problems, notes):
+        if row.unread:
+            unread |= dict.fromkeys(row.unread)
         if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
             problems.append(f"{path}:{row.line}: {problem}")
+            second += len(row.ids) > 1 and row.ids[0] not in known and row.ids[1] in known
             continue
         if row.grade is not None and float(row.grade) <= 0 and not graded:
             problems.append(f"{path}:{row.line}: grade {row.grade}: not a pair of items that belong together")
@@ -109,6 +106,8 @@ def read_pairs(
         rows.append((row, pair))
         if row.grade is not None:
             grades[pair] = float(row.grade)
+    if second > 1 and second == len(problems) and not rows:
+        raise log_of_users(str(path), None, None)
     pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread), notes=notes)
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
@@ -118,47 +117,24 @@ def read_pairs(
     return pairs
 
 
-WRITTEN = (".csv", ".tsv", ".jsonl")
-
-
-def check_writable(path: Path, *, force: bool = False) -> None:
-    """Check that `write_pairs` can write a file.
-
-    Raises:
-        BadInput: its format is none that is written, or it exists and `force` is not set.
-    """
-    if path.suffix.lower() not in WRITTEN:
-        raise BadInput(f"{path}: pairs are written as {', '.join(WRITTEN)}", "give another -o")
-    if path.is_dir() or (path.exists() and not force):
-        raise BadInput(f"{path} exists", "give another -o" + ("" if path.is_dir() else ", or --force to replace it"))
-
-
-def write_pairs(pairs: Pairs, path: Path) -> None:
-    """Write a file that `read_pairs` reads: query, target, and grade and negatives where there are some.
-
-    Raises:
-        BadInput: an id that a TSV cannot hold.
-    """
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
-        if path.suffix.lower() == ".jsonl":
-            for query, target in pairs:
-                row: dict[str, Any] = {"query": query, "target": target}
-                row |= {"grade": pairs.grade((query, target))} if pairs.grades else {}
-                row["negatives"] = list(pairs.negatives.get((query, target), ()))
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def read_ids(
+    path: str | Path, known: Container[str], *, lenient: bool = False, encoding: str | None = None
+) -> list[str]:
+    """Read the first column of a file as ids, header optional; duplicates count once."""
+    path = Path(path)
+    ids: dict[str, None] = {}
+    problems: list[str] = []
+    for line, cells, *_ in pair_rows(path, known, {}, encoding, problems, [], need=1):
+        if not cells or not cells[0]:
+            problems.append(f"{path}:{line}: blank row")
+        elif cells[0] not in known:
+            problems.append(f"{path}:{line}: unknown id {cells[0]!r}")
         else:
-            most = max((len(ids) for ids in pairs.negatives.values()), default=0)
-            names = ["query", "target", *["grade"] * bool(pairs.grades), *(f"negative_{n + 1}" for n in range(most))]
-            tab: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}  # as they are read
-            writer = csv.writer(file, lineterminator="\n", **(tab if path.suffix.lower() == ".tsv" else {}))
-            rows = (
-                [*pair, *([pairs.grade(pair)] if pairs.grades else []), *pairs.negatives.get(pair, ())]
-                for pair in pairs
-            )
-            try:
-                writer.writerows([names, *([*row, *[""] * (len(names) - len(row))] for row in rows)])
-            except csv.Error as error:
-                raise BadInput(f"{path}: an id holds a tab or ends a line: {error}", "-o FILE.csv or .jsonl") from None
+            ids[cells[0]] = None
+    raise_row_errors(problems, lenient)
+    if not ids:
+        raise BadInput(f"{path}: no ids", "is this the right file?")
+    return list(ids)
 
 
 def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, known: Container[str]) -> Pairs:
@@ -222,95 +198,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def read_ids(path: str | Path, known: Container[str], *, lenient: bool = False) -> list[str]:
-    """Read the first column of a file as ids, header optional; duplicates count once."""
-    path = Path(path)
-    ids: dict[str, None] = {}
-    problems: list[str] = []
-    for line, cells, *_ in _rows(path, known, problems, []):
-        if not cells or not cells[0]:
-            problems.append(f"{path}:{line}: blank row")
-        elif cells[0] not in known:
-            problems.append(f"{path}:{line}: unknown id {cells[0]!r}")
-        else:
-            ids[cells[0]] = None
-    raise_row_errors(problems, lenient)
-    if not ids:
-        raise BadInput(f"{path}: no ids", "is this the right file?")
-    return list(ids)
-
-
-def _is_header(cells: list[str], known: Container[str]) -> bool:
-    return bool(cells) and not any(c in known for c in cells[:2]) and all(_HEADER.fullmatch(c) for c in cells[:2])
-
-
-def _rows(path: Path, known: Container[str], problems: list[str], notes: list[str]) -> Iterator[PairRow]:
-    """Yield the rows of a file of any format, without its header."""
-    if not path.is_file():
-        raise BadInput(f"no pairs file {path}", "give a CSV, TSV, JSONL or Parquet file of two id columns")
-    suffix = path.suffix.lower()
-    if suffix not in (".parquet", ".jsonl", ".ndjson"):
-        yield from _delimited(path, known, notes)
-        return
-    if suffix == ".parquet":
-        rows = parquet_rows(path, lambda names: [name for name in names if name not in _Columns.of(names).unread])
-    else:
-        rows = jsonl_rows(path, problems)
-    for number, row in rows:
-        columns = _Columns.of(row)
-        texts = ["" if row[name] is None else str(row[name]).strip() for name in columns.ids]
-        grade = None if columns.grade is None else "" if row[columns.grade] is None else str(row[columns.grade]).strip()
-        yield PairRow(number, texts, grade, tuple(row[name] for name in columns.negatives), columns.unread)
-
-
-class _Columns(NamedTuple):
-    """The columns of a file by what they hold: two ids, a grade, hard negatives, or nothing that is read here."""
-
-    ids: tuple[str, ...]
-    grade: str | None
-    negatives: tuple[str, ...]
-    unread: tuple[str, ...]
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> _Columns:
-        """Sort columns by their names; without two that are known, the first two hold the ids."""
-        negatives = tuple(name for name in names if _NEGATIVES.fullmatch(name))
-        others = [name for name in names if name not in negatives]
-        grade = next((name for name in others if name.lower() in _GRADES), None)
-        plain = tuple(name for name in others if name != grade)
-        ids = next((n for n in _NAMES if set(n) <= set(plain)), plain[:2])
-        return cls(ids, grade, negatives, tuple(name for name in plain if name not in ids))
-
-
-def _delimited(path: Path, known: Container[str], notes: list[str]) -> Iterator[PairRow]:
-    """Yield the rows of a CSV or TSV, whose header may name the id columns in another order, a grade, and negatives.
-
-    A first row of no names that are read here is noted: it may have been a pair.
-    """
-    with opened(path) as file:
-        reader = cells_of(file, path)
-        order: tuple[int, ...] = ()
-        grade: int | None = None
-        against: list[int] = []
-        unread: tuple[str, ...] = ()
-        for count, raw in enumerate(reader):
-            cells = [c.strip() for c in raw]
-            if count == 0:
-                lower = [c.lower() for c in cells]
-                named = next((tuple(map(lower.index, n)) for n in _NAMES if set(n) <= set(lower)), ())
-                if _is_header([cells[i] for i in named] or cells, known):
-                    if repeated := next((n for n, times in Counter(lower).items() if n and times > 1), None):
-                        raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
-                    if len(cells) > 1 and not named:
-                        notes.append(f"{path}:1: {', '.join(cells[:2])}: taken for a header, and not for a pair")
-                    order, grade = named, next((i for i, name in enumerate(lower) if name in _GRADES), None)
-                    against = [i for i, name in enumerate(lower) if _NEGATIVES.fullmatch(name)]
-                    read = {*(order or (0, 1)), grade, *against}
-                    unread = tuple(name for i, name in enumerate(cells) if i not in read)
-                    continue
-                unread = tuple(f"column {n}, which no header names" for n in range(3, len(cells) + 1))
-            ids = [cells[i] for i in order] if order and len(cells) > max(order) else cells
-            graded = None if grade is None else "".join(cells[grade : grade + 1])
-            yield PairRow(reader.line_num, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from n2kit.data.items import Item
-from n2kit.errors import BadInput, Failed
+from n2kit.data.given import as_items
+from n2kit.errors import Failed
 from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.utils.contexts import autocast, eval_mode
 from n2kit.utils.device import Precision, keep_freed_memory, pick_precision
 
 if TYPE_CHECKING:
+    from n2kit.data.given import Given
+    from n2kit.data.items import Item
     from n2kit.inputs.feature_cache import FeatureCache
     from n2kit.inputs.state_cache import StateCache
     from n2kit.modeling.model import Model
@@ -40,7 +42,7 @@ class Encoded:
 
 def encode(
     model: Model,
-    items: Sequence[Item | dict[str, Any]],
+    items: Given,
     *,
     images: str | Path | None = None,
     batch_size: int = 32,
@@ -53,18 +55,17 @@ def encode(
     """Encode items to unit vectors.
 
     Args:
-        items: `Item`s, or dicts with any of id, image, title, topics, content, category.
-        images: the folder that image paths are relative to; needed as soon as an item has one.
+        items: texts, dicts with any of id, image, title, topics, content, category (or usual synonyms), `Item`s; one or many. An image
+            is a path, a `Path`, bytes, a data URI, an image of Pillow, or an array [H, W, 3] of 8 bits.
+        images: the folder that image paths are relative to; needed as soon as an item names one as a text.
         on_bad_image: `error`; `skip` leaves the item out; `text-only` embeds its text.
         cache: a frozen vision encoder's features to read from and add to. states: likewise, a frozen LLM's states.
         progress: called with (done, total).
 
     Raises:
-        BadInput: no items; under `error`, an unreadable image, or an item with nothing that the variant reads.
+        BadInput: an unknown key of a dict; under `error`, an unreadable image, or an item with nothing that the variant reads.
     """
-    wanted = [i if isinstance(i, Item) else Item.of({"id": str(n), **i}) for n, i in enumerate(items)]
-    if not wanted:
-        raise BadInput("no items to encode", "give at least one")
+    wanted = as_items(items)
     folder = Path(images) if images is not None else None
     reader = Reader(model.prompt_builder, model.vision, folder, on_bad_image, cache, states=states)
     # Items of like length share a batch: little padding. Lengths differ by text alone, so characters will do.

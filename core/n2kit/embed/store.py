@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from n2kit.data.items import OF_SIZES, images_digest, is_of_sizes
+from n2kit.data.image_digests import OF_SIZES, images_digest, is_of_sizes
 from n2kit.embed.encode import Progress, encode
 from n2kit.embed.shards import Shards
 from n2kit.embed.vectors_file import Vectors, read_vectors, stored_run, write_table

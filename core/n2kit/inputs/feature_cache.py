@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from n2kit.contract.interfaces import VisionOut
+from n2kit.data.image_source import GivenImage, locate
 from n2kit.inputs.feature_store import FeatureStore
 from n2kit.modeling.vision import encode_images
 from n2kit.utils.contexts import autocast
@@ -131,16 +132,23 @@ class Contents:
     def digest(self, path: str) -> str | None:
         """Hash the content of the file at `path`; None if it cannot be read, or lies outside the folder."""
         try:
+            if isinstance(path, GivenImage) and not isinstance(path.source, Path):
+                return path.partition(":")[2]  # its name says its content
             known = self.known.get(path)
-            file = known[0] if known else real_path(self.root / path)
+            file = known[0] if known else _file(path, self.root)
             stat = file.stat()
             if known and known[1:3] == (stat.st_size, stat.st_mtime_ns):
                 return known[3]
-            if not file.is_relative_to(self.root) or not file.is_file():
+            if not file.is_file():
                 return None
             with file.open("rb") as content:
                 found = hashlib.file_digest(content, "sha256").hexdigest()
-        except (OSError, RuntimeError, ValueError):
+        except (OSError, RuntimeError, ValueError):  # NotFound, among them
             return None
         self.known[path] = (file, stat.st_size, stat.st_mtime_ns, found)
         return found
+
+
+def _file(name: str, root: Path) -> Path:
+    """Find an image's file: the one that was given, or the one of its name in the folder."""
+    return name.source if isinstance(name, GivenImage) else locate(name, root)

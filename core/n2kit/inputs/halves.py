@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from n2kit.data.image_source import needs_folder
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.inputs.reader import iter_pixels
@@ -85,7 +86,7 @@ def check_folder(items: Items, images: Path | None) -> Path:
     Raises:
         BadInput: there is none.
     """
-    shown = next((item for item in items if item.image), None)
+    shown = next((item for item in items if needs_folder(item.image)), None)
     if shown is not None and images is None:
         raise BadInput(f"item {shown.id!r} has an image, but no images folder is given", "--images DIR")
     return images or Path()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from n2kit.contract.interfaces import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
+from n2kit.data.given import as_items
 from n2kit.errors import BadInput
 from n2kit.modeling import lora
 from n2kit.modeling import trainable as tuners
@@ -27,7 +28,7 @@ from n2kit.utils.contexts import eval_mode
 if TYPE_CHECKING:
     import numpy as np
 
-    from n2kit.data.items import Item
+    from n2kit.data.given import Given
     from n2kit.modeling.batch import Batch
     from n2kit.plugins.weights_reference import WeightsReference
     from n2kit.recipe.settings import Recipe
@@ -275,18 +276,26 @@ class Model(nn.Module):
             output = self.connector(vision_out.tokens.to(self.connector_scale.dtype), vision_out.mask)
         self.connector_scale.fill_(rms(embedding_sample(self.llm)) / rms(output))
 
-    def encode(self, items: Sequence[Item | dict[str, Any]], **options: Any) -> np.ndarray:
+    def encode(self, items: Given, **options: Any) -> np.ndarray:
         """Encode items to unit vectors [n, D], float32, in their order; see `n2kit.embed.encode` for the options.
 
+        Args:
+            items: texts, dicts, images or `Item`s; one of them is one row, and none gives [0, D].
+
         Raises:
-            BadInput: what `encode` raises; and policy `skip`, under which rows would be missing.
+            BadInput: what `encode` raises; policy `skip`, under which rows would be missing; an item with nothing to read.
         """
         if options.get("on_bad_image") == "skip":
             way = "n2kit.embed.encode says which ids it kept"
             raise BadInput("Model.encode gives one row an item, and skip leaves items out", way)
 
-        encoded: np.ndarray = _above("n2kit.embed.encode").encode(self, items, **options).vectors
-        return encoded
+        wanted = as_items(items)
+        encoded = _above("n2kit.embed.encode").encode(self, wanted, **options)
+        kept = set(encoded.ids)
+        if missing := [item.id for item in wanted if item.id not in kept]:
+            raise BadInput(encoded.skipped[missing[0]], "n2kit.embed.encode says which ids it kept")
+        vectors: np.ndarray = encoded.vectors
+        return vectors
 
     def save(self, folder: str | Path, *, by_reference: bool | None = None) -> None:
         """Write a bundle; see `n2kit.bundle.io.save`."""

@@ -16,7 +16,8 @@ from typing import Any
 
 from n2kit.bundle import io as bundles
 from n2kit.bundle.manifest import verify
-from n2kit.data.items import OF_SIZES, Items, images_digest, is_of_sizes
+from n2kit.data.image_digests import OF_SIZES, images_digest, is_of_sizes
+from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
 from n2kit.inputs.reader import OnBadImage

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2kit.bundle import io as bundles
 from n2kit.bundle.manifest import verify
-from n2kit.data.items import images_digest
+from n2kit.data.image_digests import images_digest
 from n2kit.errors import BadInput
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, temporaries_of, write_json

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from n2kit.bench.matrix.spec import MatrixSpec
-from n2kit.data.items import Items, images_digest, read_items
+from n2kit.data.image_digests import images_digest
+from n2kit.data.items import Items, read_items
+from n2kit.data.modalities import check_modalities
+from n2kit.data.pair_columns import FIELDS as PAIR_FIELDS
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.errors import BadInput
+from n2kit.recipe.variants import SPECS, VariantSpec
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class BenchData:
 
 
 def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
-    """Read the data that a matrix names; the notes say what a lenient reading left out of it.
+    """Read the data that a matrix names; the notes say what the items have, and what a lenient reading left out.
 
     Raises:
         BadInput: a file that is not named, not there, or has unusable rows.
@@ -70,13 +75,30 @@ def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
     assert matrix.test_pairs is not None
     if matrix.images is not None and not matrix.images.is_dir():
         raise BadInput(f"no images folder {matrix.images}", "the folder that image paths are relative to")
-    lenient = matrix.lenient
-    items = read_items(matrix.items, columns=matrix.map, notellm=matrix.format == "notellm", lenient=lenient)
-    pairs = read_pairs(matrix.pairs, items, lenient=lenient, graded=True, negatives=True)
-    test = read_pairs(matrix.test_pairs, items, lenient=lenient)
-    val = read_pairs(matrix.val_pairs, items, lenient=lenient) if matrix.val_pairs else None
-    pool = read_ids(matrix.pool, items, lenient=lenient) if matrix.pool else None
+    how: dict[str, Any] = {"lenient": matrix.lenient, "encoding": matrix.encoding}
+    of_pairs: dict[str, Any] = {"columns": {name: column for name, column in matrix.map.items() if name in PAIR_FIELDS}}
+    of_items = {name: column for name, column in matrix.map.items() if name not in PAIR_FIELDS}
+    items = read_items(matrix.items, columns=of_items, notellm=matrix.format == "notellm", **how)
+    pairs = read_pairs(matrix.pairs, items, graded=True, negatives=True, **of_pairs, **how)
+    test = read_pairs(matrix.test_pairs, items, **of_pairs, **how)
+    val = read_pairs(matrix.val_pairs, items, **of_pairs, **how) if matrix.val_pairs else None
+    pool = read_ids(matrix.pool, items, **how) if matrix.pool else None
     read = {matrix.items: items, matrix.pairs: pairs, matrix.test_pairs: test, matrix.val_pairs: val}
-    notes = [f"{file}: dropped {len(r.dropped)} rows" for file, r in read.items() if r is not None and r.dropped]
+    notes = [items.summary(), *items.notes]
+    notes += [f"{file}: dropped {len(r.dropped)} rows" for file, r in read.items() if r is not None and r.dropped]
     notes += [note for r in (pairs, test, val) if r is not None for note in r.notes]
     return BenchData(items, pairs, val, test, pool, matrix.images, matrix.on_bad_image), notes
+
+
+def check_data(matrix: MatrixSpec, data: BenchData, variants: Iterable[str]) -> None:
+    """Check that items have what the variants of a matrix read.
+
+    Raises:
+        BadInput: none has a picture, or none a text.
+    """
+    reads: list[VariantSpec] = [SPECS[name] for name in dict.fromkeys(variants)]
+    if reads:
+        check_modalities(
+            data.items, matrix.items, "a variant of the matrix", images=any(spec.image for spec in reads),
+            texts=any(spec.text for spec in reads), allow_no_images=matrix.allow_no_images, allow_no_texts=matrix.allow_no_texts,
+        )  # fmt: skip

@@ -108,7 +108,10 @@ class MatrixSpec(Settings):
     images: Path | None = Field(None, description="the folder that image paths are relative to")
     on_bad_image: Literal["error", "skip", "text-only"] = "error"
     format: Literal["auto", "notellm"] = "auto"
-    map: dict[str, str] = Field({}, description="field → the items file's own column")
+    map: dict[str, str] = Field({}, description="field → the own column of the items file, or of the pairs files")
+    encoding: str | None = Field(None, description="of text files that are not UTF-8")
+    allow_no_images: bool = Field(False, description="go on where no item has a picture, and a variant reads them")
+    allow_no_texts: bool = Field(False, description="go on where no item has a text, and a variant reads them")
     lenient: bool = Field(False, description="drop unusable rows instead of refusing the file")
     protocol: Protocol = Field("notellm2", description="how pairs are ranked, as n2kit eval has it")
     ks: list[Annotated[int, Field(ge=1, le=MOST_K)]] = Field([1, 10, 100], min_length=1, description="cut-offs")

@@ -17,7 +17,7 @@ from typing import Any
 
 from n2kit.bench.cell_row import DONE, FORMAT, OPEN, REFUSED, RERUN_HINT, Axes, CellRow, parse_row
 from n2kit.bench.matrix.cell import Cell
-from n2kit.data.items import OF_SIZES, is_of_sizes
+from n2kit.data.image_digests import OF_SIZES, is_of_sizes
 from n2kit.errors import BadInput
 from n2kit.utils.files import is_complete_parquet, read_json, temporaries_of, write_json, write_text
 from n2kit.utils.locks import file_lock
