@@ -166,11 +166,16 @@ def test_a_catalogue_of_one_modality(lacks: Any, cli: Any, tiny_bundle: Path, tm
     rows = [{k: v for k, v in row.items() if k not in gone} for row in lines]
     (tmp_path / "half.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = ("--items", tmp_path / "half.jsonl", "--pairs", "train.csv", "--images", "images")
-    done = cli("fit", tiny_bundle, *data, "-o", tmp_path / "run", "--json")
+    refused = cli("fit", tiny_bundle, *data, "-o", tmp_path / "run")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"no item has a {'picture' if lacks == 'image' else 'text'}" in refused.err
+    allowed = "--allow-no-images" if lacks == "image" else "--allow-no-texts"
+    assert allowed in refused.err
+    done = cli("fit", tiny_bundle, *data, allowed, "-o", tmp_path / "run", "--json")
     assert done.code == 0, done.err
     assert f"no item has {'an image' if lacks == 'image' else 'a text'}" in done.err
     out = tmp_path / "v.parquet"
-    assert cli("embed", tmp_path / "run" / "bundle", *data[:2], *data[4:], "-o", out).code == 0
+    assert cli("embed", tmp_path / "run" / "bundle", *data[:2], *data[4:], allowed, "-o", out).code == 0
     np.testing.assert_allclose(np.linalg.norm(read_vectors(out).vectors, axis=1), 1, atol=1e-5)
 
 

@@ -167,7 +167,7 @@ def test_bad_input_is_named(shop: Path, taught: Path, cli: Any, options: list[st
 
 
 def test_a_bundle_that_generates_nothing(shop: Path, tiny_bundle: Path, cli: Any) -> None:
-    result = cli("generate", tiny_bundle, "--items", "items.jsonl")
+    result = cli("generate", tiny_bundle, "--items", "items.jsonl", "--allow-no-images")
     assert (result.code, result.out) == (2, "")
     assert "error: the model was built with loss notellm2, which generates nothing" in result.err
 

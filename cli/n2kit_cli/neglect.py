@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,14 +71,15 @@ def neglect(
                 lambda condition, done, total: bar(done, total, condition),
             )
             found = run(model, catalogue, positives, measured, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
+        facts = found.to_dict() | {"read": catalogue.facts()}
         for note in found.notes:
             say(f"note: {note}")
         if found.no_saliency:
             say(f"no saliency: {found.no_saliency}")
         if out is not None:
-            _write(found, out)
+            _write(found, facts, out)
     if json:
-        document(found.to_dict() | {"read": catalogue.facts()})
+        document(facts)
     else:
         _tables(found)
 
@@ -96,13 +97,13 @@ def _written(folder: Path) -> set[str] | None:
     return {RESULT, PLOT, *left} if {"queries", "pool", "altered", "metrics", "effects"} <= facts else None
 
 
-def _write(found: Neglect, out: Path) -> None:
+def _write(found: Neglect, facts: dict[str, Any], out: Path) -> None:
     from n2kit.errors import Unavailable
     from n2kit.evaluate.plots import plot_neglect
     from n2kit.utils.files import write_json
 
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / RESULT, found.to_dict())
+    write_json(out / RESULT, facts)
     try:
         plot_neglect(found, out / PLOT)
     except Unavailable as problem:

@@ -117,16 +117,15 @@ def reads_items(command: Callable[..., None]) -> Callable[..., None]:
         )
         for one in fields(Reading)
     ]
-    others = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for n, p in signature.parameters.items() if n != "reading"]
-    first = [p for p in others if p.default is inspect.Parameter.empty]
-    rest = [p for p in others if p.default is not inspect.Parameter.empty]
 
     @wraps(command)
     def with_group(**given: Any) -> None:
         chosen = {one.name: given.pop(one.name) for one in fields(Reading)}
         command(reading=Reading(**chosen), **given)
 
-    parameters = [*first, *group, *rest]
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        parameters += group if name == "reading" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
     with_group.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_group.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return with_group

@@ -190,14 +190,12 @@ class _HTTPS(urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects to http and https alone, and with the same checks."""
+    """Redirects with the same check of where they lead; to other schemes urllib follows none."""
 
     def __init__(self, private: bool) -> None:
         self.private = private
 
     def redirect_request(self, request: Any, answer: Any, code: int, text: str, headers: Any, url: str) -> Any:
-        if urlsplit(url).scheme.lower() not in ("http", "https"):
-            raise _Refused(f"redirected to {url[:100]}")
         if not self.private and _behind_proxy(url):
             _check_name(_host(url))
         return super().redirect_request(request, answer, code, text, headers, url)

@@ -143,7 +143,7 @@ def _readings(path: str, root: Path) -> Iterator[str]:
 
 def fetched_path(url: str, folder: Path) -> Path:
     """Return where a URL's image is kept in a folder: by a hash of the URL, with the ending that it has."""
-    ending = _ENDING.fullmatch(PurePosixPath(urlsplit(url).path).suffix)
+    ending = _ENDING.fullmatch(PurePosixPath(re.split("[?#]", url)[0]).suffix)
     return folder / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}{ending[0].lower() if ending else ''}"
 
 

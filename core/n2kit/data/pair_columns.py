@@ -24,7 +24,7 @@ _NEGATIVES = re.compile(r"(hard[ _-]?)?negatives?([ _-]?ids?)?([ _-]?\d+)?", re.
 _USER = re.compile(
     r"(user|customer|client|visitor|session|reviewer|member|account|buyer|shopper|profile)s?(_?(id|name|no|number|hash|key))*|uid"
 )
-_ITEM = {"item", "movie_id", "book_id", "article_id", "parent_asin", "product", "item_id", *SYNONYMS["id"]}
+_ITEM = {"item", "movieid", "movie_id", "book_id", "parent_asin", "product", "article", *SYNONYMS["id"]}
 
 
 class PairColumns(NamedTuple):
@@ -89,7 +89,7 @@ def is_header(cells: Sequence[str], after: Sequence[Sequence[str]], known: Conta
     """
     if len(cells) < need or any(cell in known for cell in cells) or not any(cells):
         return False
-    if is_named(cells) or all(_HEADER.fullmatch(cell) for cell in cells[:2]):
+    if is_named(cells) or all(_HEADER.fullmatch(cell) for cell in cells[:2]) or _log_columns(cells) is not None:
         return True
     if not all(cells[:need]):
         return False
@@ -116,12 +116,17 @@ def check_ids(columns: PairColumns, names: Sequence[str], where: str, asked: Map
     if missing := [column for column in asked.values() if column not in names]:
         near = suggest(missing[0], names)
         raise BadInput(f"{where}: no column {', '.join(missing)}", f"{have} ({near})" if near else have)
-    user = next((n for n in names if _USER.fullmatch(normal(n)) and n not in asked.values()), None)
-    item = next((n for n in names if normal(n) in _ITEM), None)
-    if user is not None and not columns.sure and (item is not None or user in columns.ids):
-        raise log_of_users(where, user, item)
+    if not columns.sure and (log := _log_columns(names)) is not None:
+        raise log_of_users(where, *log)
     if sure and not columns.sure:
         raise BadInput(f"{where}: no two columns of ids", f"{have}; --map query=COLUMN --map target=COLUMN")
+
+
+def _log_columns(names: Iterable[str]) -> tuple[str, str] | None:
+    """Find the columns of a user and an item, of which a log is made; None where there are none."""
+    user = next((n for n in names if _USER.fullmatch(normal(n))), None)
+    item = next((n for n in names if normal(n) in _ITEM), None)
+    return None if user is None or item is None else (user, item)
 
 
 def log_of_users(where: str, user: str | None, item: str | None) -> BadInput:

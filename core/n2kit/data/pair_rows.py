@@ -85,8 +85,9 @@ def _of_objects(rows: Iterator[NumberedRow], path: Path, asked: Mapping[str, str
             columns = PairColumns.of(row, asked)
             kinds[keys] = columns if columns.sure else columns._replace(ids=columns.ids[:1])
         yield _by_name(number, row, kinds[keys])
-    if names and need == 2 and not any(columns.sure for columns in kinds.values()):
-        check_ids(PairColumns.of(names, asked), list(names), str(path), asked, sure=True)
+    if names and need == 2:
+        named = any(columns.sure for columns in kinds.values())
+        check_ids(PairColumns.of(names, asked), list(names), str(path), asked, sure=not named)
 
 
 def _by_name(number: int, row: Mapping[str, Any], columns: PairColumns) -> PairRow:

@@ -1,0 +1,141 @@
+"""A person's own file, from a messy export to a list of neighbours: what is said on the way, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from n2kit_cli import options
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A semicolon CSV of 40 products with pictures in nested folders, four of them broken; and pairs under a header of its own."""
+    root = tmp_path_factory.mktemp("shop")
+    lines = ["Artikelnummer;Name;Kategorie;photo;Tags;Preis"]
+    for n in range(40):
+        room = ("kitchen", "bath/small", "garden/tools/old")[n % 3]
+        (root / "pics" / room).mkdir(parents=True, exist_ok=True)
+        file = root / "pics" / room / f"{n}.png"
+        Image.new("RGB", (24, 18), (6 * n, 255 - 6 * n, 40 * (n % 3))).save(file)
+        if n in (5, 17):
+            file.write_bytes(b"not a picture")
+        if n in (23, 31):
+            file.unlink()
+        path = f"pics/{room}/{n}.png"
+        lines.append(
+            f"A-{n};Thing {n}, {room};{room.split('/')[0]};{path.replace('/', chr(92)) if n % 2 else path};red|no {n};{n},99"
+        )
+    (root / "export.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
+    (root / "bought.csv").write_text("Artikel;dazu\n" + "".join(f"A-{n};A-{n + 1}\n" for n in range(0, 40, 2)))
+    return root
+
+
+MAP = ("--map", "id=Artikelnummer", "--map", "category=Kategorie")
+
+
+def test_a_semicolon_csv_reaches_neighbours(shop: Path, cli: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+    data = ("--items", shop / "export.csv", "--images", shop / "pics")
+    refused = cli("embed", tiny_bundle, *data, "-o", tmp_path / "v.parquet")
+    assert refused.code == 2
+    assert "no column id" in refused.err
+    assert "Artikelnummer" in refused.err
+    broken = cli("embed", tiny_bundle, *data, *MAP, "-o", tmp_path / "v.parquet")
+    assert broken.code == 2
+    assert "--on-bad-image skip|text-only" in broken.err
+    done = cli("embed", tiny_bundle, *data, *MAP, "-o", tmp_path / "v.parquet", "--on-bad-image", "text-only")
+    assert done.code == 0, done.err
+    counted = "40 items · 40 with a picture, 40 with a title, 40 with topics"
+    assert f"{counted} · photo read as image, Name read as title, Tags read as topics · not read: Preis" in done.err
+    assert "4 items could not be used as they are (0 skipped, 4 read as text only)" in done.err
+    listed = [line.split(",")[0] for line in (tmp_path / "v.parquet.skipped.csv").read_text().splitlines()]
+    assert listed == ["id", "A-17", "A-23", "A-31", "A-5"]
+    fitted = cli(
+        "fit", tiny_bundle, *data, *MAP, "--pairs", shop / "bought.csv", "-o", tmp_path / "run", "--on-bad-image", "text-only", "--json"
+    )  # fmt: skip
+    assert fitted.code == 0, fitted.err
+    facts = json.loads(fitted.out)
+    assert facts["read"]["not_read"] == ["Preis"]
+    assert facts["counts"] == {"skipped": 0, "text_only": 4}
+    assert "Artikel, dazu: taken for a header" in fitted.err
+    assert cli("index", tmp_path / "v.parquet", "-o", tmp_path / "i").code == 0
+    found = cli("recommend", "--index", tmp_path / "i", "--id", "A-1", "-k", "3", "--json")
+    assert len(json.loads(found.out)["neighbours"]) == 3
+
+
+@pytest.mark.parametrize("policy", ["skip", "text-only"])
+def test_the_list_of_an_earlier_run_is_no_longer_there(
+    policy: str, cli: Any, tiny_bundle: Path, workspace: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "v.parquet"
+    (tmp_path / "v.parquet.skipped.csv").write_text("id,reason\nold,gone\n")
+    command = ("embed", tiny_bundle, "--items", workspace / "items.jsonl", "--images", workspace / "images", "-o", out)
+    assert cli(*command, "--on-bad-image", policy).code == 0
+    assert not (tmp_path / "v.parquet.skipped.csv").exists()
+    (tmp_path / "v.parquet.skipped.csv").write_text("my own notes\n")
+    assert cli(*command, "--on-bad-image", policy, "--force").code == 0
+    assert (tmp_path / "v.parquet.skipped.csv").read_text() == "my own notes\n"
+
+
+TEXTS = "id,title,bild,description\na,x,a.png,y\nb,z,b.png,\n"
+
+
+@pytest.mark.parametrize("command", ["embed", "train", "fit", "neglect"])
+def test_a_model_of_pictures_refuses_items_without_any(
+    command: str, cli: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "i.csv").write_text(TEXTS)
+    (tmp_path / "p.csv").write_text("a,b\n")
+    pairs = () if command == "embed" else ("--pairs", tmp_path / "p.csv")
+    done = cli(command, tiny_bundle, "--items", tmp_path / "i.csv", *pairs, "-o", tmp_path / "out")
+    assert (done.code, done.out) == (2, "")
+    said = "2 items · 0 with a picture, 2 with a title, 0 with topics, 1 with content · description read as content · not read: bild"
+    assert said in done.err
+    assert "no item has a picture" in done.err
+    assert "--map image=COLUMN (not read: bild)" in done.err
+    assert "--allow-no-images" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_items_of_nothing_that_is_read_are_refused_whatever_is_allowed(
+    cli: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "i.csv").write_text("id,titre,bild\na,x,a.png\n")
+    done = cli(
+        "embed",
+        tiny_bundle,
+        "--items",
+        tmp_path / "i.csv",
+        "-o",
+        tmp_path / "v.parquet",
+        "--allow-no-images",
+        "--allow-no-texts",
+    )
+    assert done.code == 2
+    assert "no item has a picture or a text" in done.err
+    assert "--map title=titre" in done.err
+
+
+def test_bench_refuses_them_too(cli: Any, workspace: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (workspace / "items.jsonl").read_text().splitlines()]
+    (tmp_path / "i.jsonl").write_text(
+        "".join(json.dumps({k: v for k, v in r.items() if k != "image"}) + "\n" for r in rows)
+    )
+    data = ("--items", tmp_path / "i.jsonl", "--pairs", workspace / "train.csv", "--test-pairs", workspace / "test.csv")
+    matrix = ("bench", "--llm", "qwen:tiny", "--vision", "siglip:tiny", *data, "-o", tmp_path / "out", "--dry-run")
+    done = cli(*matrix, "--variant", "basic,text_only")
+    assert (done.code, done.out) == (2, "")
+    assert "a variant of the matrix reads pictures" in done.err
+
+
+def test_maps_of_items_and_of_pairs_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    from n2kit.errors import BadInput
+
+    assert options.columns(["title=Name", "query=links"]) == ({"title": "Name"}, {"query": "links"})
+    for wrong in ("titel=x", "title", "title="):
+        with pytest.raises(BadInput):
+            options.columns([wrong])
