@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from n2kit.data import columns
 from n2kit_cli import options
 
 
@@ -139,3 +141,29 @@ def test_maps_of_items_and_of_pairs_are_told_apart(capsys: pytest.CaptureFixture
     for wrong in ("titel=x", "title", "title="):
         with pytest.raises(BadInput):
             options.columns([wrong])
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "data-format.md").read_text("utf8")
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_python_of_the_page_runs(
+    block: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "import pandas" in block:
+        pytest.importorskip("pandas")
+    for name in ("images", "items.csv"):
+        (tmp_path / name).symlink_to(workspace / name)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "data-format.md", "exec"), {})
+    if "pairs.csv" in block:
+        assert (tmp_path / "pairs.csv").read_text() == "query,target\na,b\nb,c\n"
+
+
+def test_the_page_names_every_synonym_and_flag(cli: Any) -> None:
+    for name, synonyms in columns.SYNONYMS.items():
+        line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+        assert re.findall(r"`(\w+)`", line.rpartition("|")[0].rsplit("|", 1)[1]) == list(synonyms)
+    flags = cli("embed", "--help").out
+    assert all(flag in flags for flag in re.findall(r"`(--[a-z-]+)", PAGE))

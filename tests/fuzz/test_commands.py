@@ -29,7 +29,7 @@ FILES = {
     "pairs.csv": "query,target\n" + "".join(f"{a},{b}\n" for a, b in zip(IDS[::2], IDS[1::2], strict=True)),
     "pool.csv": "id\n" + "".join(f"{i}\n" for i in IDS),
     "recipe.yaml": "llm: qwen:tiny\nvision: siglip:tiny\ntrain: {lr: 1e-4}\n",
-    "matrix.yaml": "llm: [qwen:tiny]\nvision: [siglip:tiny]\nitems: items.csv\npairs: pairs.csv\ntest_pairs: pairs.csv\n",
+    "matrix.yaml": "llm: [qwen:tiny]\nvision: [siglip:tiny]\nitems: items.csv\npairs: pairs.csv\ntest_pairs: pairs.csv\nallow_no_images: true\n",
 }
 # Each works as it stands, in little time; a case changes it.
 COMMANDS = (
