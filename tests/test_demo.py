@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,7 +68,9 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, log
     head, rows = result.table()
     assert [row[0] for row in rows] == list(ARMS.values())
     assert len(head) == len(rows[0])
-    assert len(log.said) == len(ARMS)
+    assert log.said[0][0] == f"to run: {'; '.join(ARMS.values())}"
+    assert re.match(r"about [\d.]+ (s|min) on this machine, by a probe", log.said[1][0])
+    assert len(log.said) == 2 + len(ARMS)
     page = result.page.read_text("utf8")
     facts = json.loads((tmp_path / "demo/result.json").read_text("utf8"))
     assert list(facts["recall"]) == list(facts["training_s"]) == list(ARMS)
@@ -79,16 +82,22 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, log
     assert facts["pairs"] == 32
     assert "not NoteLLM-2" in page
     assert read_manifest(tmp_path / "demo/bundle").fingerprint == result.arms[MAIN].fingerprint
+    assert f"<b>{result.winner()}</b>" in page
+    assert page.count('alt="') == page.count("<img ")
+    assert 'alt=""' not in page
+    for n in range(3):  # each column's best is bold, and nothing else is
+        best = max(arm.recall["all"][n] for arm in result.arms.values())
+        assert f"<b>{100 * best:.1f}</b>" in page
     again = demo(tmp_path / "demo", steps=1, notify=log)
-    assert len(log.said) == len(ARMS)
+    assert len(log.said) == 2 + len(ARMS)
     assert again.to_dict()["recall"] == facts["recall"]
 
 
 @pytest.mark.slow
 def test_texts_and_pictures_are_encoded_once_for_all_frozen_arms(tmp_path: Path, log: Log) -> None:
     demo(tmp_path / "demo", steps=1, notify=log)
-    before = {line.split("] ")[1]: encoded for line, encoded in log.said}
-    assert before[ARMS["text"]] == 0 < before[ARMS["image"]] < before[ARMS["linear"]]
+    before = {line.split("] ")[1]: encoded for line, encoded in log.said if line.startswith("[")}
+    assert before[ARMS["text"]] < before[ARMS["image"]] < before[ARMS["linear"]]
     assert before[ARMS["linear"]] == before[ARMS["whitened"]] == before[ARMS["notellm2"]]
 
 
@@ -102,7 +111,8 @@ def test_a_damaged_or_old_state_is_computed_again_and_those_of_other_arms_are_ig
     (states / "before-seed0-steps1.json").write_text("{", "utf8")
     log.said.clear()
     demo(tmp_path / "demo", steps=1, notify=log)
-    assert [line for line, _ in log.said] == [f"[1/5] {ARMS['text']}", f"[2/5] {ARMS['image']}"]
+    assert [line for line, _ in log.said if "to run" in line] == [f"to run: {ARMS['text']}; {ARMS['image']}"]
+    assert [line for line, _ in log.said if line[0] == "["] == [f"[1/5] {ARMS['text']}", f"[2/5] {ARMS['image']}"]
 
 
 def result_of(ranks: dict[str, list[int]], seconds: dict[str, float]) -> DemoResult:
@@ -122,6 +132,13 @@ def test_the_verdict_names_the_best_arm_whichever_it_is() -> None:
     )
     assert f"): {ARMS['whitened']}, 50.0 % (training 40 s). Then: {ARMS['image']}, 20.0 % (no training); " in said
     assert "separable" not in said
+
+
+def test_one_sentence_says_who_won() -> None:
+    ranks = {"text": [50] * 20, "linear": [5] * 20, "whitened": [5] * 10 + [50] * 10}
+    assert result_of(ranks, {}).winner() == (
+        "“a linear layer on both, trained” won: it finds the right item among the first 10 for 100.0 % of 20 queries."
+    )
 
 
 def test_the_verdict_does_not_call_a_draw_a_victory() -> None:

@@ -35,11 +35,14 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
         }
         for e in result.examples
     ]
+    best = {g: [max(arm.recall[g][n] for arm in result.arms.values()) for n in range(len(KS))] for g in result.groups}
     arms = [
         {
             "title": arm.title,
             "main": name == MAIN,
-            "groups": [[100 * v for v in arm.recall[g]] for g in result.groups],
+            "groups": [
+                [(100 * v, v == most) for v, most in zip(arm.recall[g], best[g], strict=True)] for g in result.groups
+            ],
             "training": arm.training,
             "note": arm.note,
         }

@@ -93,6 +93,12 @@ class DemoResult:
             rows.append([arm.title, *cells, arm.training])
         return head, rows
 
+    def winner(self) -> str:
+        """Say in one sentence who won."""
+        best = max(self.arms.values(), key=lambda arm: arm.decisive)
+        share = f"{best.decisive:.1f} % of {self.queries} queries"
+        return f"“{best.title}” won: it finds the right item among the first {KS[DECISIVE]} for {share}."
+
     def verdict(self) -> str:
         """Say which arm is best at 10, how far the next one is behind, and what each training took; the figures decide."""
         best, second, *others = sorted(self.arms.values(), key=lambda arm: -arm.decisive)

@@ -15,6 +15,7 @@ from n2kit.bundle.io import read_manifest
 from n2kit.data.pairs import Pairs
 from n2kit.demo.arms import BATCH, COMPUTE, Progress, Setup
 from n2kit.demo.data import DemoData, read_data
+from n2kit.demo.eta import estimate
 from n2kit.demo.page import write_page
 from n2kit.demo.result import ARMS, KS, MAIN, DemoArm, DemoResult, Example
 from n2kit.demo.sources import ensure_demo_folder, find_weights
@@ -22,6 +23,7 @@ from n2kit.embed import read_vectors
 from n2kit.errors import BadInput
 from n2kit.evaluate import RankingReport, evaluate
 from n2kit.index import load_index
+from n2kit.utils.durations import duration
 from n2kit.utils.files import read_json, write_json
 from n2kit.utils.locks import output_lock
 
@@ -62,15 +64,17 @@ def _run(folder: Path, seed: int, steps: int, offline: bool, notify: Notify, pro
     data = read_data(folder)
     data = replace(data, train=_draw_pairs(data.train, seed, steps * BATCH))
     setup = Setup(llm, vision, data, seed, steps, folder, FrozenFeatures(progress=progress), progress)
+    states = {name: folder / "arms" / f"{name}-seed{seed}-steps{steps}.json" for name in ARMS}
+    finished = {name: done for name, state in states.items() if (done := _finished(name, state, folder)) is not None}
+    _announce(setup, [name for name in ARMS if name not in finished], notify)
     arms: dict[str, DemoArm] = {}
     for number, (name, title) in enumerate(ARMS.items(), 1):
-        state = folder / "arms" / f"{name}-seed{seed}-steps{steps}.json"
-        if (done := _finished(name, state, folder)) is not None:
-            arms[name] = done
+        if name in finished:
+            arms[name] = finished[name]
             continue
         notify(f"[{number}/{len(ARMS)}] {title}")
         arms[name] = COMPUTE[name](setup)
-        write_json(state, asdict(arms[name]))
+        write_json(states[name], asdict(arms[name]))
     examples, report = _examples(folder, data, arms, seed)
     counts = {g: len(rows) for g, rows in data.groups(report).items()}
     result = DemoResult(
@@ -89,6 +93,14 @@ def _run(folder: Path, seed: int, steps: int, offline: bool, notify: Notify, pro
     write_json(folder / "result.json", result.to_dict())
     write_page(result, data.facts, data.images)
     return result
+
+
+def _announce(setup: Setup, arms: list[str], notify: Notify) -> None:
+    """Say which arms will run, and about how long that takes here."""
+    if arms:
+        notify(f"to run: {'; '.join(ARMS[name] for name in arms)}")
+        took = f"about {duration(estimate(setup, arms))} on this machine, by a probe of a few items and two small steps"
+        notify(f"{took}; the linear layer and whitening take a little more")
 
 
 def _finished(name: str, state: Path, folder: Path) -> DemoArm | None:
