@@ -136,9 +136,11 @@ def test_the_verdict_names_the_best_arm_whichever_it_is() -> None:
 
 def test_one_sentence_says_who_won() -> None:
     ranks = {"text": [50] * 20, "linear": [5] * 20, "whitened": [5] * 10 + [50] * 10}
-    assert result_of(ranks, {}).winner() == (
-        "“a linear layer on both, trained” won: it finds the right item among the first 10 for 100.0 % of 20 queries."
-    )
+    share = "the right item is among the first 10 for 100.0 % of 20 queries"
+    assert result_of(ranks, {}).winner() == f"“{ARMS['linear']}” won: {share}."
+    ranks["whitened"] = [5] * 19 + [50]
+    said = f"Nobody won: “{ARMS['linear']}” and “{ARMS['whitened']}” are level; {share}, and for 95.0 %."
+    assert result_of(ranks, {}).winner() == said
 
 
 def test_the_verdict_does_not_call_a_draw_a_victory() -> None:

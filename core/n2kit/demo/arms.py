@@ -19,6 +19,7 @@ from n2kit.data.items import Items
 from n2kit.demo.data import DemoData
 from n2kit.demo.result import KS, DemoArm
 from n2kit.embed import embed, encode
+from n2kit.errors import counted
 from n2kit.evaluate import evaluate
 from n2kit.index import build_index
 from n2kit.inputs.feature_cache import feature_cache
@@ -158,7 +159,7 @@ def train_notellm2(setup: Setup) -> DemoArm:
         raise KeyboardInterrupt
     arm = _measured(name, setup.data.needed(), _encoded(model, name, setup), data)
     arm.train_s = trained.seconds
-    arm.note = f"{setup.steps} steps of {BATCH} pairs, loss {trained.loss:.2f} at the last"
+    arm.note = f"{counted(setup.steps, 'step')} of {BATCH} pairs, loss {trained.loss:.2f} at the last"
     return arm
 
 

@@ -94,16 +94,17 @@ class DemoResult:
         return head, rows
 
     def winner(self) -> str:
-        """Say in one sentence who won."""
-        best = max(self.arms.values(), key=lambda arm: arm.decisive)
-        share = f"{best.decisive:.1f} % of {self.queries} queries"
-        return f"“{best.title}” won: it finds the right item among the first {KS[DECISIVE]} for {share}."
+        """Say in one sentence who won: the arm that is best at 10, if the next one is separably behind."""
+        best, second, *_ = self._ordered()
+        share = f"the right item is among the first {KS[DECISIVE]} for {best.decisive:.1f} % of {self.queries} queries"
+        if self._gap(best, second)[1] > 0:
+            return f"“{best.title}” won: {share}."
+        return f"Nobody won: “{best.title}” and “{second.title}” are level; {share}, and for {second.decisive:.1f} %."
 
     def verdict(self) -> str:
         """Say which arm is best at 10, how far the next one is behind, and what each training took; the figures decide."""
-        best, second, *others = sorted(self.arms.values(), key=lambda arm: -arm.decisive)
-        gain = paired(second.found(), best.found(), RESAMPLES, 0)
-        value, low, high = (100 * float(x[0]) for x in (gain.value, gain.low, gain.high))
+        best, second, *others = self._ordered()
+        value, low, high = self._gap(best, second)
         behind = (
             f"{value:.1f} points behind (95 % interval {low:.1f} to {high:.1f}{'' if low > 0 else ', not separable'})"
         )
@@ -111,6 +112,15 @@ class DemoResult:
         return (
             f"Best recall@10 from {self.pairs} pairs: {_figure(best)}. Next, {behind}: {_figure(second)}. Then: {rest}."
         )
+
+    def _ordered(self) -> list[DemoArm]:
+        return sorted(self.arms.values(), key=lambda arm: -arm.decisive)
+
+    def _gap(self, best: DemoArm, second: DemoArm) -> tuple[float, float, float]:
+        """Return by how many points an arm is ahead of another, and the 95 % interval, paired over queries."""
+        gain = paired(second.found(), best.found(), RESAMPLES, 0)
+        value, low, high = (100 * float(x[0]) for x in (gain.value, gain.low, gain.high))
+        return value, low, high
 
     def neighbours(self) -> list[list[str]]:
         return [
