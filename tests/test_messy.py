@@ -131,6 +131,7 @@ def test_a_wrong_quote_costs_its_own_row(tmp_path: Path) -> None:
         ("i.json", b'{"id": {"0": "a"}}', "a JSON object, and no array"),
         ("i.csv.gz", gzip.compress(b"id,title\na,b\n" * 999)[:40], "damaged gzip"),
         ("i.csv", b"nummer;titel\n1;x\n", "no column id"),
+        ("i.csv", "id,title\na,x\n".encode("utf-16-le"), "UTF-16 without a byte-order mark"),
     ],
 )
 def test_what_cannot_be_decided_is_asked(name: str, content: bytes, said: str, tmp_path: Path) -> None:
@@ -188,6 +189,10 @@ def test_a_header_of_unknown_words_is_said(tmp_path: Path) -> None:
         ]
     (tmp_path / "pool.csv").write_text("in stock\np1\np2\n")
     assert read_ids(tmp_path / "pool.csv", KNOWN) == ["p1", "p2"]
+    (tmp_path / "pool.csv").write_text("name;sku\nx;p1\ny;p2\n")
+    assert read_ids(tmp_path / "pool.csv", KNOWN) == ["p1", "p2"]
+    (tmp_path / "pool.jsonl").write_text('{"name": "x", "sku": "p1"}\n')
+    assert read_ids(tmp_path / "pool.jsonl", KNOWN) == ["p1"]
 
 
 @pytest.mark.parametrize(
@@ -237,6 +242,9 @@ def test_paths_of_other_machines_and_folders(tmp_path: Path) -> None:
             open_image(Item("x", outside), folder)
     with pytest.raises(UnreadableImage, match="no such file"):
         open_image(Item("x", "2024/b.png"), folder)
+    with pytest.raises(UnreadableImage, match="no images folder is given") as caught:
+        open_image(Item("x", str(file)), None)
+    assert caught.value.hint == f"--images {file.parent}"
     with pytest.raises(UnreadableImage, match="'x': image 'https://shop/a.png' is a URL") as caught:
         open_image(Item("x", "https://shop/a.png"), folder)
     assert "--fetch-images DIR" in (caught.value.hint or "")

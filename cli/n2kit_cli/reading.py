@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Container
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -44,6 +44,8 @@ class Reading:
         bool, typer.Option("--fetch-private", help="Download from private addresses, too: of this machine or network.")
     ] = False
 
+    reads_text: bool = field(default=True, init=False)  # the model that the catalogue was read for
+
     def catalogue(self, variant: str) -> Items:
         """Read the items for a model of a variant, say what they have, and fetch the images that are URLs.
 
@@ -61,7 +63,7 @@ class Reading:
         )  # fmt: skip
         if reads.image:
             self._fetch(found)
-        self._reads_text = reads.text
+        self.reads_text = reads.text
         return found
 
     def pairs(self, file: Path, known: Container[str], *, graded: bool = False, negatives: bool = False) -> Pairs:
@@ -97,7 +99,7 @@ class Reading:
 
         Return how many were skipped, and how many were read as text only.
         """
-        text_only = options.OnBadImage.text_only is self.on_bad_image and self._reads_text
+        text_only = options.OnBadImage.text_only is self.on_bad_image and self.reads_text
         kept = [i for i in reasons if text_only and i in found and found[i].has_text]
         counts = {"skipped": len(reasons) - len(kept), "text_only": len(kept)}
         options.report_skipped(reasons, counts, out)
@@ -116,11 +118,12 @@ def reads_items(command: Callable[..., None]) -> Callable[..., None]:
             annotation=hints[one.name],
         )
         for one in fields(Reading)
+        if one.init
     ]
 
     @wraps(command)
     def with_group(**given: Any) -> None:
-        chosen = {one.name: given.pop(one.name) for one in fields(Reading)}
+        chosen = {one.name: given.pop(one.name) for one in fields(Reading) if one.init}
         command(reading=Reading(**chosen), **given)
 
     parameters: list[inspect.Parameter] = []

@@ -68,10 +68,13 @@ def fetch_images(
             write_text(note, reason, durable=False)
 
     in_turn = [url for url in chain.from_iterable(zip_longest(*hosts.values())) if url is not None]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
         for done, _ in enumerate(pool.map(one, in_turn), 1):
             if progress:
                 progress(done, len(wanted))
+    finally:  # Ctrl-C does not wait for all that is not begun yet
+        pool.shutdown(cancel_futures=True)
     return {url: failed[url] for url in wanted if url in failed}
 
 

@@ -114,9 +114,10 @@ def locate(name: str, folder: Path | None) -> Path:
         return _stored_path(name)
     if URL.match(name):
         return _fetched(name, folder)
-    if folder is None:
-        raise NotFound("has an image, but no images folder is given", "--images DIR", unnamed=True)
     path = url2pathname(urlsplit(name).path) if name[:7].lower() == "file://" else name
+    if folder is None:
+        where = Path(path).parent if Path(path).is_absolute() else "DIR"
+        raise NotFound("has an image, but no images folder is given", f"--images {where}", unnamed=True)
     root = real_path(folder)
     direct = real_path(root / path)
     if direct.exists() and direct.is_relative_to(root):

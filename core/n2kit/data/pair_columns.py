@@ -40,11 +40,13 @@ class PairColumns(NamedTuple):
     sure: bool
 
     @classmethod
-    def of(cls, names: Iterable[str], asked: Mapping[str, str], holding: Sequence[str] = ()) -> PairColumns:
+    def of(
+        cls, names: Iterable[str], asked: Mapping[str, str], holding: Sequence[str] = (), need: int = 2
+    ) -> PairColumns:
         """Sort columns by their names; without two that are known, by what they are seen to hold; else the first two hold the ids.
 
         Args:
-            asked: field → column, as `--map` has it. holding: columns in which known ids were seen.
+            asked: field → column, as `--map` has it. holding: columns in which known ids were seen. need: ids in a row.
         """
         names = list(names)
         negatives = tuple(
@@ -53,6 +55,10 @@ class PairColumns(NamedTuple):
         others = [n for n in names if n not in negatives]
         grade = asked.get("grade") or next((n for n in others if n.lower() in _GRADES), None)
         plain = [n for n in others if n != grade]
+        if need == 1:
+            named = [n for n in plain if normal(n) == "id" or normal(n) in SYNONYMS["id"]]
+            ids = tuple([*holding, *named, *plain][:1])
+            return cls(ids, grade, negatives, tuple(n for n in plain if n not in ids), True)
         ids, sure = _ids(plain, asked, [n for n in holding if n in plain and not _USER.fullmatch(normal(n))])
         return cls(ids, grade, negatives, tuple(n for n in plain if n not in ids), sure)
 

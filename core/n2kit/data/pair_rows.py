@@ -68,7 +68,7 @@ def pair_rows(
 
 
 def _named(names: list[str], asked: Mapping[str, str], where: str, need: int) -> PairColumns:
-    columns = PairColumns.of(names, asked)
+    columns = PairColumns.of(names, asked, need=need)
     if need == 2:
         check_ids(columns, names, where, asked, sure=True)
     return columns
@@ -82,7 +82,7 @@ def _of_objects(rows: Iterator[NumberedRow], path: Path, asked: Mapping[str, str
         keys = tuple(row)
         if (columns := kinds.get(keys)) is None:
             names.update(dict.fromkeys(row))
-            columns = PairColumns.of(row, asked)
+            columns = PairColumns.of(row, asked, need=need)
             kinds[keys] = columns if columns.sure else columns._replace(ids=columns.ids[:1])
         yield _by_name(number, row, kinds[keys])
     if names and need == 2:
@@ -133,7 +133,7 @@ def _header(
     lower = [name.lower() for name in header]
     if repeated := next((n for n, times in Counter(lower).items() if n and times > 1), None):
         raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
-    columns = PairColumns.of(header, asked, holding_ids(header, sample, known))
+    columns = PairColumns.of(header, asked, holding_ids(header, sample, known), need)
     if need == 2:
         check_ids(columns, header, f"{path}:1", asked, sure=False)
     if len(header) > 1 and not is_named(header) and not asked:

@@ -49,7 +49,7 @@ def opened(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
         BadInput: a byte that is not of the encoding, with its line; a damaged gzip; no such encoding.
     """
     try:
-        wanted = _marked(path) or encoding or "utf-8"
+        wanted = _marked(path) or encoding or _plain(path)
         with _unpacked(path) as raw, io.TextIOWrapper(raw, encoding=wanted, newline="") as file:
             yield file
     except UnicodeError as error:
@@ -88,6 +88,18 @@ def _marked(path: Path) -> str | None:
     """Return the encoding that a file's byte-order mark names."""
     start = first_bytes(path)
     return next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+
+
+def _plain(path: Path) -> str:
+    """Return the encoding of a file that names none.
+
+    Raises:
+        BadInput: every other byte is zero, which UTF-8 would read as letters with nothing between them.
+    """
+    start = first_bytes(path, 64)
+    if start.count(0) > len(start) // 3 and len(start) > 7:
+        raise BadInput(f"{path}:1: UTF-16 without a byte-order mark", guess_encoding(start))
+    return "utf-8"
 
 
 def _wrong_encoding(path: Path, encoding: str | None, error: UnicodeError) -> BadInput:
