@@ -36,6 +36,7 @@ MESSY: dict[str, tuple[str, bytes]] = {
     "packed": ("shop.csv.gz", gzip.compress(SHOP.encode())),
     "packed, and not called so": ("shop.csv", gzip.compress(SHOP.encode())),
     "a header in capitals, with spaces": ("shop.csv", SHOP.replace("SKU;Name", "Product ID; TITLE ").encode()),
+    "a header in camels": ("shop.csv", SHOP.replace("SKU;Name", "productId;productName").replace("image_url", "imageUrl").encode()),
     "separators at the end of each row": ("shop.csv", SHOP.replace("\n", ";;\n").encode()),
     "pandas' own index": ("shop.csv", ("".join(f"{n},{line}\n" for n, line in zip(("", 0, 1), (
         "ID,product_name,img", 'p1,"Stuhl, Eiche",a.jpg', "p2,Tasse 3 €,"), strict=True))).encode()),
@@ -169,6 +170,7 @@ GOOD = [("p1", "p2"), ("p2", "p3"), ("p3", "p1")]
         ("p.csv", "date,article,goes_with\n" + "".join(f"2024-01-0{n},{row}\n" for n, row in enumerate(ROWS.split(), 1)), {}),
         ("p.csv", "item_b,item_a\n" + "".join(",".join(reversed(row.split(","))) + "\n" for row in ROWS.split()), {"query": "item_a", "target": "item_b"}),
         ("p.txt", ROWS.replace(",", "\t"), {}),
+        ("p.csv", "session_id,product_id_1,product_id_2\n" + "".join(f"s,{row}\n" for row in ROWS.split()), {}),
         ("p.json", json.dumps([{"query": a, "target": b} for a, b in GOOD]), {}),
         ("p.jsonl", "".join(json.dumps({"seed": a, "rec": b, "n": 1}) + "\n" for a, b in GOOD), {"query": "seed", "target": "rec"}),
     ],
@@ -202,6 +204,7 @@ def test_a_header_of_unknown_words_is_said(tmp_path: Path) -> None:
         ("log.csv", "customer,product_id\n1,p1\n2,p2\n"),
         ("log.csv", "userId;movieId;rating;timestamp\np1;p2;5;1\np2;p3;4;2\n"),  # users are numbered like items
         ("log.csv", "u1,p1,5\nu1,p2,4\nu2,p2,1\n"),
+        ("log.csv", "order_id,product_id\n9,p1\n9,p2\n"),
         ("log.jsonl", '{"reviewer_id": "u1", "asin": "p1"}\n'),
     ],
 )

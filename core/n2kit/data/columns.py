@@ -33,8 +33,8 @@ _INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")  # of pandas, and no
 
 
 def normal(name: str) -> str:
-    """Write a column's name as synonyms are compared: `Product ID` is `product_id`."""
-    return re.sub(r"[\s.\-]+", "_", name.strip().casefold())
+    """Write a column's name as synonyms are compared: `Product ID` and `productId` are `product_id`."""
+    return re.sub(r"[\s.\-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).casefold()
 
 
 @dataclass
@@ -88,9 +88,8 @@ class Columns:
             have = f"it has {', '.join(filter(None, self.names)) or 'none'}"
             near = next(filter(None, (suggest(name, filter(None, self.names)) for name in missing)), None)
             meant = f" ({near})" if near and missing != ["id"] else ""
-            raise BadInput(
-                f"{self.where}: no column {', '.join(missing)}", f"{have}{meant}; rename with --map id=COLUMN"
-            )
+            header = "--map id=COLUMN names it" if self.sources else "a first row has to name the columns"
+            raise BadInput(f"{self.where}: no column {', '.join(missing)}", f"{have}{meant}; {header}")
 
     @property
     def renamed(self) -> dict[str, str]:

@@ -12,7 +12,8 @@ from n2kit.errors import BadInput, suggest
 FIELDS = ("query", "target", "grade", "negatives")  # what --map may name
 # A first row of such words, none of them an item's id, is a header.
 _HEADER = re.compile(
-    r"(query|target|left|right|source|anchor|positive|item|note|product|doc|id)s?[ _-]?(id|[ab12])?", re.I
+    r"(query|target|left|right|source|anchor|positive|item|note|product|article|doc|sku|asin|id)s?([ _-]?id)?([ _-]?[ab12])?([ _-]?id)?",
+    re.I,
 )
 _NAMES = (("query", "target"), ("left", "right"), ("anchor", "positive"), ("source", "target"), ("q", "t"))
 _NUMBERED = re.compile(r"(.*?)_?(?:([ab12xy])(_id)?|(?<=[a-z]_)(from|to))")  # item_a, item_b; id1, id2; product_1_id
@@ -21,8 +22,9 @@ SEEN = (
 )
 _GRADES = ("grade", "score", "similarity", "label")  # names of the column that grades
 _NEGATIVES = re.compile(r"(hard[ _-]?)?negatives?([ _-]?ids?)?([ _-]?\d+)?", re.I)  # there may be several such columns
+# Whoever or whatever brings items together, and is none.
 _USER = re.compile(
-    r"(user|customer|client|visitor|session|reviewer|member|account|buyer|shopper|profile)s?(_?(id|name|no|number|hash|key))*|uid"
+    r"(user|customer|client|visitor|session|reviewer|member|account|buyer|shopper|profile|order|basket|cart|transaction|invoice|receipt)s?(_?(id|name|no|number|hash|key))*|uid"
 )
 _ITEM = {"item", "movieid", "movie_id", "book_id", "parent_asin", "product", "article", *SYNONYMS["id"]}
 
@@ -95,7 +97,11 @@ def is_header(cells: Sequence[str], after: Sequence[Sequence[str]], known: Conta
     """
     if len(cells) < need or any(cell in known for cell in cells) or not any(cells):
         return False
-    if is_named(cells) or all(_HEADER.fullmatch(cell) for cell in cells[:2]) or _log_columns(cells) is not None:
+    if (
+        is_named(cells)
+        or sum(_HEADER.fullmatch(cell) is not None for cell in cells) >= min(2, len(cells))
+        or _log_columns(cells) is not None
+    ):
         return True
     if not all(cells[:need]):
         return False
