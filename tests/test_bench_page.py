@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 
 import bench_rows as rows
-from n2kit.bench.report import aggregate, charts, neighbours, panels, read_results, write
+from n2kit.bench.report import aggregate, charts, neighbours, panels, read_results, tables, write
 from n2kit.data.items import Item, Items
 from n2kit.errors import BadInput
 from n2kit.recipe.variants import SPECS
@@ -157,7 +159,7 @@ def test_what_users_wrote_stays_text(hostile: Page) -> None:
     assert not hostile.of("img")
     assert not any(name.startswith("on") for _, attributes in hostile.tags for name in attributes)
     assert hostile.text.count("<script>alert(1)</script>") > 20
-    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|\b49\b", hostile.text)
+    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|(?<![.\d])49\b", hostile.text)
     assert {"price", "ablations", "where", "saliency", "neighbours", "problems"} <= {
         a.get("id") for _, a in hostile.tags
     }
@@ -185,12 +187,54 @@ def test_a_pool_bounds_the_neighbours(matrix: Path) -> None:
     assert all(set(one.items) <= targets for e in found for one in e.found)
 
 
-def test_the_most_disputed_queries_come_first() -> None:
-    ranks = np.array([[1, 1, 8, 500, 2, 1], [1, 400, 8, 1, 2, 2]])
+def test_queries_drawn_at_random_come_first_then_the_most_disputed() -> None:
+    ranks = np.array([[1, 1, 8, 500, 2, 1, 3, 3, 3], [1, 400, 8, 1, 2, 2, 3, 3, 3]])
     chosen = neighbours.choose(ranks, seed=0)
-    assert [n for n, why in chosen if why == "the arms disagree"][:3] == [3, 1, 5]
-    assert len(chosen) == 6
-    assert {n for n, _ in chosen} == set(range(6))
+    drawn = [n for n, why in chosen if why == "drawn at random"]
+    assert [why for _, why in chosen] == ["drawn at random"] * neighbours.DRAWN + ["the arms disagree"] * 4
+    assert drawn == np.random.default_rng(0).permutation(9)[: neighbours.DRAWN].tolist()
+    assert [n for n, why in chosen if why == "the arms disagree"][:2] == [n for n in (3, 1, 5) if n not in drawn][:2]
+    assert len({n for n, _ in chosen}) == len(chosen)
+
+
+def test_neighbours_have_scores_and_categories(page: Page, catalogue: tuple[Items, Path]) -> None:
+    shown = re.findall(r'<small dir="auto">(.*?)</small>', page.source)
+    assert len(shown) > 50
+    assert sum(bool(re.search(r'<b class="num">-?\d\.\d\d</b>', one)) for one in shown) > 50
+    assert {one[0] for one in shown} == {"x", "y"}
+
+
+def test_charts_have_axis_titles_and_a_legend_of_dominated_points(page: Page) -> None:
+    scatters = [a for _, a in page.tags if " against " in str(a.get("aria-label"))]
+    assert page.source.count('class="title"') == 2 * len(scatters) > 0
+    assert "dominated, another arm is better and no dearer" in page.text
+    assert "Recall@1, %" in page.text
+
+
+def test_what_was_read_is_named_and_hashes_come_last(
+    matrix: Path, catalogue: tuple[Items, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "named"
+    shutil.copytree(matrix, folder)
+    (folder / "matrix.yaml").write_text("items: data/items.jsonl\npairs: data/train.csv\ntest_pairs: test.csv\n")
+    write(folder, *catalogue)
+    source = (folder / "report.html").read_text("utf8")
+    facts = source.partition('<dl class="facts">')[2].partition("</dl>")[0]
+    assert f"<dt>items</dt><dd>{len(catalogue[0]):,} (items.jsonl)</dd>" in facts
+    assert "<dt>training pairs</dt><dd>train.csv</dd>" in facts
+    assert "SHA-256" not in facts
+    assert "SHA-256 of " in source.partition("<summary>Environment</summary>")[2]
+
+
+def test_columns_that_say_nothing_are_left_out(tmp_path: Path) -> None:
+    """A metric that is the same for all arms is said in a sentence, seeds only where arms have different numbers of them."""
+    rows.fill(tmp_path / "m", rows.World(PAIRS), seeds=2)
+    board = aggregate(read_results(tmp_path / "m"))
+    for arm in board.arms:
+        arm.figures["recall@100"] = replace(arm.figures["recall@100"], value=1.0)
+    assert "recall@100" not in tables.telling_metrics(board)
+    assert board.metric in tables.telling_metrics(board)
+    assert "Recall@100 is 100.0 for every arm." in tables.left_out(board)
 
 
 def test_which_arms_are_shown(matrix: Path) -> None:

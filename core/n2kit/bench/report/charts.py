@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-WIDTH, HEIGHT = 360.0, 268.0  # of a scatter plot, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 40.0, 14.0, 12.0, 36.0
+WIDTH, HEIGHT = 360.0, 284.0  # of a scatter plot, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 52.0
 ZERO = 26.0  # room left of a logarithmic axis for points that cost nothing
 SMALL_WIDTH, SMALL_HEIGHT = 240.0, 132.0  # of the curves of one arm
 Text = Callable[[float], str]

@@ -14,12 +14,12 @@ from n2kit.utils.durations import duration
 PARTS = ("mllm", "llm", "vision", "connector", "fusion", "loss", "variant")
 TITLES = {
     "parameters": "parameters",
-    "trained_parameters": "trained",
-    "train_s": "training",
+    "trained_parameters": "trained weights",
+    "train_s": "training time",
     "train_cpu_s": "training, CPU",
     "steps": "steps",
-    "embed_ms_item": "ms an item",
-    "peak_memory_mb": "memory",
+    "embed_ms_item": "embedding, ms an item",
+    "peak_memory_mb": "peak memory",
 }
 
 

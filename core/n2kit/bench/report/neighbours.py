@@ -24,25 +24,30 @@ from n2kit.utils.files import is_complete_parquet
 if TYPE_CHECKING:
     from n2kit.data.items import Items
 
-DISAGREE, DRAWN = 4, 2  # queries: those the arms disagree about most, and those drawn by a seed
+DRAWN, DISAGREE = 4, 4  # queries: those drawn by a seed, and those the arms disagree about most
 ARMS, NEIGHBOURS = 5, 5
 SIDE = 88  # pixels of a thumbnail, whose number is at most (DISAGREE + DRAWN) (2 + ARMS NEIGHBOURS)
 TEXT = 70  # characters of an item's text
 SHOWN_FIRST = ("text_only", "image_only", "basic", "notellm2", "micl", "late_early_fusion", "only_late_fusion")
 RULE = (
-    f"{DISAGREE} queries about which the arms shown disagree most (standard deviation of the logarithm of the right answer's rank), "
-    f"then {DRAWN} drawn by a seed. Arms: the best one, the best baseline, and the best of "
+    f"{DRAWN} queries drawn by a seed, then {DISAGREE} about which the arms shown disagree most (standard deviation of the logarithm "
+    "of the right answer's rank). The number under an item is its cosine with the query. "
+    f"Arms: the best one, the best baseline, and the best of "
     f"{', '.join(SHOWN_FIRST[:3])} and so on, {ARMS} in all; each with its first seed."
 )
 
 
 @dataclass
 class ArmNeighbours:
-    """The nearest items of one arm, and the rank of the right one."""
+    """The nearest items of one arm with their scores, and the rank of the right one."""
 
     arm: ArmResult
     rank: int
-    items: list[str]
+    found: list[tuple[str, float]]
+
+    @property
+    def items(self) -> list[str]:
+        return [item_id for item_id, _ in self.found]
 
 
 @dataclass
@@ -74,6 +79,9 @@ class Thumbnails:
         out = io.BytesIO()
         image.save(out, "WEBP", quality=70, method=6)
         self.data[item_id] = base64.b64encode(out.getvalue()).decode()
+
+    def category(self, item_id: str) -> str:
+        return self.items[item_id].category if item_id in self.items else ""
 
     def text(self, item_id: str) -> str:
         """Return title, topics, content, cut to TEXT; of an item without text, its id."""
@@ -130,12 +138,12 @@ def shown_arms(board: Leaderboard) -> list[ArmResult]:
 
 
 def choose(ranks: np.ndarray, seed: int) -> list[tuple[int, str]]:
-    """Choose columns of ranks [arms, Q], each with the reason: the most disputed, then some that the seed draws."""
-    count = ranks.shape[1]
+    """Choose columns of ranks [arms, Q], each with the reason: some that the seed draws, then the most disputed of the others."""
+    drawn = np.random.default_rng(seed).permutation(ranks.shape[1])[:DRAWN].tolist()
     spread = np.log2(ranks).std(0)
-    first = np.argsort(-spread, kind="stable")[:DISAGREE].tolist() if len(ranks) > 1 else []
-    others = [n for n in np.random.default_rng(seed).permutation(count).tolist() if n not in first]
-    return [(n, "the arms disagree") for n in first] + [(n, "drawn at random") for n in others[:DRAWN]]
+    disputed = np.argsort(-spread, kind="stable").tolist() if len(ranks) > 1 else []
+    others = [n for n in disputed if n not in drawn][:DISAGREE]
+    return [(n, "drawn at random") for n in drawn] + [(n, "the arms disagree") for n in others]
 
 
 def _by_query(ranking: Ranking) -> dict[str, int]:
@@ -146,8 +154,10 @@ def _by_query(ranking: Ranking) -> dict[str, int]:
     return out
 
 
-def _nearest(row: CellRow, ranking: Ranking, queries: Sequence[str], pool: Collection[str] | None) -> list[list[str]]:
-    """Find the nearest items of each query by dot product, as the protocol ranks them."""
+def _nearest(
+    row: CellRow, ranking: Ranking, queries: Sequence[str], pool: Collection[str] | None
+) -> list[list[tuple[str, float]]]:
+    """Find the nearest items of each query with their dot products, as the protocol ranks them."""
     ids, vectors = read_vectors(row)
     place = {item_id: n for n, item_id in enumerate(ids)}
     if missing := [q for q in queries if q not in place]:
@@ -162,7 +172,7 @@ def _nearest(row: CellRow, ranking: Ranking, queries: Sequence[str], pool: Colle
     scores = np.where(allowed, vectors[rows] @ vectors.T, -np.inf)
     scores[np.arange(len(rows)), rows] = -np.inf
     best = np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS]
-    return [[ids[n] for n in line if scores[q, n] > -np.inf] for q, line in enumerate(best)]
+    return [[(ids[n], float(scores[q, n])) for n in line if scores[q, n] > -np.inf] for q, line in enumerate(best)]
 
 
 def read_vectors(row: CellRow) -> tuple[list[str], np.ndarray]:

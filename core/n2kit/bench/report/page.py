@@ -20,9 +20,13 @@ from n2kit.bench.report.summary import summary, warning
 from n2kit.data.items import Items
 from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
+from n2kit.utils.yaml_files import read_yaml
 
 FACTS = 80  # lines of the environment
 TEMPLATES = "templates"
+DATA = {  # a matrix's keys, as the page calls them
+    "items": "items", "pairs": "training pairs", "val_pairs": "validation pairs", "test_pairs": "test pairs", "images": "images",
+}  # fmt: skip
 
 
 def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Collection[str] | None = None) -> str:
@@ -46,13 +50,15 @@ def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Col
         "version": VERSION,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "title": real_path(board.results.folder).name,
-        "facts": _facts(board),
+        "facts": _facts(board, items),
         "sentences": summary(board),
         "warning": warning(board),
-        "legend": tables.legend(board),
+        "legend": [*tables.legend(board), *tables.left_out(board)],
+        "seeds": len({len(arm.rows) for arm in board.arms}) > 1,
+        "unit": ", %" if labels.share(board.metric) else "",
         "metric": board.metric,
         "metric_title": labels.title(board.metric),
-        "metrics": [(m, labels.title(m)) for m in tables.shown_metrics(board)],
+        "metrics": [(m, labels.title(m) + (", %" if labels.share(m) else "")) for m in tables.telling_metrics(board)],
         "costs": [(c, labels.TITLES[c]) for c in tables.measured(board, tables.PAGE_COSTS)],
         "rows": sections.rows(board, colours),
         "colours": colours,
@@ -82,7 +88,7 @@ def _source(name: str) -> str:
     return resources.files("n2kit.bench.report").joinpath(TEMPLATES, name).read_text("utf8")
 
 
-def _facts(board: Leaderboard) -> list[tuple[str, str]]:
+def _facts(board: Leaderboard, items: Items | None) -> list[tuple[str, str]]:
     """Collect the facts behind the figures, a line each: cells, queries, pool, data, device, versions."""
     counts = ", ".join(f"{n:,} {state}" for state, n in board.results.counts.items())
     facts = [("cells", counts + (f", of {board.planned:,}" if board.planned else ""))]
@@ -94,7 +100,7 @@ def _facts(board: Leaderboard) -> list[tuple[str, str]]:
         ]
         seeds = sorted({row.seed for row in board.results.of(DONE)})
         facts += [("protocol", ranking.protocol or "–"), ("seeds", ", ".join(map(str, seeds)))]
-    facts.append(("data", ", ".join(f"{k} {str(v)[:12]}" for k, v in board.results.data.items() if v) or "–"))
+    facts[1:1] = _data(board, items)
     devices = dict.fromkeys(row.device for row in board.results.of(DONE) if row.device)
     facts.append(("device", ", ".join(devices) or "–"))
     versions: dict[str, dict[str, None]] = {}
@@ -102,6 +108,16 @@ def _facts(board: Leaderboard) -> list[tuple[str, str]]:
         for name, version in row.versions.items():
             versions.setdefault(name, {})[str(version)] = None
     return [*facts, ("versions", ", ".join(f"{k} {' and '.join(v)}" for k, v in versions.items()) or "–")]
+
+
+def _data(board: Leaderboard, items: Items | None) -> list[tuple[str, str]]:
+    """Name the files that were read, from the matrix; their hashes stand with the environment."""
+    matrix = board.results.folder / "matrix.yaml"
+    named = read_yaml(matrix) if matrix.is_file() else {}
+    found = {key: Path(str(named[key])).name for key in DATA if isinstance(named, dict) and named.get(key)}
+    if items is not None:
+        found["items"] = f"{len(items):,}" + (f" ({found['items']})" if "items" in found else "")
+    return [(DATA[key], found[key]) for key in DATA if key in found]
 
 
 def _redo(board: Leaderboard) -> list[tuple[str, list[CellRow]]]:
@@ -124,4 +140,5 @@ def _environment(board: Leaderboard) -> list[tuple[str, str]]:
             return [leaf for k, v in value.items() for leaf in leaves(v, f"{name}.{k}" if name else str(k))]
         return [(name, "–" if value is None else str(value))]
 
-    return leaves(board.results.env, "")[:FACTS] if board.results.env else []
+    hashes = [(f"SHA-256 of {k}", str(v)) for k, v in board.results.data.items() if v]
+    return hashes + (leaves(board.results.env, "")[:FACTS] if board.results.env else [])

@@ -52,7 +52,7 @@ def _colour(arm: ArmResult, colours: Mapping[str, int]) -> int | None:
 def rows(board: Leaderboard, colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Make the rows of the table: text to show and numbers to sort by."""
     m, names = board.metric, tables.short_names(board)
-    metrics = tables.shown_metrics(board)
+    metrics = tables.telling_metrics(board)
     tops = {name: tables.leaders(board, name) for name in metrics}
     costs = tables.measured(board, tables.PAGE_COSTS)
     track = charts.linear(
@@ -256,8 +256,9 @@ def examples(
     names = tables.short_names(board)
     position = {arm.label: n for n, arm in enumerate(board.arms, 1)}
 
-    def tile(item_id: str, right: bool = False) -> dict[str, Any]:
-        return {"id": item_id, "text": thumbnails.text(item_id), "picture": classes.get(item_id), "right": right}
+    def tile(item_id: str, right: bool = False, score: float | None = None) -> dict[str, Any]:
+        said = {"text": thumbnails.text(item_id), "category": thumbnails.category(item_id)}
+        return {"id": item_id, "picture": classes.get(item_id), "right": right, "score": score} | said
 
     return {
         "thumbnails": [(classes[item_id], data) for item_id, data in thumbnails.data.items()],
@@ -268,7 +269,7 @@ def examples(
                 "why": e.why,
                 "arms": [
                     {"number": position[f.arm.label], "name": names[f.arm.label], "rank": f.rank}
-                    | {"tiles": [tile(i, i in e.targets) for i in f.items]}
+                    | {"tiles": [tile(i, i in e.targets, score) for i, score in f.found]}
                     for f in e.found
                 ],
             }

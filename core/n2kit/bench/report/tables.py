@@ -32,6 +32,25 @@ def shown_metrics(board: Leaderboard) -> list[str]:
     return wanted if board.metric in wanted else [*wanted, board.metric]
 
 
+def telling_metrics(board: Leaderboard) -> list[str]:
+    """Return the metrics to show in which arms differ, and the one that they are ordered by."""
+    shown = shown_metrics(board)
+    if len(board.arms) < 2:
+        return shown
+    values = {name: {labels.number(arm.figures[name].value, name) for arm in board.arms} for name in shown}
+    return [name for name in shown if name == board.metric or len(values[name]) > 1]
+
+
+def left_out(board: Leaderboard) -> list[str]:
+    """Say which metrics are the same for all arms, a sentence each: a column of them would say nothing."""
+    value = (
+        {name: labels.number(board.arms[0].figures[name].value, name) for name in shown_metrics(board)}
+        if board.arms
+        else {}
+    )
+    return [f"{labels.title(n)} is {v} for every arm." for n, v in value.items() if n not in telling_metrics(board)]
+
+
 def legend(board: Leaderboard) -> list[str]:
     """Explain the numbers and marks of a table, a sentence each."""
     m = board.metric
