@@ -27,13 +27,16 @@ def estimate(setup: Setup, arms: Collection[str]) -> float:
     What the linear layer and whitening compute beyond the features is not in it.
     """
     recipe, _ = settings_of(BACKBONES, {"llm": setup.llm, "vision": setup.vision})
+    setup.show(0, 2, "probe: texts and pictures")
     few, features = Items(setup.catalogue.items[:PROBED]), FrozenFeatures()
     text, image = features.text(recipe, few), features.image(recipe, few, setup.data.images, "error")
     found = len(setup.items) * (text.ms_item + image.ms_item) / 1000
     if "notellm2" in arms:
+        setup.show(1, 2, "probe: two training steps")
         step = _step_seconds(setup)
         embedding = FORWARD * len(setup.catalogue) / (2 * PAIRS)
         found += step * (setup.steps * BATCH / PAIRS + embedding)
+    setup.show(2, 2, "probe")
     return found
 
 
