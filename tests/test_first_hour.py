@@ -132,6 +132,8 @@ def test_bench_refuses_them_too(cli: Any, workspace: Path, tmp_path: Path) -> No
     done = cli(*matrix, "--variant", "basic,text_only")
     assert (done.code, done.out) == (2, "")
     assert "a variant of the matrix reads pictures" in done.err
+    preview = cli(*matrix, "--variant", "text_only", "--json")
+    assert json.loads(preview.out)["read"]["with"]["image"] == 0
 
 
 def test_maps_of_items_and_of_pairs_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,21 +172,22 @@ def run(
         return
     with watching((lambda e: event(e.to_json())) if json else None) as emit:
         result = prepared.run(only=only, retry_failed=retry_failed, keep_bundles=keep_bundles, on_event=emit)
-    _show_result(result, json)
+    _show_result(result, prepared.read if json else None)
     if result.failed:
         raise typer.Exit(1)
     if result.counts["refused"] == result.cells:
         raise typer.Exit(2)
 
 
-def _show_result(result: BenchResult, json: bool) -> None:
+def _show_result(result: BenchResult, read: dict[str, Any] | None) -> None:
+    """Show the rows; or under `--json` the last event, with what the items file has."""
     from n2kit.bench.events import Finished
 
     if result.report_problem is not None:
         say(result.report_problem)
     files = [str(file) for file in result.report]
-    if json:
-        event(Finished(str(result.out), **result.counts, files=files).to_json())
+    if read is not None:
+        event(Finished(str(result.out), **result.counts, files=files).to_json() | {"read": read})
     else:
         _show_rows(result.rows, result.out)
     counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
@@ -205,7 +206,7 @@ def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json
     found, jobs = seen.estimate, prepared.engine.jobs
     seconds = None if found is None or (found.notes and not found.paces) else found.seconds / jobs
     if json:
-        document(_preview_document(seen, seconds))
+        document(_preview_document(seen, seconds) | {"read": prepared.read})
         return
     for note in found.notes if found else []:
         say(f"note: {note}")

@@ -62,6 +62,11 @@ class PreparedBench:
     def out(self) -> Path:
         return self.context.store.root
 
+    @property
+    def read(self) -> dict[str, Any]:
+        """The facts of the items file, as `Items.facts` gives them."""
+        return self.context.data.items.facts()
+
     def preview(self, *, only: str | None = None, retry_failed: bool = False) -> Preview:
         """Return the state of each cell and the work that open cells share, without a time."""
         return preview(self.context, self.cells, only=only, retry=retry_failed)
