@@ -95,10 +95,10 @@ def test_a_model_of_pictures_refuses_items_without_any(
     pairs = () if command == "embed" else ("--pairs", tmp_path / "p.csv")
     done = cli(command, tiny_bundle, "--items", tmp_path / "i.csv", *pairs, "-o", tmp_path / "out")
     assert (done.code, done.out) == (2, "")
-    said = "2 items · 0 with a picture, 2 with a title, 0 with topics, 1 with content · description read as content · not read: bild"
+    said = "2 items · 0 with a picture, 2 with a title, 0 with topics, 1 with content · description read as content · not read: bild (--map image=bild)"
     assert said in done.err
     assert "no item has a picture" in done.err
-    assert "--map image=COLUMN (not read: bild)" in done.err
+    assert "--map image=bild (not read: bild)" in done.err
     assert "--allow-no-images" in done.err
     assert not (tmp_path / "out").exists()
 
@@ -119,7 +119,7 @@ def test_items_of_nothing_that_is_read_are_refused_whatever_is_allowed(
     )
     assert done.code == 2
     assert "no item has a picture or a text" in done.err
-    assert "--map title=titre" in done.err
+    assert "not read: titre, bild" in done.err
 
 
 def test_bench_refuses_them_too(cli: Any, workspace: Path, tmp_path: Path) -> None:

@@ -192,5 +192,5 @@ def report_skipped(reasons: dict[str, str], counts: dict[str, int], out: Path | 
     file = None if out is None else write_skipped(out, reasons)
     if reasons:
         parts = (f"{counts['skipped']:,} skipped", f"{counts['text_only']:,} read as text only")
-        said = f"{len(reasons):,} items could not be used as they are ({', '.join(parts)})"
+        said = f"{len(reasons):,} item{'s' * (len(reasons) != 1)} could not be used as they are ({', '.join(parts)})"
         say(f"{said}: {truncate_list(list(reasons.values()))}" + (f"; all are in {file}" if file else ""))

@@ -29,6 +29,7 @@ _WORDS = {
     name: {name, *re.findall("[a-z]+", " ".join(SYNONYMS[name]))} - {"product", "item", "name", "path", "url", "file"}
     for name in FIELDS
 }
+_IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)(\?.*)?$", re.I)  # the end of a name of an image
 _INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")  # of pandas, and nobody's column
 
 
@@ -103,8 +104,11 @@ class Columns:
         return tuple(name for name in self.names if name not in read and not _INDEX.fullmatch(name))
 
 
-def proposal(sources: Mapping[str, str], unread: Iterable[str]) -> str | None:
-    """Propose a `--map` for a column that is not read, and sounds like a field that has no column."""
+def proposal(sources: Mapping[str, str], unread: Iterable[str], first: Mapping[str, Any]) -> str | None:
+    """Propose a `--map` for a column that is not read, and looks in the `first` row or sounds like a field that has no column."""
+    for column in () if "image" in sources else unread:
+        if isinstance(value := first.get(column), str) and _IMAGE.search(value):
+            return f"--map image={column}"
     for name in FIELDS[1:]:
         for column in () if name in sources else unread:
             words = set(normal(column).split("_"))

@@ -180,9 +180,11 @@ def _read(path: Path, notellm: bool, encoding: str | None, found: Columns) -> It
     problems: list[str] = []
     notes: list[str] = []
     seen: dict[str, int] = {}
+    first: Mapping[str, Any] = {}
     for line, row in _rows(path, notellm, encoding, found, problems, notes):
         if not row.keys() <= found.names.keys() and found.learn(row):
             return None
+        first = first or row
         fields = {name: row.get(column) for name, column in found.sources.items()}
         try:
             if not isinstance(image := fields.get("image"), str | None):
@@ -197,7 +199,7 @@ def _read(path: Path, notellm: bool, encoding: str | None, found: Columns) -> It
             continue
         seen[item.id] = line
         items.append(item)
-    return Items(items, problems, notes, found.renamed, found.unread, proposal(found.sources, found.unread))
+    return Items(items, problems, notes, found.renamed, found.unread, proposal(found.sources, found.unread, first))
 
 
 def raise_row_errors(problems: list[str], lenient: bool) -> None:
