@@ -368,9 +368,11 @@ def test_eval_for_people(cli: Any) -> None:
     done = cli(*EVAL, "--items", "items.jsonl", "--k", "1")
     assert done.out.startswith("| metric | value | 95 % |\n")
     assert "| bucket | which | queries | recall@1 |" in done.out
-    assert "6 queries, 6 pairs, pool of 6, protocol notellm2" in done.err
+    assert "6 queries, 7 pairs, pool of 12, protocol standard (some pairs share items); ties" in done.err
     assert "every model" not in done.err
-    assert "at 10, 100 every model finds everything: the pool is no larger" in cli(*EVAL).err
+    papers = cli(*EVAL, "--protocol", "notellm2").err
+    assert "6 queries, 6 pairs, pool of 6, protocol notellm2; ties" in papers
+    assert "at 10, 100 every model finds everything: the pool is no larger" in papers
     assert json.loads(cli(*EVAL, "--bootstrap", "0", "--json").out)["metrics"]["mrr"]["low"] is None
 
 
@@ -380,7 +382,7 @@ def test_pairs_that_a_protocol_leaves_out_are_counted(cli: Any, protocol: str, w
     Path("more.csv").write_text("query,target\ni0,i6\ni0,i6\n")
     command = ("eval", "--vectors", "a.parquet", "--pairs", "more.csv", "--protocol", protocol)
     done = cli(*command)
-    assert "1 more pairs are left out" in done.err
+    assert "1 more pair left out" in done.err
     assert why in done.err
     assert json.loads(cli(*command, "--json").out)["pairs_left_out"] == 1
     Path("more.csv").write_text("query,target\ni0,i6\n")

@@ -126,7 +126,7 @@ def test_index_and_vectors_give_the_same_file(shop: Path, cli: Any) -> None:
     one = cli(*arguments, "--index", "an.index", "-o", "one.csv")
     assert (one.code, one.out) == (0, "one.csv\n")
     assert "4 negatives for 2 pairs" in one.err
-    assert "1 pairs (1 queries) have none" in one.err
+    assert "1 pair (1 query) without any" in one.err
     two = cli(*arguments, "--vectors", "vectors.parquet", "-o", "two.csv", "--json")
     facts = json.loads(two.out)
     assert (facts["pairs"], facts["negatives"], facts["without"], facts["queries_without"]) == (3, 4, 1, 1)

@@ -142,7 +142,11 @@ def test_a_folder_of_another_run_is_refused_with_both_hashes(run: Any, tmp_path:
     there = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
     with pytest.raises(BadInput, match=there) as caught:
         run(**{"train.max_steps": 2})
-    assert "another recipe" in caught.value.message
+    assert "another recipe (train.max_steps 1, now 2)" in caught.value.message
+    hint = f"go on from its bundle: n2kit train {tmp_path / 'run'} -o {tmp_path / 'run-2'} …"
+    assert hint in str(caught.value.hint)
+    with pytest.raises(BadInput, match="another pairs$"):
+        run(pairs=Pairs([("noto:1", "twemoji:2"), ("noto:2", "twemoji:1")]), **{"train.max_steps": 1})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(BadInput, match="is no run folder"):

@@ -14,7 +14,8 @@ from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli import options
 from n2kit_cli.bench_progress import watching
 from n2kit_cli.evaluate import Protocol, cutoffs
-from n2kit_cli.output import document, event, progress, say, table
+from n2kit_cli.output import document, event, say, table
+from n2kit_cli.progress import progress
 
 if TYPE_CHECKING:
     from n2kit.bench import BenchResult, PreparedBench

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from n2kit_cli.output import EVERY_SECONDS, bars_on_stderr, fancy, printable, say
+from n2kit.errors import counted
+from n2kit_cli.output import fancy, printable, say
+from n2kit_cli.progress import EVERY_SECONDS, bars_on_stderr
 
 if TYPE_CHECKING:
     from n2kit.bench.events import BenchEvent, Emit
@@ -32,7 +34,7 @@ def remark(event: BenchEvent, name: str) -> str | None:
 
     if isinstance(event, MatrixStarted):
         refused = f", {event.refused} refused" if event.refused else ""
-        return f"{event.cells} cells, {event.open} to run{refused}"
+        return f"{counted(event.cells, 'cell')}, {event.open} to run{refused}"
     if isinstance(event, Interrupted):
         return "stopping after this step (again to stop at once)"
     if isinstance(event, Note):

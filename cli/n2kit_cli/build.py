@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.output import document, say
 from n2kit_cli.plan import planned, refuse, show, slug
@@ -56,6 +57,7 @@ def build(
     from n2kit.planning.advice import propose
     from n2kit.planning.memory import device_memory
     from n2kit.planning.planner import describe
+    from n2kit.plugins.catalogue import BACKBONES
     from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import lr_flags, tune_flags
     from n2kit.utils.folders import ensure_writable
@@ -76,7 +78,8 @@ def build(
     for component in plan.components.values():
         component.weights.locate()  # before torch is imported: a missing download should be said at once
     with output_lock(folder):
-        say("loading weights")
+        named_weights = [f"{c.reference} ({c.weights})" for kind, c in plan.components.items() if kind in BACKBONES]
+        say(f"loading {' and '.join(named_weights)}")
         from n2kit.builder import from_plan
         from n2kit.bundle.io import save
 
@@ -88,7 +91,7 @@ def build(
     if json:
         made = {"bundle": str(folder), "fingerprint": manifest.fingerprint, "trainable": trainable}
         document(describe(plan) | made)
-    say(f"wrote {folder} (model {manifest.fingerprint}, {trainable} parameters to train)")
+    say(f"wrote {folder} (model {manifest.fingerprint}, {counted(trainable, 'parameter')} to train)")
 
 
 def _say_sources(manifest: Manifest) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2kit_cli import options
 from n2kit_cli.output import document, table
 
+if TYPE_CHECKING:
+    from n2kit.recipe.settings import Resolved
+
 app = typer.Typer(help="The settings of a run.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
 def show(
+    every: Annotated[
+        bool, typer.Option("--all", help="Also what each setting means, and the options of the chosen components.")
+    ] = False,
     origin: Annotated[bool, typer.Option("--origin", help="Also say what set each value.")] = False,
     recipe: options.RecipeFile = None,
     sets: options.Sets = None,
@@ -27,13 +33,16 @@ def show(
     \b
     Examples:
       n2kit config show
+      n2kit config show --all
       n2kit config show --origin --set train.lr=1e-4
     """
     from n2kit.recipe.settings import parse_sets, resolve
 
     resolved = resolve(parse_sets(sets or []), file=recipe)
     values = list(_flat(resolved.recipe.model_dump(), ""))
-    if json:
+    if every:
+        _show_all(resolved, json)
+    elif json:
         document({key: {"value": value, "origin": _origin(resolved.origin, key)} for key, value in values})
     elif origin:
         table(
@@ -42,6 +51,45 @@ def show(
         )
     else:
         print(resolved.recipe.to_yaml(), end="")
+
+
+def _show_all(resolved: Resolved, json: bool) -> None:
+    """Print every setting with its value, default, origin and meaning; those of the chosen components behind their names."""
+    from n2kit.recipe.schema import settings
+
+    values = dict(_flat(resolved.recipe.model_dump(), ""))
+    rows: list[tuple[str, Any, Any, str]] = []
+    for one in settings():
+        if one.key.endswith(".*"):
+            rows += _options(one.key.removesuffix(".*"), values)
+        elif one.key in values:
+            rows.append((one.key, values[one.key], one.default, one.meaning))
+    if json:
+        facts = ((key, {"value": v, "default": d, "meaning": m}) for key, v, d, m in rows)
+        document({key: fact | {"origin": _origin(resolved.origin, key)} for key, fact in facts})
+        return
+    shown = [(key, _shown(v), _shown(d), _origin(resolved.origin, key), m) for key, v, d, m in rows]
+    table(("setting", "value", "default", "from", "meaning"), shown)
+
+
+def _options(kind: str, values: Mapping[str, Any]) -> list[tuple[str, Any, Any, str]]:
+    """List the options of the component that is chosen for a kind; none where none is."""
+    from n2kit.plugins.catalogue import resolve_component
+
+    name = values.get(f"{kind}.name")
+    if name is None:
+        return []
+    chosen = resolve_component(kind, name)  # type: ignore[arg-type]
+    found = options.of_component(chosen.registered)
+    return [
+        (
+            f"{kind}.{key}",
+            values.get(f"{kind}.{key}", chosen.options.get(key, o["default"])),
+            o["default"],
+            str(o["description"] or ""),
+        )
+        for key, o in found.items()
+    ]
 
 
 @app.command()

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, progress, say, table
+from n2kit_cli.output import document, say, table
+from n2kit_cli.progress import progress
 
 
 def demo(

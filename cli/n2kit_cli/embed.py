@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.output import document, progress, say
+from n2kit_cli.output import document, say
+from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
 
@@ -22,7 +24,7 @@ class Without(StrEnum):
 
 @reads_items
 def embed(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
+    bundle: options.Bundle,
     reading: Reading,
     out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write: id, vector.")],
     visual: Annotated[
@@ -75,6 +77,5 @@ def embed(
         document(facts | {"skipped": vectors.skipped, "counts": counts, "read": read.facts()})
     else:
         print(out)
-    say(
-        f"{'finished before:' if vectors.done_before else 'wrote'} {out}: {len(vectors.ids)} vectors of {vectors.vectors.shape[1]}"
-    )
+    made = f"{counted(len(vectors.ids), 'vector')} of {vectors.vectors.shape[1]}"
+    say(f"{'finished before:' if vectors.done_before else 'wrote'} {out}: {made}")

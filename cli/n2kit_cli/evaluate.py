@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.output import document, say, table
+from n2kit_cli.pages import check_page, write_page
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -24,11 +26,12 @@ CATEGORIES = 10  # shown in the table; --json has all
 
 
 class Protocol(StrEnum):
-    """The protocol of evaluation.
+    """The protocol of evaluation; `auto` goes by the pairs: `standard` where they share items.
 
     `notellm2` is the paper's, pairs one to one. `standard` has several targets a query, and everything else in the pool.
     """
 
+    auto = "auto"
     notellm2 = "notellm2"
     standard = "standard"
 
@@ -42,10 +45,11 @@ def evaluate(
     protocol: Annotated[
         Protocol,
         typer.Option(
-            help="notellm2: pairs one to one, the pool is every item that is no query. "
+            help="auto: standard where pairs share items, else notellm2. "
+            "notellm2, the paper's: pairs one to one, the pool is every item that is no query. "
             "standard: several targets a query, the pool is every item but the query itself."
         ),
-    ] = Protocol.notellm2,
+    ] = Protocol.auto,
     k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
     pool: Annotated[
         Path | None, typer.Option(help="Ids that may be found; default: all items of the vectors file.")
@@ -58,6 +62,8 @@ def evaluate(
     ] = None,
     per_query: Annotated[Path | None, typer.Option(help="Write every pair's ranks to this Parquet file.")] = None,
     mteb: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file in MTEB's shape.")] = None,
+    images: options.Images = None,
+    html: options.Html = None,
     item_format: options.Format = options.ItemFormat.auto,
     renames: options.Map = None,
     encoding: options.Encoding = None,
@@ -72,17 +78,20 @@ def evaluate(
       n2kit eval --vectors vectors.parquet --pairs test.csv
       n2kit eval --vectors vectors.parquet --pairs test.csv --k 10 --pool pool.csv --json
       n2kit eval --vectors vectors.parquet --pairs test.csv --protocol standard --items items.jsonl --train-pairs train.csv
+      n2kit eval --vectors vectors.parquet --pairs test.csv --items items.jsonl --images images --html test.html
       n2kit eval --compare vectors.parquet both.parquet --pairs test.csv
     """
-    extras = {"--items": items, "--train-pairs": train_pairs, "--per-query": per_query, "--mteb": mteb}
+    extras = {"--items": items, "--train-pairs": train_pairs, "--per-query": per_query, "--mteb": mteb, "--html": html}
     _check(vectors, compare, bootstrap, extras)
     ks = cutoffs(k)
+    check_page(html, pairs, vectors, pool, items, train_pairs)
     _check_targets(per_query, mteb, ks, force, given=(pairs, vectors, pool, items, train_pairs))
     read = _Reading(pairs, ks, pool, protocol, lenient, renames, encoding)
     if compare is not None:
         _compare(read, compare, bootstrap, seed, json)
         return
     from n2kit.embed import read_vectors
+    from n2kit.evaluate import recall_sentence
 
     assert vectors is not None
     stored = read_vectors(vectors)
@@ -90,12 +99,16 @@ def evaluate(
     report = read.evaluate(stored)
     figures = report.figures(resamples=bootstrap, seed=seed)
     seconds = time.perf_counter() - start
+    sentence = recall_sentence(report, figures)
     groups: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
     if items is not None:
         catalogue = options.read(items, item_format, renames, lenient, encoding)
         facts = {"read": catalogue.facts()}
         groups = _buckets(report, catalogue, read.other(train_pairs, catalogue), bootstrap, seed)
+        if html is not None:
+            among = f"On this page, neighbours and ranks are among all {counted(len(stored.ids), 'item')} but the query itself."
+            write_page(html, stored, report.pairs, catalogue, images, [sentence, among], seed)
     if per_query is not None:
         from n2kit.evaluate.export import write_ranks
 
@@ -105,12 +118,13 @@ def evaluate(
 
         write_mteb(report, figures, mteb, task=f"n2kit-{pairs.stem}", revision=read.digest, seconds=seconds)
     if json:
-        document(_document(report, figures, bootstrap, seed) | {"buckets": groups} | facts)
+        document({"sentence": sentence} | _document(report, figures, bootstrap, seed) | {"buckets": groups} | facts)
         return
-    _tables(report, figures, groups)
-    for written in (per_query, mteb):
+    _tables(report, figures, groups, protocol)
+    for written in (per_query, mteb, html):
         if written is not None:
             say(f"wrote {written}")
+    say(sentence)
 
 
 def cutoffs(text: str) -> list[int]:
@@ -152,6 +166,8 @@ def _check(
         raise BadInput(f"{given[0]} is about one model, and --compare about two", f"leave out {given[0]}")
     if compare is not None and not bootstrap:
         raise BadInput("--compare needs a bootstrap for its p-value", "--bootstrap 1000")
+    if extras["--html"] is not None and extras["--items"] is None:
+        raise BadInput("--html shows the items", "give --items too, and --images for their pictures")
     if extras["--train-pairs"] is not None and extras["--items"] is None:
         raise BadInput("--train-pairs is for the figures that --items asks for", "give --items too")
 
@@ -228,7 +244,9 @@ def _document(report: RankingReport, figures: dict[str, Figure], resamples: int,
     }
 
 
-def _tables(report: RankingReport, figures: dict[str, Figure], groups: list[dict[str, Any]]) -> None:
+def _tables(
+    report: RankingReport, figures: dict[str, Figure], groups: list[dict[str, Any]], protocol: Protocol
+) -> None:
     table(("metric", "value", "95 %"), [(n, f"{f.value:.4f}", interval(f.low, f.high)) for n, f in figures.items()])
     if groups:
         shown = [f"recall@{k}" for k in report.ks]
@@ -242,16 +260,16 @@ def _tables(report: RankingReport, figures: dict[str, Figure], groups: list[dict
         print()
         table(("bucket", "which", "queries", *shown), rows)
         if hidden:
-            say(f"{len(hidden)} smaller categories are in --json")
-    say(
-        f"{report.queries} queries, {len(report.pairs)} pairs, pool of {report.pool}, protocol {report.protocol}; ties count as lost"
-    )
+            say(f"{counted(len(hidden), 'smaller category')} more in --json")
+    asked = f"{counted(report.queries, 'query')}, {counted(len(report.pairs), 'pair')}, pool of {report.pool:,}"
+    why = {"standard": " (some pairs share items)", "notellm2": " (pairs one to one)"}[report.protocol]
+    say(f"{asked}, protocol {report.protocol}{why if protocol is Protocol.auto else ''}; ties count as lost")
     if beyond := [str(k) for k in report.ks if k >= report.pool]:
         say(f"at {', '.join(beyond)} every model finds everything: the pool is no larger")
     if report.left_out:
         from n2kit.evaluate import WHY_LEFT_OUT
 
-        say(f"{report.left_out} more pairs are left out: {WHY_LEFT_OUT[report.protocol]}")
+        say(f"{counted(report.left_out, 'more pair')} left out: {WHY_LEFT_OUT[report.protocol]}")
 
 
 def _cell(figure: dict[str, Any]) -> str:
@@ -279,4 +297,5 @@ def _compare(read: _Reading, files: tuple[Path, Path], resamples: int, seed: int
         for name, c in changes.items()
     ]
     table(("metric", "A", "B", "B − A", "95 %", "p"), rows)
-    say(f"A {names[0]}, B {names[1]}: {a.queries} queries, pool of {a.pool}, paired bootstrap of {resamples}")
+    asked = f"{counted(a.queries, 'query')}, pool of {a.pool:,}, protocol {a.protocol}"
+    say(f"A {names[0]}, B {names[1]}: {asked}, paired bootstrap of {resamples:,}")

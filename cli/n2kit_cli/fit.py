@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.errors import counted
+from n2kit.utils.folders import next_run
 from n2kit_cli import options
-from n2kit_cli.output import document, progress, say, table
+from n2kit_cli.output import document, say, table
+from n2kit_cli.pages import Page, check_page
+from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ SHOWN = 5  # candidates, besides the best of each kind
 
 @reads_items
 def fit(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
+    bundle: options.Bundle,
     reading: Reading,
     pairs: Annotated[
         Path | None,
@@ -32,6 +36,7 @@ def fit(
     width: Annotated[
         int | None, typer.Option(min=1, help="Width of the vectors, by an SVD; default: both halves, uncut.")
     ] = None,
+    html: options.Html = None,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     json: options.Json = False,
@@ -48,19 +53,24 @@ def fit(
     from n2kit.bundle.io import read_manifest
 
     read_manifest(bundle)
+    check_page(html, reading.items, pairs, val_pairs)
     catalogue = reading.catalogue(FITTED)
     positives = reading.pairs(pairs, catalogue) if pairs else None
     validation = reading.pairs(val_pairs, catalogue) if val_pairs else None
-    folder = out or RUNS / f"{bundle.resolve().name}-fit"
-    say(f"{len(catalogue)} items, {len(positives or ())} pairs → {folder}")
+    folder = out or RUNS / f"{next_run(bundle)}-fit"
+    say(f"{counted(len(catalogue), 'item')}, {counted(len(positives or ()), 'pair')} → {folder}")
     from n2kit.whitening import fit_bundle
 
+    options.loading(bundle)
     with progress("fit") as bar:
         result = fit_bundle(
             bundle, catalogue, positives, folder, val_pairs=validation, images=reading.images, width=width,
             on_bad_image=reading.on_bad_image.value, precision=precision.value, device=device, progress=bar,
         )  # fmt: skip
     counts = reading.skipped(result.skipped, catalogue, folder)
+    if html is not None:
+        page = Page(html, catalogue, validation or positives, reading.images, reading.on_bad_image, device)
+        page.write(result.bundle, 0, result.sentence)
     _show(result, {"counts": counts, "read": catalogue.facts()} if json else None)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, progress, table
+from n2kit_cli.output import document, table
+from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
 
@@ -22,7 +22,7 @@ class Asked(StrEnum):
 
 @reads_items
 def generate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle that was built with --loss notellm, and trained.")],
+    bundle: options.GeneratingBundle,
     reading: Reading,
     item: Annotated[list[str] | None, typer.Option("--id", help="Only this item; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many, the first of the file.")] = None,

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, table
+from n2kit_cli.output import count, document, fancy, say, table
+
+if TYPE_CHECKING:
+    from n2kit.contract.cards import Card, Kind
+    from n2kit.plugins.catalogue import Catalogue
+
+MISSING = "its plug-in is not installed"
+RANDOM = "tiny"  # how presets of random weights are called: n2kit ls NAME has them
 
 
 def ls(
-    kind: Annotated[str | None, typer.Argument(help="llm, vision, connector, fusion, loss or index.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="llm, vision, mllm, connector, fusion, loss or index; or a name, for its presets and options."
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """List what can be joined: every name that --llm, --vision and the others take.
@@ -20,54 +33,105 @@ def ls(
     Examples:
       n2kit ls
       n2kit ls vision
+      n2kit ls qformer
       n2kit ls llm --json
     """
     from n2kit.contract.cards import KINDS
     from n2kit.errors import BadInput, suggest
     from n2kit.plugins.catalogue import default_catalogue
 
-    if kind is not None and kind not in KINDS:
-        raise BadInput(f"unknown kind {kind!r}", suggest(kind, KINDS) or f"kinds: {', '.join(KINDS)}")
     catalogue = default_catalogue()
-    entries: list[dict[str, Any]] = []
-    for each in [kind] if kind else KINDS:
-        for name in catalogue.names(each):
-            entries.append(_entry(catalogue, each, name, details=json))
-    if json:
-        document(entries)
+    if what in KINDS or what is None:
+        found = [_entry(catalogue, k, name) for k in KINDS if what in (k, None) for name in catalogue.names(k)]
+        document(found) if json else _overview(found)
         return
-    rows = [(e["kind"], e["name"], ", ".join(e["presets"]), e["summary"], e["distribution"]) for e in entries]
-    table(("kind", "name", "presets", "what", "from"), rows)
+    found = [_entry(catalogue, kind, what) for kind in KINDS if what in catalogue.names(kind)]
+    if not found:
+        known = [*KINDS, *(name for kind in KINDS for name in catalogue.names(kind))]
+        raise BadInput(f"unknown kind or name {what!r}", suggest(what, known) or f"kinds: {', '.join(KINDS)}")
+    if json:
+        document(found)
+        return
+    for entry in found:
+        _details(entry)
 
 
-def _entry(catalogue: Any, kind: Any, name: str, *, details: bool) -> dict[str, Any]:
+def _overview(entries: list[dict[str, Any]]) -> None:
+    """Print a row for each component; names that stand for the same one share it."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in entries:
+        rows.setdefault((entry["kind"], entry["component"]), []).append(entry)
+    owned = {e["distribution"] for e in entries} != {"n2kit"}
+    head = ("kind", "name", "presets", "default", "size", "licence", "weights", "what", *["from"] * owned)
+    table(head, [_row(kind, some, owned) for (kind, _), some in rows.items()])
+    if fancy(sys.stdout):
+        say("n2kit ls NAME shows presets and options")
+
+
+def _row(kind: str, entries: list[dict[str, Any]], owned: bool) -> tuple[str, ...]:
+    several = len(entries) > 1
+    weighted = [(e, p) for e in entries if (p := e["presets"].get(e["default"])) and p["weights"] != "random"]
+    presets = [f"{e['name']}:{p}" if several else p for e in entries for p in e["presets"] if not p.startswith(RANDOM)]
+    defaults = [f"{e['name']}:{e['default']}" if several else e["default"] for e, _ in weighted]
+    facts = (defaults, *([p[fact] for _, p in weighted] for fact in ("size", "licence", "weights")))
+    cells = [", ".join(dict.fromkeys(str(fact or "?") for fact in some)) for some in facts]
+    names = ", ".join(e["name"] for e in entries)
+    return (kind, names, ", ".join(presets), *cells, entries[0]["summary"], *[entries[0]["distribution"]] * owned)
+
+
+def _details(entry: dict[str, Any]) -> None:
+    """Print the presets and the options of one name."""
+    others = f"; also called {', '.join(entry['aliases'])}" if entry["aliases"] else ""
+    rows = [
+        (
+            f"{entry['name']}:{name}",
+            "default" if name == entry["default"] else "",
+            p["size"],
+            p["licence"],
+            p["weights"],
+            p["notes"],
+        )
+        for name, p in entry["presets"].items()
+    ]
+    print(f"{entry['kind']} {entry['name']}: {entry['summary']}{others}\n")
+    if rows:
+        table(("preset", "", "size", "licence", "weights", "notes"), rows)
+        print()
+    if entry["options"]:
+        shown = [(f"{entry['kind']}.{name}", o["default"], o["description"]) for name, o in entry["options"].items()]
+        table(("option (--set)", "default", "meaning"), shown)
+        print()
+
+
+def _entry(catalogue: Catalogue, kind: Kind, name: str) -> dict[str, Any]:
+    """Describe a name: its presets with their facts, its options, and the other names of the same component."""
     alias = catalogue.aliases[kind].get(name)
-    owners = [o for o in catalogue.plugins.components(kind) if o.spec.name == (alias["component"] if alias else name)]
+    component = str(alias["component"]) if alias else name
+    owners = [o for o in catalogue.plugins.components(kind) if o.spec.name == component]
+    entry: dict[str, Any] = {"kind": kind, "name": name, "component": component, "default": "", "aliases": []}
+    entry |= {"presets": {}, "options": {}, "summary": MISSING, "distribution": "?"}
     if not owners:
-        return {
-            "kind": kind,
-            "name": name,
-            "presets": [],
-            "summary": "its plug-in is not installed",
-            "distribution": "?",
-        }
-    registered = owners[0]
-    entry = {
-        "kind": kind,
-        "name": name,
-        "presets": list(catalogue.presets(kind, name)) if len(owners) == 1 else [],
-        "summary": registered.spec.summary + (f" ({name}:ANY)" if registered.spec.wildcard else ""),
-        "distribution": ", ".join(o.distribution for o in owners),
+        return entry
+    spec = owners[0].spec
+    entry["summary"] = spec.summary + (f" ({name}:ANY)" if spec.wildcard else "")
+    entry["distribution"] = ", ".join(o.distribution for o in owners)
+    if len(owners) > 1:
+        return entry
+    named = [n for n, a in catalogue.aliases[kind].items() if a["component"] == component]
+    entry["aliases"] = sorted({component, *named} - {name})
+    entry["default"] = catalogue.default_preset(kind, name)
+    entry["options"] = options.of_component(owners[0])
+    entry["presets"] = {
+        key: {"size": _size(p.card), "licence": p.licence, "weights": p.weights, "notes": p.notes}
+        for key, p in catalogue.presets(kind, name).items()
     }
-    if details and len(owners) == 1:
-        from n2kit.plugins.manager import load_target
-
-        schema = load_target(registered.spec.config, owner=registered.distribution).model_json_schema()
-        entry["options"] = {
-            k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()
-        }
-        entry["presets"] = {
-            k: {"weights": v.weights, "licence": v.licence, "notes": v.notes}
-            for k, v in catalogue.presets(kind, name).items()
-        }
     return entry
+
+
+def _size(card: Card | None) -> str | None:
+    """Write the number of parameters that a card declares."""
+    from n2kit.contract.cards import MLLMCard
+
+    if isinstance(card, MLLMCard):
+        return count(card.llm.parameters + card.vision.parameters + card.connector_parameters)
+    return None if card is None else count(card.parameters)

@@ -19,6 +19,7 @@ from n2kit import __version__
 from n2kit.errors import N2kitError, Unavailable
 from n2kit.utils.signals import signal_handlers
 from n2kit_cli.commands import COMMANDS, add_commands, add_summaries
+from n2kit_cli.help_text import GroupedCommands, use_words
 from n2kit_cli.output import error, only_first_process, print_nowhere, say
 from n2kit_cli.variables import warn_of_unread_variables
 
@@ -53,6 +54,7 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     """Make the program with these commands."""
     made = typer.Typer(
         name="n2kit",
+        cls=GroupedCommands,
         help="Join any language model with any vision encoder into one item embedding model.",
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -194,9 +196,9 @@ def _program(arguments: list[str]) -> Any:
     first = arguments[0] if arguments else "--help"
     completes = "_N2KIT_COMPLETE" in os.environ  # a shell asks for the options of any command
     if first in COMMANDS and not completes:
-        return typer.main.get_command(make_app([first]))
+        return _command(make_app([first]))
     helps = first in ("--help", "-h") and not completes
-    program: Any = typer.main.get_command(make_app([] if helps else COMMANDS))
+    program: Any = _command(make_app([] if helps else COMMANDS))
     if helps:
         add_summaries(program)
     for point in entry_points(group="n2kit.commands"):
@@ -212,6 +214,12 @@ def _program(arguments: list[str]) -> Any:
                 hint = f"n2kit plugins check {owner}"
                 raise Unavailable(f"the command {first} of the plug-in {owner} is broken: {reason}", hint) from problem
     return program
+
+
+def _command(app: typer.Typer) -> Any:
+    command = typer.main.get_command(app)
+    use_words(command)
+    return command
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from n2kit_cli.output import document, say
 
 
 def merge(
-    bundle: Annotated[Path, typer.Argument(help="A bundle that was tuned with lora.")],
+    bundle: options.TunedBundle,
     out: Annotated[Path, typer.Option("-o", "--out", help="The merged bundle's folder.")],
     force: options.Force = False,
     json: options.Json = False,

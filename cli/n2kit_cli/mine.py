@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.output import document, progress, say
+from n2kit_cli.output import document, say
+from n2kit_cli.progress import progress
 
 
 def mine_negatives(
@@ -73,6 +75,6 @@ def mine_negatives(
     else:
         print(out)
     say(
-        f"wrote {out}: {total} negatives for {len(distinct) - len(without)} pairs of model {stored.fingerprint}; "
-        f"{len(without)} pairs ({len({query for query, _ in without})} queries) have none"
+        f"wrote {out}: {counted(total, 'negative')} for {counted(len(distinct) - len(without), 'pair')} of model {stored.fingerprint}; "
+        f"{counted(len(without), 'pair')} ({counted(len({query for query, _ in without}), 'query')}) without any"
     )

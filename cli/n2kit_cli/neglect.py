@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.evaluate import cutoffs, interval
-from n2kit_cli.output import document, progress, say, table
+from n2kit_cli.output import document, say, table
+from n2kit_cli.pages import check_page, write_page
+from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
 if TYPE_CHECKING:
@@ -21,13 +24,14 @@ RESULT, PLOT = "neglect.json", "neglect.png"
 
 @reads_items
 def neglect(
-    bundle: Annotated[Path, typer.Argument(help="A bundle, as n2kit build or n2kit train wrote it.")],
+    bundle: options.Bundle,
     reading: Reading,
     pairs: Annotated[Path, typer.Option(help="Test pairs: query id, target id.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help=f"A folder for {RESULT} and {PLOT}.")] = None,
     saliency: Annotated[
         int, typer.Option(min=0, help="Items whose attention is followed, layer by layer; 0 for none.")
     ] = 32,
+    html: options.Html = None,
     k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
     bootstrap: options.Bootstrap = 1000,
     seed: options.BootstrapSeed = 0,
@@ -50,6 +54,7 @@ def neglect(
 
     read_manifest(bundle)
     ks = cutoffs(k)
+    check_page(html, reading.items, pairs)
     kind = FolderKind("results of neglect", _written)
     with ExitStack() as held:
         if out is not None:
@@ -78,6 +83,9 @@ def neglect(
             say(f"no saliency: {found.no_saliency}")
         if out is not None:
             _write(found, facts, out)
+        if html is not None and found.encoded is not None:
+            write_page(html, found.encoded, positives, catalogue, reading.images, [found.sentence()], seed)
+            say(f"wrote {html}")
     if json:
         document(facts)
     else:
@@ -131,5 +139,7 @@ def _tables(found: Neglect) -> None:
             (n, *(f"{100 * share:.1f}" for share in layer)) for n, layer in enumerate(found.saliency.shares.tolist(), 1)
         ]
         table(("layer", "S_v, %", "S_t, %", "S_o, %"), shares)
-        say(f"saliency of {found.saliency.items} items")
-    say(f"{found.queries} queries, pool of {found.pool}, {found.altered} items altered")
+        say(f"saliency of {counted(found.saliency.items, 'item')}")
+    say(f"{counted(found.queries, 'query')}, pool of {found.pool:,}, {counted(found.altered, 'item')} altered")
+    if sentence := found.sentence():
+        say(sentence)

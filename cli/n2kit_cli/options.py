@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from n2kit.errors import truncate_list
+from n2kit.errors import counted, truncate_list
 from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from n2kit.data.items import Items
     from n2kit.data.pairs import Pairs
     from n2kit.modeling.model import Model
+    from n2kit.plugins.manager import RegisteredComponent
 
 
 class OnBadImage(StrEnum):
@@ -43,6 +44,27 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+def _bundle(path: Path | None) -> Path | None:
+    from n2kit.utils.folders import bundle_folder
+
+    return None if path is None else bundle_folder(path)
+
+
+OF_ONE = "A bundle of n2kit build, or a run of n2kit train or n2kit fit."
+Bundle = Annotated[Path, typer.Argument(callback=_bundle, help=OF_ONE)]
+TunedBundle = Annotated[Path, typer.Argument(callback=_bundle, help="A bundle or a run that was tuned with lora.")]
+ReferringBundle = Annotated[
+    Path, typer.Argument(callback=_bundle, help="A bundle or a run that refers to weights elsewhere.")
+]
+GeneratingBundle = Annotated[
+    Path, typer.Argument(callback=_bundle, help="A bundle that was built with --loss notellm, and trained; or its run.")
+]
+IndexedBundle = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle", callback=_bundle, help="For an item outside the catalogue: the model that made the index."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output, nothing else on stdout.")]
 ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV with any separator, JSON, JSON lines or Parquet.")]
 Images = Annotated[
@@ -61,6 +83,9 @@ Lenient = Annotated[
     bool, typer.Option("--lenient", help="Drop unusable rows instead of refusing the file; they are counted.")
 ]
 BadImage = Annotated[OnBadImage, typer.Option("--on-bad-image", help="What to do with an image that cannot be read.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", help="Write a page: items and their nearest neighbours, with pictures.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Sets = Annotated[
     list[str] | None,
@@ -109,6 +134,14 @@ BootstrapSeed = Annotated[int, typer.Option("--seed", min=0, help="Of whatever i
 Compute = Annotated[
     Precision, typer.Option("--precision", help="auto takes bf16 only where this machine is faster with it.")
 ]
+
+
+def of_component(registered: RegisteredComponent) -> dict[str, dict[str, Any]]:
+    """Describe the options of a component: name → description and default."""
+    from n2kit.plugins.manager import load_target
+
+    schema = load_target(registered.spec.config, owner=registered.distribution).model_json_schema()
+    return {k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()}
 
 
 def columns(renames: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
@@ -171,8 +204,20 @@ def read_pairs(
     return found
 
 
+def loading(bundle: Path) -> None:
+    """Say which models a bundle is of, before they are loaded: that may take minutes."""
+    from n2kit.bundle.manifest import read_manifest
+
+    parts = read_manifest(bundle).parts
+    names = dict.fromkeys(
+        str(parts[kind]["reference"]) for kind in ("llm", "vision") if "reference" in parts.get(kind, {})
+    )
+    say(f"loading {bundle}: {' and '.join(names)}")
+
+
 def load_model(bundle: Path, device: str | None) -> Model:
     """Load a bundle onto the device that --device names, or the best there is."""
+    loading(bundle)
     from n2kit.bundle.io import load
     from n2kit.utils.device import pick_device
 
@@ -182,7 +227,7 @@ def load_model(bundle: Path, device: str | None) -> Model:
 def dropped(file: Path, problems: list[str]) -> None:
     """Report the rows that a lenient reading left out."""
     if problems:
-        say(f"{file}: dropped {len(problems)} rows: {truncate_list(problems)}")
+        say(f"{file}: dropped {counted(len(problems), 'row')}: {truncate_list(problems)}")
 
 
 def report_skipped(reasons: dict[str, str], counts: dict[str, int], out: Path | None = None) -> None:

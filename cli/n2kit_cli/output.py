@@ -7,19 +7,14 @@ import math
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from n2kit.utils.launcher import is_launched
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 # What moves a terminal's cursor, colours it or turns its text around; a file's content or name may hold it.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-EVERY_SECONDS = 30.0  # a line of progress this often where stderr is no terminal
 
 
 def fancy(stream: Any) -> bool:
@@ -81,39 +76,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
         print("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in row) + " |")
 
 
-def bars_on_stderr() -> Progress:
-    """Make progress bars for a terminal, to be entered as a context; every task has a field `note`."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    return Progress(*columns, console=Console(stderr=True))
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Any]:
-    """Yield a function (done, total, note="") that shows progress: a bar on a terminal, a line now and then elsewhere."""
-    if fancy(sys.stderr):
-        with bars_on_stderr() as bars:
-            task = bars.add_task(what, total=None, note="")
-            yield lambda done, total, note="": bars.update(task, completed=done, total=total, note=note)
-        return
-    last = [time.monotonic()]
-
-    def line(done: int, total: int, note: str = "") -> None:
-        if done >= total or time.monotonic() - last[0] >= EVERY_SECONDS:
-            last[0] = time.monotonic()
-            say(f"{what}: {done}/{total} {note}".rstrip())
-
-    yield line
-
-
 @contextmanager
 def only_first_process() -> Iterator[None]:
     """Silence all processes but the first of those that torchrun has started."""
@@ -136,6 +98,6 @@ def count(number: float | None) -> str:
     if number is None:
         return "?"
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
+        if number >= size * 0.9995:  # what rounds to it
             return f"{number / size:.3g}{unit}"
     return str(int(number))

@@ -12,7 +12,7 @@ from n2kit_cli.output import document, say
 
 
 def pack(
-    bundle: Annotated[Path, typer.Argument(help="A bundle that refers to weights elsewhere.")],
+    bundle: options.ReferringBundle,
     out: Annotated[Path, typer.Option("-o", "--out", help="The complete bundle's folder.")],
     force: options.Force = False,
     json: options.Json = False,

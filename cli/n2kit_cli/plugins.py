@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit_cli import options
-from n2kit_cli.output import document, progress, say, table
+from n2kit_cli.output import document, say, table
+from n2kit_cli.progress import progress
 
 app = typer.Typer(
     help="Installed plug-ins: what they bring, and which are broken.", no_args_is_help=True, rich_markup_mode=None
@@ -140,7 +141,7 @@ def new(
     if json:
         document({"folder": str(folder), "files": files})
         return
-    say(f"wrote {len(files)} files; next:")
+    say(f"wrote {counted(len(files), 'file')}; next:")
     where = shlex.quote(str(folder))
     say(f"  pip install -e {where} && pytest {where} && n2kit plugins check n2kit-{name}")
     print(folder)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import progress, say
+from n2kit_cli.output import say
+from n2kit_cli.progress import progress
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items

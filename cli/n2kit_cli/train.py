@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.errors import counted
+from n2kit.utils.folders import next_run
 from n2kit_cli import options
-from n2kit_cli.output import event, progress, say
+from n2kit_cli.output import event, say
+from n2kit_cli.pages import Page, check_page
 from n2kit_cli.plan import refuse
+from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ NO_TERM = {"event", "step", "steps", "epoch", "grad_norm", "learning_rate", "eta
 
 @reads_items
 def train(
-    bundle: Annotated[Path, typer.Argument(help="A bundle that n2kit build wrote.")],
+    bundle: options.Bundle,
     reading: Reading,
     pairs: Annotated[
         Path,
@@ -39,6 +43,7 @@ def train(
     tune: options.Tuned = None,
     lr: options.Rates = None,
     seed: Annotated[int | None, typer.Option(help="Of the order of the pairs, and of all else that is drawn.")] = None,
+    html: options.Html = None,
     log_to: Annotated[
         str | None,
         typer.Option(help="Loggers, separated by commas: tensorboard (into RUN/tensorboard), wandb, mlflow."),
@@ -63,6 +68,7 @@ def train(
     from n2kit.recipe.tuning import lr_flags, tune_flags
 
     read_manifest(bundle)
+    check_page(html, reading.items, pairs, val_pairs)
     loggers = log_to.split(",") if log_to else None
     flags = drop_none(epochs=epochs, max_steps=max_steps, batch_size=batch_size, seed=seed, loggers=loggers)
     requested = {f"train.{key}": value for key, value in flags.items()} | tune_flags(tune) | lr_flags(lr)
@@ -74,25 +80,29 @@ def train(
     if positives.unread:
         say(f"note: {pairs}: not read: {', '.join(positives.unread)} (hard negatives stand in columns called negative)")
     validation = reading.pairs(val_pairs, catalogue) if val_pairs else None
-    folder = out or RUNS / bundle.resolve().name
-    say(f"{len(catalogue)} items, {len(positives)} pairs → {folder}")
+    folder = out or RUNS / next_run(bundle)
+    say(f"{counted(len(catalogue), 'item')}, {counted(len(positives), 'pair')} → {folder}")
     if json:
         event({"event": "read"} | catalogue.facts())
     from n2kit.train import train as run
 
+    options.loading(bundle)
     with progress("train") as bar:
         result = run(
             bundle, catalogue, positives, resolved.recipe, folder, images=reading.images, val_pairs=validation,
             on_bad_image=reading.on_bad_image.value, device=device, report=event if json else _reporter(bar),
         )  # fmt: skip
     counts = reading.skipped(result.skipped, catalogue, folder)
+    if html is not None and result.bundle:
+        page = Page(html, catalogue, validation or positives, reading.images, reading.on_bad_image, device)
+        page.write(result.bundle, resolved.recipe.train.seed, result.sentence())
     _show_result(result, counts, json)
 
 
 def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
     """Print a training's result: the bundle and a line about it, or the last event of `--json`."""
     if json:
-        event({"event": "result"} | vars(result) | {"counts": counts})
+        event({"event": "result"} | vars(result) | {"counts": counts, "sentence": result.sentence()})
     if result.interrupted:
         say(f"stopped after step {result.steps}; a checkpoint is saved, and the same command goes on from it")
         raise typer.Exit(130)
@@ -102,9 +112,9 @@ def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
         recall += f" (step {result.best_step} was best)" if result.best_step is not None else ""
         frozen = f" · frozen weights {result.frozen} unchanged" if result.frozen else ""
-        say(
-            f"{result.steps} steps in {result.seconds + result.earlier_s:.0f} s, last loss {result.loss:.3f}{recall}{frozen}"
-        )
+        took = f"{counted(result.steps, 'step')} in {result.seconds + result.earlier_s:.0f} s"
+        say(f"{took}, last loss {result.loss:.3f}{recall}{frozen}")
+        say(result.sentence())
     if not json:
         print(result.bundle)
 
@@ -141,9 +151,10 @@ def _reporter(bar: Any) -> Any:
         kind = entry["event"]
         if kind == "start":
             resumed = f", from step {entry['step']}" if entry["step"] else ""
-            chunks = f"; {entry['grad_cache']} items at a time" if "grad_cache" in entry else ""
+            chunks = f"; {counted(entry['grad_cache'], 'item')} at a time" if "grad_cache" in entry else ""
             together = f"; {entry['processes']} processes" if "processes" in entry else ""
-            say(f"{entry['steps']} steps{resumed}; {entry['precision']}{chunks}{together}")
+            say(f"{counted(entry['steps'], 'step')}{resumed}; {entry['precision']}{chunks}{together}")
+            bar(entry["step"], entry["steps"])
         elif kind == "interrupt":
             say("stopping after this step (again to stop at once)")
         elif kind == "note":
@@ -156,7 +167,7 @@ def _reporter(bar: Any) -> Any:
             recall = f" · {shown}"
         else:
             terms = " ".join(f"{k} {v:.3f}" for k, v in entry.items() if k not in NO_TERM)
-            speed = f"{entry['items_per_s']:.1f} items/s · {entry['eta_s']:.0f} s left · {entry['memory_gb']:.1f} GB"
+            speed = f"{entry['items_per_s']:.1f} items/s · {entry['memory_gb']:.1f} GB"
             bar(entry["step"], entry["steps"], f"{terms}{recall} · {speed}")
 
     return report

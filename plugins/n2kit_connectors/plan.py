@@ -18,9 +18,9 @@ class QFormerConfig(Options):
     """Options of BLIP-2's Q-Former without its text branch; the paper's widths by default."""
 
     tokens: int = Field(16, ge=1, description="learned queries, tokens an image takes in the prompt")
-    layers: int = Field(6, ge=1)
-    width: int = Field(768, ge=1)
-    heads: int = Field(12, ge=1)
+    layers: int = Field(6, ge=1, description="transformer layers")
+    width: int = Field(768, ge=1, description="of its layers; a multiple of heads")
+    heads: int = Field(12, ge=1, description="attention heads")
     inner: int | None = Field(None, ge=1, description="feed-forward width; null: 4 × width")
     cross_every: int = Field(2, ge=1, description="every which layer attends to the image")
 
@@ -29,9 +29,9 @@ class ResamplerConfig(Options):
     """Options of Flamingo's Perceiver resampler, which works at the vision encoder's width."""
 
     tokens: int = Field(16, ge=1, description="learned latents, tokens an image takes in the prompt")
-    layers: int = Field(6, ge=1)
-    heads: int = Field(8, ge=1)
-    head_width: int = Field(64, ge=1)
+    layers: int = Field(6, ge=1, description="transformer layers")
+    heads: int = Field(8, ge=1, description="attention heads")
+    head_width: int = Field(64, ge=1, description="width of an attention head")
     inner: int | None = Field(None, ge=1, description="feed-forward width; null: 4 × the vision encoder's")
 
 
@@ -42,13 +42,13 @@ class ProjectorConfig(Options):
 class MLPConfig(ProjectorConfig):
     """Options of the MLP: `depth` layers with GELU between them."""
 
-    depth: int = Field(2, ge=2)
+    depth: int = Field(2, ge=2, description="linear layers, with GELU between them")
 
 
 class LinearConfig(ProjectorConfig):
     """Options of the single linear layer."""
 
-    depth: int = Field(1, ge=1, le=1)
+    depth: int = Field(1, ge=1, le=1, description="linear layers: one")
 
 
 class PoolConfig(LinearConfig):

@@ -13,8 +13,8 @@ class NoOptions(BaseModel):
 
 class CrossAttentionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    heads: int = Field(8, ge=1)
-    head_width: int = Field(64, ge=1)
+    heads: int = Field(8, ge=1, description="attention heads")
+    head_width: int = Field(64, ge=1, description="width of an attention head")
 
 
 def sum_card(config: NoOptions, vision: VisionCard, llm: LLMCard) -> FusionCard:

@@ -44,7 +44,9 @@ class LLMConfig(BaseModel):
     )
     config: dict[str, Any] | None = Field(None, description="the architecture of a model with random weights")
     seed: int = Field(0, description="of random weights")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the weights in memory; auto: as the checkpoint has them"
+    )
 
 
 class VisionConfig(BaseModel):
@@ -54,7 +56,9 @@ class VisionConfig(BaseModel):
     KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "fit"})
     config: dict[str, Any] | None = Field(None, description="the architecture of a model with random weights")
     seed: int = Field(0, description="of random weights")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the weights in memory; auto: as the checkpoint has them"
+    )
     fit: Literal["crop", "squash", "pad"] | None = Field(None, description="null: as the checkpoint was trained")
 
 

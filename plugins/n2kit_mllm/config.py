@@ -16,7 +16,9 @@ class TowerOptions(BaseModel):
         None, description="the whole multimodal model's architecture, for random weights"
     )
     seed: int = Field(0, description="of random weights")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the weights in memory; auto: as the checkpoint has them"
+    )
     fit: Literal["crop", "squash", "pad"] | None = Field(
         None, description="null: as the checkpoint was trained (pad for Qwen, which was trained at any proportions)"
     )

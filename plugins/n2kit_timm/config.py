@@ -18,7 +18,7 @@ class TimmConfig(BaseModel):
     arch: str = Field(description="timm's name, with or without a pretrained tag")
     image_size: int | None = Field(None, ge=16, description="pixels; null: as pretrained")
     arguments: dict[str, Any] = Field({}, description="of the architecture, as timm.create_model takes them")
-    fit: Literal["crop", "squash", "pad"] = "crop"
+    fit: Literal["crop", "squash", "pad"] = Field("crop", description="how an image becomes a square")
     seed: int = Field(0, description="of random weights")
 
 

@@ -60,6 +60,8 @@ def read_manifest(folder: Path) -> Manifest:
         BadInput: the folder is no bundle, or one of a newer n2kit.
     """
     file = folder / MANIFEST
+    if not file.is_file() and (folder / "run.json").is_file():
+        raise BadInput(f"{folder} is a run that has made no bundle yet", "the command that began it goes on with it")
     if not file.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}", "n2kit build makes one")
     content = read_json(file)

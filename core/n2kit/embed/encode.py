@@ -75,6 +75,8 @@ def encode(
     dtype, _ = pick_precision(precision, model.device)
     if dtype == torch.float32:
         model.to_float32()
+    if progress:
+        progress(0, len(order))  # the time begins now, and not when the model began to load
     with eval_mode(model):
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]

@@ -20,6 +20,7 @@ from n2kit.evaluate.bootstrap import interval
 from n2kit.evaluate.compare import MetricChange, compare
 from n2kit.evaluate.protocol import Figure, RankingReport, evaluate, greedy_pairs
 from n2kit.evaluate.saliency import CURVES, obstacle, saliency
+from n2kit.evaluate.sentences import image_sentence
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.utils.device import Precision
@@ -72,9 +73,17 @@ class Neglect:
     saliency: Curves | None = None
     no_saliency: str | None = None
     notes: list[str] = field(default_factory=list)
+    encoded: Encoded | None = None  # the items as they are
+
+    def sentence(self) -> str:
+        """Say what the model loses without the image; nothing without a bootstrap."""
+        figures = self.figures[BOTH]
+        ks = [int(name.partition("@")[2]) for name in figures if name.startswith("recall@")]
+        return image_sentence(self.effects[NO_IMAGE], ks, self.pool, self.queries) if self.effects else ""
 
     def to_dict(self) -> dict[str, Any]:
         return {
+            "sentence": self.sentence(),
             "queries": self.queries,
             "pool": self.pool,
             "altered": self.altered,
@@ -155,7 +164,8 @@ def neglect(
     if sample:
         curves, reason = sample_curves(model, items, kept, pairs, reading, sample, resamples, seed)
     return Neglect(
-        figures, _effects(reports, resamples, seed), reports[BOTH].queries, reports[BOTH].pool, len(whole), curves, reason, notes
+        figures, _effects(reports, resamples, seed), reports[BOTH].queries, reports[BOTH].pool, len(whole), curves, reason, notes,
+        plain,
     )  # fmt: skip
 
 

@@ -116,6 +116,12 @@ def greedy_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     return kept
 
 
+def protocol_of(pairs: Iterable[Pair]) -> Protocol:
+    """Choose a protocol by the data: `notellm2` for pairs one to one, `standard` where pairs share items."""
+    every = all_pairs(pairs)
+    return "notellm2" if len(greedy_pairs(every)) == len(every) else "standard"
+
+
 def all_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     """Keep every pair once, in file order, without pairs of an item with itself."""
     return list(dict.fromkeys((left, right) for left, right in pairs if left != right))
@@ -128,19 +134,22 @@ def evaluate(
     *,
     ks: Sequence[int] = (1, 10, 100),
     pool: Collection[str] | None = None,
-    protocol: Protocol = "notellm2",
+    protocol: Protocol | Literal["auto"] = "notellm2",
 ) -> RankingReport:
     """Rank each target among the pool by dot product with its query.
 
     Args:
         ids: of the rows of `vectors` [n, d].
         pool: ids that may be found; default all. Targets always are; under `notellm2`, queries never.
+        protocol: `auto` goes by the pairs, as `protocol_of` does.
 
     Raises:
         BadInput: a pair whose item has no vector, no pairs, or a vector that is not finite.
     """
     position = {item_id: i for i, item_id in enumerate(ids)}
     given = list(pairs)
+    if protocol == "auto":
+        protocol = protocol_of(given)
     kept = greedy_pairs(given) if protocol == "notellm2" else all_pairs(given)
     if missing := [i for pair in kept for i in pair if i not in position]:
         raise BadInput(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.index.titles import Titles, read_titles, write_titles
 from n2kit.plugins.manager import load_target, manager
 from n2kit.utils.digests import file_digest
 from n2kit.utils.files import parse_json, read_json
@@ -37,6 +38,7 @@ class StoredIndex:
     index: Index
     ids: list[str]
     fingerprint: str
+    titles: Titles | None = None  # where the index remembers them
 
     def __post_init__(self) -> None:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
@@ -96,6 +98,8 @@ def write_index(stored: StoredIndex, component: RegisteredComponent, folder: Pat
     """Write an index into an empty folder."""
     stored.index.save(folder)
     (folder / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
+    if stored.titles is not None:
+        write_titles(stored.titles, stored.ids, folder)
     manifest = Manifest(
         format=2,
         component=component.spec.name,
@@ -133,7 +137,8 @@ def load_index(folder: str | Path) -> StoredIndex:
     for registered in manager().components("index"):
         if (registered.spec.name, registered.distribution) == (manifest.component, manifest.distribution):
             index_class = load_target(registered.spec.target, owner=registered.distribution)
-            return StoredIndex(_load(index_class, folder, manifest), ids, manifest.fingerprint)
+            index = _load(index_class, folder, manifest)
+            return StoredIndex(index, ids, manifest.fingerprint, read_titles(folder))
     needed = manifest.distribution
     raise Unavailable(f"the index needs {needed}, which is not installed", f"pip install {needed}")
 

@@ -126,12 +126,14 @@ def write_neighbours(
     *,
     sentences: Sequence[str] = (),
     seed: int | None = None,
+    new: tuple[Item, Path | None] | None = None,
 ) -> None:
     """Write the page of examples, with small copies of the pictures inside.
 
     Args:
         sentences: what stands on top, such as the result of an evaluation.
         seed: of the draw of the queries; None: they were asked for.
+        new: a query that is none of `items`, and the folder of its picture.
     """
 
     def shown(example: Example) -> dict[str, object]:
@@ -140,11 +142,13 @@ def write_neighbours(
         return {"query": figure(example.query), "found": found, "rank": example.rank, "target": first}
 
     def item_of(item_id: str) -> Item:
+        if new and item_id == new[0].id:
+            return new[0]
         return items[item_id] if item_id in items else Item(item_id)
 
     def figure(item_id: str, *, score: float | None = None, right: bool = False) -> Figure:
         if item_id not in made:
-            made[item_id] = figure_of(item_of(item_id), images)
+            made[item_id] = figure_of(item_of(item_id), new[1] if new and item_id == new[0].id else images)
         return replace(made[item_id], score=score, right=right)
 
     made: dict[str, Figure] = {}

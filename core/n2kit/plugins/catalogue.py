@@ -25,6 +25,7 @@ from n2kit.utils.files import read_json
 from n2kit.utils.yaml_files import parse_yaml, read_yaml
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
 
 
@@ -75,6 +76,11 @@ class Catalogue:
             own = {"tiny": own[tiny]} if tiny in own else {}
         return listed | {k: v for k, v in own.items() if k not in listed}
 
+    def default_preset(self, kind: Kind, name: str) -> str:
+        """Return the preset that a bare name stands for; empty where there is none to choose."""
+        alias = self.aliases[kind].get(name) or {}
+        return str(alias.get("default", "")) or _default_preset(kind, self.presets(kind, name))
+
     def resolve(self, kind: Kind, text: str, *, requested: bool = True) -> Component:
         """Resolve a reference to one component.
 
@@ -96,6 +102,9 @@ class Catalogue:
             return self._by_source(kind, reference)
         alias = self.aliases[kind].get(name)
         registered = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if requested else OWN)
+        if registered is None and self._is_hub_id(kind, reference):
+            elsewhere = source is not None and source.partition(":")[0] in SCHEMES
+            return self._by_source(kind, str(source) if elsewhere else f"hf:{text.strip()}")
         if registered is None and alias is not None:
             raise self._unknown(kind, str(alias["component"]))
         if registered is None:
@@ -111,6 +120,12 @@ class Catalogue:
         licence = component.licence if preset or weights == component.weights else None
         reference = f"{component.reference}@{source}"
         return replace(component, reference=reference, weights=weights, declared=declared, licence=licence)
+
+    def _is_hub_id(self, kind: Kind, reference: str) -> bool:
+        """Tell whether a reference is a model of a hub by its bare id, `Qwen/Qwen3-0.6B`, and not a component of a plug-in."""
+        owner = reference.partition("/")[0]
+        plugins = {name for p in self.plugins.plugins for name in (p.name, p.distribution)} | set(self.known)
+        return kind in BACKBONES and _HUB_ID.fullmatch(reference) is not None and owner not in plugins
 
     def _with_preset(
         self,

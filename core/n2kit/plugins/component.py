@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2kit.contract.cards import CARDS, Card, Kind
-from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.errors import BadInput, N2kitError, Unavailable, suggest
 from n2kit.plugins.manager import OWN, RegisteredComponent, load_target, require
 from n2kit.plugins.weights import WeightsUri
 
@@ -38,9 +38,13 @@ class Component:
         try:
             return self.load(self.registered.spec.config).model_validate(dict(self.options))
         except ValidationError as error:
-            what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            wrong = [(".".join(map(str, e["loc"])), e["type"] == "extra_forbidden", e["msg"]) for e in error.errors()]
+            what = "; ".join(f"{name}: {'no such option' if unknown else why}" for name, unknown, why in wrong)
+            known = self.load(self.registered.spec.config).model_fields
+            meant = next((suggest(name, known) for name, unknown, _ in wrong if unknown), None)
+            name = self.reference.partition(":")[0]
             raise BadInput(
-                f"{self.kind} {self.reference}: {what}", f"n2kit ls {self.kind} --json lists options"
+                f"{self.kind} {self.reference}: {what}", meant or f"n2kit ls {name} lists its options"
             ) from None
 
     def has_capability(self, capability: str) -> bool:

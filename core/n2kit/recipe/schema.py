@@ -35,9 +35,7 @@ def _rows(node: Mapping[str, Any], shared: Mapping[str, Any], defaults: Any, pre
         rows = list(_rows(section, shared, default, f"{key}."))
         if name in CHOICES:  # its name first, which says what it is
             rows[0] = rows[0]._replace(meaning=f"{given['description']}: {rows[0].meaning}")
-            rows.append(
-                Setting(f"{key}.*", "any", None, f"an option of that component; n2kit ls {name} --json lists them")
-            )
+            rows.append(Setting(f"{key}.*", "any", None, "an option of that component; n2kit ls NAME lists them"))
         yield from rows
 
 

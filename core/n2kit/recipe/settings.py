@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, suggest
 from n2kit.recipe.tuning import Tune
 from n2kit.recipe.variants import SPECS
 from n2kit.utils.cache import config_folder
@@ -27,6 +27,7 @@ VariantName = Literal[
 ]  # fmt: skip
 CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
 SHOWN = 60  # characters of a value in an error
+UNKNOWN = "extra_forbidden"  # pydantic's name for a key that a model does not have
 PROJECT_FILE = Path("n2kit.yaml")
 
 
@@ -235,7 +236,8 @@ def resolve(
     try:
         return Resolved(Recipe.model_validate(merged), origin)
     except ValidationError as error:
-        raise BadInput(_explain(error, origin), "n2kit config show lists every key") from None
+        hint = _meant(error, origin) or "n2kit config show --all lists every setting"
+        raise BadInput(_explain(error, origin), hint) from None
 
 
 def _apply_variant(merged: dict[str, Any], origin: dict[str, str]) -> None:
@@ -342,8 +344,46 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         near = (w for k, w in origin.items() if k.startswith(f"{key}.") or key.startswith(f"{k}."))
         where = origin.get(key) or next(near, "default")
-        lines.append(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+        what = "no such setting" if problem["type"] == UNKNOWN else problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {key}: {what}")
     return "\n".join(lines) if len(lines) == 1 else f"{len(lines)} settings are wrong\n" + "\n".join(lines)
+
+
+def _meant(error: ValidationError, origin: Mapping[str, str]) -> str | None:
+    """Say which setting the first unknown one may be: by its whole name, and by the last part of it (`lr`, `training.lr`)."""
+    unknown = next((p["loc"] for p in error.errors() if p["type"] == UNKNOWN), None)
+    if unknown is None:
+        return None
+    key = ".".join(map(str, unknown))
+    key = next((k for k in origin if k.startswith(f"{key}.")), key)
+    known = list(_keys(Recipe))
+    alike = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    return f"did you mean {' or '.join(alike[:3])}?" if alike else suggest(key, known)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all settings, without the options of components."""
+    for name, about in model.model_fields.items():
+        inner = about.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def changed_settings(old: Recipe, new: Recipe, without: Mapping[str, set[str]] | None = None) -> list[str]:
+    """List the settings in which two recipes differ, as `train.lr 3e-06, now 0.001`; but for those in `without`."""
+    one, two = (dict(_leaves(r.model_dump(exclude=dict(without or {})), "")) for r in (old, new))
+    keys = dict.fromkeys([*one, *two])
+    return [f"{k} {one.get(k)}, now {two.get(k)}" for k in keys if one.get(k) != two.get(k)]
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _user_file() -> Path:

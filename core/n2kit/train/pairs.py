@@ -14,7 +14,7 @@ from torch import Tensor
 from n2kit.contract.interfaces import Loss
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pair, Pairs
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.batch import Batch
 from n2kit.train import distributed
@@ -31,7 +31,9 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
         BadInput: it cannot.
     """
     if len(pairs) < MIN_PAIRS:
-        raise BadInput(f"{len(pairs)} pairs: a step needs at least {MIN_PAIRS}, for negatives", "give more pairs")
+        raise BadInput(
+            f"{counted(len(pairs), 'pair')}: a step needs at least {MIN_PAIRS}, for negatives", "give more pairs"
+        )
     unlike = sum(grade <= 0 for grade in pairs.grades.values())
     if unlike and "grades" not in loss.extra_inputs:
         raise BadInput(

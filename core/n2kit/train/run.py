@@ -8,8 +8,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterator
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from n2kit.bundle.manifest import verify
 from n2kit.data.image_digests import OF_SIZES, images_digest, is_of_sizes
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
+from n2kit.evaluate.protocol import greedy_pairs
+from n2kit.evaluate.sentences import decisive_cutoff, found_sentence, wilson
 from n2kit.inputs.reader import OnBadImage
 from n2kit.modeling.model import Model
 from n2kit.plugins.manager import manager
-from n2kit.recipe.settings import Choice, Recipe
+from n2kit.recipe.settings import Choice, Recipe, changed_settings
 from n2kit.recipe.variants import SPECS
 from n2kit.train import checkpoint, distributed
 from n2kit.train.engine import FitResult, fit, steps_of
@@ -31,11 +33,12 @@ from n2kit.train.events import EventHandler, WarningEvent
 from n2kit.train.shards import requested_by_launcher
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, sync_tree, temporaries_of, write_json, write_text
-from n2kit.utils.folders import ensure_outside_bundles
+from n2kit.utils.folders import ensure_outside_bundles, go_on_hint
 from n2kit.utils.locks import file_lock
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
 CHECKPOINTS, BUNDLE = "checkpoints", "bundle"
+SHOWN = 5  # settings that differ from an older run
 METHOD = ("llm", "vision", "connector", "fusion", "loss", "variant", "head", "prompt")
 RENAMED = {"barren": "steps_without_negatives"}  # keys of a result.json that an earlier version wrote
 # Figures of a training that its bundle describes it by.
@@ -63,6 +66,18 @@ class RunResult:
     steps_without_negatives: int = 0  # steps without a single negative
     best_step: int | None = None  # of the best validation, whose weights the bundle has unless train.keep_best is false
     stopped_early: bool = False  # train.patience was at its end
+    val_queries: int = 0  # of the recall, each with one right item
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bounds of `recall`
+
+    def sentence(self) -> str:
+        """Say how good the trained model is, as far as anything says it."""
+        k = decisive_cutoff([int(k) for k in self.recall], self.val_queries)
+        if k is None:
+            few = f" ({counted(self.val_queries, 'validation query')} are too few)" if self.val_queries else ""
+            return f"Nothing says how good the model is{few}: --val-pairs FILE measures it."
+        queries = f"{counted(self.val_queries, 'query')} of the validation pairs"
+        low, high = self.intervals[str(k)]
+        return found_sentence(self.recall[str(k)], (low, high), queries, k, self.val_queries) + "."
 
 
 def train(
@@ -117,7 +132,8 @@ def train(
                 model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
                 on_bad_image=on_bad_image, device=device, resume=last, report=record, validate_start=bool(manifest.trained),
             )  # fmt: skip
-        result = _result(fitted, folder, last)
+        left_out = fitted.skipped if on_bad_image == "skip" else {}
+        result = _result(fitted, folder, last, _val_queries(val_pairs, left_out))
         if not fitted.interrupted and distributed.is_main():
             counts = {"items": len(items), "pairs": len(pairs), "val_pairs": len(val_pairs or ())}
             if fitted.full_state is not None:  # this one is in shares
@@ -202,13 +218,13 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     if saved.get("on_bad_image") == "error":  # so far every image could be read
         saved |= {"on_bad_image": run["on_bad_image"]}
     begun = (folder / RESULT).exists() or checkpoint.last(folder / CHECKPOINTS) is not None
-    differs = ", ".join(k for k in run if k != "run" and saved.get(k) != run[k])
+    differs = ", ".join(_difference(k, folder, recipe) for k in run if k != "run" and saved.get(k) != run[k])
     if differs == "images" and begun and is_of_sizes(saved.get("images")):
         raise BadInput(f"{folder} {OF_SIZES}", "give another -o")
     if differs and begun:
         raise BadInput(
             f"{folder} is run {saved.get('run')}, and this is run {run['run']}: another {differs}",
-            "give another -o",
+            go_on_hint(folder),
         )
     checkpoint.sweep(folder / CHECKPOINTS)
     write_json(state, run)  # first: it says whose the folder is
@@ -218,7 +234,24 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     write_json(folder / "env.json", env)
 
 
-def _result(fitted: FitResult, folder: Path, last: Path | None) -> RunResult:
+def _val_queries(pairs: Pairs | None, left_out: Container[str]) -> int:
+    """Count the queries that validation ranks: pairs one to one, of items that can be read."""
+    return len(greedy_pairs(p for p in pairs or () if p[0] not in left_out and p[1] not in left_out))
+
+
+def _difference(what: str, folder: Path, recipe: Recipe) -> str:
+    """Name what differs from the run of a folder; of a recipe, the settings, as far as the folder says them."""
+    if what != "recipe":
+        return what
+    try:
+        changed = changed_settings(bundles.read_recipe(folder), recipe, FREE)
+    except BadInput:
+        return what
+    return f"{what} ({'; '.join(changed[:SHOWN])}{'; …' * (len(changed) > SHOWN)})" if changed else what
+
+
+def _result(fitted: FitResult, folder: Path, last: Path | None, val_queries: int) -> RunResult:
+    measured = fitted.recall if val_queries else {}
     return RunResult(
         bundle="" if fitted.interrupted else str(folder / BUNDLE),
         fingerprint="",
@@ -235,4 +268,6 @@ def _result(fitted: FitResult, folder: Path, last: Path | None) -> RunResult:
         steps_without_negatives=fitted.steps_without_negatives,
         best_step=fitted.best_step,
         stopped_early=fitted.stopped_early,
+        val_queries=val_queries,
+        intervals={str(k): wilson(v, val_queries) for k, v in measured.items()},
     )

@@ -62,9 +62,8 @@ def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype
         return torch.float32, "fp32"
     gain = bf16_gain()
     fast = gain > 1.3
-    return (
-        torch.bfloat16 if fast else torch.float32
-    ), f"{'bf16' if fast else 'fp32'}: a bf16 product takes {1 / gain:.2f} of fp32's time here"
+    ratio = f"{gain:.2g} × as fast" if gain >= 1 else f"{1 / gain:.2g} × as slow"
+    return (torch.bfloat16, torch.float32)[not fast], f"{'bf16' if fast else 'fp32'}: bf16 is {ratio} here"
 
 
 def assume_bf16_gain(gain: float) -> None:

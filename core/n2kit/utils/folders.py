@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,6 +19,7 @@ from n2kit.utils.locks import file_lock
 
 IN_USE, LOCK, OLD = ".in-use", ".lock", "old"  # in the folder beside the one that is replaced
 BUNDLE_FILES = ("manifest.json", "recipe.yaml")  # which only a bundle has both of
+BUNDLE = "bundle"  # in the folder of a run
 OF_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # which come by looking at a folder
 
 
@@ -79,6 +81,29 @@ def differences(folder: Path, listed: Mapping[str, str], present: Collection[str
         elif file_digest(folder / name) != listed[name]:
             wrong.append(f"{name} has changed")
     return wrong, [f"{name} is none of its files" for name in sorted(present) if name not in listed]
+
+
+def bundle_folder(folder: str | Path) -> Path:
+    """Return the folder of a bundle: `folder` itself, or that in the run which `folder` is."""
+    inside = Path(folder) / BUNDLE
+    is_run = not (Path(folder) / BUNDLE_FILES[0]).is_file() and (inside / BUNDLE_FILES[0]).is_file()
+    return inside if is_run else Path(folder)
+
+
+def next_run(bundle: Path) -> str:
+    """Name the run of a bundle: after its folder; after the run that it is from, counted on: `mine`, `mine-2`, `mine-3`."""
+    place = bundle.resolve()
+    if place.name != BUNDLE or not place.parent.name:
+        return place.name
+    name, number = re.fullmatch(r"(.*?)(?:-([1-9]\d*))?", place.parent.name).groups()  # type: ignore[union-attr]
+    return f"{name}-{int(number or 1) + 1}"
+
+
+def go_on_hint(run: Path) -> str:
+    """Say what to do about an older run in the way: another folder, or a training that goes on from its bundle."""
+    if bundle_folder(run) == run:
+        return "give another -o"
+    return f"give another -o; or go on from its bundle: n2kit train {run} -o {run.with_name(next_run(run / BUNDLE))} …"
 
 
 def ensure_outside_bundles(path: Path) -> None:

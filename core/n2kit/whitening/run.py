@@ -14,7 +14,7 @@ from n2kit.data.image_digests import images_digest
 from n2kit.errors import BadInput
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, temporaries_of, write_json
-from n2kit.utils.folders import ensure_outside_bundles
+from n2kit.utils.folders import ensure_outside_bundles, go_on_hint
 from n2kit.utils.locks import file_lock
 from n2kit.whitening.fit import FittedModel, Progress, fit
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from n2kit.inputs.reader import OnBadImage
     from n2kit.utils.device import Precision
 
+SAID = ("width", "on_bad_image", "precision")  # of a run, whose values are no digests
 STATE, RESULT, LOCK, BUNDLE = "run.json", "result.json", "run.lock", "bundle"
 
 
@@ -150,9 +151,10 @@ def _finished(folder: Path, run: dict[str, Any]) -> FitResult | None:
     """
     saved = read_json(folder / STATE) if (folder / STATE).is_file() else {}
     if saved and saved.get("run") != run["run"] and ((folder / RESULT).exists() or saved.get("command") != "fit"):
-        differs = ", ".join(k for k in run if k not in ("run", "command") and saved.get(k) != run[k])
+        names = [k for k in run if k not in ("run", "command") and saved.get(k) != run[k]]
+        differs = ", ".join(f"{k} ({saved.get(k)}, now {run[k]})" if k in SAID else k for k in names)
         what = f"another {differs}" if saved.get("command") == "fit" else "a training"
-        raise BadInput(f"{folder} is run {saved.get('run')}, and this is run {run['run']}: {what}", "give another -o")
+        raise BadInput(f"{folder} is run {saved.get('run')}, and this is run {run['run']}: {what}", go_on_hint(folder))
     if not (folder / RESULT).is_file():
         return None
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from n2kit.errors import counted
 from n2kit.evaluate.bootstrap import paired
 from n2kit.inputs.halves import Half
 from n2kit.whitening.candidates import CANDIDATES, Candidate, reciprocal_ranks
@@ -70,8 +71,12 @@ class Selection:
             return f"nothing was chosen ({self.reason}): {self.chosen}"
         alone = {name: self._alone(name) for name in ("text", "image")}
         halves = ", ".join(f"{name} alone {scored.mrr:.3f}" for name, scored in alone.items())
-        gains = "; ".join(f"{g.value:+.3f} ({g.low:+.3f} to {g.high:+.3f}) over {g.over}" for g in self.gains[:1])
-        measured = f"MRR {self.table[0].mrr:.3f} over {self.queries} queries held out, in a pool of {self.pool}"
+        gains = "; ".join(
+            f"{g.value:+.3f} over {g.over} (95 % interval {g.low:+.3f} to {g.high:+.3f})" for g in self.gains[:1]
+        )
+        measured = (
+            f"MRR {self.table[0].mrr:.3f} over {counted(self.queries, 'query')} held out, in a pool of {self.pool:,}"
+        )
         return f"chosen: {self.chosen}, {measured}, {gains}; {halves}"
 
     def _alone(self, half: str) -> Scored:

@@ -1,0 +1,62 @@
+"""The titles and pictures of an index's items, so that neighbours can be shown to people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2kit.data.items import Item, Items
+from n2kit.errors import BadInput
+from n2kit.utils.files import parse_json
+
+TITLES = "titles.json"
+
+
+@dataclass(frozen=True)
+class Titles:
+    """Items by what people see of them, and the folder that their image paths are relative to."""
+
+    items: Items
+    images: Path | None = None
+
+    def title(self, item_id: str) -> str:
+        """Return an item's title, or its topics; empty for one that is not known."""
+        if item_id not in self.items:
+            return ""
+        item = self.items[item_id]
+        return item.title or ", ".join(item.topics)
+
+    def image(self, item_id: str) -> str:
+        """Return the path of an item's image, as its file of items has it."""
+        return str(self.items[item_id].image) if item_id in self.items else ""
+
+
+def write_titles(titles: Titles, ids: Iterable[str], folder: Path) -> None:
+    """Write title and image of the items of an index into its folder."""
+    rows = {i: {"title": titles.title(i), "image": titles.image(i)} for i in ids if i in titles.items}
+    images = None if titles.images is None else str(titles.images.resolve())
+    text = json.dumps({"images": images, "items": rows}, ensure_ascii=False)
+    (folder / TITLES).write_text(text, encoding="utf8")
+
+
+def read_titles(folder: Path) -> Titles | None:
+    """Read what `write_titles` wrote; None from an index that remembers no titles.
+
+    Raises:
+        BadInput: the file is something else.
+    """
+    file = folder / TITLES
+    if not file.is_file():
+        return None
+    content: Any = parse_json(file.read_bytes(), file, hint="index again")
+    try:
+        items = Items(
+            [Item(str(i), image=str(row["image"]), title=str(row["title"])) for i, row in content["items"].items()]
+        )
+        images = content["images"]
+        return Titles(items, None if images is None else Path(images))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadInput(f"{file}: not the titles of an index: {error}", "index again") from None
