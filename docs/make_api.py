@@ -23,7 +23,7 @@ This page is written by `python docs/make_api.py` from the docstrings.
 """
 SECTIONS = re.compile(r"^(Args|Raises|Returns|Yields|Attributes)( \([^)]*\))?:$")
 MODULES = {
-    "n2kit": "The library: build a model or load one, encode items.",
+    "n2kit": "The library: from a table of items to a trained, evaluated and indexed model; docs/python.md shows it in one go.",
     "n2kit.contract": "What a plug-in imports.",
     "n2kit.testing": "The conformance kit that plug-ins inherit their tests from.",
 }
@@ -43,6 +43,8 @@ def page() -> str:
 
 def entry(name: str, thing: Any) -> str:
     """Return one name as Markdown: its signature, its docstring, and a class's own public methods."""
+    if inspect.ismodule(thing):  # a package that is called as the function of its name
+        thing = thing.__wrapped__
     if inspect.isclass(thing):
         lines = [f"### `{name}`\n", f"{_text(thing)}\n"]
         lines += [f"- {line}" for line in _methods(thing)]

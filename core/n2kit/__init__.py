@@ -2,8 +2,10 @@
 
     import n2kit
     model = n2kit.build(llm="qwen", vision="siglip")
-    model = n2kit.load("runs/mine/bundle")
-    vectors = model.encode(items)          # [n, d] numpy, unit length
+    run = n2kit.train(model, "items.csv", "train.csv", images="images", out="runs/mine")
+    vectors = n2kit.embed("runs/mine", "items.csv", images="images")
+    n2kit.evaluate(vectors, "test.csv")
+    n2kit.recommend(n2kit.Index.build(vectors, items="items.csv"), "SKU-1")
 
 Names are imported when they are first used: `import n2kit` alone loads neither torch nor transformers.
 """
@@ -16,22 +18,27 @@ from n2kit.utils.lazy_exports import lazy_exports
 from n2kit.utils.version import VERSION
 
 if TYPE_CHECKING:
-    from n2kit.builder import build as build
-    from n2kit.bundle.io import load as load
+    from n2kit.api.models import build as build
+    from n2kit.api.models import fit as fit
+    from n2kit.api.models import load as load
+    from n2kit.api.reading import read_items as read_items
+    from n2kit.api.reading import read_pairs as read_pairs
+    from n2kit.api.search import Index as Index
+    from n2kit.api.search import recommend as recommend
+    from n2kit.api.work import embed as embed
+    from n2kit.api.work import evaluate as evaluate
+    from n2kit.api.work import train as train
     from n2kit.data.items import Item as Item
-    from n2kit.data.items import read_items as read_items
-    from n2kit.data.pairs import read_pairs as read_pairs
     from n2kit.modeling.model import Model as Model
-    from n2kit.whitening.fit import fit as fit
 
 _HOMES = {
-    "n2kit.builder": "build",
-    "n2kit.bundle.io": "load",
-    "n2kit.data.items": "Item read_items",
-    "n2kit.data.pairs": "read_pairs",
+    "n2kit.api.models": "build fit load",
+    "n2kit.api.reading": "read_items read_pairs",
+    "n2kit.api.search": "Index recommend",
+    "n2kit.data.items": "Item",
     "n2kit.modeling.model": "Model",
-    "n2kit.whitening.fit": "fit",
 }
+CALLED = ("embed", "evaluate", "train")  # packages that are called as functions; n2kit.api.work has these
 __version__ = VERSION
-__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES, ("bench", "contract", "errors", "testing"))  # pyright: ignore[reportUnsupportedDunderAll]
-__all__ += ["__version__"]
+__all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES, ("bench", "contract", "errors", "testing", *CALLED))  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ += [*CALLED, "__version__"]

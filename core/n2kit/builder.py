@@ -35,6 +35,16 @@ def build(
 ) -> Model:
     """Join two backbones: `n2kit.build(llm="qwen", vision="siglip")`.
 
+    >>> model = n2kit.build("qwen:tiny", "siglip:tiny", connector="qformer:tiny", settings={"head.width": 16})
+    >>> model.save("models/tiny")
+    >>> model
+    <n2kit.Model qwen:tiny+siglip:tiny, variant notellm2: vectors of 16
+      llm       qwen:tiny: random, ... parameters, full
+      vision    siglip:tiny: random, ... parameters, frozen
+      connector qformer:tiny: ... parameters, full
+      fusion    gate: ... parameters
+      loss      notellm2: 1 parameter>
+
     Args:
         mllm: a multimodal LLM in place of llm, vision and connector.
         settings: any other setting of the recipe by its dotted name, as `--set` takes it: `{"head.width": 256}`.

@@ -30,7 +30,7 @@ from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import ADAPTED
 from n2kit.utils.digests import folder_digests
 from n2kit.utils.files import disk_full_guard, read_json
-from n2kit.utils.folders import atomic_dir, ensure_writable
+from n2kit.utils.folders import atomic_dir, bundle_folder, ensure_writable
 from n2kit.utils.locks import output_lock
 
 JOINT, PROMPT = "joint.safetensors", "prompt.json"
@@ -130,7 +130,10 @@ def _not_finite(model: Model) -> str | None:
 
 
 def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
-    """Load a bundle: `n2kit.load("runs/my-run/bundle")`.
+    """Load a bundle, or the one in a run folder: `n2kit.load("runs/my-run")`.
+
+    >>> n2kit.load("models/tiny").encode([{"title": "oak chair"}, {"image": "noto_3.png"}], images="images").shape
+    (2, 16)
 
     Args:
         recipe: what takes the place of the bundle's own; of the model it may only change how parts are tuned.
@@ -139,7 +142,7 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
         BadInput: no bundle, a damaged one, or one whose referred weights have changed. Mismatch: parts that cannot be tuned as
             `recipe` says. Unavailable: a plug-in that it needs is not installed, or weights that it refers to are not there.
     """
-    folder = Path(folder)
+    folder = bundle_folder(folder)
     manifest, own = read_manifest(folder), read_recipe(folder)
     verify(folder, manifest, own)
     recipe = recipe or own

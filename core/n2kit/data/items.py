@@ -148,6 +148,9 @@ def read_items(
 ) -> Items:
     """Read a catalogue: CSV with any separator, TSV, JSON, JSON lines or Parquet; text also compressed by gzip.
 
+    >>> n2kit.read_items("items.jsonl")
+    <24 items · 24 with a picture, 24 with a title, 24 with topics>
+
     Args:
         columns: field → the file's own column name (`--map title=name`). Usual other names are known, in letters of any case.
         notellm: the paper's headerless CSV: id, title, content, image, category.

@@ -72,6 +72,9 @@ def read_pairs(
 ) -> Pairs:
     """Read pairs whose ids are all `known`.
 
+    >>> len(n2kit.read_pairs("train.csv", n2kit.read_items("items.jsonl")))
+    8
+
     Args:
         columns: query, target, grade or negatives → the file's own column name (`--map query=left_sku`).
         graded: pairs graded 0 or less are wanted too, for a loss that reads grades; they are no positives.

@@ -3,5 +3,8 @@
 from n2kit.embed.encode import Encoded, encode
 from n2kit.embed.store import embed
 from n2kit.embed.vectors_file import Vectors, read_vectors
+from n2kit.utils.callable_package import make_callable
+
+make_callable(__name__, "n2kit.api.work")
 
 __all__ = ["Encoded", "Vectors", "embed", "encode", "read_vectors"]

@@ -2,7 +2,11 @@
 
 from n2kit.evaluate.buckets import PairBucket, buckets
 from n2kit.evaluate.compare import MetricChange, check_same_items, compare
-from n2kit.evaluate.protocol import WHY_LEFT_OUT, Figure, RankingReport, evaluate, greedy_pairs
+from n2kit.evaluate.protocol import WHY_LEFT_OUT, Figure, RankingReport, evaluate, greedy_pairs, protocol_of
+from n2kit.evaluate.sentences import image_sentence, recall_sentence
+from n2kit.utils.callable_package import make_callable
+
+make_callable(__name__, "n2kit.api.work")
 
 __all__ = [
     "WHY_LEFT_OUT",
@@ -15,4 +19,7 @@ __all__ = [
     "compare",
     "evaluate",
     "greedy_pairs",
+    "image_sentence",
+    "protocol_of",
+    "recall_sentence",
 ]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from n2kit.contract.cards import KINDS
 from n2kit.contract.interfaces import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
 from n2kit.data.given import as_items
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit.modeling import lora
 from n2kit.modeling import trainable as tuners
 from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, hidden_states_with_cache
@@ -275,6 +276,20 @@ class Model(nn.Module):
             assert vision_out is not None
             output = self.connector(vision_out.tokens.to(self.connector_scale.dtype), vision_out.mask)
         self.connector_scale.fill_(rms(embedding_sample(self.llm)) / rms(output))
+
+    def __repr__(self) -> str:
+        """Describe the model in a few lines: its parts, their weights and sizes, and how they are tuned."""
+        facts, backbones = self.provenance.parts, ("llm", "vision")
+        references = {kind: str(facts.get(kind, {}).get("reference", "?")) for kind, _ in self.parts.items()}
+        name = "+".join(dict.fromkeys(references[kind] for kind in backbones if kind in references))
+        lines = [f"<n2kit.Model {name}, variant {self.recipe.variant}: vectors of {self.width}"]
+        for kind, part in sorted(self.parts.items(), key=lambda part: KINDS.index(part[0])):  # type: ignore[arg-type]
+            weights = str(facts.get(kind, {}).get("weights", "")) if kind in backbones else ""
+            size = sum(p.numel() for p in part.parameters())
+            tuned = getattr(getattr(self.recipe, kind), "tune", "")
+            said = ", ".join(filter(None, (weights, counted(size, "parameter") * bool(size), tuned)))
+            lines.append(f"  {kind:9} {references[kind]}" + f": {said}" * bool(said))
+        return "\n".join(lines) + ">"
 
     def encode(self, items: Given, **options: Any) -> np.ndarray:
         """Encode items to unit vectors [n, D], float32, in their order; see `n2kit.embed.encode` for the options.

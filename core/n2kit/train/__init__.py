@@ -2,5 +2,8 @@
 
 from n2kit.train.engine import FitResult, fit
 from n2kit.train.run import RunResult, train
+from n2kit.utils.callable_package import make_callable
+
+make_callable(__name__, "n2kit.api.work")
 
 __all__ = ["FitResult", "RunResult", "fit", "train"]

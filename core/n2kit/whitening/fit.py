@@ -62,6 +62,11 @@ def fit(
 
     Nothing is trained; the model that is given is used up: the parts are the same.
 
+    >>> items = n2kit.read_items("items.jsonl")
+    >>> pairs = n2kit.read_pairs("train.csv", items)
+    >>> n2kit.fit(n2kit.load("models/tiny"), items, pairs, images="images").model.recipe.variant
+    'late_whitened'
+
     Args:
         pairs: what belongs together, with grades where there are some; None: all items are whitened alike, and nothing is chosen.
         val_pairs: more pairs to choose by; nothing is fitted on them.

@@ -1,0 +1,69 @@
+"""Reading of files, and of tables that are in memory already; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from n2kit.api.in_python import in_python
+from n2kit.data import items as item_files
+from n2kit.data import pairs as pair_files
+from n2kit.data.given import as_items
+from n2kit.data.items import Item, Items
+from n2kit.data.pairs import Pairs
+from n2kit.errors import BadInput
+
+read_items = in_python(item_files.read_items)
+read_pairs = in_python(pair_files.read_pairs)
+
+
+class DataFrame(Protocol):
+    """A table of pandas: what is used of it."""
+
+    def to_dict(self, orient: Any) -> Any:
+        """Return its rows as dicts, where `orient` is `records`."""
+
+
+SomeItems = Items | str | Path | DataFrame | Iterable[Item | Mapping[str, Any]]
+SomePairs = Pairs | str | Path | DataFrame | Iterable[tuple[str, str]]
+
+
+def items_of(given: SomeItems) -> Items:
+    """Make a catalogue of a file, a table, or items and dicts.
+
+    Raises:
+        BadInput: no id, or one that is there twice; what `read_items` raises.
+    """
+    if isinstance(given, Items):
+        return given
+    if isinstance(given, str | Path):
+        return item_files.read_items(given)
+    rows = given.to_dict("records") if hasattr(given, "to_dict") else given
+    found = as_items(rows)
+    items = Items(found)
+    if len(items.position) != len(found):
+        twice = next(item.id for n, item in enumerate(found) if items.position[item.id] != n)
+        raise BadInput(f"two items have the id {twice!r}", "one row an item")
+    if not found:
+        raise BadInput("no items", "give at least one")
+    return items
+
+
+def pairs_of(given: SomePairs, items: Items) -> Pairs:
+    """Make pairs of a file, a table whose first two columns are ids, or tuples of ids.
+
+    Raises:
+        BadInput: an id that no item has; what `read_pairs` raises.
+    """
+    if isinstance(given, Pairs):
+        return given
+    if isinstance(given, str | Path):
+        return pair_files.read_pairs(given, items, graded=True, negatives=True)
+    rows = [tuple(row.values())[:2] for row in given.to_dict("records")] if hasattr(given, "to_dict") else given
+    pairs = [(str(left), str(right)) for left, right in rows]
+    if unknown := [i for pair in pairs for i in pair if i not in items]:
+        raise BadInput(f"{len(unknown)} ids of the pairs are of no item, the first is {unknown[0]!r}", "give all items")
+    if not pairs:
+        raise BadInput("no pairs", "give at least one")
+    return Pairs(pairs)
