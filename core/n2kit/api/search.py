@@ -137,7 +137,7 @@ def _vector(
     if not isinstance(model, Model) and stored.fingerprint != IN_MEMORY:
         stored.check_model(read_manifest(bundle_folder(model)).fingerprint, Path(model))
     loaded = model if isinstance(model, Model) else load(model)
-    vector: np.ndarray = encode(loaded, [item], images=images).vectors[0]  # type: ignore[list-item]
+    vector: np.ndarray = encode(loaded, [item], images=images).vectors[0]
     if vector.shape != stored.index.vector(0).shape:
         raise BadInput(
             f"the index is {len(stored.index.vector(0))} wide, and the model gives {len(vector)}",

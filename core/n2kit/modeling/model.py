@@ -283,7 +283,7 @@ class Model(nn.Module):
         references = {kind: str(facts.get(kind, {}).get("reference", "?")) for kind, _ in self.parts.items()}
         name = "+".join(dict.fromkeys(references[kind] for kind in backbones if kind in references))
         lines = [f"<n2kit.Model {name}, variant {self.recipe.variant}: vectors of {self.width}"]
-        for kind, part in sorted(self.parts.items(), key=lambda part: KINDS.index(part[0])):  # type: ignore[arg-type]
+        for kind, part in sorted(self.parts.items(), key=lambda part: KINDS.index(part[0])):
             weights = str(facts.get(kind, {}).get("weights", "")) if kind in backbones else ""
             size = sum(p.numel() for p in part.parameters())
             tuned = getattr(getattr(self.recipe, kind), "tune", "")
