@@ -109,7 +109,7 @@ def recommend(
 
     >>> [r.id for r in n2kit.recommend("catalogue.index", "noto:3", k=2)]
     ['twemoji:3', ...]
-    >>> new = {"title": "thing 3", "image": "noto_3.png"}
+    >>> new = {"title": "thing 3", "topics": ["topic3"], "image": "noto_3.png"}
     >>> n2kit.recommend("catalogue.index", new, model="models/tiny", images="images", k=1)[0].title
     'thing 3'
 
