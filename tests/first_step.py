@@ -26,7 +26,7 @@ PAIRS = Pairs([(f"p{n}", f"p{n + 4}") for n in range(1, 5)])
 def make(tune: str = "full", llm: str = "qwen:tiny", vision: str = "frozen") -> Model:
     settings = {"head.width": 16, "llm.tune": tune, "vision.tune": vision}
     made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", settings=settings)
-    made.to_float32()
+    made.prepare_for(torch.float32)
     return made.train()
 
 

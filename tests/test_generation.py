@@ -171,7 +171,7 @@ def model(**settings: Any) -> Model:
     variant = given.pop("variant", "text_only")
     vision = None if variant == "text_only" else "siglip:tiny"
     made = n2kit.build("qwen:tiny", vision, loss="notellm", variant=variant, settings=given)
-    made.to_float32()
+    made.prepare_for(torch.float32)
     return made.train()
 
 

@@ -145,7 +145,7 @@ def catalogue() -> Items:
 
 def model_of(tiny_bundle: Path) -> Model:
     model = bundle.load(tiny_bundle)
-    model.to_float32()
+    model.prepare_for(torch.float32)
     return model.train()
 
 
@@ -254,7 +254,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_plain_step(loss: str, cat
     model = n2kit.build(
         "qwen:tiny", "siglip:tiny", connector="mlp:4", loss=loss, settings={"head.width": 16, "llm.tune": "full"}
     )
-    model.to_float32()
+    model.prepare_for(torch.float32)
     inputs = collator(model.train(), catalogue, workspace / "images")(list(PAIRS))
     plain, cached = (gradients(TrainStep(model, torch.float32, n), inputs) for n in (None, 3))
     assert_same(plain, cached)

@@ -37,7 +37,7 @@ EVERY_WAY = ExecutionOptions(share_prefix=True, max_tokens=300)
 
 def make(variant: str = "notellm2", llm: str = "qwen:tiny", **settings: Any) -> Model:
     made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", variant=variant, settings={"head.width": 16, **settings})
-    made.to_float32()
+    made.prepare_for(torch.float32)
     return made.train()
 
 

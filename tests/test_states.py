@@ -40,7 +40,7 @@ PAIRS = Pairs([("p1", "p2"), ("p1", "t1"), ("t2", "p3"), ("p4", "t0"), ("t0", "t
 def make(variant: str, **settings: Any) -> Model:
     given = {"head.width": 16, "llm.tune": "frozen", **settings}
     made = n2kit.build("qwen:tiny", "siglip:tiny", connector="mlp:4", variant=variant, settings=given)
-    made.to_float32()
+    made.prepare_for(torch.float32)
     return made.train()
 
 

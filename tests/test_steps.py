@@ -56,7 +56,7 @@ PAIRS = Pairs(
 
 def model_of(tiny_bundle: Path) -> Model:
     model = bundle.load(tiny_bundle)
-    model.to_float32()
+    model.prepare_for(torch.float32)
     return model.train()
 
 
@@ -93,7 +93,7 @@ def test_chunks_work_with_every_kind_of_loss(loss: str, variant: str, catalogue:
         "qwen:tiny", "siglip:tiny", connector="mlp:4" if variant != "only_late_fusion" else None, loss=loss,
         variant=variant, settings={"head.width": 16},
     )  # fmt: skip
-    model.to_float32()
+    model.prepare_for(torch.float32)
     inputs = batch_of(model.train(), catalogue, workspace / "images")
     assert_same(
         gradients(TrainStep(model, torch.float32), inputs), gradients(TrainStep(model, torch.float32, 4), inputs)
@@ -103,7 +103,7 @@ def test_chunks_work_with_every_kind_of_loss(loss: str, variant: str, catalogue:
 def test_chunks_of_a_vision_encoder_that_is_trained(catalogue: Items, workspace: Path, tiny_bundle: Path) -> None:
     recipe = resolve({"vision.tune": "full"}, base=bundle.read_recipe(tiny_bundle), env={}).recipe
     model = bundle.load(tiny_bundle, recipe=recipe)
-    model.to_float32()
+    model.prepare_for(torch.float32)
     inputs = batch_of(model.train(), catalogue, workspace / "images")
     plain, cached = (gradients(TrainStep(model, torch.float32, n), inputs) for n in (None, 3))
     assert_same(plain, cached)

@@ -31,6 +31,10 @@ def build(
     lr: options.Rates = None,
     sets: options.Sets = None,
     recipe: options.RecipeFile = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", help="A folder of peft: an adapter to put into the language model's weights."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The bundle's folder; default models/ID.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; load no weight.")] = False,
     by_reference: Annotated[
@@ -64,6 +68,7 @@ def build(
     from n2kit.utils.locks import output_lock
 
     named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named |= drop_none(**{"llm.adapter": str(adapter) if adapter else None})
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
     propose(plan, *device_memory())
     if not json:
@@ -100,4 +105,6 @@ def _say_sources(manifest: Manifest) -> None:
         if source := manifest.sources.get(kind):
             say(f"{kind}: by reference to {source.weights}")
         elif kind in manifest.parts:
-            say(f"note: {kind} is copied: its weights are random, and a reference would not give them back elsewhere")
+            say(
+                f"note: {kind} is copied: its weights are random or have an adapter in them, and a reference would not give them back"
+            )

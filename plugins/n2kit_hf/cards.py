@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import struct
@@ -12,8 +13,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from n2kit.contract import LLMCard, read_json
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, Unavailable
 from n2kit_hf import traits
+from n2kit_hf.adapters import refuse_adapter
 
 Locate = Callable[[], Path | None]
 # One fact, the names that architectures give it.
@@ -34,11 +36,25 @@ _BUFFERS = (
 )  # fmt: skip
 
 
+# Inside a multimodal checkpoint: what its language model is called; where it has no name, what the others begin with.
+INNER = ("language_model", "text_model")
+_TOWERS = ("audio", "connector", "mm_projector", "multi_modal_projector", "vision", "visual")
+# Modules that transformers reads quantised weights with, by `quant_method`; others (FP8) need none.
+QUANTIZERS = {
+    "aqlm": ("aqlm",), "awq": ("gptqmodel",), "bitsandbytes": ("bitsandbytes",), "compressed-tensors": ("compressed_tensors",),
+    "eetq": ("kernels",), "gptq": ("optimum", "gptqmodel"), "hqq": ("hqq",), "quanto": ("optimum",), "torchao": ("torchao",),
+    "vptq": ("vptq",),
+}  # fmt: skip
+
+
 class LLMConfig(BaseModel):
     """Options of a language model read by transformers."""
 
     model_config = ConfigDict(extra="forbid")
-    KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention"})
+    KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention", "adapter"})
+    adapter: str | None = Field(
+        None, description="a folder that peft wrote: a low-rank adapter to put into the weights"
+    )
     attention: Literal["sdpa", "eager"] | None = Field(
         None, description="null: the model's own default; eager is faster on a CPU for rows of some 30 tokens"
     )
@@ -84,7 +100,7 @@ def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
         layers=_fact(text, _LAYERS),
         vocab=_fact(text, ("vocab_size",)),
         context=context_of(text) - traits.unused_positions(text),
-        parameters=parameter_count(folder, _is_body),
+        parameters=_parameters(folder, text),
         causal=traits.reads_forwards(text),
         embeds=traits.reads_embeddings(text),
         attention=traits.attention_of(text.get("model_type")),
@@ -103,6 +119,27 @@ def context_of(config: Mapping[str, Any]) -> int:
     return context if context > 0 else traits.UNLIMITED
 
 
+def _parameters(folder: Path | None, text: Mapping[str, Any]) -> int:
+    """Count the numbers of a folder's language model: without its head, and without the towers beside it.
+
+    A head that the input table shares counts where it is stored in the table's place.
+    """
+    keys = list(tensor_shapes(folder)) if folder is not None else []
+    inside = [key for key in keys if any(f"{name}." in key for name in INNER)]
+    head: tuple[str, ...] = ()
+    if text.get("tie_word_embeddings") and not any("embed" in key or "wte" in key for key in keys):
+        head = ("lm_head.weight",)
+
+    def belongs(key: str) -> bool:
+        if key in head:
+            return True
+        if inside:
+            return key in inside and _is_body(key)
+        return _is_body(key) and not key.removeprefix("model.").startswith(_TOWERS)
+
+    return parameter_count(folder, belongs)
+
+
 def _is_body(key: str) -> bool:
     return not key.startswith(_HEADS) and not key.endswith(_BUFFERS) and "pooler." not in key
 
@@ -111,29 +148,68 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read a folder's config.json.
 
     Raises:
-        BadInput: it is missing or cannot be read.
+        BadInput: it is missing or cannot be read, or an adapter lies in the folder.
+        Unavailable: the weights need a package that is not installed.
     """
+    refuse_adapter(folder)
     file = folder / "config.json"
     if not file.is_file():
         raise BadInput(f"{folder} holds no config.json", "give a folder that transformers' save_pretrained wrote")
     try:
-        return read_json(file)
+        config = read_json(file)
     except BadInput as problem:
         raise BadInput(problem.message, "copy or download the checkpoint again") from None
+    _require_quantizer(folder, config)
+    return config
+
+
+def _require_quantizer(folder: Path, config: Mapping[str, Any]) -> None:
+    """Check that the packages are installed which transformers reads quantised weights with.
+
+    Raises:
+        Unavailable: one is not.
+    """
+    stated = config.get("quantization_config")
+    method = str(stated.get("quant_method")) if isinstance(stated, dict) else ""
+    if missing := [module for module in QUANTIZERS.get(method, ()) if importlib.util.find_spec(module) is None]:
+        packages = [module.replace("_", "-") for module in missing]
+        raise Unavailable(
+            f"{folder}: its weights are quantised by {method}, which needs {' and '.join(packages)}",
+            f"pip install {' '.join(packages)}; or give the weights as they were before",
+        )
 
 
 def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
     """Count the numbers that a folder's safetensors files hold under keys that `belong`; 0 where there are no files (yet)."""
-    total = 0
-    for file in _weight_files(folder) if folder else []:
-        for key, entry in _header(file).items():
-            if key != "__metadata__" and belongs(key):
-                total += math.prod(entry["shape"])
-    return total
+    return sum(math.prod(shape) for key, shape in (tensor_shapes(folder) if folder else {}).items() if belongs(key))
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """List the files that transformers reads; Mistral's repositories hold the weights again, as `consolidated.safetensors`."""
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """Map the names of the tensors in a folder's safetensors files to their shapes.
+
+    Raises:
+        BadInput: a file is no safetensors file.
+    """
+    return {
+        key: entry["shape"]
+        for file in weight_files(folder)
+        for key, entry in _header(file).items()
+        if key != "__metadata__"
+    }
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the files that transformers reads: the single one, else those of the index, else all there are.
+
+    A folder may hold the weights twice: in shards, in half precision, or as Mistral's `consolidated.safetensors`.
+    """
+    if (whole := folder / "model.safetensors").is_file():
+        return [whole]
+    if (index := folder / "model.safetensors.index.json").is_file():
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise BadInput(f"{index}: no weight_map that names files", "copy or download the checkpoint again")
+        return [file for name in sorted(set(names.values())) if (file := folder / Path(name).name).is_file()]
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
 
 

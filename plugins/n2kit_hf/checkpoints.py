@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from n2kit.errors import BadInput
+from n2kit_hf.bodies import tied_elsewhere
+from n2kit_hf.cards import weight_files
 
+HEAD = "lm_head.weight"
+POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024  # bytes
 DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -30,18 +34,16 @@ def load_model(
         BadInput: the folder is no checkpoint of that class, or one with missing weights.
     """
     try:
-        with quietly():
+        with quietly(), torch.random.fork_rng(devices=[]):  # what is missing is drawn first
             model, info = cls.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True,
                 trust_remote_code=False, attn_implementation=attention,
             )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise BadInput(
-            f"{folder}: not a checkpoint that transformers can read: {str(error).splitlines()[0]}", "check the folder"
-        ) from None
+        raise _problem(cls, folder, error) from None
     # A pooler that the checkpoint never had is not used by a language model or a CLIP-like tower.
     missing = sorted(k for k in info["missing_keys"] if "pooler" not in k)
-    if missing:
+    if missing and not tied_elsewhere(model, missing, lambda: _tensors(folder, HEAD)):
         raise BadInput(
             f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}",
             "is it a checkpoint of this family?",
@@ -52,6 +54,42 @@ def load_model(
         )
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def _problem(cls: Any, folder: Path, error: Exception) -> BadInput:
+    """Say why a folder cannot be loaded: a pointer in a file's place, tensors of other shapes, else what transformers says."""
+    if problem := pointer_problem(folder):
+        return problem
+    reason = str(error).splitlines()[0]
+    if "ignore_mismatched_sizes" in str(error):
+        with quietly(), suppress(Exception):
+            _, info = cls.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, local_files_only=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+            )  # fmt: skip
+            name, stored, wanted = sorted(info["mismatched_keys"])[0]
+            reason = f"{name} is {list(stored)} in the weights, and {list(wanted)} by config.json"
+            return BadInput(f"{folder}: {reason}", "give the config.json that belongs to these weights")
+    return BadInput(f"{folder}: not a checkpoint that transformers can read: {reason}", "check the folder")
+
+
+def pointer_problem(folder: Path) -> BadInput | None:
+    """Find a file of which only the pointer of git-lfs was copied."""
+    for file in sorted(folder.glob("*")) if folder.is_dir() else []:
+        if file.is_file() and file.stat().st_size < LONGEST_POINTER and file.read_bytes().startswith(POINTER):
+            return BadInput(
+                f"{file}: a pointer of git-lfs, and not the file itself", "git lfs pull, or copy the folder again"
+            )
+    return None
+
+
+def _tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Read one tensor of a folder by its name, where it is there."""
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as tensors:
+            if name in tensors.keys():  # noqa: SIM118
+                return {name: tensors.get_tensor(name)}
+    return {}
 
 
 def random_model(cls: Any, config: Any, options: Any) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""The image processing that a checkpoint's preprocessor_config.json states, read without torch."""
+"""The image processing that a checkpoint states (preprocessor_config.json, processor_config.json), read without torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from n2kit.contract import read_json
 from n2kit.errors import BadInput
 from n2kit_hf.image_families import Colours, Triple
 
-FILE = "preprocessor_config.json"
-BICUBIC = 3  # PIL's number
+FILE, WHOLE, INSIDE = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "image_processor",
+)  # transformers 5 writes the second
+BILINEAR, BICUBIC = 2, 3  # PIL's numbers
 # Processors that cut the centre out unless a file says no; the others do so only where it says yes.
 CROPPERS = ("CLIP", "ChineseCLIP", "Bit", "DeiT", "Levit", "MobileNet", "PoolFormer")
 CROP_SHARE = 224 / 256  # of ConvNeXt's and LeViT's processors, where a file does not state its crop_pct
+BILINEAR_ONES = ("DINOv3ViT", "Donut", "MobileNet", "Segformer", "Siglip2", "ViT")  # unless a file says otherwise
 SQUASHED_FROM = 384  # pixels; it cuts nothing off at and above this size
 
 
@@ -31,28 +36,52 @@ class Processing:
 
 
 def read_processing(folder: Path | None, default: Colours) -> Processing:
-    """Read a checkpoint's own processing; return the family's where it has no such file.
+    """Read a checkpoint's own processing; return the family's where it states none.
 
     Raises:
         BadInput: a file that is no JSON, or one that asks for what n2kit does not do.
     """
-    file = folder / FILE if folder is not None else None
-    if file is None or not file.is_file():
+    file, content = _stated(folder)
+    if file is None:
         return Processing(None, *default)
-    content = read_json(file)
     if content.get("do_flip_channel_order"):
         raise BadInput(
             f"{file}: blue before red (do_flip_channel_order) is not supported", "the same model out of timm"
         )
-    size, resize, fit = _geometry(content, default)
-    mean, std = _colours(content, default)
-    return Processing(size, mean, std, fit, resize, content.get("resample", BICUBIC))
+    try:
+        size, resize, fit = _geometry(content, default)
+        mean, std = _colours(content, default)
+    except ValueError as problem:
+        raise BadInput(f"{file}: {problem}", "correct it, or choose another checkpoint") from None
+    usual = BILINEAR if _kind(content).startswith(BILINEAR_ONES) else BICUBIC
+    return Processing(size, mean, std, fit, resize, content.get("resample", usual))
+
+
+def _stated(folder: Path | None) -> tuple[Path | None, dict[str, Any]]:
+    """Return the file that states the processing, and what it says."""
+    if folder is not None and (file := folder / FILE).is_file():
+        return file, read_json(file)
+    if (
+        folder is not None
+        and (file := folder / WHOLE).is_file()
+        and isinstance(inside := read_json(file).get(INSIDE), dict)
+    ):
+        return file, inside
+    return None, {}
+
+
+def _kind(content: dict[str, Any]) -> str:
+    return str(content.get("image_processor_type") or content.get("feature_extractor_type"))
 
 
 def _geometry(content: dict[str, Any], default: Colours) -> tuple[int | None, int | None, Literal["crop", "squash"]]:
-    """Return the size, the short side before the crop, and the fit."""
+    """Return the size, the short side before the crop, and the fit.
+
+    Raises:
+        ValueError: a picture that is not square, or is scaled by its long side.
+    """
     side = _side(content.get("size"))
-    kind = str(content.get("image_processor_type") or content.get("feature_extractor_type"))
+    kind = _kind(content)
     share = content.get("crop_pct") or (CROP_SHARE if kind.startswith(("ConvNext", "Levit")) else None)
     usual = kind.startswith(CROPPERS) if kind != "None" else default.fit == "crop"
     if side and share and not content.get("do_center_crop"):
@@ -65,20 +94,38 @@ def _geometry(content: dict[str, Any], default: Colours) -> tuple[int | None, in
 
 
 def _colours(content: dict[str, Any], default: Colours) -> tuple[Triple, Triple]:
-    """Return the mean and standard deviation that have the effect of all that is done to a pixel between 0 and 1."""
-    mean = tuple(content.get("image_mean") or default.mean)
-    std = tuple(content.get("image_std") or default.std)
-    if not content.get("do_normalize", True):
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if content.get("rescale_offset"):  # EfficientNet: pixels between -1 and 1
-        mean, std = tuple((1 + m) / 2 for m in mean), tuple(s / 2 for s in std)
+    """Return the mean and standard deviation that have the effect of all that is done to a pixel between 0 and 1.
+
+    Raises:
+        ValueError: a deviation of 0, or other than three colours.
+    """
+    stated = tuple(content.get("image_mean") or default.mean), tuple(content.get("image_std") or default.std)
+    mean, std = stated if content.get("do_normalize", True) else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    offset = 1.0 if content.get("rescale_offset") else 0.0  # EfficientNet: pixels between -1 and 1
+    usual = 2 / 255 if offset else 1 / 255
+    factor = (content.get("rescale_factor") or usual) if content.get("do_rescale", True) else 1.0
+    scale = 255 * factor  # of a pixel between 0 and 1
+    if len(mean) != 3 or len(std) != 3 or 0 in std:
+        raise ValueError(
+            f"image_mean {list(mean)} and image_std {list(std)} are not three colours, divided by something"
+        )
+    mean, std = tuple((m + offset) / scale for m in mean), tuple(s / scale for s in std)
     if content.get("include_top"):  # EfficientNet: divided twice
-        std = tuple(s * t for s, t in zip(std, content.get("image_std") or default.std, strict=True))
+        std = tuple(s * t for s, t in zip(std, stated[1], strict=True))
     return mean, std
 
 
 def _side(value: Any) -> int | None:
-    """Return the side: 224, {"height": 224, "width": 224}, {"shortest_edge": 224} or [224, 224] → 224."""
+    """Return the side: 224, {"height": 224, "width": 224}, {"shortest_edge": 224} or [224, 224] → 224.
+
+    Raises:
+        ValueError: the picture is not square, or is scaled by its long side.
+    """
     if isinstance(value, dict):
-        value = next((value[k] for k in ("height", "shortest_edge") if value.get(k)), None)
-    return int(value[0] if isinstance(value, list | tuple) else value) if value else None
+        if value.get("longest_edge"):
+            raise ValueError(f"size {value} scales pictures by their long side, and n2kit makes them square")
+        value = [value[k] for k in ("height", "width", "shortest_edge") if value.get(k)]
+    sides = set(value) if isinstance(value, list | tuple) else {value} - {None, 0}
+    if len(sides) > 1:
+        raise ValueError(f"pictures of {sorted(sides)} px are not square")
+    return int(sides.pop()) if sides else None

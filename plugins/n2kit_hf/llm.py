@@ -14,7 +14,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,10 +21,13 @@ from transformers import (
 
 from n2kit.contract import LLM, LLMCard, LoadSpec, read_json
 from n2kit.errors import BadInput, Mismatch
+from n2kit_hf import adapters
+from n2kit_hf.bodies import in_float32, language_body, running_stack, unfinished
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.prefix_cache import PrefixCache, prefix_cache_works
 from n2kit_hf.tiny import byte_tokenizer
+from n2kit_hf.tokenizers import check_tokenizer, read_tokenizer
 from n2kit_hf.traits import attention_of, reads_embeddings
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
@@ -61,11 +63,11 @@ class TransformersLLM(LLM):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whole: PreTrainedModel | None = None
     ) -> None:
         super().__init__()
-        self.model, self.tokenizer = _settled(model), tokenizer
+        self.model, self.tokenizer = _settled(language_body(model)), tokenizer
         self._whole = () if whole is None else (whole,)  # no module of ours: its weights are those of body and head
-        table: Any = model.get_input_embeddings()
-        text = model.config.get_text_config()
-        tried = self._try()
+        table: Any = self.model.get_input_embeddings()
+        model, text = self.model, self.model.config.get_text_config()
+        tried = self._tried()
         self.card = LLMCard(
             input_width=table.weight.shape[1],
             output_width=tried.width,
@@ -98,14 +100,14 @@ class TransformersLLM(LLM):
 
             path = converted(path)
         attention = _attention(path, options)
-        reader = AutoModelForCausalLM if spec.head else AutoModel
         if path is None:
+            reader = AutoModelForCausalLM if spec.head else AutoModel
             kind = dict(options.config)
             config = AutoConfig.for_model(kind.pop("model_type"), attn_implementation=attention, **kind)
             made = cls._of(random_model(reader, config, options), byte_tokenizer(config), spec.head)
         else:
-            loaded = load_model(reader, path, DTYPES[options.dtype], attention)
-            made = cls._of(loaded, read_tokenizer(path), spec.head)
+            made = cls._of(_read(path, options, attention, head=spec.head), read_tokenizer(path), spec.head)
+            check_tokenizer(made.tokenizer, made.card.vocab, path)
         if not made.card.embeds:
             what = f"model_type {made.model.config.model_type!r} cannot be joined: it reads token ids"
             raise Mismatch(what, "another language model; n2kit ls llm")
@@ -130,8 +132,28 @@ class TransformersLLM(LLM):
             what = f"model_type {whole.config.model_type!r} scores tokens with more than a linear head"
             raise Mismatch(what, "another language model, or a loss that generates nothing")
 
-    def _try(self) -> Tried:
-        """Find by gradients on which later tokens a state depends: exactly zero where attention is masked, in any precision."""
+    def _tried(self) -> Tried:
+        """Try the model, in float32 where its own type is too narrow for its states, and note which list of blocks runs.
+
+        Raises:
+            BadInput: its weights, or its states in float32, are not finite.
+        """
+        found: list[Tried | None] = []
+        layers = self.model.config.get_text_config().num_hidden_layers
+        self._stack = running_stack(self.model, layers, lambda: found.append(self._try()))
+        if found[0] is None:
+            with in_float32(self.model):
+                found = [self._try()]
+        if found[0] is None:
+            problem = unfinished(self.model) or "its states are not finite, in float32 too"
+            raise BadInput(f"{self.model.name_or_path}: {problem}", "copy or download the weights again")
+        return found[0]
+
+    def _try(self) -> Tried | None:
+        """Find by gradients on which later tokens a state depends: exactly zero where attention is masked, in any precision.
+
+        None where a number is not finite.
+        """
         table: Any = self.model.get_input_embeddings()
         vocab = table.weight.shape[0]
         ids = (torch.arange(8) + vocab // 2).remainder(vocab)  # ids at the ends may be special
@@ -146,8 +168,9 @@ class TransformersLLM(LLM):
             except (RuntimeError, ValueError, TypeError):
                 return Tried(self.model.config.get_text_config().hidden_size, causal=True, embeds=False)
         size = gradient.float().norm(dim=-1)[0]
-        works = bool(size.isfinite().all() and (size[:-1] > 0).all())
-        return Tried(states.shape[-1], causal=bool(size[-1] <= 1e-6 * size.max()), embeds=works)
+        if not (states.isfinite().all() and size.isfinite().all()):
+            return None
+        return Tried(states.shape[-1], causal=bool(size[-1] <= 1e-6 * size.max()), embeds=bool((size[:-1] > 0).all()))
 
     def embed(self, ids: Tensor) -> Tensor:
         table: Any = self.model.get_input_embeddings()
@@ -206,8 +229,10 @@ class TransformersLLM(LLM):
         return ids[: ids.index(eos_token_id)] if eos_token_id in ids else ids
 
     def blocks(self) -> Sequence[nn.Module]:
-        stacks = [m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == self.card.layers]
-        return list(stacks[0]) if stacks else []
+        if self._stack is None:
+            return []
+        stack: Any = self.model.get_submodule(self._stack)
+        return list(stack)
 
     def save(self, folder: Path) -> None:
         with quietly():
@@ -226,6 +251,22 @@ class TransformersLLM(LLM):
         reader = AutoModelForCausalLM if head else AutoModel
         model = load_model(reader, folder, "auto", facts["attention"], saved=True)
         return cls._of(model, read_tokenizer(folder), head)
+
+
+def _read(path: Path, options: LLMConfig, attention: str | None, *, head: bool) -> PreTrainedModel:
+    """Read a folder's model, with its adapter put into the weights where `options` names one.
+
+    Raises:
+        BadInput: the folder holds an adapter itself, or the named one does not fit.
+    """
+    if options.adapter is None:
+        return load_model(AutoModelForCausalLM if head else AutoModel, path, DTYPES[options.dtype], attention)
+    folder = Path(options.adapter).expanduser()
+    whole = head or any(name.startswith(adapters.WITH_HEAD) for name in adapters.names_in(folder))
+    loaded = load_model(AutoModelForCausalLM if whole else AutoModel, path, DTYPES[options.dtype], attention)
+    loaded = adapters.merged(loaded, folder)
+    body: PreTrainedModel = loaded.base_model if whole and not head else loaded
+    return body
 
 
 def scores(logits: Tensor, config: Any) -> Tensor:
@@ -273,19 +314,3 @@ def _unused_positions(model: PreTrainedModel) -> int:
     tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
     padding = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
     return padding[0] + 1 if padding and padding[0] is not None else 0
-
-
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read a folder's tokenizer.
-
-    Raises:
-        BadInput: it holds none that transformers can read.
-    """
-    try:
-        with quietly():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{folder}: no tokenizer that transformers can read: {str(error).splitlines()[0]}", "add tokenizer.json"
-        ) from None
-    return tokenizer

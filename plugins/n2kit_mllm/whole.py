@@ -15,8 +15,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransforme
 from n2kit.contract import LoadSpec
 from n2kit.errors import BadInput
 from n2kit_hf.checkpoints import DTYPES, load_model, random_model
-from n2kit_hf.llm import read_tokenizer
 from n2kit_hf.tiny import byte_tokenizer
+from n2kit_hf.tokenizers import read_tokenizer
 from n2kit_mllm.cards import Family, read
 
 # Towers that transformers' AutoModel does not find by their model_type.

@@ -44,6 +44,7 @@ def n2kit_register_components() -> list[ComponentSpec]:
             shorthand="arch",
             wildcard="n2kit_open_clip.config:pretrained",
             presets={name: Preset(options={"config": config}, card=card) for name, (config, card) in TINY.items()},
+            model_types=("open_clip",),
             requires=("open_clip_torch>=2.30",),
             capabilities=frozenset({"blocks", "bfloat16"}),
         )

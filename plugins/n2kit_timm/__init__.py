@@ -40,6 +40,7 @@ def n2kit_register_components() -> list[ComponentSpec]:
                 name: Preset(options=options, card=card, notes=f"random {options['arch']}")
                 for name, (options, card) in TINY.items()
             },
+            model_types=("timm",),
             requires=("timm>=1.0.20",),
             capabilities=frozenset({"blocks", "bfloat16"}),
         )

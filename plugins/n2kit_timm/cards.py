@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from n2kit.contract import VisionCard, cached_card
-from n2kit_timm.config import TimmConfig
+from n2kit_timm.config import TimmConfig, of_folder
 
 
 def card(config: TimmConfig, locate: Callable[[], Path | None]) -> VisionCard:
     """Return the card of an architecture at this image size, whichever weights it has."""
+    config, _ = of_folder(config, None if config.arch else locate())
     options = config.model_dump(exclude=set(TimmConfig.KEEPS_CARD))
     return cached_card("timm", json.dumps(options, sort_keys=True), lambda: _measured(config))
 

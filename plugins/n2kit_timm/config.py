@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from n2kit.contract import Preset
+from n2kit.contract import Preset, read_json
 from n2kit.errors import BadInput, suggest
 
 
@@ -15,11 +16,29 @@ class TimmConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     KEEPS_CARD: ClassVar = frozenset({"seed", "fit"})
-    arch: str = Field(description="timm's name, with or without a pretrained tag")
+    arch: str | None = Field(None, description="timm's name, with or without a pretrained tag; null: the folder's own")
     image_size: int | None = Field(None, ge=16, description="pixels; null: as pretrained")
     arguments: dict[str, Any] = Field({}, description="of the architecture, as timm.create_model takes them")
     fit: Literal["crop", "squash", "pad"] = Field("crop", description="how an image becomes a square")
     seed: int = Field(0, description="of random weights")
+
+
+def of_folder(config: TimmConfig, folder: Path | None) -> tuple[TimmConfig, dict[str, Any]]:
+    """Complete options by what timm wrote beside a folder's weights; also return its facts about how they were trained.
+
+    Raises:
+        BadInput: neither the options nor the folder name an architecture.
+    """
+    file = folder / "config.json" if folder is not None else None
+    content = read_json(file) if file is not None and file.is_file() else {}
+    arch, arguments, facts = (content.get(name) for name in ("architecture", "model_args", "pretrained_cfg"))
+    if config.arch is None and not isinstance(arch, str):
+        raise BadInput(
+            "timm: no architecture is given", "timm:NAME@file:FOLDER, or a folder that timm's save_for_hf wrote"
+        )
+    own = arguments if isinstance(arguments, dict) and config.arch in (None, arch) else {}
+    update = {"arch": config.arch or arch, "arguments": {**own, **config.arguments}}
+    return config.model_copy(update=update), facts if isinstance(facts, dict) else {}
 
 
 def pretrained(name: str) -> Preset:

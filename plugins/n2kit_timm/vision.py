@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from n2kit.contract import ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card, read_json
 from n2kit.errors import BadInput
-from n2kit_timm.config import TimmConfig
+from n2kit_timm.config import TimmConfig, of_folder
 
 
 class TimmVision(VisionEncoder):
@@ -48,13 +48,17 @@ class TimmVision(VisionEncoder):
 
     @classmethod
     def create(cls, spec: LoadSpec) -> Self:
-        config: TimmConfig = spec.config
+        config, facts = of_folder(spec.config, spec.path)
+        file = spec.path / "model.safetensors" if spec.path is not None and spec.path.is_dir() else spec.path
+        found = None if file is None else read_weights(file)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            model = architecture(config, num_classes=None if spec.path else 0)
-        if spec.path is not None:
-            _fill(model, spec.path)
+            model = architecture(config, num_classes=0 if found is None else _classes(config, found))
+        if found is not None:
+            assert file is not None
+            _fill(model, found, file)
             model.reset_classifier(0)
+        model.pretrained_cfg.update({name: fact for name, fact in facts.items() if fact is not None})
         return cls(model, config)
 
     def transform(self, image: Image) -> Tensor:
@@ -106,7 +110,7 @@ def architecture(config: TimmConfig, num_classes: int | None) -> Any:
     Raises:
         BadInput: timm has no such model, or it does not take the arguments.
     """
-    name = config.arch
+    name = config.arch or ""
     if not timm.is_model(name.split(".")[0]):
         raise BadInput(f"timm has no model {name!r}", "timm.list_models() lists them")
     options = config.arguments | ({} if num_classes is None else {"num_classes": num_classes})
@@ -157,14 +161,22 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
-def _fill(model: Any, path: Path) -> None:
+def _classes(config: TimmConfig, found: dict[str, Tensor]) -> int | None:
+    """Return the number of classes of the weights' own head; None where they have no head under timm's name for it."""
+    cfg = timm.get_pretrained_cfg(config.arch or "")
+    names = getattr(cfg, "classifier", None) or ()
+    for name in [names] if isinstance(names, str) else names:
+        if (head := found.get(f"{name}.weight")) is not None:
+            return int(head.shape[0])
+    return None
+
+
+def _fill(model: Any, found: dict[str, Tensor], file: Path) -> None:
     """Load weights strictly, by key or, for another naming of the same tensors, by order.
 
     Raises:
-        BadInput: the file does not hold this architecture.
+        BadInput: they are not those of this architecture.
     """
-    file = path / "model.safetensors" if path.is_dir() else path
-    found = read_weights(file)
     expected = model.state_dict()
     resize = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if resize is not None and {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:

@@ -122,7 +122,12 @@ def outputs_of(words: list[str]) -> tuple[str, ...]:
     """Return what the words name as a place to write to."""
     named = [after for word, after in itertools.pairwise(words) if word in OUTPUTS]
     named += [word.partition("=")[2] for word in words if word.startswith(tuple(f"{flag}=" for flag in OUTPUTS))]
-    return (*(Path(name).parts[0] for name in named if Path(name).parts), "out", "runs", "models")  # the last two where no -o is given
+    return (
+        *(Path(name).parts[0] for name in named if Path(name).parts),
+        "out",
+        "runs",
+        "models",
+    )  # the last two where no -o is given
 
 
 @given(words=arguments())

@@ -25,12 +25,13 @@ PLACES = "N2KIT_WEIGHTS"  # llm=file:FOLDER,vision=…: where weights are now th
 def of_component(component: Component, part: nn.Module, *, head: bool = False) -> WeightsReference | None:
     """Make the reference to the weights of a part that was just created from them.
 
-    None for random weights, since others draw others, and for weights in no file by which they could be known again.
+    None for random weights, since others draw others, for weights with an adapter in them, and for weights in no file by which
+    they could be known again.
     """
     path = component.weights.locate()
-    if path is None or not weight_files(path):
-        return None
     options = component.config().model_dump(mode="json")
+    if path is None or options.get("adapter") or not weight_files(path):
+        return None
     return WeightsReference(
         weights=str(component.weights.pinned(path)), options=options, head=head, tensors=checksum(part)
     )

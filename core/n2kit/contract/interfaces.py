@@ -67,7 +67,7 @@ class Part(nn.Module, ABC):
 
     frozen: bool = False
     partially_trainable: bool = False  # its last blocks, or an adapter
-    original_dtypes: Mapping[str, torch.dtype] = MappingProxyType({})  # tensor → its type before `to_float32`
+    original_dtypes: Mapping[str, torch.dtype] = MappingProxyType({})  # tensor → its type before `prepare_for`
 
     def freeze(self) -> Self:
         """Turn gradients off and keep eval mode from now on, also after `.train()`: running statistics would drift otherwise."""
@@ -82,15 +82,23 @@ class Part(nn.Module, ABC):
                 module.eval()
         return self
 
-    def to_float32(self) -> None:
-        """Convert all weights to float32, which is exact, and remember their types for saving."""
-        had = {n: t.dtype for n, t in self.state_dict().items() if t.is_floating_point() and t.dtype != torch.float32}
+    def prepare_for(self, dtype: torch.dtype) -> None:
+        """Convert weights to float32 for a computation in float32, and float16 ones for any: autocast to bf16 takes none.
+
+        It is exact; the types from before are remembered for saving.
+        """
+
+        def wide(tensor: Tensor) -> bool:
+            narrow = tensor.is_floating_point() and tensor.dtype != torch.float32
+            return narrow and (dtype == torch.float32 or tensor.dtype == torch.float16)
+
+        had = {name: tensor.dtype for name, tensor in self.state_dict().items() if wide(tensor)}
         self.original_dtypes = {**self.original_dtypes, **had}
-        self.float()
+        self._apply(lambda tensor: tensor.float() if wide(tensor) else tensor)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def in_original_dtypes(self) -> Iterator[None]:
-        """Convert the weights back to their types from before `to_float32`, inside the `with` block.
+        """Convert the weights back to their types from before `prepare_for`, inside the `with` block.
 
         Only where that loses nothing, that is, where nothing has been trained since.
         """

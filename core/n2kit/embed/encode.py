@@ -73,8 +73,7 @@ def encode(
     rows: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     keep_freed_memory()
     dtype, _ = pick_precision(precision, model.device)
-    if dtype == torch.float32:
-        model.to_float32()
+    model.prepare_for(dtype)
     if progress:
         progress(0, len(order))  # the time begins now, and not when the model began to load
     with eval_mode(model):

@@ -67,8 +67,7 @@ def generate(
         model.prompt_builder, model.vision, images, on_bad_image, bad={} if skipped is None else skipped, answered=False
     )
     dtype, _ = pick_precision(precision, model.device)
-    if dtype == torch.float32:
-        model.to_float32()
+    model.prepare_for(dtype)
     for item in items:
         with torch.no_grad(), autocast(model.device, dtype), eval_mode(model):
             batch, _ = reader([item], [task])

@@ -253,11 +253,14 @@ class Model(nn.Module):
             self.execution_options = options
             hook.remove()
 
-    def to_float32(self) -> None:
-        """Convert all weights to float32; exact, so frozen weights stay what they are (adapters are float32 from the start)."""
+    def prepare_for(self, dtype: torch.dtype) -> None:
+        """Convert weights to what a computation in `dtype` takes; exact, so frozen ones stay what they are.
+
+        Adapters are float32 from the start.
+        """
         for _, part in self.parts.items():
             with lora.adapter_removed(part):
-                part.to_float32()
+                part.prepare_for(dtype)
 
     @torch.no_grad()
     def calibrate(self, vision_out: VisionOut | None = None) -> None:

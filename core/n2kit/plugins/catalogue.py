@@ -26,6 +26,7 @@ from n2kit.utils.yaml_files import parse_yaml, read_yaml
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+FOLDER_FILES = ("config.json", "open_clip_config.json")  # by which a folder is recognised
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
 
 
@@ -167,10 +168,9 @@ class Catalogue:
         if len(source) > 3 and source.startswith("hf:") and Path(source[3:]).expanduser().is_dir():
             source = "file:" + source[3:]
         weights = WeightsUri.parse(source)
-        found = weights.locate(["config.json"])
+        found = weights.locate([*FOLDER_FILES])
         assert found is not None
-        config_file = found / "config.json"
-        model_type = read_json(config_file).get("model_type") if config_file.is_file() else None
+        model_type = model_type_of(found)
         candidates = self.plugins.components(kind)
         readers = [o for o in candidates if model_type in o.spec.model_types]
         if len({o.distribution for o in readers}) > 1:
@@ -214,6 +214,18 @@ class Catalogue:
         if broken := self.plugins.broken():
             hint += f"; or does {' or '.join(p.qualified for p in broken)} bring it, which is broken?"
         return BadInput(f"unknown {kind} {name!r}", hint)
+
+
+def model_type_of(folder: Path) -> str | None:
+    """Return the `model_type` of a folder's config.json; `timm` and `open_clip` for the folders that these two write."""
+    config, open_clip = (folder / name for name in FOLDER_FILES)
+    content = read_json(config) if config.is_file() else {}
+    if "model_type" not in content and isinstance(content.get("pretrained_cfg"), dict) and "architecture" in content:
+        return "timm"
+    if "model_type" not in content and open_clip.is_file():
+        return "open_clip"
+    model_type = content.get("model_type")
+    return model_type if isinstance(model_type, str) else None
 
 
 @functools.cache

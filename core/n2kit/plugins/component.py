@@ -12,7 +12,11 @@ from n2kit.errors import BadInput, N2kitError, Unavailable, suggest
 from n2kit.plugins.manager import OWN, RegisteredComponent, load_target, require
 from n2kit.plugins.weights import WeightsUri
 
-CARD_FILES = ["config.json", "preprocessor_config.json"]  # what a card may read, without the weights
+CARD_FILES = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+]  # what a card may read, without the weights
 
 
 @dataclass(frozen=True)

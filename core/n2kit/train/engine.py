@@ -276,8 +276,7 @@ def _to_precision(model: Model, dtype: torch.dtype) -> None:
 
     An adapter is float32 from the start, and the weights under it may stay narrow.
     """
-    if dtype == torch.float32:
-        model.to_float32()
+    model.prepare_for(dtype)
     for _, part in model.parts.items():
         if not part.frozen and lora_config_of(part) is None:
             part.float()

@@ -134,8 +134,7 @@ def _halves(
     assert model.vision is not None
     folder = check_folder(items, Path(images) if images is not None else None)
     dtype, _ = pick_precision(precision, model.device)
-    if dtype == torch.float32:
-        model.to_float32()
+    model.prepare_for(dtype)
     gigabytes = model.recipe.train.feature_cache_gb
     states = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
     features = feature_cache(model.vision, gigabytes, folder, dtype, memory=False)

@@ -96,8 +96,7 @@ class FrozenFeatures:
     def _text(self, recipe: Recipe, items: Items, device: str | None) -> Features:
         model = from_plan(make_plan(_text_alone(recipe))).to(pick_device(device)).eval()
         dtype, _ = pick_precision(recipe.train.precision, model.device)
-        if dtype == torch.float32:
-            model.to_float32()
+        model.prepare_for(dtype)
         gigabytes = recipe.train.feature_cache_gb
         cache = state_cache(model.llm, gigabytes, dtype, memory=False) or StateCache(model.llm, 0, dtype)
         half = text_half(cache, model.prompt_builder, items, self._named("texts"))
@@ -112,6 +111,7 @@ class FrozenFeatures:
         folder = check_folder(items, images)
         vision = _encoder(recipe).to(pick_device(device))
         dtype, _ = pick_precision(recipe.train.precision, next(vision.parameters()).device)
+        vision.prepare_for(dtype)
         cache = feature_cache(vision, recipe.train.feature_cache_gb, folder, dtype, memory=False)
         cache = cache or FeatureCache(vision, 0, images=folder, dtype=dtype)
         half = image_half(cache, items, folder, on_bad_image, self._named("images"))

@@ -134,10 +134,13 @@ def installed(distribution: str) -> str:
 def part(component: Component) -> dict[str, Any]:
     """Describe a component by its class, its options and its weights."""
     spec = component.registered.spec
+    options = component.config().model_dump(mode="json", exclude_defaults=True)
+    if adapter := options.get("adapter"):
+        options["adapter"] = weights_id(WeightsUri("file", adapter))
     return {
         "component": f"{component.registered.distribution}/{spec.name}",
         "version": component.registered.version,
-        "options": component.config().model_dump(mode="json", exclude_defaults=True),
+        "options": options,
         "weights": weights_id(component.weights),
     }
 

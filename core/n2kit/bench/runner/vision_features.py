@@ -57,8 +57,7 @@ def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:
     else:
         vision = load_backbone(component_of(cell.recipe, "vision"))
     tuners.apply(vision, "vision", Tune.parse("frozen"), 0)
-    if _dtype(bench, cell) == torch.float32:
-        vision.float()  # widened weights have a place of their own in the store
+    vision.prepare_for(_dtype(bench, cell))  # widened weights have a place of their own in the store
     return vision.to(device)
 
 

@@ -1,0 +1,84 @@
+"""A low-rank adapter as peft saves it, put into its base's weights when they are loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from n2kit.contract import read_json
+from n2kit.errors import BadInput
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WITH_HEAD = "base_model.model.model."  # names of an adapter of a model with its head begin so
+SAYS_BASE = "base_model_name_or_path"
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder that holds an adapter: transformers would apply it to the weights beside it without a word.
+
+    Raises:
+        BadInput: it is one, alone or beside full weights.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    hint = f"--llm BASE --adapter {folder} puts it into its base"
+    if weights := sorted(f.name for f in folder.glob("*.safetensors") if f.name != WEIGHTS):
+        raise BadInput(
+            f"{folder} holds an adapter ({CONFIG}) beside full weights ({weights[0]})",
+            f"move one of them away; {hint}",
+        )
+    base = read_json(folder / CONFIG).get(SAYS_BASE)
+    what = f"an adapter of {base}" if base else "an adapter"
+    raise BadInput(f"{folder} is {what}, and no model", hint.replace("BASE", str(base)) if base else hint)
+
+
+def names_in(folder: Path) -> list[str]:
+    """List the names of an adapter's tensors.
+
+    Raises:
+        BadInput: the folder holds none in safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder} holds no {name}", "give a folder that peft's save_pretrained wrote")
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{folder / WEIGHTS}: not a safetensors file: {error}", "copy or download it again") from None
+
+
+def merged(model: Any, folder: Path) -> Any:
+    """Return a transformers model with an adapter in its weights.
+
+    Raises:
+        BadInput: the adapter is of another model, or of a kind that cannot be merged.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / WEIGHTS)
+    try:
+        with torch.random.fork_rng(devices=[]):  # peft draws weights first
+            joined = get_peft_model(model, PeftConfig.from_pretrained(str(folder), local_files_only=True))
+        loaded: Any = set_peft_model_state_dict(joined, tensors)
+        if unknown := loaded.unexpected_keys:
+            raise ValueError(f"{len(unknown)} of its {len(tensors)} tensors have no place, the first is {unknown[0]}")
+        lacking = [name for name, tensor in joined.named_parameters() if "lora_" in name and _name(name) not in tensors]
+        if lacking:
+            raise ValueError(f"it has nothing for {len(lacking)} layers, the first is {lacking[0]}")
+        return joined.merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
+        raise BadInput(
+            f"{folder}: no adapter of this model: {reason}", "give the base that it was trained on"
+        ) from None
+
+
+def _name(parameter: str) -> str:
+    """Name a parameter as an adapter's file does, without the name of the adapter in it."""
+    return parameter.replace(".default.", ".")

@@ -1,0 +1,72 @@
+"""The part of a transformers model that a language model's states come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from n2kit_hf.cards import INNER
+
+
+def language_body(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the language model inside a multimodal one, without the towers that no text runs through; else the model itself."""
+    if model.config.get_text_config() is model.config:
+        return model
+    found = [inner for name in INNER if isinstance(inner := getattr(model, name, None), PreTrainedModel)]
+    return found[0] if found else model
+
+
+def running_stack(model: nn.Module, layers: int, call: Callable[[], object]) -> str | None:
+    """Name the list of `layers` modules that run in `call`; None where no such list does."""
+    stacks = {n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == layers}
+    ran: set[str] = set()
+    hooks = [m[0].register_forward_hook(lambda *_, name=n: ran.add(name)) for n, m in stacks.items()]
+    try:
+        call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next((name for name in stacks if name in ran), None)
+
+
+@contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """Convert a model to float32, which is exact, inside the `with` block."""
+    tensors = [t for t in model.state_dict(keep_vars=True).values() if t.is_floating_point()]
+    types = [tensor.dtype for tensor in tensors]
+    model.float()
+    try:
+        yield
+    finally:
+        for tensor, dtype in zip(tensors, types, strict=True):
+            tensor.data = tensor.data.to(dtype)
+
+
+def unfinished(model: nn.Module) -> str | None:
+    """Name the first weight that holds a NaN or an infinity, with how many; None where all are finite."""
+    for name, tensor in model.named_parameters():
+        if tensor.is_floating_point() and (bad := int((~tensor.isfinite()).sum())):
+            return f"{name}: {bad} of {tensor.numel()} numbers are NaN or infinite"
+    return None
+
+
+def tied_elsewhere(model: Any, missing: Sequence[str], tensors: Callable[[], dict[str, Any]]) -> bool:
+    """Fill the input table from the head that a checkpoint stores in its place, where the two are one; tell whether that was it.
+
+    Args:
+        missing: names of weights that the checkpoint lacks. tensors: reads its tensors under `lm_head.weight`, by name.
+    """
+    table = model.get_input_embeddings()
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    names = {name for name, parameter in model.named_parameters() if parameter is table.weight}
+    if not tied or set(missing) != names:
+        return False
+    head = next(iter(tensors().values()), None)
+    if head is None or head.shape != table.weight.shape:
+        return False
+    table.weight.data = head.to(table.weight.dtype)
+    return True
