@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from n2kit_hf.cards import INNER
+from n2kit_hf.traits import INNER
 
 
 def language_body(model: PreTrainedModel) -> PreTrainedModel:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import math
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,6 +13,7 @@ from n2kit.contract import LLMCard, read_json
 from n2kit.errors import BadInput, Unavailable
 from n2kit_hf import traits
 from n2kit_hf.adapters import refuse_adapter
+from n2kit_hf.weight_files import parameter_count, tensor_shapes
 
 Locate = Callable[[], Path | None]
 # One fact, the names that architectures give it.
@@ -36,8 +34,7 @@ _BUFFERS = (
 )  # fmt: skip
 
 
-# Inside a multimodal checkpoint: what its language model is called; where it has no name, what the others begin with.
-INNER = ("language_model", "text_model")
+# In a multimodal checkpoint whose language model has no name of its own: what the names of the other parts begin with.
 _TOWERS = ("audio", "connector", "mm_projector", "multi_modal_projector", "vision", "visual")
 # Modules that transformers reads quantised weights with, by `quant_method`; others (FP8) need none.
 QUANTIZERS = {
@@ -125,7 +122,7 @@ def _parameters(folder: Path | None, text: Mapping[str, Any]) -> int:
     A head that the input table shares counts where it is stored in the table's place.
     """
     keys = list(tensor_shapes(folder)) if folder is not None else []
-    inside = [key for key in keys if any(f"{name}." in key for name in INNER)]
+    inside = [key for key in keys if any(f"{name}." in key for name in traits.INNER)]
     head: tuple[str, ...] = ()
     if text.get("tie_word_embeddings") and not any("embed" in key or "wte" in key for key in keys):
         head = ("lm_head.weight",)
@@ -177,57 +174,6 @@ def _require_quantizer(folder: Path, config: Mapping[str, Any]) -> None:
             f"{folder}: its weights are quantised by {method}, which needs {' and '.join(packages)}",
             f"pip install {' '.join(packages)}; or give the weights as they were before",
         )
-
-
-def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
-    """Count the numbers that a folder's safetensors files hold under keys that `belong`; 0 where there are no files (yet)."""
-    return sum(math.prod(shape) for key, shape in (tensor_shapes(folder) if folder else {}).items() if belongs(key))
-
-
-def tensor_shapes(folder: Path) -> dict[str, list[int]]:
-    """Map the names of the tensors in a folder's safetensors files to their shapes.
-
-    Raises:
-        BadInput: a file is no safetensors file.
-    """
-    return {
-        key: entry["shape"]
-        for file in weight_files(folder)
-        for key, entry in _header(file).items()
-        if key != "__metadata__"
-    }
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """List the files that transformers reads: the single one, else those of the index, else all there are.
-
-    A folder may hold the weights twice: in shards, in half precision, or as Mistral's `consolidated.safetensors`.
-    """
-    if (whole := folder / "model.safetensors").is_file():
-        return [whole]
-    if (index := folder / "model.safetensors.index.json").is_file():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise BadInput(f"{index}: no weight_map that names files", "copy or download the checkpoint again")
-        return [file for name in sorted(set(names.values())) if (file := folder / Path(name).name).is_file()]
-    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-
-
-def _header(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as content:
-            (length,) = struct.unpack("<Q", content.read(8))
-            header = json.loads(content.read(length))
-    except (struct.error, ValueError, MemoryError, OverflowError, RecursionError):
-        header = None
-    entries = [entry for key, entry in header.items() if key != "__metadata__"] if isinstance(header, dict) else [None]
-    if not all(isinstance(entry, dict) and _is_shape(entry.get("shape")) for entry in entries):
-        raise BadInput(f"{file}: not a safetensors file", "copy or download the checkpoint again")
-    return dict(header or {})
-
-
-def _is_shape(shape: Any) -> bool:
-    return isinstance(shape, list) and all(isinstance(side, int) for side in shape)
 
 
 def _fact(config: Mapping[str, Any], names: tuple[str, ...], default: int | None = None) -> int:

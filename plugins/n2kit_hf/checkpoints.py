@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from n2kit.errors import BadInput
 from n2kit_hf.bodies import tied_elsewhere
-from n2kit_hf.cards import weight_files
+from n2kit_hf.weight_files import weight_files
 
 HEAD = "lm_head.weight"
 POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024  # bytes

@@ -8,9 +8,10 @@ from typing import Any
 
 from n2kit.contract import VisionCard
 from n2kit.errors import BadInput, suggest
-from n2kit_hf.cards import Locate, VisionConfig, parameter_count, read_config
+from n2kit_hf.cards import Locate, VisionConfig, read_config
 from n2kit_hf.image_families import FAMILIES, Facts, Family
 from n2kit_hf.image_processor import read_processing
+from n2kit_hf.weight_files import parameter_count
 
 # What a state holds that is no parameter.
 BUFFERS = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+INNER = ("language_model", "text_model")  # names of the language model inside a multimodal one
 UNLIMITED = 2**31  # the context of a model whose positions have no end
 
 # Encoders: every position sees every other one, unless the configuration says `is_decoder`.

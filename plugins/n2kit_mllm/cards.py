@@ -10,7 +10,8 @@ from typing import Any
 
 from n2kit.contract import LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput
-from n2kit_hf.cards import LLMConfig, Locate, llm_card, parameter_count, read_config
+from n2kit_hf.cards import LLMConfig, Locate, llm_card, read_config
+from n2kit_hf.weight_files import parameter_count
 from n2kit_mllm.config import MLLMOptions, QwenOptions, QwenTowerOptions, TowerOptions
 
 
