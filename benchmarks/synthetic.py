@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import n2kit
@@ -99,5 +100,5 @@ def build_model(options: argparse.Namespace) -> Model:
     model = n2kit.build(
         options.llm, options.vision, connector=options.connector if early else None, variant=options.variant, settings=settings
     )  # fmt: skip
-    model.to_float32()
+    model.prepare_for(torch.float32)
     return model.train()

@@ -434,7 +434,7 @@ def test_without_scikit_learn_the_pip_line_is_named(monkeypatch: pytest.MonkeyPa
         ("text", {"settings": {"baseline.stepz": 3}}, "baseline.stepz"),
         ("vision", {"vision": "qwen:tiny"}, "'qwen' is a llm"),
         ("vision", {"images": None}, "no images folder is given"),
-        ("text-linear", {"pairs": Pairs([("noto:1", "twemoji:1")])}, "1 pairs: a step needs at least 2"),
+        ("text-linear", {"pairs": Pairs([("noto:1", "twemoji:1")])}, "1 pair: a step needs at least 2"),
     ],
 )
 def test_what_cannot_be_is_one_line(name: str, changed: dict[str, Any], message: str, workspace: Path) -> None:

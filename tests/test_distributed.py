@@ -155,7 +155,7 @@ def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Pa
     environment = alone(tmp_path) | {"ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert events(done.stdout)[0]["processes"] == 2
+    assert next(e for e in events(done.stdout) if e["event"] == "start")["processes"] == 2
     assert "fsdp: true" in (tmp_path / "two" / "recipe.yaml").read_text()
 
 

@@ -54,7 +54,7 @@ def test_a_launcher_or_none_is_fine(settings: dict[str, str], launched: bool, la
 
 def test_a_rank_without_a_launcher_silences_nothing(launcher: Any, cli: Any, at_workspace: Path) -> None:
     launcher({"RANK": "3"})
-    assert "tiny" in cli("ls", "llm").out
+    assert "qwen" in cli("ls", "llm").out
 
 
 def test_training_under_half_a_launcher_is_one_line(

@@ -97,10 +97,10 @@ def test_slow_steps_are_reported_all_the_same(
 
 
 def test_a_line_shows_everything(command: list[str | Path], cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("n2kit_cli.output.EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("n2kit_cli.progress.EVERY_SECONDS", 0.0)
     done = cli(*command, "--set", "train.eval_steps=2")
     (line,) = (line for line in done.err.splitlines() if line.startswith("train: 4/4"))
-    for shown in ("loss ", "multimodal ", "visual ", "temperature ", "recall@10 ", " items/s", " s left", " GB"):
+    for shown in ("loss ", "multimodal ", "visual ", "temperature ", "recall@10 ", " items/s", " left)", " GB"):
         assert shown in line
 
 
