@@ -14,7 +14,7 @@ from n2kit.planning.rules import apply
 from n2kit.plugins.catalogue import BACKBONES, Catalogue, default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import require
-from n2kit.recipe.prompt_templates import load_template
+from n2kit.recipe.prompt_templates import AUTO, load_template, template_for
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import Tune
 from n2kit.recipe.variants import SPECS
@@ -54,12 +54,14 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Cat
     Raises:
         BadInput, Unavailable: a name or an option that cannot be resolved; rules that fail become `refusals` instead.
     """
-    load_template(recipe.prompt.template)
+    if recipe.prompt.template != AUTO:
+        load_template(recipe.prompt.template)
     chosen = _resolve(recipe, requested, catalogue or default_catalogue())
     if "connector.name" not in requested and recipe.connector.name == DEFAULT_CONNECTOR and _is_tiny(chosen):
         recipe = recipe.model_copy(update={"connector": recipe.connector.model_copy(update={"name": TINY_CONNECTOR})})
         chosen["connector"] = component_of(recipe, "connector", catalogue)
     plan = _cards(recipe, chosen)
+    plan.recipe = with_template(recipe, plan.llm)
     plan.rows = _rows(plan)
     apply(plan, requested)
     return plan
@@ -105,6 +107,14 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Catalogue) -
     if problems:
         raise BadInput("\n".join(p.message for p in problems), "; ".join(p.hint for p in problems if p.hint))
     return chosen
+
+
+def with_template(recipe: Recipe, llm: LLMCard) -> Recipe:
+    """Return a recipe whose prompt template is named, where it was left to the language model's size."""
+    if recipe.prompt.template != AUTO:
+        return recipe
+    name = template_for(llm.layers, llm.input_width, llm.vocab)
+    return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"template": name})})
 
 
 def component_of(recipe: Recipe, kind: str, catalogue: Catalogue | None = None, *, requested: bool = True) -> Component:

@@ -9,6 +9,8 @@ from pathlib import Path
 from n2kit.errors import BadInput
 from n2kit.utils.yaml_files import read_yaml
 
+AUTO = "auto"  # stands for the one that `template_for` names
+SMALL = 1_000_000_000  # parameters
 FIELDS = re.compile(r"\{(title|topics|content|category)\}")
 
 
@@ -89,6 +91,12 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
+def template_for(layers: int, width: int, vocab: int) -> str:
+    """Name the built-in template for a language model of this size: a small one loses by a long instruction."""
+    parameters = 12 * layers * width**2 + vocab * width  # a transformer's, nearly; known before its weights are there
+    return "compact" if parameters < SMALL else "en"
+
+
 def load_template(name: str) -> Template:
     """Return a built-in template by name, or read a user's YAML file with the keys of `Template`.
 
@@ -99,7 +107,7 @@ def load_template(name: str) -> Template:
         return TEMPLATES[name]
     path = Path(name)
     if not path.is_file():
-        raise BadInput(f"no prompt template {name!r}", f"built in: {', '.join(TEMPLATES)}; or give a YAML file")
+        raise BadInput(f"no prompt template {name!r}", f"built in: {', '.join(TEMPLATES)}; auto; or give a YAML file")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")

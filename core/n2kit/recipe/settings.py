@@ -78,7 +78,9 @@ class Head(Settings):
 class Prompt(Settings):
     """Limits of the prompt. Fields are cut, never the end of the prompt; a null limit is the template's own."""
 
-    template: str = Field("en", description="a built-in name (en, zh, compact) or a YAML file")
+    template: str = Field(
+        "auto", description="a built-in name (en, zh, compact), a YAML file, or auto: compact for a small LLM, else en"
+    )
     body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
     title_chars: int | None = Field(None, ge=0, description="most characters of a title")
     content_chars: int | None = Field(None, ge=0, description="most characters of a content")

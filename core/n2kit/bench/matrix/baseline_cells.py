@@ -11,9 +11,9 @@ from n2kit.bench.matrix.baseline_names import BASELINES, settings_of
 from n2kit.bench.matrix.cell import Cell, short, vision_feature_key
 from n2kit.bench.matrix.combinations import backbones_of
 from n2kit.bench.matrix.spec import AXES, MatrixSpec
-from n2kit.contract.cards import VisionCard
+from n2kit.contract.cards import LLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
-from n2kit.planning.planner import component_of
+from n2kit.planning.planner import component_of, with_template
 from n2kit.recipe.settings import resolve
 
 
@@ -52,6 +52,8 @@ def _baseline(
                 f"name its {' and '.join(baseline.takes)} on their own",
             )
         parts = {kind: component_of(recipe, kind) for kind in kinds}
+        if "llm" in parts and isinstance(card := parts["llm"].card(), LLMCard):
+            recipe = with_template(recipe, card)
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
         facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.learns_from, baseline.needs)
     except (Mismatch, Unavailable) as problem:
