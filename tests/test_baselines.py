@@ -388,7 +388,7 @@ def test_features_are_computed_once_and_again_when_their_source_changes(
     shutil.copy(images / "noto_2.png", images / "noto_1.png")
     changed = call(workspace, "vision", images=images)
     assert np.array_equal(changed.vectors[2], changed.vectors[4])
-    call(workspace, "text", settings={"prompt.template": "compact"})
+    call(workspace, "text", settings={"prompt.template": "en"})
     call(workspace, "text", llm="llama:tiny")
     assert Counter(computed)["StateCache"] == 3 * 12
 

@@ -34,7 +34,7 @@ def test_settings_that_change_no_result_change_no_key(setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"train.lr": 1e-3}, {"head.width": 32}, {"llm.tune": "frozen"}, {"prompt.template": "compact"}]
+    "setting", [{"train.lr": 1e-3}, {"head.width": 32}, {"llm.tune": "frozen"}, {"prompt.template": "en"}]
 )
 def test_settings_that_change_the_result_change_the_key(setting: dict[str, Any]) -> None:
     assert cells(settings=setting)[0].key != cells()[0].key

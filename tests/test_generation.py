@@ -46,7 +46,7 @@ def tokenizer() -> Any:
 
 
 def prompt_builder(tokenizer: Any, **settings: Any) -> PromptBuilder:
-    return PromptBuilder(tokenizer, SPECS["text_only"], Prompt(**{"body_tokens": 400} | settings), 0)
+    return PromptBuilder(tokenizer, SPECS["text_only"], Prompt(**{"template": "en", "body_tokens": 400} | settings), 0)
 
 
 def tail(tokenizer: Any, row: Any) -> tuple[str, str]:

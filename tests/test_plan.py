@@ -294,3 +294,16 @@ print(json.dumps([made, [m for m in ("torch", "transformers", "timm", "open_clip
     made, heavy = json.loads(done.stdout)
     assert made > 80
     assert heavy == []
+
+
+def test_the_prompt_goes_by_the_language_model_s_size() -> None:
+    for llm, name in (
+        ("qwen:tiny", "compact"),
+        ("smollm2:135m", "compact"),
+        ("qwen:0.6b", "compact"),
+        ("qwen:4b", "en"),
+    ):
+        recipe = resolve({"llm": llm, "variant": "text_only"}, env={}).recipe
+        assert make_plan(recipe).recipe.prompt.template == name, llm
+    named = resolve({"llm": "qwen:tiny", "variant": "text_only", "prompt.template": "zh"}, env={}).recipe
+    assert make_plan(named).recipe.prompt.template == "zh"

@@ -27,7 +27,7 @@ def tokenizer() -> Any:
 
 
 def prompt_builder(tokenizer: Any, variant: str = "notellm2", **settings: Any) -> PromptBuilder:
-    return PromptBuilder(tokenizer, SPECS[variant], Prompt(**settings), Q)
+    return PromptBuilder(tokenizer, SPECS[variant], Prompt(**{"template": "en"} | settings), Q)
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:

@@ -36,7 +36,8 @@ EVERY_WAY = ExecutionOptions(share_prefix=True, max_tokens=300)
 
 
 def make(variant: str = "notellm2", llm: str = "qwen:tiny", **settings: Any) -> Model:
-    made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", variant=variant, settings={"head.width": 16, **settings})
+    given = {"head.width": 16, "prompt.template": "en", **settings}  # whose beginning is long enough to be shared
+    made = n2kit.build(llm, "siglip:tiny", connector="mlp:4", variant=variant, settings=given)
     made.prepare_for(torch.float32)
     return made.train()
 
