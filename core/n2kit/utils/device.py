@@ -62,7 +62,8 @@ def pick_precision(wanted: Precision, device: torch.device) -> tuple[torch.dtype
         return torch.float32, "fp32"
     gain = bf16_gain()
     fast = gain > 1.3
-    ratio = f"{gain:.2g} × as fast" if gain >= 1 else f"{1 / gain:.2g} × as slow"
+    times = max(gain, 1 / gain)
+    ratio = f"{times:.{0 if times >= 10 else 1}f} × as {'fast' if gain >= 1 else 'slow'}"
     return (torch.bfloat16, torch.float32)[not fast], f"{'bf16' if fast else 'fp32'}: bf16 is {ratio} here"
 
 
