@@ -20,6 +20,30 @@ def language_body(model: PreTrainedModel) -> PreTrainedModel:
     return found[0] if found else model
 
 
+def settled(model: PreTrainedModel) -> PreTrainedModel:
+    """Remove from a model what no state depends on, and what would change its weights without our knowledge."""
+    if getattr(model, "pooler", None) is not None:
+        model.add_module("pooler", None)
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = (
+            0  # RWKV divides weights in place at its first evaluation, and a saved copy of them again
+        )
+    return model
+
+
+def implementations(model: PreTrainedModel) -> tuple[str, ...]:
+    if getattr(model, "_supports_sdpa", False):
+        return ("sdpa", "eager")
+    return ("eager",) if hasattr(model.config.get_text_config(), "num_attention_heads") else ()
+
+
+def unused_positions(model: PreTrainedModel) -> int:
+    """Count the rows at the start of the position table that no token reaches: those up to the padding's (RoBERTa)."""
+    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    padding = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
+    return padding[0] + 1 if padding and padding[0] is not None else 0
+
+
 def running_stack(model: nn.Module, layers: int, call: Callable[[], object]) -> str | None:
     """Name the list of `layers` modules that run in `call`; None where no such list does."""
     stacks = {n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == layers}

@@ -22,7 +22,15 @@ from transformers import (
 from n2kit.contract import LLM, LLMCard, LoadSpec, read_json
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf import adapters
-from n2kit_hf.bodies import in_float32, language_body, running_stack, unfinished
+from n2kit_hf.bodies import (
+    implementations,
+    in_float32,
+    language_body,
+    running_stack,
+    settled,
+    unfinished,
+    unused_positions,
+)
 from n2kit_hf.cards import LLMConfig, context_of, text_config
 from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
 from n2kit_hf.prefix_cache import PrefixCache, prefix_cache_works
@@ -63,7 +71,7 @@ class TransformersLLM(LLM):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whole: PreTrainedModel | None = None
     ) -> None:
         super().__init__()
-        self.model, self.tokenizer = _settled(language_body(model)), tokenizer
+        self.model, self.tokenizer = settled(language_body(model)), tokenizer
         self._whole = () if whole is None else (whole,)  # no module of ours: its weights are those of body and head
         table: Any = self.model.get_input_embeddings()
         model, text = self.model, self.model.config.get_text_config()
@@ -73,11 +81,11 @@ class TransformersLLM(LLM):
             output_width=tried.width,
             layers=text.num_hidden_layers,
             vocab=table.weight.shape[0],
-            context=context_of(text.to_dict()) - _unused_positions(model),
+            context=context_of(text.to_dict()) - unused_positions(model),
             parameters=sum(p.numel() for p in model.parameters()),
             causal=tried.causal,
             embeds=tried.embeds and reads_embeddings(text.to_dict()),
-            attention=_implementations(model),
+            attention=implementations(model),
         )
         if not tried.causal:
             self.extra_inputs = frozenset({"mask"})
@@ -278,17 +286,6 @@ def scores(logits: Tensor, config: Any) -> Tensor:
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _settled(model: PreTrainedModel) -> PreTrainedModel:
-    """Remove from a model what no state depends on, and what would change its weights without our knowledge."""
-    if getattr(model, "pooler", None) is not None:
-        model.add_module("pooler", None)
-    if getattr(model.config, "rescale_every", 0):
-        model.config.rescale_every = (
-            0  # RWKV divides weights in place at its first evaluation, and a saved copy of them again
-        )
-    return model
-
-
 def _attention(path: Path | None, options: LLMConfig) -> str | None:
     """Return the requested implementation of attention.
 
@@ -301,16 +298,3 @@ def _attention(path: Path | None, options: LLMConfig) -> str | None:
         offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
         raise Mismatch(f"attention {options.attention} was asked for, and model_type {kind!r} {offer}", "leave it out")
     return options.attention
-
-
-def _implementations(model: PreTrainedModel) -> tuple[str, ...]:
-    if getattr(model, "_supports_sdpa", False):
-        return ("sdpa", "eager")
-    return ("eager",) if hasattr(model.config.get_text_config(), "num_attention_heads") else ()
-
-
-def _unused_positions(model: PreTrainedModel) -> int:
-    """Count the rows at the start of the position table that no token reaches: those up to the padding's (RoBERTa)."""
-    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    padding = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
-    return padding[0] + 1 if padding and padding[0] is not None else 0
