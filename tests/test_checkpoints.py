@@ -166,6 +166,8 @@ def test_an_adapter_is_never_applied_unasked(adapted: Path) -> None:
 
 
 def test_an_adapter_of_another_model_is_refused(adapted: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="random weights are no base of it"):
+        n2kit.build("llama:tiny", variant="text_only", settings={"llm.adapter": str(adapted / "adapter")})
     saved(tmp_path / "wide", hidden_size=64)
     for base, folder in ((tmp_path / "wide", adapted / "adapter"), (adapted / "base", adapted / "merged")):
         problem(base, **{"llm.adapter": str(folder)})

@@ -60,14 +60,14 @@ def running_stack(model: nn.Module, layers: int, call: Callable[[], object]) -> 
 @contextmanager
 def in_float32(model: nn.Module) -> Iterator[None]:
     """Convert a model to float32, which is exact, inside the `with` block."""
-    tensors = [t for t in model.state_dict(keep_vars=True).values() if t.is_floating_point()]
-    types = [tensor.dtype for tensor in tensors]
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     model.float()
     try:
         yield
     finally:
-        for tensor, dtype in zip(tensors, types, strict=True):
-            tensor.data = tensor.data.to(dtype)
+        tensors = model.state_dict(keep_vars=True)
+        for name, dtype in types.items():
+            tensors[name].data = tensors[name].data.to(dtype)
 
 
 def unfinished(model: nn.Module) -> str | None:

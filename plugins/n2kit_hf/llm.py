@@ -103,6 +103,8 @@ class TransformersLLM(LLM):
         path, options = spec.path, spec.config
         if path is None and not options.config:
             raise BadInput("random weights need an architecture", "--set llm.config='{model_type: llama, …}'")
+        if path is None and options.adapter is not None:
+            raise BadInput(f"adapter {options.adapter}: random weights are no base of it", "--llm NAME@file:FOLDER")
         if path is not None and path.suffix == ".gguf":
             from n2kit_hf.gguf import converted
 
