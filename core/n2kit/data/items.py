@@ -2,84 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from n2kit.data.columns import FIELDS as FIELDS
-from n2kit.data.columns import Columns, fields_of, proposal
-from n2kit.data.delimited import delimited_rows, notellm_rows
-from n2kit.data.image_source import image_of, stored_image
-from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, kind_of, parquet_rows
-from n2kit.data.values import field_text, text_of, topics_of
+from n2kit.data.item import Item as Item
+from n2kit.data.item import item_of as item_of
+from n2kit.data.item import without_image as without_image
+from n2kit.data.item import without_text as without_text
+from n2kit.data.item_stream import ColumnsChangedError, ItemStream
+from n2kit.data.items_read import ItemsRead
 from n2kit.errors import BadInput
 
-NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
 SHOWN = 10  # problems named in full; the rest are counted
 
 
-@dataclass(frozen=True)
-class Item:
-    """One item: an id, and whatever else it has. `image` is a path relative to the images folder, or holds an image itself."""
-
-    id: str
-    image: str = ""
-    title: str = ""
-    topics: tuple[str, ...] = ()
-    content: str = ""
-    category: str = ""
-
-    @property
-    def has_text(self) -> bool:
-        return bool(self.title or self.topics or self.content)
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Item:
-        """Make an item from a mapping with any of the fields' names, or synonyms of them.
-
-        The image may be a path, a URL, bytes, a data URI, an image of Pillow, or an array [H, W, 3] of 8 bits.
-
-        Raises:
-            BadInput: no id, an unknown key, or a value that is no text.
-        """
-        return item_of(fields_of(row, f"item {row['id']!r}" if "id" in row else "an item"))
-
-
-def item_of(row: Mapping[str, Any]) -> Item:
-    """Make an item from field → value, of which any may be missing.
-
-    Raises:
-        BadInput: no id, or a value that is no text.
-    """
-    get = row.get
-    item_id = field_text("id", get("id"))
-    if not item_id:
-        raise BadInput("no id", "every item needs one")
-    return Item(
-        item_id, image_of(get("image")), field_text("title", get("title")), topics_of(get("topics")),
-        field_text("content", get("content")), field_text("category", get("category")),
-    )  # fmt: skip
-
-
-def without_image(item: Item) -> Item:
-    return replace(item, image="")
-
-
-def without_text(item: Item) -> Item:
-    return replace(item, title="", topics=(), content="", category="")
-
-
 @dataclass(repr=False)
-class Items:
-    """A catalogue in file order.
-
-    dropped: rows left out when reading leniently. notes: what the reader took for granted. columns: fields that were read from a
-    column of another name. unread: columns that were not read; propose: the `--map` that one of them may want.
-    """
+class Items(ItemsRead):
+    """A catalogue in file order, with what `ItemsRead` says of it."""
 
     items: list[Item]
     dropped: list[str] = field(default_factory=list)
@@ -120,23 +65,6 @@ class Items:
         """Count the items that have each field but the id."""
         return {name: sum(bool(getattr(item, name)) for item in self.items) for name in FIELDS[1:]}
 
-    def facts(self) -> dict[str, Any]:
-        """Say what was read, as under `--json`: items, counts by field, columns, unread columns, dropped rows, notes."""
-        read = {"items": len(self), "with": self.counts(), "columns": self.columns, "not_read": list(self.unread)}
-        return read | {"dropped": len(self.dropped), "notes": self.notes}
-
-    def summary(self) -> str:
-        """Say in one line how many items have what, which columns were taken for it, and which were not read."""
-        count = self.counts()
-        parts = [f"{len(self):,} item{'s' * (len(self) != 1)}"]
-        had = f"{count['image']:,} with a picture, {count['title']:,} with a title, {count['topics']:,} with topics"
-        parts.append(had + f", {count['content']:,} with content" * bool(count["content"]))
-        if self.columns:
-            parts.append(", ".join(f"{column} read as {name}" for name, column in self.columns.items()))
-        if self.unread:
-            parts.append(f"not read: {', '.join(self.unread)}" + (f" ({self.propose})" if self.propose else ""))
-        return " · ".join(parts)
-
 
 def read_items(
     path: str | Path,
@@ -161,48 +89,24 @@ def read_items(
         BadInput: no such file or format; two columns that may be one field; or rows without id, blank rows, duplicate ids, each
             with its line.
     """
-    path, columns = Path(path), dict(columns or {})
-    if unknown := set(columns) - set(FIELDS):
-        raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
-    if not path.is_file():
-        raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
-    found, read = Columns(columns, f"{path}:1"), None
-    while read is None:
-        read = _read(path, notellm, encoding, found)
-    if found.names:
-        found.check()
-    raise_row_errors(read.dropped, lenient)
-    if not len(read):
-        raise BadInput(f"{path}: no items", "is this the right file?")
-    return read
+    stream = ItemStream(Path(path), columns=columns, notellm=notellm, encoding=encoding)
+    items: list[Item] | None = None
+    while items is None:
+        with contextlib.suppress(ColumnsChangedError):
+            items = list(stream)
+    check_rows(stream, lenient)
+    return Items(items, stream.dropped, stream.notes, stream.columns, stream.unread, stream.propose)
 
 
-def _read(path: Path, notellm: bool, encoding: str | None, found: Columns) -> Items | None:
-    """Read all rows; None where a late row has a name that counts more than the synonym which was read till then."""
-    items: list[Item] = []
-    problems: list[str] = []
-    notes: list[str] = []
-    seen: dict[str, int] = {}
-    first: Mapping[str, Any] = {}
-    for line, row in _rows(path, notellm, encoding, found, problems, notes):
-        if not row.keys() <= found.names.keys() and found.learn(row):
-            return None
-        first = first or row
-        fields = {name: row.get(column) for name, column in found.sources.items()}
-        try:
-            if not isinstance(image := fields.get("image"), str | None):
-                fields["image"] = stored_image(image)
-            item = item_of(fields)
-        except BadInput as problem:
-            blank = not any(map(text_of, fields.values()))
-            problems.append(f"{path}:{line}: {'blank row' if blank else problem.message}")
-            continue
-        if item.id in seen:
-            problems.append(f"{path}:{line}: duplicate id {item.id!r}, first on line {seen[item.id]}")
-            continue
-        seen[item.id] = line
-        items.append(item)
-    return Items(items, problems, notes, found.renamed, found.unread, proposal(found.sources, found.unread, first))
+def check_rows(stream: ItemStream, lenient: bool) -> None:
+    """Check what a pass over a file has found.
+
+    Raises:
+        BadInput: rows that cannot be used, unless `lenient`; no items at all.
+    """
+    raise_row_errors(stream.dropped, lenient)
+    if not len(stream):
+        raise BadInput(f"{stream.path}: no items", "is this the right file?")
 
 
 def raise_row_errors(problems: list[str], lenient: bool) -> None:
@@ -214,54 +118,3 @@ def raise_row_errors(problems: list[str], lenient: bool) -> None:
             f"{len(problems)} unusable row{'s' * (len(problems) > 1)}\n{shown}{more}",
             "correct them, or --lenient drops them",
         )
-
-
-def _rows(
-    path: Path, notellm: bool, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
-) -> Iterable[NumberedRow]:
-    """Open a file of any format; what has a header teaches `found` its names at once."""
-    if notellm:
-        found.learn(NOTELLM_COLUMNS)
-        return notellm_rows(path, encoding, NOTELLM_COLUMNS, problems, notes)
-    kind = kind_of(path)
-    if kind == "delimited":
-        return _delimited(path, encoding, found, problems, notes)
-    if kind == "parquet":
-        return parquet_rows(path, lambda names: _learnt(found, names))
-    return (jsonl_rows if kind == "jsonl" else json_rows)(path, encoding, problems)
-
-
-def _learnt(found: Columns, names: list[str]) -> list[str]:
-    """Learn the names of a header; return those that are read."""
-    found.learn(names)
-    found.check()
-    return list(dict.fromkeys(found.sources.values()))
-
-
-def _delimited(
-    path: Path, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
-) -> Iterator[NumberedRow]:
-    """Yield the rows of delimited text by the names of its header."""
-    header: list[str] = []
-    for line, cells in delimited_rows(path, encoding, partial(_has_id, found.asked), problems, notes):
-        if not header:
-            header = [name.strip().lstrip("\ufeff") for name in cells]
-            check_names(header, f"{path}:1")
-            _learnt(found, header)
-        elif not any(cell.strip() for cell in cells):
-            yield line, {}
-        elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-            what = f"{len(cells)} fields, the header has {len(header)}; quote a field that holds the separator"
-            problems.append(f"{path}:{line}: {what}")
-        else:
-            yield line, dict(zip(header, cells, strict=False))
-
-
-def _has_id(asked: Mapping[str, str], rows: list[list[str]]) -> bool:
-    """Tell whether a first row is a header with a column for the id."""
-    columns = Columns(asked, "")
-    try:
-        columns.learn(name.strip() for name in rows[0])
-    except BadInput:  # two of them: no other separator would find more
-        return True
-    return columns.sources.get("id") in columns.names

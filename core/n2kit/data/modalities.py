@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from n2kit.errors import BadInput, truncate_list
 
 if TYPE_CHECKING:
-    from n2kit.data.items import Items
+    from n2kit.data.items_read import ItemsRead
 
 
 def check_modalities(
-    items: Items,
+    items: ItemsRead,
     where: object,
     reader: str,
     *,
@@ -28,8 +28,9 @@ def check_modalities(
     Raises:
         BadInput: no item has an image or a text, which is not allowed to be missing; the hint names the columns that were not read.
     """
-    no_image = images and not any(item.image for item in items)
-    no_text = texts and not any(item.has_text for item in items)
+    count = items.counts()
+    no_image = images and not count["image"]
+    no_text = texts and not any(count[name] for name in ("title", "topics", "content"))
     unread = f" (not read: {truncate_list(items.unread).replace('; ', ', ')})" if items.unread else ""
     if (no_image or not images) and (no_text or not texts):
         what = " or ".join(["a picture"] * images + ["a text"] * texts)
@@ -43,6 +44,6 @@ def check_modalities(
         raise BadInput(f"{where}: no item has a text (title, topics or content), and {reader} reads texts", hint)
 
 
-def _proposed(items: Items, field: str) -> str:
+def _proposed(items: ItemsRead, field: str) -> str:
     """Write the `--map` that may bring a field."""
     return items.propose if items.propose and f" {field}=" in items.propose else f"--map {field}=COLUMN"

@@ -1,0 +1,144 @@
+"""Items read from a file of any format, one after the other: a catalogue may be larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from n2kit.data.columns import FIELDS, Columns, proposal
+from n2kit.data.delimited import delimited_rows, notellm_rows
+from n2kit.data.image_source import stored_image
+from n2kit.data.item import Item, item_of
+from n2kit.data.items_read import ItemsRead
+from n2kit.data.seen_ids import SeenIds
+from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, kind_of, parquet_rows
+from n2kit.data.values import text_of
+from n2kit.errors import BadInput
+
+NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
+
+
+class ColumnsChangedError(Exception):
+    """A late row has a name that counts more than the synonym which was read till then: the next pass knows it from the start."""
+
+
+class ItemStream(ItemsRead):
+    """The items of a file. Each pass over it reads the file anew; after one, it says what was read, as `Items` does.
+
+    Args:
+        columns, notellm, encoding: as for `read_items`.
+
+    Raises:
+        BadInput: no such file, or no such field.
+        ColumnsChangedError (in a pass): what was yielded is void, and the pass has to begin anew.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        columns: Mapping[str, str] | None = None,
+        notellm: bool = False,
+        encoding: str | None = None,
+    ) -> None:
+        if unknown := set(columns or {}) - set(FIELDS):
+            raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
+        if not path.is_file():
+            raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
+        self.path, self.notellm, self.encoding = path, notellm, encoding
+        self.found = Columns(dict(columns or {}), f"{path}:1")
+        self.had = dict.fromkeys(FIELDS, 0)  # items that have each field
+
+    def __iter__(self) -> Iterator[Item]:
+        """Read the file; rows that cannot be used are in `dropped`."""
+        self.dropped, self.notes, self.had = [], [], dict.fromkeys(FIELDS, 0)
+        seen, first = SeenIds(), dict[str, Any]()
+        for line, row in self._rows():
+            if not row.keys() <= self.found.names.keys() and self.found.learn(row):
+                raise ColumnsChangedError
+            first = first or dict(row)
+            if (item := self._item(line, row)) is None:
+                continue
+            if (before := seen.first_line(item.id, line)) is not None:
+                self.dropped.append(f"{self.path}:{line}: duplicate id {item.id!r}, first on line {before}")
+                continue
+            for name in FIELDS:
+                self.had[name] += bool(getattr(item, name))
+            yield item
+        if self.found.names:
+            self.found.check()
+        self.columns, self.unread = self.found.renamed, self.found.unread
+        self.propose = proposal(self.found.sources, self.unread, first)
+
+    def __len__(self) -> int:
+        return self.had["id"]
+
+    def counts(self) -> dict[str, int]:
+        return {name: count for name, count in self.had.items() if name != "id"}
+
+    def _item(self, line: int, row: Mapping[str, Any]) -> Item | None:
+        fields = {name: row.get(column) for name, column in self.found.sources.items()}
+        try:
+            if not isinstance(image := fields.get("image"), str | None):
+                fields["image"] = stored_image(image)
+            return item_of(fields)
+        except BadInput as problem:
+            blank = not any(map(text_of, fields.values()))
+            self.dropped.append(f"{self.path}:{line}: {'blank row' if blank else problem.message}")
+            return None
+
+    def _rows(self) -> Iterable[NumberedRow]:
+        return _rows(self.path, self.notellm, self.encoding, self.found, self.dropped, self.notes)
+
+
+def _rows(
+    path: Path, notellm: bool, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
+) -> Iterable[NumberedRow]:
+    """Open a file of any format; what has a header teaches `found` its names at once."""
+    if notellm:
+        found.learn(NOTELLM_COLUMNS)
+        return notellm_rows(path, encoding, NOTELLM_COLUMNS, problems, notes)
+    kind = kind_of(path)
+    if kind == "delimited":
+        return _delimited(path, encoding, found, problems, notes)
+    if kind == "parquet":
+        return parquet_rows(path, lambda names: _learnt(found, names))
+    return (jsonl_rows if kind == "jsonl" else json_rows)(path, encoding, problems)
+
+
+def _learnt(found: Columns, names: list[str]) -> list[str]:
+    """Learn the names of a header; return those that are read."""
+    found.learn(names)
+    found.check()
+    return list(dict.fromkeys(found.sources.values()))
+
+
+def _delimited(
+    path: Path, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
+) -> Iterator[NumberedRow]:
+    """Yield the rows of delimited text by the names of its header."""
+    header: list[str] = []
+    for line, cells in delimited_rows(path, encoding, partial(_has_id, found.asked), problems, notes):
+        if not header:
+            header = [name.strip().lstrip("\ufeff") for name in cells]
+            check_names(header, f"{path}:1")
+            _learnt(found, header)
+        elif not any(cell.strip() for cell in cells):
+            yield line, {}
+        elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+            what = f"{len(cells)} fields, the header has {len(header)}; quote a field that holds the separator"
+            problems.append(f"{path}:{line}: {what}")
+        else:
+            yield line, dict(zip(header, cells, strict=False))
+
+
+def _has_id(asked: Mapping[str, str], rows: list[list[str]]) -> bool:
+    """Tell whether a first row is a header with a column for the id."""
+    columns = Columns(asked, "")
+    try:
+        columns.learn(name.strip() for name in rows[0])
+    except BadInput:  # two of them: no other separator would find more
+        return True
+    return columns.sources.get("id") in columns.names

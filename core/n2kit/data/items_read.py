@@ -1,0 +1,44 @@
+"""Facts about a catalogue that was read, for people and for `--json`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+
+class ItemsRead(ABC):
+    """Facts of a catalogue that was read.
+
+    dropped: rows that could not be used. notes: what the reader took for granted. columns: fields that were read from a column of
+    another name. unread: columns that were not read; propose: the `--map` that one of them may want.
+    """
+
+    dropped: list[str]
+    notes: list[str]
+    columns: dict[str, str]
+    unread: tuple[str, ...] = ()
+    propose: str | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Count the items that have each field but the id."""
+
+    def facts(self) -> dict[str, Any]:
+        """Say what was read, as under `--json`: items, counts by field, columns, unread columns, dropped rows, notes."""
+        read = {"items": len(self), "with": self.counts(), "columns": self.columns, "not_read": list(self.unread)}
+        return read | {"dropped": len(self.dropped), "notes": self.notes}
+
+    def summary(self) -> str:
+        """Say in one line how many items have what, which columns were taken for it, and which were not read."""
+        count = self.counts()
+        parts = [f"{len(self):,} item{'s' * (len(self) != 1)}"]
+        had = f"{count['image']:,} with a picture, {count['title']:,} with a title, {count['topics']:,} with topics"
+        parts.append(had + f", {count['content']:,} with content" * bool(count["content"]))
+        if self.columns:
+            parts.append(", ".join(f"{column} read as {name}" for name, column in self.columns.items()))
+        if self.unread:
+            parts.append(f"not read: {', '.join(self.unread)}" + (f" ({self.propose})" if self.propose else ""))
+        return " · ".join(parts)
