@@ -47,10 +47,10 @@ LISTED = {
     "system-exit": (_good("import sys\nsys.exit(3)\n"), "SystemExit: 3"),
     "abort": (_good("import os\nos.write(2, b'\\xff')\nos.abort()\n"), "killed the process by SIGABRT"),
     "no-version": (_good().replace("N2KIT_PLUGIN_API = (2, 0)", ""), "states no N2KIT_PLUGIN_API"),
-    "newer": (_good(api="(3, 0)"), "written for plug-in API 3.0; this n2kit has 2.0: it needs a newer n2kit"),
+    "newer": (_good(api="(3, 0)"), "written for plug-in API 3.0; this n2kit has 2.1: it needs a newer n2kit"),
     "older": (
         _good(api="(1, 0)").replace("Preset", "Variant"),
-        "written for plug-in API 1.0; this n2kit has 2.0: variants are called presets now, see docs/plugins.md",
+        "written for plug-in API 1.0; this n2kit has 2.1: variants are called presets now, see docs/plugins.md",
     ),
     "wrong-hook": (_good(hook="n2kit_register_component"), "there is no hook n2kit_register_component; did you mean"),
     "hook-raises": (_good(body="    raise ValueError('no luck')\n    return ["), "ValueError: no luck"),

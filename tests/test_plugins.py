@@ -34,11 +34,11 @@ BROKEN = {
     "newer": (GOOD.replace("(2, 0)", "(3, 0)"), "written for plug-in API 3.0"),
     "older": (
         GOOD.replace("(2, 0)", "(1, 0)").replace("ComponentSpec,", "ComponentSpec, Variant,"),
-        "written for plug-in API 1.0; this n2kit has 2.0: variants are called presets now, see docs/plugins.md",
+        "written for plug-in API 1.0; this n2kit has 2.1: variants are called presets now, see docs/plugins.md",
     ),
     "older_and_hidden": (
         GOOD.replace("(2, 0)", "(1, 0) if True else ()"),
-        "written for plug-in API 1.0; this n2kit has 2.0: variants are called presets now",
+        "written for plug-in API 1.0; this n2kit has 2.1: variants are called presets now",
     ),
     "raises": (GOOD.replace("    return [", "    raise ValueError('no luck')\n    return ["), "no luck"),
     "wrong_type": (GOOD.replace("    return [", "    return ['x'] or ["), "returned str, not ComponentSpec"),

@@ -2,7 +2,7 @@
 
 from n2kit.contract import ComponentSpec, hookimpl
 
-N2KIT_PLUGIN_API = (2, 0)
+N2KIT_PLUGIN_API = (2, 1)
 
 
 @hookimpl

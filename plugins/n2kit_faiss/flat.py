@@ -10,6 +10,7 @@ import numpy as np
 
 from n2kit.contract import Index
 from n2kit.errors import BadInput
+from n2kit_faiss.config import NoOptions
 
 FILE = "flat.faiss"
 TOLERANCE = 0.02  # of the square of a unit vector's length, as bf16 leaves it
@@ -20,7 +21,7 @@ class FlatIndex(Index):
         self.index = index
 
     @classmethod
-    def build(cls, vectors: np.ndarray) -> Self:
+    def build(cls, vectors: np.ndarray, config: NoOptions) -> Self:
         index = faiss.IndexFlatIP(vectors.shape[1])
         index.add(np.ascontiguousarray(vectors, dtype=np.float32))
         return cls(index)

@@ -17,10 +17,9 @@ from n2kit.embed.encode import encode
 from n2kit.embed.vectors_file import Vectors, read_vectors
 from n2kit.errors import BadInput, counted
 from n2kit.index.folder import StoredIndex, load_index
-from n2kit.index.store import index_vectors, save_index
+from n2kit.index.store import choose_index, index_vectors, save_index
 from n2kit.index.titles import Titles
 from n2kit.modeling.model import Model
-from n2kit.plugins.catalogue import default_catalogue
 from n2kit.utils.folders import bundle_folder
 
 
@@ -41,8 +40,8 @@ class Index:
     <Index of 24 items, 16 wide, with titles>
     """
 
-    def __init__(self, stored: StoredIndex, kind: str = "flat") -> None:
-        self.stored, self.kind = stored, kind
+    def __init__(self, stored: StoredIndex) -> None:
+        self.stored = stored
 
     @classmethod
     @in_python
@@ -53,21 +52,23 @@ class Index:
         items: SomeItems | None = None,
         images: str | Path | None = None,
         kind: str = "flat",
+        options: Mapping[str, Any] | None = None,
     ) -> Index:
         """Index vectors in memory.
 
         Args:
             items: whose titles are remembered; `images`: the folder of their pictures.
-            kind: a name of `n2kit ls index`.
+            kind: a name of `n2kit ls index`; `options`: its own.
 
         Raises:
-            BadInput: vectors that are not of unit length; what reading raises.
+            BadInput: vectors that are not of unit length; an option that the index does not take; what reading raises.
         """
+        chosen = choose_index(kind, options)
         table = vectors if isinstance(vectors, Vectors) else read_vectors(Path(vectors))
-        stored = index_vectors(table, default_catalogue().resolve("index", kind))
+        stored = index_vectors(table, chosen)
         if items is not None:
             stored.titles = Titles(items_of(items), None if images is None else Path(images))
-        return cls(stored, kind)
+        return cls(stored)
 
     @classmethod
     @in_python
@@ -86,7 +87,7 @@ class Index:
         Raises:
             BadInput: something is in the way.
         """
-        save_index(self.stored, default_catalogue().resolve("index", self.kind), Path(folder), force=force)
+        save_index(self.stored, Path(folder), force=force)
 
     def __len__(self) -> int:
         return len(self.stored.ids)

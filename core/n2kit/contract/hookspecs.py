@@ -1,6 +1,6 @@
 """The plug-in contract: the hooks that a package in the entry-point group `n2kit` may implement.
 
-A plug-in module states `N2KIT_PLUGIN_API = (2, 0)`: the version of this page that it was written for. The major number
+A plug-in module states `N2KIT_PLUGIN_API = (2, 1)`: the version of this page that it was written for. The major number
 changes when a hook changes its meaning; a plug-in of another major is listed as broken and left alone.
 """
 
@@ -14,7 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from n2kit.contract.cards import ComponentSpec
 
-PLUGIN_API = (2, 0)
+PLUGIN_API = (2, 1)
 API_CHANGES = "variants are called presets now, see docs/plugins.md"  # what an author of API 1 has to do
 PROJECT = "n2kit"
 

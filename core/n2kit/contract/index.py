@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +15,8 @@ class Index(ABC):
 
     @classmethod
     @abstractmethod
-    def build(cls, vectors: np.ndarray) -> Self:
-        """Build an index of vectors [n, d], float32."""
+    def build(cls, vectors: np.ndarray, config: Any) -> Self:
+        """Build an index of vectors [n, d], float32, by its options: the pydantic model that its spec names, valid and complete."""
 
     @abstractmethod
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

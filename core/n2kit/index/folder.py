@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,9 +19,6 @@ from n2kit.utils.digests import file_digest
 from n2kit.utils.files import parse_json, read_json
 from n2kit.utils.folders import FolderKind, differences, entries
 
-if TYPE_CHECKING:
-    from n2kit.plugins.manager import RegisteredComponent
-
 FORMAT = 2  # 1 has no hashes: what is in such a folder cannot be checked
 MANIFEST, IDS = "manifest.json", "ids.json"
 FIRST_FORMAT = {MANIFEST, IDS, "flat.faiss"}  # the files of format 1, which has no list of them
@@ -31,13 +29,23 @@ class Neighbour(NamedTuple):
     score: float
 
 
+@dataclass(frozen=True)
+class MadeBy:
+    """The component that made an index: its name and its distribution, and all of its options."""
+
+    component: str
+    distribution: str
+    options: Mapping[str, Any]
+
+
 @dataclass
 class StoredIndex:
-    """An index with the ids of its rows and the fingerprint of the model that made its vectors."""
+    """An index with the ids of its rows, the fingerprint of the model that made its vectors, and what made the index."""
 
     index: Index
     ids: list[str]
     fingerprint: str
+    made_by: MadeBy
     titles: Titles | None = None  # where the index remembers them
 
     def __post_init__(self) -> None:
@@ -86,6 +94,7 @@ class Manifest(BaseModel):
     format: Literal[2]
     component: str
     distribution: str
+    options: dict[str, Any] = {}  # all of them, as JSON has them
     fingerprint: str
     items: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -94,7 +103,7 @@ class Manifest(BaseModel):
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
-def write_index(stored: StoredIndex, component: RegisteredComponent, folder: Path) -> None:
+def write_index(stored: StoredIndex, folder: Path) -> None:
     """Write an index into an empty folder."""
     stored.index.save(folder)
     (folder / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
@@ -102,8 +111,9 @@ def write_index(stored: StoredIndex, component: RegisteredComponent, folder: Pat
         write_titles(stored.titles, stored.ids, folder)
     manifest = Manifest(
         format=2,
-        component=component.spec.name,
-        distribution=component.distribution,
+        component=stored.made_by.component,
+        distribution=stored.made_by.distribution,
+        options=dict(stored.made_by.options),
         fingerprint=stored.fingerprint,
         items=len(stored.ids),
         width=len(stored.index.vector(0)),
@@ -138,7 +148,8 @@ def load_index(folder: str | Path) -> StoredIndex:
         if (registered.spec.name, registered.distribution) == (manifest.component, manifest.distribution):
             index_class = load_target(registered.spec.target, owner=registered.distribution)
             index = _load(index_class, folder, manifest)
-            return StoredIndex(index, ids, manifest.fingerprint, read_titles(folder))
+            made_by = MadeBy(manifest.component, manifest.distribution, manifest.options)
+            return StoredIndex(index, ids, manifest.fingerprint, made_by, read_titles(folder))
     needed = manifest.distribution
     raise Unavailable(f"the index needs {needed}, which is not installed", f"pip install {needed}")
 

@@ -39,17 +39,26 @@ class Component:
         """
         from pydantic import ValidationError
 
+        model = self.load(self.registered.spec.config)
         try:
-            return self.load(self.registered.spec.config).model_validate(dict(self.options))
+            with self.attribute_errors(ValidationError):
+                config = model.model_validate(dict(self.options))
         except ValidationError as error:
             wrong = [(".".join(map(str, e["loc"])), e["type"] == "extra_forbidden", e["msg"]) for e in error.errors()]
-            what = "; ".join(f"{name}: {'no such option' if unknown else why}" for name, unknown, why in wrong)
-            known = self.load(self.registered.spec.config).model_fields
-            meant = next((suggest(name, known) for name, unknown, _ in wrong if unknown), None)
-            name = self.reference.partition(":")[0]
-            raise BadInput(
-                f"{self.kind} {self.reference}: {what}", meant or f"n2kit ls {name} lists its options"
-            ) from None
+        else:
+            # A model that ignores what it does not know would take a misspelt option in silence.
+            wrong = [] if model.model_config.get("extra") == "allow" else [(n, True, "") for n in self._unread(model)]
+            if not wrong:
+                return config
+        what = "; ".join(f"{name}: {'no such option' if unknown else why}" for name, unknown, why in wrong)
+        meant = next((suggest(name, model.model_fields) for name, unknown, _ in wrong if unknown), None)
+        name = self.reference.partition(":")[0]
+        raise BadInput(f"{self.kind} {self.reference}: {what}", meant or f"n2kit ls {name} lists its options")
+
+    def _unread(self, model: Any) -> list[str]:
+        """List the given options that are no field of `model`, by name or alias."""
+        known = {*model.model_fields, *(field.alias for field in model.model_fields.values())}
+        return [name for name in self.options if name not in known]
 
     def has_capability(self, capability: str) -> bool:
         """Tell whether the component declares a capability.
@@ -86,8 +95,11 @@ class Component:
         return card  # type: ignore[no-any-return]
 
     @contextlib.contextmanager
-    def attribute_errors(self) -> Iterator[None]:
+    def attribute_errors(self, *but: type[Exception]) -> Iterator[None]:
         """Report what the plug-in's code raises as an error of the plug-in or the checkpoint, not as a bug of n2kit.
+
+        Args:
+            but: exceptions that are left as they are.
 
         Raises:
             Unavailable: a third party's code failed. BadInput: ours could not understand a checkpoint's files.
@@ -97,6 +109,8 @@ class Component:
         except N2kitError:
             raise
         except Exception as error:
+            if isinstance(error, but):
+                raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             if self.registered.distribution != OWN:
                 where = f"{self.kind} {self.reference} of {self.registered.distribution}"

@@ -193,7 +193,7 @@ class MLLMUnderTest(ComponentUnderTest):
 
 class IndexUnderTest(ComponentUnderTest):
     def make(self) -> Any:
-        return self.component.cls().build(self.vectors().numpy())
+        return self.component.cls().build(self.vectors().numpy(), self.config)
 
     def vectors(self) -> Tensor:
         """Draw unit vectors: [200, 16]."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from n2kit.testing.laws import law
@@ -40,3 +43,31 @@ def gives_back_what_it_stores(under_test: IndexUnderTest) -> None:
         under_test.part.save(where)
         got = type(under_test.part).load(where).search(vectors[:20], 5)[1]
     assert (want == got).all(), "the loaded index finds other rows"
+
+
+@law("index")
+def every_option_is_read(under_test: IndexUnderTest) -> None:
+    """No option is accepted and ignored: building, searching and saving read each one."""
+    read: set[str] = set()
+    given = under_test.config
+    watched: Any = type(type(given).__name__, (type(given),), {"__getattribute__": _noting(type(given), read)})
+    config = watched.model_construct(**dict(given))
+    read.clear()
+    vectors = under_test.vectors().numpy()
+    made = under_test.component.cls().build(vectors, config)
+    made.search(vectors[:2], 3)
+    with folder() as where:
+        made.save(where)
+    whole = read & {"__dict__", "model_dump", "model_dump_json", "__iter__"}
+    ignored = [] if whole else [name for name in type(given).model_fields if name not in read]
+    assert not ignored, f"it does not read its option {', '.join(ignored)}"
+
+
+def _noting(made: Any, read: set[str]) -> Callable[[Any, str], Any]:
+    """Make a `__getattribute__` that notes each name in `read`."""
+
+    def get(self: Any, name: str) -> Any:
+        read.add(name)
+        return made.__getattribute__(self, name)
+
+    return get
