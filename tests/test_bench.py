@@ -347,11 +347,11 @@ def steps(out: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_a_matrix_killed_twice_equals_an_unbroken_one(at_workspace: Path, tmp_path: Path, cli: Any) -> None:
-    """12 cells of 8 trainings; the broken run has two processes, the unbroken one has one."""
+    """9 cells of 6 trainings; the broken run has two processes, the unbroken one has one."""
     file = tmp_path / "matrix.yaml"
     file.write_text(
-        "llm: qwen:tiny\nvision: [siglip:tiny, clip:tiny]\nconnector: qformer:tiny\nvariant: [basic, notellm2]\n"
-        "seeds: 2\nsettings: {train.max_steps: 6, train.save_steps: 2, head.width: 16}\nsaliency: 4\n"
+        "llm: qwen:tiny\nvision: siglip:tiny\nconnector: qformer:tiny\nvariant: [basic, notellm2]\n"
+        "seeds: 3\nsettings: {train.max_steps: 6, train.save_steps: 2, head.width: 16}\nsaliency: 4\n"
         "arms: [{name: without image, inference: no-image}]\n"
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -361,17 +361,17 @@ def test_a_matrix_killed_twice_equals_an_unbroken_one(at_workspace: Path, tmp_pa
         file = broken / "results.jsonl"  # whose last line may be half written
         return file.read_bytes().count(b"\n") if file.is_file() else 0
 
-    for many in (2, 7):
+    for many in (1, 4):
         process = started(at_workspace, broken, *two)
         wait_until(lambda many=many: over() >= many and checkpoints(broken), process)  # type: ignore[misc]
         process.kill()
         process.communicate()
-        assert 0 < len(list(broken.glob("cells/*/cell.json"))) < 12
+        assert 0 < len(list(broken.glob("cells/*/cell.json"))) < 9
     for out, arguments in ((broken, two), (whole, (str(file), "--threads", "1"))):
         done = cli("bench", *DATA, *arguments, "-o", out)
         assert done.code == 0, done.err
-    assert len(rows(whole)) == 12
-    assert len({row["run_key"] for row in rows(whole)}) == 8
+    assert len(rows(whole)) == 9
+    assert len({row["run_key"] for row in rows(whole)}) == 6
     alike(whole, broken)
     assert not list(broken.glob("runs/*/checkpoints"))
 

@@ -94,8 +94,10 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, log
 
 
 @pytest.mark.slow
-def test_texts_and_pictures_are_encoded_once_for_all_frozen_arms(tmp_path: Path, log: Log) -> None:
-    demo(tmp_path / "demo", steps=1, notify=log)
+def test_a_quick_one_has_a_third_and_encodes_once_for_all_frozen_arms(tmp_path: Path, log: Log) -> None:
+    result = demo(tmp_path / "demo", steps=1, quick=True, notify=log)
+    assert (result.queries, result.pool) == (4, 4)
+    assert "--steps 1 --quick</code>" in result.page.read_text("utf8")
     before = {line.split("] ")[1]: encoded for line, encoded in log.said if line.startswith("[")}
     assert before[ARMS["text"]] < before[ARMS["image"]] < before[ARMS["linear"]]
     assert before[ARMS["linear"]] == before[ARMS["whitened"]] == before[ARMS["notellm2"]]

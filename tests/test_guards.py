@@ -13,7 +13,7 @@ from n2kit.data.pairs import read_pairs
 from n2kit.errors import BadInput
 from n2kit.recipe.settings import Recipe
 from n2kit.utils.files import atomic_write
-from n2kit.utils.launcher import MEETING, NUMBERS, check_launcher, is_launched
+from n2kit.utils.launcher import MEETING, NUMBERS, OF_MPI, check_launcher, is_launched
 from n2kit_cli import variables
 from n2kit_cli.output import printable, say, table
 
@@ -22,7 +22,7 @@ WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.
 
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in (*NUMBERS, *MEETING):
+    for name in (*NUMBERS, *MEETING, *OF_MPI):
         monkeypatch.delenv(name, raising=False)
     return lambda settings: [monkeypatch.setenv(name, value) for name, value in settings.items()]
 
@@ -35,6 +35,8 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"RANK": "0", "WORLD_SIZE": "2"}, "but no MASTER_ADDR and MASTER_PORT"),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two' in the environment is no number"),
         ({**WHOLE, "RANK": "-1"}, "RANK='-1'"),
+        ({"PMI_SIZE": "4"}, "PMI_SIZE=4 in the environment: MPI started this process"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "WORLD_SIZE": "1"}, "OMPI_COMM_WORLD_SIZE=2 in the environment"),
     ],
 )
 def test_half_a_launcher_is_refused(settings: dict[str, str], said: str, launcher: Any) -> None:
@@ -45,7 +47,10 @@ def test_half_a_launcher_is_refused(settings: dict[str, str], said: str, launche
     assert not is_launched() or settings["RANK"] == "-1"
 
 
-@pytest.mark.parametrize(("settings", "launched"), [({}, False), ({"WORLD_SIZE": "1"}, False), (WHOLE, True)])
+@pytest.mark.parametrize(
+    ("settings", "launched"),
+    [({}, False), ({"WORLD_SIZE": "1", "PMI_SIZE": "1"}, False), (WHOLE | {"PMI_SIZE": "2"}, True)],
+)
 def test_a_launcher_or_none_is_fine(settings: dict[str, str], launched: bool, launcher: Any) -> None:
     launcher(settings)
     check_launcher()

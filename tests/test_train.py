@@ -153,6 +153,16 @@ def test_a_folder_of_another_run_is_refused_with_both_hashes(run: Any, tmp_path:
         run("mine", **{"train.max_steps": 1})
 
 
+def test_what_is_in_the_way_of_the_bundle_is_said_before_the_training(run: Any, tmp_path: Path) -> None:
+    run(**{"train.max_steps": 1})
+    (tmp_path / "run" / "result.json").unlink()  # killed before it was done
+    (tmp_path / "run" / "bundle" / "thesis.tex").write_text("x")
+    run.events.clear()
+    with pytest.raises(BadInput, match="holds 'thesis.tex', which n2kit did not write"):
+        run(**{"train.max_steps": 1})
+    assert not run.events
+
+
 def test_a_corrected_command_takes_over_a_folder_in_which_nothing_was_trained(run: Any, tmp_path: Path) -> None:
     with pytest.raises(Failed):
         run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ class DemoData:
     def needed(self) -> list[str]:
         """List the ids of the catalogue: every query, and everything in the pool."""
         return list(dict.fromkeys([*(a for a, _ in self.test), *self.pool]))
+
+    def quick(self) -> DemoData:
+        """Keep a third: every third query and validation pair, and their targets with a third of the rest of the pool."""
+        test, val = Pairs(self.test.pairs[::3]), Pairs(self.val.pairs[::3])
+        targets = {target for _, target in test}
+        rest = [i for i in self.pool if i not in targets]
+        fill = {*rest[: max(0, len(self.pool) // 3 - len(targets))]}
+        return replace(self, test=test, val=val, pool=[i for i in self.pool if i in targets or i in fill])
 
     def groups(self, report: RankingReport) -> dict[str, list[int]]:
         """Group positions of the kept pairs: all, both notes in one language, in two."""

@@ -80,6 +80,7 @@ class DemoResult:
     pool: int
     groups: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    quick: bool = False  # of a third of the catalogue
 
     @property
     def page(self) -> Path:
@@ -136,6 +137,7 @@ class DemoResult:
             "page": str(self.page),
             "seed": self.seed,
             "steps": self.steps,
+            "quick": self.quick,
             "pairs": self.pairs,
             "queries": self.queries,
             "pool": self.pool,

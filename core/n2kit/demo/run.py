@@ -28,7 +28,7 @@ from n2kit.utils.files import read_json, write_json
 from n2kit.utils.locks import output_lock
 
 LOG = logging.getLogger("n2kit")
-STEPS = 24
+STEPS, QUICK_STEPS = 24, 8
 SHOWN = 12  # queries on the page, drawn by the seed
 NEIGHBOURS = 6
 Notify = Callable[[str], None]
@@ -39,6 +39,7 @@ def run(
     *,
     seed: int = 0,
     steps: int | None = None,
+    quick: bool = False,
     offline: bool = False,
     notify: Notify = LOG.info,
     progress: Progress | None = None,
@@ -46,6 +47,7 @@ def run(
     """Run the demo in `folder`; results that are there already are not computed again.
 
     Args:
+        quick: a third of the catalogue and of the steps.
         notify: called with a line for people; by default they are logged.
         progress: called with steps done, steps in all, and a line.
 
@@ -55,16 +57,21 @@ def run(
     """
     ensure_demo_folder(folder)
     with output_lock(folder):
-        return _run(folder, seed, steps or STEPS, offline, notify, progress)
+        return _run(folder, seed, steps or (QUICK_STEPS if quick else STEPS), quick, offline, notify, progress)
 
 
-def _run(folder: Path, seed: int, steps: int, offline: bool, notify: Notify, progress: Progress | None) -> DemoResult:
+def _run(
+    folder: Path, seed: int, steps: int, quick: bool, offline: bool, notify: Notify, progress: Progress | None
+) -> DemoResult:
     start = time.perf_counter()
     llm, vision = find_weights(offline, notify)
     data = read_data(folder)
+    if quick:
+        data = data.quick()
     data = replace(data, train=_draw_pairs(data.train, seed, steps * BATCH))
     setup = Setup(llm, vision, data, seed, steps, folder, FrozenFeatures(progress=progress), progress)
-    states = {name: folder / "arms" / f"{name}-seed{seed}-steps{steps}.json" for name in ARMS}
+    size = "-quick" if quick else ""
+    states = {name: folder / "arms" / f"{name}-seed{seed}-steps{steps}{size}.json" for name in ARMS}
     finished = {name: done for name, state in states.items() if (done := _finished(name, state, folder)) is not None}
     _announce(setup, [name for name in ARMS if name not in finished], notify)
     arms: dict[str, DemoArm] = {}
@@ -89,6 +96,7 @@ def _run(folder: Path, seed: int, steps: int, offline: bool, notify: Notify, pro
         report.pool,
         counts,
         time.perf_counter() - start,
+        quick,
     )
     write_json(folder / "result.json", result.to_dict())
     write_page(result, data.facts, data.images)

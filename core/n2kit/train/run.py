@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.bundle import io as bundles
-from n2kit.bundle.manifest import verify
+from n2kit.bundle.manifest import KIND, verify
 from n2kit.data.image_digests import OF_SIZES, images_digest, is_of_sizes
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
@@ -33,7 +33,7 @@ from n2kit.train.events import EventHandler, WarningEvent
 from n2kit.train.shards import requested_by_launcher
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, sync_tree, temporaries_of, write_json, write_text
-from n2kit.utils.folders import ensure_outside_bundles, go_on_hint
+from n2kit.utils.folders import ensure_outside_bundles, ensure_writable, go_on_hint
 from n2kit.utils.locks import file_lock
 
 STATE, RESULT, EVENTS, LOCK = "run.json", "result.json", "events.jsonl", "run.lock"
@@ -214,6 +214,8 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     ensure_outside_bundles(folder)
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(file_lock(folder / LOCK, str(folder)))
+    if not (folder / RESULT).exists():  # the bundle comes at the end: what is in its way is said now
+        ensure_writable(folder / BUNDLE, KIND, force=True)
     saved = read_json(state) if state.is_file() else {}  # only now: whoever held it may have begun or finished
     if saved.get("on_bad_image") == "error":  # so far every image could be read
         saved |= {"on_bad_image": run["on_bad_image"]}

@@ -8,6 +8,7 @@ from n2kit.errors import BadInput
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 MEETING = ("MASTER_ADDR", "MASTER_PORT")  # where the processes meet
+OF_MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # accelerate reads these, too
 
 
 def is_launched() -> bool:
@@ -19,11 +20,19 @@ def is_launched() -> bool:
 def check_launcher() -> None:
     """Check that these variables are all set, as a launcher sets them, or none that matters.
 
-    A scheduler that sets some of them makes torch wait for processes that nobody started.
+    A scheduler that sets some of them makes torch wait for processes that nobody started, and so does `mpirun -n 4 n2kit …`.
 
     Raises:
-        BadInput: some are missing, or are no numbers.
+        BadInput: some are missing, or are no numbers; MPI started this process as one of several.
     """
+    for name in OF_MPI:
+        if os.environ.get(name, "1") != "1" and not is_launched():
+            what = (
+                f"{name}={os.environ[name]} in the environment: MPI started this process, and n2kit does not speak MPI"
+            )
+            raise BadInput(
+                what, f"start it by torchrun --nproc-per-node N -m n2kit_cli.main …, or as one process: unset {name}"
+            )
     given = [name for name in NUMBERS if name in os.environ]
     if not given or (given == ["WORLD_SIZE"] and os.environ["WORLD_SIZE"] == "1"):
         return

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2kit.bundle import io as bundles
-from n2kit.bundle.manifest import verify
+from n2kit.bundle.manifest import KIND, verify
 from n2kit.data.image_digests import images_digest
 from n2kit.errors import BadInput
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, temporaries_of, write_json
-from n2kit.utils.folders import ensure_outside_bundles, go_on_hint
+from n2kit.utils.folders import ensure_outside_bundles, ensure_writable, go_on_hint
 from n2kit.utils.locks import file_lock
 from n2kit.whitening.fit import FittedModel, Progress, fit
 
@@ -92,6 +92,7 @@ def fit_bundle(
     ):
         if (done := _finished(folder, run)) is not None:
             return done
+        ensure_writable(folder / BUNDLE, KIND, force=True)  # the bundle comes at the end
         write_json(folder / STATE, run)
         model = bundles.load(bundle).to(pick_device(device))
         made = fit(
