@@ -23,7 +23,19 @@ from n2kit.errors import BadInput, N2kitError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text("utf8")
-FUNCTIONS = ("read_items", "read_pairs", "build", "load", "fit", "train", "embed", "evaluate", "Index", "recommend")
+FUNCTIONS = (
+    "read_items",
+    "read_pairs",
+    "fetch_images",
+    "build",
+    "load",
+    "fit",
+    "train",
+    "embed",
+    "evaluate",
+    "Index",
+    "recommend",
+)
 
 
 def function(name: str) -> Any:
@@ -173,7 +185,7 @@ def test_errors_speak_of_arguments(at_copy: Path, tiny_bundle: Path) -> None:
         ("correct them, or --lenient drops them", "correct them, or lenient=True drops them"),
         ("--set train.lr=1e-4, or more", 'settings={"train.lr": 1e-4}, or more'),
         ("give another -o", "give another out"),
-        ("--on-bad-image skip|text-only goes on", "on_bad_image= skip|text-only goes on"),
+        ("--on-bad-image skip|text-only goes on", 'on_bad_image="skip" or "text-only" goes on'),
         ("a well-known name - and so", "a well-known name - and so"),
     ],
 )

@@ -347,7 +347,7 @@ def test_what_an_item_lacks_is_a_half_of_zeros(workspace: Path) -> None:
         "concat": ["bare"],
         "tfidf": ["bare", "picture"],
     }
-    assert "2 items have nothing that this baseline reads" in out["vision"].notes[0]
+    assert "nothing that this baseline reads in 2 items" in out["vision"].notes[0]
 
 
 def test_an_unreadable_picture_is_what_the_policy_says(workspace: Path, tmp_path: Path) -> None:

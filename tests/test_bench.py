@@ -213,7 +213,7 @@ def test_a_dry_run_lists_and_estimates_and_leaves_nothing(cli: Any, tmp_path: Pa
     out = tmp_path / "out"
     seen = cli("bench", *DATA, *TINY, "--variant", "text_only,micl", "--seeds", "2", "-o", out, "--dry-run")
     assert (seen.code, out.exists()) == (0, False), seen.err
-    assert "4 cells to run share 4 trainings; features are computed once for siglip:tiny" in seen.err
+    assert "4 cells to run, with 4 trainings; features are computed once for siglip:tiny" in seen.err
     assert re.search(r"about [\d.]+ s", seen.err)
     assert not list(Path(os.environ["N2KIT_CACHE"]).glob("features/*/*/*"))
     listed = json.loads(cli("bench", *DATA, *TINY, "--variant", "notellm2", "-o", out, "--dry-run", "--json").out)

@@ -142,7 +142,7 @@ def test_cells_of_other_data_are_left_out_and_counted(tmp_path: Path) -> None:
     assert [row.arm for row in board.results.rows] == ["new", "refused"]
     assert board.results.data == rows.DATA
     assert [arm.label for arm in board.arms] == ["new"]
-    assert any("1 cells were run on other data" in sentence for sentence in summary(board))
+    assert any("1 cell run on other data" in sentence for sentence in summary(board))
 
 
 def test_states_are_counted(tmp_path: Path) -> None:
@@ -359,8 +359,8 @@ def test_the_summary_says_what_was_left_out(tmp_path: Path) -> None:
     rows.ranked(tmp_path, "part", 0, [1], items_skipped=12, skipped=reasons, pairs_left_out=1)
     said = [s for s in summary(aggregate(read_results(tmp_path))) if "could not be used" in s]
     assert said == [
-        "12 items could not be used as they are (a: no such file; b: no picture; c: no picture; …); 1 test pairs were left out "
-        "for it. A cell's vectors.parquet names all of them."
+        "12 items could not be used as they are (a: no such file; b: no picture; c: no picture; …), and with them "
+        "1 test pair. A cell's vectors.parquet names all of them."
     ]
 
 
@@ -380,9 +380,7 @@ def test_the_summary_knows_queries_with_several_right_items(tmp_path: Path) -> N
     home = rows.cell(tmp_path, "x", 0, metrics={"recall@1": {"value": 0.0}}, pairs_beyond=7)
     write_ranks(report, home / "ranks.parquet")
     first, *cautions = summary(aggregate(read_results(tmp_path), "recall@1"))
-    assert first.startswith(
-        "“x” finds 33.3 % of a query's right items in the first place of 4, the mean of 1 queries ("
-    )
+    assert first.startswith("“x” finds 33.3 % of a query's right items in the first place of 4, the mean of 1 query (")
     assert "7 more test pairs were not asked: they are there twice, or of an item and itself." in cautions
 
 

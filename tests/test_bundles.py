@@ -370,7 +370,7 @@ SPOILED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "a tensor more": (
         add_a_tensor,
         "llm/model.safetensors has changed",
-        "1 weights are none of its model's, the first is extra",
+        "has 1 weight that its model has not, the first is extra",
     ),
     "shape in the llm": (reshape("llm/model.safetensors"), "has changed", "in the weights, and .* by config.json"),
     "shape in vision": (reshape("vision/model.safetensors"), "has changed", "in the weights, and .* by config.json"),

@@ -19,6 +19,7 @@ from n2kit.data.fetch import fetch_images
 from n2kit.data.image_source import fetched_path, locate
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item
+from n2kit.errors import BadInput
 
 
 def picture() -> bytes:
@@ -167,3 +168,30 @@ def test_a_catalogue_of_urls_is_embedded(shop: Shop, cli: Any, tiny_bundle: Path
         "skip",
     )
     assert again.code == 0, again.err
+
+
+def test_bench_and_neglect_fetch_too(shop: Shop, cli: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+    items, pairs = tmp_path / "items.csv", tmp_path / "pairs.csv"
+    items.write_text("sku,name,image_url\n" + "".join(f"p{n},Chair {n},{shop.root}/{n}.png\n" for n in range(6)))
+    pairs.write_text("query,target\np0,p1\np2,p3\np4,p5\n")
+    fetch = ("--items", items, "--pairs", pairs, "--fetch-images", tmp_path / "pics", "--fetch-private")
+    matrix = ("--baselines", "vision", "--vision", "siglip:tiny", "--test-pairs", pairs, "--bootstrap", "0")
+    done = cli("bench", *matrix, *fetch, "-o", tmp_path / "bench")
+    assert done.code == 0, done.err
+    assert "6 of 6 images are in" in done.err
+    assert "fetch_images" in (tmp_path / "bench" / "matrix.yaml").read_text()
+    asked = sum(shop.asked.values())
+    done = cli("neglect", tiny_bundle, *fetch, "--saliency", "0", "--bootstrap", "0")
+    assert done.code == 0, done.err
+    assert sum(shop.asked.values()) == asked == 6
+
+
+def test_a_program_fetches_and_is_told_how(shop: Shop, tiny_bundle: Path, tmp_path: Path) -> None:
+    import n2kit
+
+    items = [{"id": "a", "image": f"{shop.root}/a.png"}, {"id": "b", "image": f"{shop.root}/missing.png"}]
+    with pytest.raises(BadInput) as caught:
+        n2kit.load(tiny_bundle).encode(items, images=tmp_path)
+    assert "n2kit.fetch_images(items, folder)" in (caught.value.hint or "")
+    assert n2kit.fetch_images(items, tmp_path / "pics", private=True) == {"b": "HTTP 404 Not Found"}
+    assert n2kit.load(tiny_bundle).encode(items[0], images=tmp_path / "pics").shape == (1, 16)

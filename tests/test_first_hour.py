@@ -169,3 +169,60 @@ def test_the_page_names_every_synonym_and_flag(cli: Any) -> None:
         assert re.findall(r"`(\w+)`", line.rpartition("|")[0].rsplit("|", 1)[1]) == list(synonyms)
     flags = cli("embed", "--help").out
     assert all(flag in flags for flag in re.findall(r"`(--[a-z-]+)", PAGE))
+
+
+def test_dropped_rows_stand_beside_every_output(shop: Path, cli: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Rows without an id, twice an id, and unknown ids of pairs: dropped leniently, and listed with their lines."""
+    rows = (shop / "export.csv").read_text("utf-8-sig").splitlines()
+    (tmp_path / "items.csv").write_text("\n".join([*rows, rows[1], ";no id;;;;"]) + "\n")
+    pairs = (shop / "bought.csv").read_text()
+    (tmp_path / "pairs.csv").write_text(pairs + "A-1;X-1\n")
+    data = ("--items", tmp_path / "items.csv", "--images", shop / "pics", "--on-bad-image", "skip", "--lenient", *MAP)
+    v, hard, told = tmp_path / "v.parquet", tmp_path / "hard.csv", tmp_path / "neglect"
+    assert cli("embed", tiny_bundle, *data, "-o", v).code == 0
+    listed = Path(f"{v}.skipped.csv").read_text().splitlines()
+    assert len(listed) == 1 + 4 + 2
+    assert f",{tmp_path}/items.csv:42: duplicate id 'A-0', first on line 2" in "\n".join(listed).replace('"', "")
+    assert "items.csv:43: no id" in listed[-1]
+    command = (
+        "neglect",
+        tiny_bundle,
+        *data,
+        "--pairs",
+        tmp_path / "pairs.csv",
+        "--saliency",
+        "0",
+        "-o",
+        told,
+        "--json",
+    )
+    seen = cli(*command)
+    assert seen.code == 0, seen.err
+    assert json.loads(seen.out)["counts"] == {"skipped": 4, "text_only": 0}
+    listed = Path(f"{told}.skipped.csv").read_text().splitlines()
+    assert len(listed) == 1 + 4 + 2 + 1
+    assert "pairs.csv:22" in listed[-1]
+    mined = (
+        "mine-negatives",
+        "--vectors",
+        v,
+        "--pairs",
+        tmp_path / "pairs.csv",
+        "-o",
+        hard,
+        "--lenient",
+        "--ranks",
+        "1:9",
+    )
+    assert cli(*mined).code == 0
+    listed = Path(f"{hard}.skipped.csv").read_text().splitlines()
+    assert len(listed) == 1 + 5  # four items that were skipped, and one that there never was
+    benched = cli(
+        "bench", "--baselines", "vision", "--vision", "siglip:tiny", *data, "--pairs", tmp_path / "pairs.csv",
+        "--test-pairs", tmp_path / "pairs.csv", "-o", tmp_path / "bench", "--bootstrap", "0", "--protocol", "standard",
+    )  # fmt: skip
+    assert benched.code == 0, benched.err
+    assert f"could not be used are in {tmp_path}/bench.skipped.csv" in benched.err
+    listed = (tmp_path / "bench.skipped.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in listed[:5]] == ["id", "A-17", "A-23", "A-31", "A-5"]
+    assert sum("pairs.csv:22" in line for line in listed) == 1

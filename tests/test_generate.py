@@ -148,6 +148,13 @@ def test_the_command(shop: Path, taught: Path, cli: Any) -> None:
     assert (facts["task"], facts["skipped"]) == ("category", {})
     plain = cli(*arguments, "--id", "i3", "--id", "i0", "--count", "2")
     assert [line.split("|")[1].strip() for line in plain.out.splitlines()] == ["id", "---", "i3", "i0"]
+    rows = (shop / "items.jsonl").read_text().splitlines()
+    (shop / "double.jsonl").write_text("\n".join([*rows, rows[0]]) + "\n")
+    written = cli(*arguments[:3], "double.jsonl", *arguments[4:], "--limit", "1", "-o", "topics.jsonl", "--lenient")
+    assert written.code == 0, written.err
+    assert json.loads((shop / "topics.jsonl").read_text())["id"] == "i0"
+    assert "duplicate id 'i0'" in (shop / "topics.jsonl.skipped.csv").read_text()
+    assert cli(*arguments, "--limit", "1", "-o", "topics.jsonl").code == 2
     assert "topics" in plain.out.splitlines()[0]
 
 

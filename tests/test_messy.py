@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from n2kit.data.given import as_items
 from n2kit.data.image_source import locate
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
@@ -349,7 +350,11 @@ def test_items_of_any_kind_are_encoded(tiny_bundle: Path, tmp_path: Path, monkey
         ({"image": "data:text/plain,x"}, "no data URI of an image", "base64"),
         ([3], "item 0 is a int", "a text"),
         (3, "items are a int", "a list"),
-        ({"image": b"junk"}, "item '0': the image that was given: not an image", "--on-bad-image"),
+        (
+            {"image": b"junk"},
+            "item '0': the image that was given: not an image",
+            'on_bad_image="skip" or "text-only" goes on',
+        ),
     ],
 )
 def test_what_a_program_gives_is_taken_whole_or_refused(
@@ -360,3 +365,39 @@ def test_what_a_program_gives_is_taken_whole_or_refused(
     with pytest.raises(BadInput, match=said) as caught:
         n2kit.load(tiny_bundle).encode(given)
     assert hint is None or hint in (caught.value.hint or "")
+
+
+SEVERAL = [
+    ('["a.png", "b.png"]', "a.png", True),
+    ("['', 'b.png', 'c.png']", "b.png", True),  # a list of Python, as pandas writes it
+    ("a.png|b.png", "a.png", True),
+    ("https://x.example/a.png, https://x.example/b", "https://x.example/a.png", True),
+    ('[{"thumb": "t.png", "large": "l.png"}, {"large": "m.png"}]', "l.png", True),
+    ('{"src": "a.png"}', "a.png", False),
+    ("[]", "", False),
+    ("Sofa, red.png", "Sofa, red.png", False),
+    ("[1] chair.png", "[1] chair.png", False),
+    ("https://x.example/a.png?size=1,2", "https://x.example/a.png?size=1,2", False),
+    (["a.png", "b.png"], "a.png", True),
+    ([None, {"url": "u.png"}], "u.png", False),
+    ([], "", False),
+    (None, "", False),
+]
+
+
+def test_of_several_images_the_first_is_read_and_it_is_said(tmp_path: Path) -> None:
+    rows = [{"id": str(n), "title": "x", "images": value} for n, (value, _, _) in enumerate(SEVERAL)]
+    file = tmp_path / "items.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_items(file)
+    assert [item.image for item in read] == [image for _, image, _ in SEVERAL]
+    count = sum(several for _, _, several in SEVERAL)
+    assert read.facts()["several_images"] == count
+    assert f"the first picture of {count} items with several" in read.summary()
+
+
+def test_of_several_images_of_a_program_the_first_is_read_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    given: list[Any] = [{"id": "a", "image": np.array(["a.png", "b.png"], object)}, {"id": "b", "image": "b.png"}]
+    assert [item.image for item in as_items(given)] == ["a.png", "b.png"]
+    assert [record.message for record in caplog.records] == ["1 item with several images: the first of each is read"]
+    assert Item.of(given[0]).image == "a.png"

@@ -310,7 +310,7 @@ def test_missing_weights_are_bad_input(catalogue: Catalogue, tmp_path: Path) -> 
     save_file(
         {k: v for k, v in tensors.items() if k != gone}, tmp_path / "model.safetensors", metadata={"format": "pt"}
     )
-    with pytest.raises(BadInput, match="1 weights are missing"):
+    with pytest.raises(BadInput, match="lacks 1 weight, the first is"):
         create(catalogue, "llava", f"@file:{tmp_path}")
 
 

@@ -206,10 +206,15 @@ def test_encode_works_by_position(workspace: Path) -> None:
     np.testing.assert_allclose(rows[0], rows[2], atol=1e-6)
     np.testing.assert_allclose(rows[1], model.encode([two], **options)[0], atol=1e-6)
     assert not np.allclose(rows[0], rows[1], atol=1e-4)
-    with pytest.raises(BadInput, match="skip leaves items out"):
-        model.encode([one], on_bad_image="skip", **options)
-    with pytest.raises(BadInput, match="no images folder"):
+    with pytest.raises(BadInput, match="leaves items out"):
+        model.encode([one], on_bad_image="skip", **options)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="no images folder") as caught:
         model.encode([one])
+    assert caught.value.hint == "images=…"
+    with pytest.raises(BadInput) as caught:
+        model.encode([{"image": "nowhere.png"}], images=workspace / "images")
+    assert "on_bad_image=" in (caught.value.hint or "")
+    assert "--" not in (caught.value.hint or "")
 
 
 def test_a_bundle_holds_its_own_prompts(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,7 +286,7 @@ def test_a_resumed_run_draws_what_an_unbroken_one_draws(
 
 def test_a_loss_that_takes_none_refuses_them(catalogue: Items, tmp_path: Path) -> None:
     n2kit.build("qwen:tiny", loss="cosent", variant="text_only", settings={"head.width": 16}).save(tmp_path / "cosent")
-    with pytest.raises(BadInput, match="3 pairs have hard negatives, and loss cosent takes none"):
+    with pytest.raises(BadInput, match="hard negatives of 3 pairs, and loss cosent takes none"):
         run(tmp_path / "cosent", catalogue, tmp_path, tmp_path / "run")
 
 

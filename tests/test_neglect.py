@@ -214,8 +214,8 @@ def test_items_that_lack_one_stay_as_they_are(measured: Callable[..., Neglect], 
     assert found.altered == 22
     assert found.queries == len(pairs) - 1
     assert found.notes == [
-        "2 items lack an image or a text: they stay in the pool as they are",
-        f"1 of {len(pairs)} pairs are left out: one of their items lacks an image or a text",
+        "in the pool as they are, without an image or a text: 2 items",
+        f"1 of {len(pairs)} pairs left out: an item lacks an image or a text",
     ]
     with pytest.raises(BadInput, match="no pair of two items that have both"):
         measured(tiny(), Items([replace(item, image="") for item in catalogue]))
@@ -227,9 +227,9 @@ def test_images_that_cannot_be_read(measured: Callable[..., Neglect], catalogue:
     found = measured(tiny(), items, on_bad_image=policy, resamples=0, sample=4)
     assert found.altered == 23
     assert found.saliency is not None
-    (unread,) = [note for note in found.notes if "could not be used" in note]
-    assert unread.startswith("1 items could not be used as they are: ")
-    assert "nowhere.png" in unread
+    ((name, reason),) = found.skipped.items()
+    assert name == catalogue.items[0].id
+    assert "nowhere.png" in reason
     assert any(note.startswith("1 of ") for note in found.notes)
     with pytest.raises(BadInput, match=r"nowhere\.png"):
         measured(tiny(), items)

@@ -300,8 +300,10 @@ def test_features_go_by_an_images_content(tiny_bundle: Path, tmp_path: Path, cou
     picture(images / "b.png", (255, 0, 0))
     items = [Item("a", "a.png", "one"), Item("b", "b.png", "one")]
 
+    from n2kit.embed import encode
+
     def vectors(cache: Any) -> Any:
-        return model.encode(items, images=images, precision="fp32", cache=cache)
+        return encode(model, items, images=images, precision="fp32", cache=cache).vectors
 
     def fresh() -> Any:
         return feature_cache(model.vision, 1.0, images, torch.float32)
@@ -421,6 +423,7 @@ import torch
 from n2kit.bundle import io as bundle
 from n2kit.contract import VisionOut
 from n2kit import read_items
+from n2kit.embed import encode
 from n2kit.inputs.feature_cache import feature_cache
 torch.set_num_threads(1)
 model = bundle.load(sys.argv[1])
@@ -428,7 +431,7 @@ root = Path(sys.argv[2])
 items = read_items(root / "items.jsonl").items
 for _ in range(3):
     cache = feature_cache(model.vision, 1.0, root / "images", torch.float32)
-    assert model.encode(items, images=root / "images", precision="fp32", cache=cache).shape[0] == len(items)
+    assert encode(model, items, images=root / "images", precision="fp32", cache=cache).vectors.shape[0] == len(items)
 print(len(cache.kept))
 """
     command = ["-c", code, tiny_bundle, workspace]

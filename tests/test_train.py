@@ -19,6 +19,7 @@ from n2kit import Item, read_items, read_pairs
 from n2kit.bundle import io as bundle
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
+from n2kit.embed import encode
 from n2kit.errors import BadInput, Failed
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import OnBadImage, Reader
@@ -266,14 +267,16 @@ def test_cached_features_change_nothing(workspace: Path, tiny_bundle: Path) -> N
     cache = FeatureCache(model.vision, 10**9)
     options: dict[str, Any] = {"images": workspace / "images", "precision": "fp32"}
     plain = model.encode(items, **options)
-    first = model.encode(items, cache=cache, **options)
+    first = encode(model, items, cache=cache, **options).vectors
     kept = len(cache.kept)
-    again = model.encode(items, images=workspace / "nowhere", precision="fp32", cache=cache)  # no picture is opened
+    again = encode(
+        model, items, images=workspace / "nowhere", precision="fp32", cache=cache
+    ).vectors  # no picture is opened
     assert kept == 6
     assert abs(plain - first).max() < 1e-6
     assert abs(plain - again).max() < 1e-6
     small = FeatureCache(model.vision, 1)
-    assert abs(plain - model.encode(items, cache=small, **options)).max() < 1e-6
+    assert abs(plain - encode(model, items, cache=small, **options).vectors).max() < 1e-6
     assert not small.kept
 
 

@@ -593,7 +593,7 @@ def test_an_adapter_without_a_gradient_is_named(
     model = build(vision="open_clip:tiny", **{"vision.tune": "lora:2"})
     with pytest.raises(
         Failed,
-        match=r"of the 6 adapters of the vision, 2 got no gradient: visual\.transformer\.resblocks\.0\.attn\.out_proj",
+        match=r"2 of 6 adapters of the vision got no gradient: visual\.transformer\.resblocks\.0\.attn\.out_proj",
     ):
         fitted(model, workspace, tmp_path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +12,14 @@ from typer.core import TyperGroup
 
 from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli import options
+from n2kit_cli.bench_output import preview_document, show_preview, show_result
 from n2kit_cli.bench_progress import watching
 from n2kit_cli.evaluate import Protocol, cutoffs
 from n2kit_cli.output import document, event, say, table
 from n2kit_cli.progress import progress
 
 if TYPE_CHECKING:
-    from n2kit.bench import BenchResult, PreparedBench
-    from n2kit.bench.cell_row import CellRow
-    from n2kit.bench.runner.scheduler import Preview
+    from n2kit.bench import PreparedBench
 
 
 class EngineName(StrEnum):
@@ -124,6 +123,10 @@ def run(
     allow_no_texts: Annotated[
         bool | None, typer.Option("--allow-no-texts", help="Go on where no item has a text, and a variant reads them.")
     ] = None,
+    fetch_images: options.FetchImages = None,
+    fetch_private: Annotated[
+        bool | None, typer.Option("--fetch-private", help="Download from private addresses, too.")
+    ] = None,
     lenient: Annotated[bool | None, typer.Option("--lenient", help="Drop unusable rows.")] = None,
     on_bad_image: Annotated[
         options.OnBadImage | None, typer.Option("--on-bad-image", help="What to do with an image that cannot be read.")
@@ -158,14 +161,15 @@ def run(
     reading = drop_none(
         lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
         map=items_map | pairs_map or None, encoding=encoding, allow_no_images=allow_no_images,
-        allow_no_texts=allow_no_texts,
+        allow_no_texts=allow_no_texts, fetch_images=fetch_images, fetch_private=fetch_private,
     )  # fmt: skip
     steps = {"train.max_steps": max_steps} if max_steps else {}
     settings = steps | tune_flags(tune) | lr_flags(lr) | parse_sets(sets or [])
     spec = read_matrix(matrix, axes | files | reading | ({"settings": settings} if settings else {}))
-    prepared = bench.prepare(
-        spec, out, jobs=jobs, threads=threads, engine=engine.value, ray_address=ray_address, device=device
-    )
+    with progress("fetch") if spec.fetch_images else nullcontext() as bar:
+        prepared = bench.prepare(
+            spec, out, jobs=jobs, threads=threads, engine=engine.value, ray_address=ray_address, device=device, progress=bar
+        )  # fmt: skip
     for note in prepared.notes:
         say(note)
     if dry_run:
@@ -173,26 +177,11 @@ def run(
         return
     with watching((lambda e: event(e.to_json())) if json else None) as emit:
         result = prepared.run(only=only, retry_failed=retry_failed, keep_bundles=keep_bundles, on_event=emit)
-    _show_result(result, prepared.read if json else None)
+    show_result(result, prepared.read if json else None)
     if result.failed:
         raise typer.Exit(1)
     if result.counts["refused"] == result.cells:
         raise typer.Exit(2)
-
-
-def _show_result(result: BenchResult, read: dict[str, Any] | None) -> None:
-    """Show the rows; or under `--json` the last event, with what the items file has."""
-    from n2kit.bench.events import Finished
-
-    if result.report_problem is not None:
-        say(result.report_problem)
-    files = [str(file) for file in result.report]
-    if read is not None:
-        event(Finished(str(result.out), **result.counts, files=files).to_json() | {"read": read})
-    else:
-        _show_rows(result.rows, result.out)
-    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    say(f"{counts}: {', '.join(files) or result.out}")
 
 
 def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json: bool) -> None:
@@ -201,13 +190,13 @@ def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json
 
     seen = prepared.preview(only=only, retry_failed=retry_failed)
     if not json:
-        _show_preview(seen)
+        show_preview(seen)
     with progress("probe") as bar:
         seen = prepared.estimate(seen, bar)
     found, jobs = seen.estimate, prepared.engine.jobs
     seconds = None if found is None or (found.notes and not found.paces) else found.seconds / jobs
     if json:
-        document(_preview_document(seen, seconds) | {"read": prepared.read})
+        document(preview_document(seen, seconds) | {"read": prepared.read})
         return
     for note in found.notes if found else []:
         say(f"note: {note}")
@@ -215,33 +204,6 @@ def _preview(prepared: PreparedBench, only: str | None, retry_failed: bool, json
         shared = f" with --jobs {jobs}" if jobs > 1 else ""
         left_out = ", and the baselines" if any(cell.baseline for cell in prepared.cells) else ""
         say(f"about {duration(seconds)}{shared}{left_out}")
-
-
-def _show_preview(seen: Preview) -> None:
-    arms: dict[tuple[str, str], list[int]] = {}
-    for cell, state in zip(seen.cells, seen.states, strict=True):
-        same = f" (= {', '.join(cell.also)})" if cell.also else ""
-        arms.setdefault((cell.arm + same, state), []).append(cell.seed)
-    said = {"open": "to run", "kept": "to measure (its vectors are kept)"}
-    rows = [(arm, ", ".join(map(str, seeds)), said.get(state, state)) for (arm, state), seeds in arms.items()]
-    table(("arm", "seeds", "state"), rows)
-    for arm, refusal in {cell.arm: cell.refusal for cell in seen.cells if cell.refusal is not None}.items():
-        say(f"refused: {arm}: {refusal[0]} ({refusal[1]})")
-    shared = f"{seen.states.count('open')} cells to run share {seen.trainings} trainings"
-    say(shared + (f"; features are computed once for {', '.join(seen.encoders)}" if seen.encoders else ""))
-    if seen.note is not None:
-        say(f"note: {seen.note}")
-
-
-def _preview_document(seen: Preview, seconds: float | None) -> dict[str, Any]:
-    listed = [
-        {"arm": c.arm, "seed": c.seed, "key": c.key, "run_key": c.run_key, "state": state}
-        | ({"reason": c.refusal[0], "hint": c.refusal[1]} if c.refusal else {})
-        for c, state in zip(seen.cells, seen.states, strict=True)
-    ]
-    notes = [*([seen.note] if seen.note else []), *(seen.estimate.notes if seen.estimate else [])]
-    shared = {"trainings": seen.trainings, "towers": seen.encoders}
-    return {"cells": listed} | shared | {"seconds": seconds, "notes": notes}
 
 
 @app.command()
@@ -269,22 +231,3 @@ def compare(
     table(columns, rows)
     for remark in found.remarks():
         say(remark)
-
-
-def _show_rows(rows: Sequence[CellRow], out: Path) -> None:
-    """Show the arms that are done, best first, with a summary; then the cells that are not done, and why."""
-    if any(row.state == "done" for row in rows):
-        from n2kit.bench.report import aggregate, read_results, summary, warning
-        from n2kit.bench.report import table as columns_and_rows
-
-        board = aggregate(read_results(out))
-        table(*columns_and_rows(board))
-        say(" ".join(summary(board)))
-        if alert := warning(board):
-            say(alert)
-    seeds_of: dict[tuple[str, str, str, str], list[str]] = {}
-    for row in rows:
-        if row.state in ("failed", "refused"):
-            seeds_of.setdefault((row.state, row.arm, row.reason, row.hint), []).append(str(row.seed))
-    for (state, arm, reason, hint), seeds in seeds_of.items():
-        say(f"{state}: {arm}, seed {', '.join(seeds)}: {reason}" + (f" ({hint})" if hint else ""))

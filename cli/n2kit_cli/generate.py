@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json as encoder
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, table
+from n2kit_cli.output import document, say, table
 from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
@@ -24,6 +26,7 @@ class Asked(StrEnum):
 def generate(
     bundle: options.GeneratingBundle,
     reading: Reading,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Also write the answers, as JSON lines.")] = None,
     item: Annotated[list[str] | None, typer.Option("--id", help="Only this item; repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many, the first of the file.")] = None,
     task: Annotated[Asked, typer.Option(help="What to generate.")] = Asked.topics,
@@ -34,6 +37,7 @@ def generate(
     ] = 1,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
+    force: options.Force = False,
     json: options.Json = False,
 ) -> None:
     """Generate topics, or the category, of items. An item's own topics stay in its prompt, and are not asked for again.
@@ -42,13 +46,20 @@ def generate(
     Examples:
       n2kit build --llm qwen:tiny --variant text_only --loss notellm -o models/topics
       n2kit train models/topics --items items.jsonl --pairs train.csv -o runs/topics --max-steps 2 --batch-size 4
-      n2kit generate runs/topics/bundle --items items.jsonl --limit 3 --max-new-tokens 8
+      n2kit generate runs/topics/bundle --items items.jsonl --limit 3 --max-new-tokens 8 -o topics.jsonl
       n2kit generate runs/topics/bundle --items items.jsonl --id noto:1f600 --task category --max-new-tokens 8 --json
     """
     from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.errors import BadInput, suggest
     from n2kit.modeling.prompts import Task
+    from n2kit.utils.files import ensure_writable_file, write_text
+    from n2kit.utils.folders import ensure_outside_bundles
 
+    if out is not None:
+        ensure_writable_file(out, [reading.items])
+        ensure_outside_bundles(out)
+        if out.exists() and not force:
+            raise BadInput(f"{out} exists", "give another -o, or --force to replace it")
     if count is not None and task is Asked.category:
         raise BadInput("--count counts topics, and --task category was asked for", "leave one of them out")
     manifest = read_manifest(bundle)
@@ -71,9 +82,12 @@ def generate(
         ):  # fmt: skip
             answers.append(answer)
             bar(len(answers), len(wanted))
-    counts = reading.skipped(skipped, catalogue)
+    counts = reading.skipped(skipped, catalogue, out)
+    shown = [{"id": a.id, task.value: list(a.topics) if task is Asked.topics else a.text} for a in answers]
+    if out is not None:
+        write_text(out, "".join(encoder.dumps(row, ensure_ascii=False) + "\n" for row in shown))
+        say(f"wrote {out}")
     if json:
-        shown = [{"id": a.id, task.value: list(a.topics) if task is Asked.topics else a.text} for a in answers]
         facts = {"task": task.value, "fingerprint": manifest.fingerprint, "items": shown, "skipped": skipped}
         document(facts | {"counts": counts, "read": catalogue.facts()})
     else:

@@ -41,6 +41,7 @@ def mine_negatives(
       n2kit mine-negatives --vectors vectors.parquet --pairs train.csv -o hard.jsonl --ranks 2:20 --margin 0 --count 5 --json
     """
     from n2kit.data.pair_writing import check_writable, write_pairs
+    from n2kit.data.skipped import write_skipped
     from n2kit.errors import BadInput
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
@@ -66,9 +67,12 @@ def mine_negatives(
         check_writable(out, force=force)  # now that no other process writes it
         mined = mine(stored, positives, window, bar, known=others)
         write_pairs(mined, out)
+        rows = write_skipped(out, {}, [row for read in (positives, *others) for row in read.dropped])
     distinct = dict.fromkeys(positives)
     without = [pair for pair in distinct if pair not in mined.negatives]
     total = sum(map(len, mined.negatives.values()))
+    if rows is not None:
+        say(f"the dropped rows are in {rows}")
     if json:
         facts = {"out": str(out), "pairs": len(distinct), "negatives": total, "without": len(without)}
         document(facts | {"queries_without": len({query for query, _ in without}), "fingerprint": stored.fingerprint})

@@ -76,7 +76,7 @@ def neglect(
                 lambda condition, done, total: bar(done, total, condition),
             )
             found = run(model, catalogue, positives, measured, ks=ks, resamples=bootstrap, seed=seed, sample=saliency)
-        facts = found.to_dict() | {"read": catalogue.facts()}
+        facts = found.to_dict() | {"counts": reading.skipped(found.skipped, catalogue, out), "read": catalogue.facts()}
         for note in found.notes:
             say(f"note: {note}")
         if found.no_saliency:

@@ -13,7 +13,7 @@ from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
     from n2kit.data.items import Items
     from n2kit.data.pairs import Pairs
@@ -70,6 +70,10 @@ ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV with any se
 Images = Annotated[
     Path | None,
     typer.Option("--images", exists=True, file_okay=False, help="The folder that image paths are relative to."),
+]
+FetchImages = Annotated[
+    Path | None,
+    typer.Option("--fetch-images", file_okay=False, help="Download images that are URLs into this folder, once."),
 ]
 Format = Annotated[ItemFormat, typer.Option("--format", help="notellm: the paper's headerless CSV.")]
 Map = Annotated[
@@ -230,12 +234,16 @@ def dropped(file: Path, problems: list[str]) -> None:
         say(f"{file}: dropped {counted(len(problems), 'row')}: {truncate_list(problems)}")
 
 
-def report_skipped(reasons: dict[str, str], counts: dict[str, int], out: Path | None = None) -> None:
-    """Report the items that were used without an image, or not at all; write all of them to `OUT.skipped.csv`."""
+def report_skipped(
+    reasons: dict[str, str], counts: dict[str, int], out: Path | None = None, dropped: Sequence[str] = ()
+) -> None:
+    """Report the items that were used without an image, or not at all; write them and the dropped rows to `OUT.skipped.csv`."""
     from n2kit.data.skipped import write_skipped
 
-    file = None if out is None else write_skipped(out, reasons)
+    file = None if out is None else write_skipped(out, reasons, dropped)
     if reasons:
         parts = (f"{counts['skipped']:,} skipped", f"{counts['text_only']:,} read as text only")
-        said = f"{len(reasons):,} item{'s' * (len(reasons) != 1)} could not be used as they are ({', '.join(parts)})"
+        said = f"{counted(len(reasons), 'item')} could not be used as they are ({', '.join(parts)})"
         say(f"{said}: {truncate_list(list(reasons.values()))}" + (f"; all are in {file}" if file else ""))
+    elif file:
+        say(f"the dropped rows are in {file}")

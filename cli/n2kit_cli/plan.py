@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.output import count, document, error, say, table
 
@@ -110,7 +111,7 @@ def _suggest(settings: dict[str, Any], device: float, what: str, tflops: float, 
         for one in found[:SHOWN]
     ]
     table(("combination", "parameters", "how", "GB", f"{PAIRS:,} pairs", "licence"), rows)
-    more = f"; {len(found) - SHOWN} smaller ones: --json" if len(found) > SHOWN else ""
+    more = f"; {counted(len(found) - SHOWN, 'smaller one')}: --json" if len(found) > SHOWN else ""
     say(f"{len(found)} fit {device / GB:.1f} GB ({what}); times at {tflops:g} TFLOP/s (--tflops){more}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Container
+from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, field, fields
 from functools import wraps
 from pathlib import Path
@@ -37,15 +38,13 @@ class Reading:
     allow_no_texts: Annotated[
         bool, typer.Option("--allow-no-texts", help="Go on where no item has a text, and the model reads texts.")
     ] = False
-    fetch_images: Annotated[
-        Path | None,
-        typer.Option("--fetch-images", file_okay=False, help="Download images that are URLs into this folder, once."),
-    ] = None
+    fetch_images: options.FetchImages = None
     fetch_private: Annotated[
         bool, typer.Option("--fetch-private", help="Download from private addresses, too: of this machine or network.")
     ] = False
 
     reads_text: bool = field(default=True, init=False)  # the model that the catalogue was read for
+    dropped: list[str] = field(default_factory=list, init=False)  # rows of any file, that were read leniently
 
     def catalogue(self, variant: str) -> Items:
         """Read the items for a model of a variant, say what they have, and fetch the images that are URLs.
@@ -65,45 +64,38 @@ class Reading:
         if reads.image:
             self._fetch(found)
         self.reads_text = reads.text
+        self.dropped += found.dropped
         return found
 
     def pairs(self, file: Path, known: Container[str], *, graded: bool = False, negatives: bool = False) -> Pairs:
         """Read pairs of `known` ids as the same flags say."""
-        return options.read_pairs(
+        found = options.read_pairs(
             file, known, self.lenient, graded=graded, negatives=negatives, renames=self.renames, encoding=self.encoding
         )
+        self.dropped += found.dropped
+        return found
 
     def _fetch(self, found: Items) -> None:
         """Fetch the images that are URLs, if that is wanted; and choose the folder of images."""
-        from n2kit.data.fetch import fetch_images
-        from n2kit.data.image_source import URL, stored_folder
-        from n2kit.errors import BadInput, truncate_list
+        from n2kit.data.fetched import fetched_folder
 
-        if self.images is None and any(item.image.startswith("content:") for item in found):
-            self.images = stored_folder()  # out of a Parquet file's cells
-        if self.fetch_images is None:
-            return
-        if self.images not in (None, stored_folder(), self.fetch_images):
-            hint = f"--images {self.images} --fetch-images {self.images}, or one of them"
-            raise BadInput("--images and --fetch-images name two folders, and images are looked for in one", hint)
-        self.images = self.fetch_images
-        owners = {item.image: item.id for item in found if URL.match(item.image)}
-        with progress("fetch") as bar:
-            failed = fetch_images(owners, self.images, private=self.fetch_private, progress=bar)
-        say(f"{len(owners) - len(failed):,} of {len(owners):,} images are in {self.images}")
-        if failed:
-            reasons = [f"item {owners[url]!r}: {url}: {reason}" for url, reason in failed.items()]
-            say(f"{len(failed):,} could not be fetched: {truncate_list(reasons)}")
+        with progress("fetch") if self.fetch_images else nullcontext() as bar:
+            self.images, notes = fetched_folder(
+                found, self.images, self.fetch_images, private=self.fetch_private, progress=bar
+            )
+        for note in notes:
+            say(note)
 
     def skipped(self, reasons: dict[str, str], found: Items, out: Path | None = None) -> dict[str, int]:
-        """Report the items that were used without their image, or not at all; write them all to `OUT.skipped.csv`.
+        """Report the items that were used without their image, or not at all; write them all, and the rows that were dropped, to
+        `OUT.skipped.csv`.
 
         Return how many were skipped, and how many were read as text only.
         """
         text_only = options.OnBadImage.text_only is self.on_bad_image and self.reads_text
         kept = [i for i in reasons if text_only and i in found and found[i].has_text]
         counts = {"skipped": len(reasons) - len(kept), "text_only": len(kept)}
-        options.report_skipped(reasons, counts, out)
+        options.report_skipped(reasons, counts, out, self.dropped)
         return counts
 
 

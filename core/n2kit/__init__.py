@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from n2kit.api.models import build as build
     from n2kit.api.models import fit as fit
     from n2kit.api.models import load as load
+    from n2kit.api.reading import fetch_images as fetch_images
     from n2kit.api.reading import read_items as read_items
     from n2kit.api.reading import read_pairs as read_pairs
     from n2kit.api.search import Index as Index
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "n2kit.api.models": "build fit load",
-    "n2kit.api.reading": "read_items read_pairs",
+    "n2kit.api.reading": "fetch_images read_items read_pairs",
     "n2kit.api.search": "Index recommend",
     "n2kit.data.items": "Item",
     "n2kit.modeling.model": "Model",

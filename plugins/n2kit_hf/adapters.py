@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.contract import read_json
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 WITH_HEAD = "base_model.model.model."  # names of an adapter of a model with its head begin so
@@ -67,10 +67,12 @@ def merged(model: Any, folder: Path) -> Any:
             joined = get_peft_model(model, PeftConfig.from_pretrained(str(folder), local_files_only=True))
         loaded: Any = set_peft_model_state_dict(joined, tensors)
         if unknown := loaded.unexpected_keys:
-            raise ValueError(f"{len(unknown)} of its {len(tensors)} tensors have no place, the first is {unknown[0]}")
+            raise ValueError(
+                f"no place for {len(unknown)} of its {counted(len(tensors), 'tensor')}, the first is {unknown[0]}"
+            )
         lacking = [name for name, tensor in joined.named_parameters() if "lora_" in name and _name(name) not in tensors]
         if lacking:
-            raise ValueError(f"it has nothing for {len(lacking)} layers, the first is {lacking[0]}")
+            raise ValueError(f"it has nothing for {counted(len(lacking), 'layer')}, the first is {lacking[0]}")
         return joined.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
         reason = "; ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__

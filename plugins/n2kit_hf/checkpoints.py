@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit_hf.bodies import tied_elsewhere
 from n2kit_hf.weight_files import weight_files
 
@@ -45,12 +45,13 @@ def load_model(
     missing = sorted(k for k in info["missing_keys"] if "pooler" not in k)
     if missing and not tied_elsewhere(model, missing, lambda: _tensors(folder, HEAD)):
         raise BadInput(
-            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]}",
+            f"{folder} lacks {counted(len(missing), 'weight')}, the first is {missing[0]}",
             "is it a checkpoint of this family?",
         )
     if saved and (extra := sorted(info["unexpected_keys"])):
         raise BadInput(
-            f"{folder}: {len(extra)} weights are none of its model's, the first is {extra[0]}", "save it again"
+            f"{folder} has {counted(len(extra), 'weight')} that its model has not, the first is {extra[0]}",
+            "save it again",
         )
     loaded: PreTrainedModel = model.eval()
     return loaded

@@ -12,15 +12,17 @@ from n2kit.errors import N2kitError
 P = ParamSpec("P")
 R = TypeVar("R")
 _SET = re.compile(r"--set ([\w.]+)=(\S+?)(?=[,;)]|$|\s)")
-_FLAG = re.compile(r"--([a-z][a-z0-9-]*)(?:[ =]([A-Z][A-Z.]+)\b)?")
+_FLAG = re.compile(r"--([a-z][a-z0-9-]*)(?:[ =](?:([A-Z][A-Z.]+)|((?:skip|text-only|\|)+))\b)?")
 SWITCHES = {
     "lenient",
     "force",
     "by_reference",
     "allow_no_images",
     "allow_no_texts",
+    "private",
 }  # which the command line takes without a value
-NAMES = {"map": "columns"}  # flags that are called otherwise
+NAMES = {"map": "columns", "fetch_private": "private"}  # flags that are called otherwise
+CALLS = {"fetch_images": "n2kit.fetch_images(items, folder)"}  # flags that are functions
 
 
 def in_python(function: Callable[P, R]) -> Callable[P, R]:
@@ -48,4 +50,8 @@ def reworded(text: str) -> str:
 def _argument(flag: re.Match[str]) -> str:
     name = flag[1].replace("-", "_")
     name = NAMES.get(name, name)
+    if name in CALLS:
+        return CALLS[name]
+    if flag[3]:  # values of --on-bad-image
+        return f"{name}=" + " or ".join(f'"{value}"' for value in flag[3].split("|"))
     return f"{name}=True" if name in SWITCHES else f"{name}=…" if flag[2] else f"{name}="

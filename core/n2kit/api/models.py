@@ -1,4 +1,4 @@
-"""Models: built, loaded, fitted."""
+"""Models: built, loaded, saved, fitted."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from n2kit.whitening.fit import fit as fit_by_whitening
 
 build = in_python(builder.build)
 load = in_python(io.load)
+save = in_python(io.save)
 fit = in_python(fit_by_whitening)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from n2kit.api.in_python import in_python
+from n2kit.data import fetch as fetching
 from n2kit.data import items as item_files
 from n2kit.data import pairs as pair_files
 from n2kit.data.given import as_items
+from n2kit.data.image_source import URL
 from n2kit.data.items import Item, Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 read_items = in_python(item_files.read_items)
 read_pairs = in_python(pair_files.read_pairs)
@@ -27,6 +29,21 @@ class DataFrame(Protocol):
 
 SomeItems = Items | str | Path | DataFrame | Iterable[Item | Mapping[str, Any]]
 SomePairs = Pairs | str | Path | DataFrame | Iterable[tuple[str, str]]
+
+
+@in_python
+def fetch_images(items: SomeItems, folder: str | Path, *, private: bool = False) -> dict[str, str]:
+    """Download the images that are URLs into a folder, once; `images=folder` finds them there. Return item id → reason of failures.
+
+    >>> n2kit.fetch_images("items.jsonl", "fetched")  # where no image is a URL, none is asked for
+    {}
+
+    Args:
+        private: addresses of this machine and of private networks are allowed, too.
+    """
+    catalogue = items_of(items)
+    failed = fetching.fetch_images((i.image for i in catalogue if URL.match(i.image)), Path(folder), private=private)
+    return {item.id: failed[item.image] for item in catalogue if item.image in failed}
 
 
 def items_of(given: SomeItems) -> Items:
@@ -63,7 +80,9 @@ def pairs_of(given: SomePairs, items: Items) -> Pairs:
     rows = [tuple(row.values())[:2] for row in given.to_dict("records")] if hasattr(given, "to_dict") else given
     pairs = [(str(left), str(right)) for left, right in rows]
     if unknown := [i for pair in pairs for i in pair if i not in items]:
-        raise BadInput(f"{len(unknown)} ids of the pairs are of no item, the first is {unknown[0]!r}", "give all items")
+        raise BadInput(
+            f"no item for {counted(len(unknown), 'id')} of the pairs, the first is {unknown[0]!r}", "give all items"
+        )
     if not pairs:
         raise BadInput("no pairs", "give at least one")
     return Pairs(pairs)

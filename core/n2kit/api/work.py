@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from n2kit.api.in_python import in_python
 from n2kit.api.reading import SomeItems, SomePairs, items_of, pairs_of
 from n2kit.bundle.io import load, read_manifest, read_recipe
+from n2kit.data.given import Given, as_items
 from n2kit.embed.encode import encode
 from n2kit.embed.store import embed as embed_to_file
 from n2kit.embed.vectors_file import Vectors, read_vectors
+from n2kit.errors import BadInput
 from n2kit.evaluate.protocol import Figure, Protocol, RankingReport
 from n2kit.evaluate.protocol import evaluate as rank
 from n2kit.evaluate.sentences import recall_sentence
@@ -145,6 +149,36 @@ def embed(
             loaded, read_manifest(bundle_folder(model)).fingerprint, catalogue, Path(out), images=_folder(images),
             batch_size=batch_size, on_bad_image=on_bad_image, precision=precision, force=force, progress=bar,
         )  # fmt: skip
+
+
+@in_python
+def encode_rows(
+    model: Model,
+    items: Given,
+    *,
+    images: str | Path | None,
+    batch_size: int,
+    on_bad_image: OnBadImage,
+    precision: Precision,
+    show_progress: bool,
+) -> np.ndarray:
+    """Encode items to unit vectors, one row an item: [n, D]; see `Model.encode`.
+
+    Raises:
+        BadInput: what `encode` raises; policy `skip`, under which rows would be missing; an item with nothing to read.
+    """
+    way = "n2kit.embed leaves them out, and says which"
+    if on_bad_image == "skip":
+        raise BadInput('encode gives one row an item, and on_bad_image="skip" leaves items out', way)
+    wanted = as_items(items)
+    with _bar("encode", show_progress) as bar:
+        encoded = encode(
+            model, wanted, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision, progress=bar
+        )  # fmt: skip
+    kept = set(encoded.ids)
+    if missing := [item.id for item in wanted if item.id not in kept]:
+        raise BadInput(encoded.skipped[missing[0]], way)
+    return encoded.vectors
 
 
 @in_python

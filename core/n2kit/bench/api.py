@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,9 @@ from n2kit.bench.matrix.presets import filled
 from n2kit.bench.matrix.spec import MatrixSpec, matrix_of, read_matrix
 from n2kit.bench.runner.context import BenchContext
 from n2kit.bench.runner.scheduler import Engine, Preview, preview, run_matrix, timed
-from n2kit.bench.runner.store import Store
+from n2kit.bench.runner.store import VECTORS, Store
+from n2kit.data.fetch import Progress
+from n2kit.data.skipped import write_skipped
 from n2kit.errors import N2kitError
 
 Matrix = str | Path | Mapping[str, Any] | MatrixSpec
@@ -28,6 +30,7 @@ class BenchResult:
 
     rows: of all cells that have one, in the order of the matrix. cells: how many the matrix has. report: the files of the
     report; where it could not be written, report_problem says why. notes: what the items have, and what a lenient reading left out.
+    skipped: the file that lists the items and rows that could not be used, if there are any.
     """
 
     out: Path
@@ -36,6 +39,7 @@ class BenchResult:
     report: list[Path]
     report_problem: str | None = None
     notes: Sequence[str] = ()
+    skipped: Path | None = None
 
     @property
     def failed(self) -> list[CellRow]:
@@ -92,7 +96,15 @@ class PreparedBench:
             if problem is not None:
                 on_event(Note(problem))
             raise
-        return BenchResult(self.out, rows, len(self.cells), *self._write_report(), self.notes)
+        skipped = write_skipped(self.out, self._skipped(rows), context.data.dropped)
+        return BenchResult(self.out, rows, len(self.cells), *self._write_report(), self.notes, skipped)
+
+    def _skipped(self, rows: Iterable[CellRow]) -> dict[str, str]:
+        """Collect the items that any cell could not use as they are: id → reason."""
+        from n2kit.embed.vectors_file import skipped_of
+
+        files = (self.context.store.cell_folder(row.key) / VECTORS for row in rows if row.state == DONE)
+        return {item: reason for file in files for item, reason in skipped_of(file).items()}
 
     def _write_report(self) -> tuple[list[Path], str | None]:
         """Write the report and return its files; a matrix is not lost for a page that cannot be written."""
@@ -115,17 +127,19 @@ def prepare(
     ray_address: str | None = None,
     device: str | None = None,
     data: Mapping[str, str | Path | None] | None = None,
+    progress: Progress | None = None,
 ) -> PreparedBench:
     """Read a matrix and its data, and expand it into its cells, without running one.
 
     Args:
         data: items, pairs, … by name. This and the other arguments are those of `n2kit.bench.run`.
+        progress: called with (done, total) while images are fetched.
 
     Raises:
         BadInput: a wrong matrix or wrong data.
     """
     spec = filled(_spec(matrix, {name: path for name, path in (data or {}).items() if path is not None}))
-    found, notes = read_data(spec)
+    found, notes = read_data(spec, progress)
     runs = Engine(jobs, threads, engine == "ray" or ray_address is not None, ray_address)
     cells = expand(spec, found.digests)
     check_data(

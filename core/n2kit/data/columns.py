@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from n2kit.data.image_source import is_image_name
 from n2kit.errors import BadInput, suggest
 
 FIELDS = ("id", "image", "title", "topics", "content", "category")
@@ -16,7 +17,7 @@ SYNONYMS = {
     "id": ("item_id", "itemid", "product_id", "productid", "sku", "asin", "note_id", "article_id"),
     "image": (
         "image_url", "image_path", "image_file", "image_link", "image_src", "image_name", "img", "img_url", "img_path", "picture",
-        "picture_url", "photo", "photo_url", "file_name", "filename",
+        "picture_url", "photo", "photo_url", "file_name", "filename", "images", "image_urls", "pictures", "photos",
     ),
     "title": ("name", "product_name", "product_title", "item_name", "headline"),
     "topics": ("tags", "hashtags", "keywords"),
@@ -29,7 +30,6 @@ _WORDS = {
     name: {name, *re.findall("[a-z]+", " ".join(SYNONYMS[name]))} - {"product", "item", "name", "path", "url", "file"}
     for name in FIELDS
 }
-_IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)(\?.*)?$", re.I)  # the end of a name of an image
 _INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")  # of pandas, and nobody's column
 
 
@@ -107,7 +107,7 @@ class Columns:
 def proposal(sources: Mapping[str, str], unread: Iterable[str], first: Mapping[str, Any]) -> str | None:
     """Propose a `--map` for a column that is not read, and looks in the `first` row or sounds like a field that has no column."""
     for column in () if "image" in sources else unread:
-        if isinstance(value := first.get(column), str) and _IMAGE.search(value):
+        if isinstance(value := first.get(column), str) and is_image_name(value):
             return f"--map image={column}"
     for name in FIELDS[1:]:
         for column in () if name in sources else unread:

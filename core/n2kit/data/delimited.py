@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from n2kit.data.text_files import opened
+from n2kit.errors import counted
 
 SEPARATORS = (",", ";", "\t", "|")
 NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars (|)"}
@@ -135,7 +136,7 @@ def notellm_rows(
             if not any(cell.strip() for cell in row):
                 yield reader.line_num, {}
             elif len(row) < len(columns):
-                problems.append(f"{where}: {len(row)} fields, expected {len(columns)}")
+                problems.append(f"{where}: {counted(len(row), 'field')}, expected {len(columns)}")
             else:
                 if len(row) > len(columns):
                     notes.append(f"{where}: {len(row)} fields; the surplus commas were read as content")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,8 +10,10 @@ from typing import Any
 
 from n2kit.data.columns import fields_of
 from n2kit.data.items import Item, item_of
-from n2kit.errors import BadInput
+from n2kit.data.several_images import first_image
+from n2kit.errors import BadInput, counted
 
+LOG = logging.getLogger("n2kit")
 Given = Item | str | Mapping[str, Any] | bytes | os.PathLike[str] | Iterable[Any]  # one item, or many
 
 
@@ -27,12 +30,16 @@ def as_items(given: Given) -> list[Item]:
         given = [given]
     if not isinstance(given, Iterable):
         raise BadInput(f"items are a {type(given).__name__}", "a list of texts, dicts or Items")
-    return [_item(one, number) for number, one in enumerate(given)]
+    made = [_item(one, number) for number, one in enumerate(given)]
+    if several := sum(count > 1 for _, count in made):
+        LOG.warning("%s with several images: the first of each is read", counted(several, "item"))
+    return [item for item, _ in made]
 
 
-def _item(one: Any, number: int) -> Item:
+def _item(one: Any, number: int) -> tuple[Item, int]:
+    """Make an item of one object; also return how many images it came with."""
     if isinstance(one, Item):
-        return one
+        return one, 1
     fields: dict[str, Any] = {"id": str(number)}
     if isinstance(one, str):
         fields["title"] = one
@@ -42,8 +49,9 @@ def _item(one: Any, number: int) -> Item:
         fields["image"] = one
     else:
         raise BadInput(f"item {number} is a {type(one).__name__}", "a text, a dict, an Item or an image")
+    fields["image"], count = first_image(fields.get("image"))
     try:
-        return item_of(fields)
+        return item_of(fields), count
     except BadInput as problem:
         raise BadInput(f"item {fields['id']!r}: {problem.message}", problem.hint) from None
 

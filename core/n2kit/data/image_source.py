@@ -21,8 +21,14 @@ from n2kit.utils.files import atomic_write, real_path
 
 URL = re.compile(r"https?://", re.I)
 _STORED = re.compile(r"content:([0-9a-f]{64})")
+_NAMED = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)(\?.*)?$", re.I)
 _ENDING = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif)", re.I)
 FAILED = ".failed"  # the reason why a URL was not fetched, beside where its image would be
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a path or a URL ends as an image's does."""
+    return _NAMED.search(name) is not None
 
 
 class GivenImage(str):

@@ -8,6 +8,7 @@ from typing import Any
 
 from n2kit.data.columns import fields_of
 from n2kit.data.image_source import image_of
+from n2kit.data.several_images import first_image
 from n2kit.data.values import field_text, topics_of
 from n2kit.errors import BadInput
 
@@ -31,12 +32,13 @@ class Item:
     def of(cls, row: Mapping[str, Any]) -> Item:
         """Make an item from a mapping with any of the fields' names, or synonyms of them.
 
-        The image may be a path, a URL, bytes, a data URI, an image of Pillow, or an array [H, W, 3] of 8 bits.
+        The image may be a path, a URL, bytes, a data URI, an image of Pillow, or an array [H, W, 3] of 8 bits; of a list, the first.
 
         Raises:
             BadInput: no id, an unknown key, or a value that is no text.
         """
-        return item_of(fields_of(row, f"item {row['id']!r}" if "id" in row else "an item"))
+        fields = fields_of(row, f"item {row['id']!r}" if "id" in row else "an item")
+        return item_of(fields | {"image": first_image(fields.get("image"))[0]})
 
 
 def item_of(row: Mapping[str, Any]) -> Item:

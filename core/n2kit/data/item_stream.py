@@ -13,9 +13,10 @@ from n2kit.data.image_source import stored_image
 from n2kit.data.item import Item, item_of
 from n2kit.data.items_read import ItemsRead
 from n2kit.data.seen_ids import SeenIds
+from n2kit.data.several_images import first_image
 from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, kind_of, parquet_rows
 from n2kit.data.values import text_of
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
 
@@ -53,19 +54,21 @@ class ItemStream(ItemsRead):
 
     def __iter__(self) -> Iterator[Item]:
         """Read the file; rows that cannot be used are in `dropped`."""
-        self.dropped, self.notes, self.had = [], [], dict.fromkeys(FIELDS, 0)
+        self.dropped, self.notes, self.had, self.several = [], [], dict.fromkeys(FIELDS, 0), 0
         seen, first = SeenIds(), dict[str, Any]()
         for line, row in self._rows():
             if not row.keys() <= self.found.names.keys() and self.found.learn(row):
                 raise ColumnsChangedError
             first = first or dict(row)
-            if (item := self._item(line, row)) is None:
+            if (made := self._item(line, row)) is None:
                 continue
+            item, images = made
             if (before := seen.first_line(item.id, line)) is not None:
                 self.dropped.append(f"{self.path}:{line}: duplicate id {item.id!r}, first on line {before}")
                 continue
             for name in FIELDS:
                 self.had[name] += bool(getattr(item, name))
+            self.several += images > 1
             yield item
         if self.found.names:
             self.found.check()
@@ -78,12 +81,13 @@ class ItemStream(ItemsRead):
     def counts(self) -> dict[str, int]:
         return {name: count for name, count in self.had.items() if name != "id"}
 
-    def _item(self, line: int, row: Mapping[str, Any]) -> Item | None:
+    def _item(self, line: int, row: Mapping[str, Any]) -> tuple[Item, int] | None:
+        """Make the item of a row; also return how many images it came with. None for a row that cannot be used."""
         fields = {name: row.get(column) for name, column in self.found.sources.items()}
         try:
-            if not isinstance(image := fields.get("image"), str | None):
-                fields["image"] = stored_image(image)
-            return item_of(fields)
+            image, count = first_image(fields.get("image"))
+            fields["image"] = image if isinstance(image, str | None) else stored_image(image)
+            return item_of(fields), count
         except BadInput as problem:
             blank = not any(map(text_of, fields.values()))
             self.dropped.append(f"{self.path}:{line}: {'blank row' if blank else problem.message}")
@@ -128,7 +132,9 @@ def _delimited(
         elif not any(cell.strip() for cell in cells):
             yield line, {}
         elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-            what = f"{len(cells)} fields, the header has {len(header)}; quote a field that holds the separator"
+            what = (
+                f"{counted(len(cells), 'field')}, the header has {len(header)}; quote a field that holds the separator"
+            )
             problems.append(f"{path}:{line}: {what}")
         else:
             yield line, dict(zip(header, cells, strict=False))

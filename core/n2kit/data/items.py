@@ -17,7 +17,7 @@ from n2kit.data.item import without_image as without_image
 from n2kit.data.item import without_text as without_text
 from n2kit.data.item_stream import ColumnsChangedError, ItemStream
 from n2kit.data.items_read import ItemsRead
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 SHOWN = 10  # problems named in full; the rest are counted
 
@@ -32,6 +32,7 @@ class Items(ItemsRead):
     columns: dict[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     propose: str | None = None
+    several: int = 0
 
     def __post_init__(self) -> None:
         self.position = {item.id: i for i, item in enumerate(self.items)}
@@ -95,7 +96,7 @@ def read_items(
         with contextlib.suppress(ColumnsChangedError):
             items = list(stream)
     check_rows(stream, lenient)
-    return Items(items, stream.dropped, stream.notes, stream.columns, stream.unread, stream.propose)
+    return Items(items, stream.dropped, stream.notes, stream.columns, stream.unread, stream.propose, stream.several)
 
 
 def check_rows(stream: ItemStream, lenient: bool) -> None:
@@ -115,6 +116,6 @@ def raise_row_errors(problems: list[str], lenient: bool) -> None:
         shown = "\n".join(problems[:SHOWN])
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise BadInput(
-            f"{len(problems)} unusable row{'s' * (len(problems) > 1)}\n{shown}{more}",
+            f"{counted(len(problems), 'unusable row')}\n{shown}{more}",
             "correct them, or --lenient drops them",
         )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from n2kit.errors import counted
+
 
 class ItemsRead(ABC):
     """Facts of a catalogue that was read.
 
     dropped: rows that could not be used. notes: what the reader took for granted. columns: fields that were read from a column of
-    another name. unread: columns that were not read; propose: the `--map` that one of them may want.
+    another name. unread: columns that were not read; propose: the `--map` that one of them may want. several: items that came with
+    several images, of which they have the first.
     """
 
     dropped: list[str]
@@ -18,6 +21,7 @@ class ItemsRead(ABC):
     columns: dict[str, str]
     unread: tuple[str, ...] = ()
     propose: str | None = None
+    several: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -29,14 +33,16 @@ class ItemsRead(ABC):
     def facts(self) -> dict[str, Any]:
         """Say what was read, as under `--json`: items, counts by field, columns, unread columns, dropped rows, notes."""
         read = {"items": len(self), "with": self.counts(), "columns": self.columns, "not_read": list(self.unread)}
-        return read | {"dropped": len(self.dropped), "notes": self.notes}
+        return read | {"several_images": self.several, "dropped": len(self.dropped), "notes": self.notes}
 
     def summary(self) -> str:
         """Say in one line how many items have what, which columns were taken for it, and which were not read."""
         count = self.counts()
-        parts = [f"{len(self):,} item{'s' * (len(self) != 1)}"]
+        parts = [counted(len(self), "item")]
         had = f"{count['image']:,} with a picture, {count['title']:,} with a title, {count['topics']:,} with topics"
         parts.append(had + f", {count['content']:,} with content" * bool(count["content"]))
+        if self.several:
+            parts.append(f"the first picture of {counted(self.several, 'item')} with several")
         if self.columns:
             parts.append(", ".join(f"{column} read as {name}" for name, column in self.columns.items()))
         if self.unread:

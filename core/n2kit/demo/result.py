@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from n2kit.data.items import Items
+from n2kit.errors import counted
 from n2kit.evaluate.bootstrap import paired
 
 KS = (1, 10, 100)
@@ -97,7 +98,7 @@ class DemoResult:
     def winner(self) -> str:
         """Say in one sentence who won: the arm that is best at 10, if the next one is separably behind."""
         best, second, *_ = self._ordered()
-        share = f"the right item is among the first {KS[DECISIVE]} for {best.decisive:.1f} % of {self.queries} queries"
+        share = f"the right item is among the first {KS[DECISIVE]} for {best.decisive:.1f} % of {counted(self.queries, 'query')}"
         if self._gap(best, second)[1] > 0:
             return f"“{best.title}” won: {share}."
         return f"Nobody won: “{best.title}” and “{second.title}” are level; {share}, and for {second.decisive:.1f} %."

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from n2kit.data.given import as_items
-from n2kit.errors import Failed
+from n2kit.errors import Failed, counted
 from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.utils.contexts import autocast, eval_mode
 from n2kit.utils.device import Precision, keep_freed_memory, pick_precision
@@ -88,7 +88,7 @@ def encode(
                 progress(min(start + batch_size, len(order)), len(order))
     if broken := [wanted[n].id for n, (vector, _) in rows.items() if not np.isfinite(vector).all()]:
         raise Failed(
-            f"the vector of item {broken[0]!r} is not finite ({len(broken)} such items)",
+            f"the vector of item {broken[0]!r} is not finite ({counted(len(broken), 'such item')})",
             "the model is damaged: train it again",
         )
     return _encoded(model, wanted, rows, reader.bad)

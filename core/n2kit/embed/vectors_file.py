@@ -109,6 +109,15 @@ def stored_run(path: Path) -> dict[str, object] | None:
     return (run if isinstance(run, dict) else {}) if META in (schema.metadata or {}) else None
 
 
+def skipped_of(path: Path) -> dict[str, str]:
+    """Read which items a file says were skipped, without its rows: id → reason; nothing of one that is not there or not whole."""
+    try:
+        skipped: dict[str, str] = _meta(pq.read_schema(path), path).get("skipped", {})
+    except (BadInput, *UNREADABLE):
+        return {}
+    return skipped
+
+
 def _check_rows(vectors: Vectors, path: Path) -> None:
     finite = np.isfinite(vectors.vectors).all(axis=1)
     if not finite.all():

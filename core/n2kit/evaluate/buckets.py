@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 if TYPE_CHECKING:
     from n2kit.data.items import Item, Items
@@ -71,7 +71,7 @@ def buckets(
         BadInput: an item of the pairs that is not in `items`.
     """
     if unknown := [i for pair in pairs for i in pair if i not in items]:
-        what = f"{len(unknown)} ids of the pairs are not among the items, the first is {unknown[0]!r}"
+        what = f"no item for {counted(len(unknown), 'id')} of the pairs, the first is {unknown[0]!r}"
         raise BadInput(what, "give the items that were embedded")
     seen = None if train_pairs is None else Counter(i for pair in train_pairs for i in pair)
     sides = [Side(name, [items[pair[n]] for pair in pairs]) for n, name in enumerate(("query", "target"))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit.evaluate import bootstrap, metrics
 from n2kit.evaluate.protocol import RankingReport
 
@@ -52,7 +52,8 @@ def check_same_items(a: Vectors, b: Vectors, names: tuple[str, str]) -> None:
     only = [sorted(set(one.ids) - set(other.ids)) for one, other in ((a, b), (b, a))]
     if any(only):
         sides = [
-            f"{name} has {len(v.ids)} items" + (f", {len(o)} of them alone (the first is {o[0]!r})" if o else "")
+            f"{name} has {counted(len(v.ids), 'item')}"
+            + (f", {len(o)} of them alone (the first is {o[0]!r})" if o else "")
             for name, v, o in zip(names, (a, b), only, strict=True)
         ]
         raise BadInput("; ".join(sides), "embed the same items with both models")

@@ -15,7 +15,7 @@ import numpy as np
 from n2kit.data.items import Item, Items, without_image, without_text
 from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
-from n2kit.errors import BadInput, Mismatch, truncate_list
+from n2kit.errors import BadInput, Mismatch, counted
 from n2kit.evaluate.bootstrap import interval
 from n2kit.evaluate.compare import MetricChange, compare
 from n2kit.evaluate.protocol import Figure, RankingReport, evaluate, greedy_pairs
@@ -62,7 +62,7 @@ class Neglect:
     """The effect of altering the items in several ways.
 
     figures: way → metric → value and interval. effects: way → metric → the change from `both`, paired. altered: items that have
-    both modalities; the others stay as they are, and are no end of a pair here.
+    both modalities; the others stay as they are, and are no end of a pair here. skipped: item id → why it was not used as it is.
     """
 
     figures: dict[str, dict[str, Figure]]
@@ -74,6 +74,7 @@ class Neglect:
     no_saliency: str | None = None
     notes: list[str] = field(default_factory=list)
     encoded: Encoded | None = None  # the items as they are
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """Say what the model loses without the image; nothing without a bootstrap."""
@@ -92,6 +93,7 @@ class Neglect:
             "saliency": self.saliency.to_dict() if self.saliency else None,
             "no_saliency": self.no_saliency,
             "notes": self.notes,
+            "skipped": self.skipped,
         }
 
 
@@ -147,14 +149,11 @@ def neglect(
     if not kept:
         raise BadInput("no pair of two items that have both an image and a text", "give pairs of such items")
     shuffled, alike = swapped_images(whole, seed)
-    notes = [f"{alike} items got an image equal to their own: most share one"] if alike else []
+    notes = [f"{counted(alike, 'item')} got an image equal to its own: most share one"] if alike else []
     if others := len(plain.ids) - len(whole):
-        notes.append(f"{others} items lack an image or a text: they stay in the pool as they are")
-    if plain.skipped:
-        reasons = list(plain.skipped.values())
-        notes.append(f"{len(reasons)} items could not be used as they are: {truncate_list(reasons)}")
+        notes.append(f"in the pool as they are, without an image or a text: {counted(others, 'item')}")
     if lost := len(pairs) - len(kept):
-        notes.append(f"{lost} of {len(pairs)} pairs are left out: one of their items lacks an image or a text")
+        notes.append(f"{lost:,} of {counted(len(pairs), 'pair')} left out: an item lacks an image or a text")
     reports = {BOTH: evaluate(plain.ids, plain.vectors, kept, ks=ks)}
     for way, alter in _ways(shuffled).items():
         altered = reading.encode(model, [alter(item) for item in whole], way)
@@ -165,7 +164,7 @@ def neglect(
         curves, reason = sample_curves(model, items, kept, pairs, reading, sample, resamples, seed)
     return Neglect(
         figures, _effects(reports, resamples, seed), reports[BOTH].queries, reports[BOTH].pool, len(whole), curves, reason, notes,
-        plain,
+        plain, plain.skipped,
     )  # fmt: skip
 
 

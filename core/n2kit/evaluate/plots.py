@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from n2kit.errors import Unavailable
+from n2kit.errors import Unavailable, counted
 from n2kit.evaluate.neglect import Curves, Neglect
 from n2kit.evaluate.protocol import Figure
 
@@ -31,7 +31,7 @@ def plot_neglect(found: Neglect, out: Path) -> None:
     FigureCanvasAgg(canvas)
     axes = canvas.subplots(1, columns, squeeze=False)[0]
     _bars(axes[0], found.figures)
-    axes[0].set_title(f"{found.queries} queries, pool of {found.pool}")
+    axes[0].set_title(f"{counted(found.queries, 'query')}, pool of {found.pool:,}")
     if found.saliency is not None:
         _curves(axes[1], found.saliency)
     canvas.savefig(out, dpi=120)
@@ -56,7 +56,7 @@ def _curves(axis: Any, curves: Curves) -> None:
     layers = np.arange(1, len(curves.mean) + 1)
     for n, label in enumerate(LABELS):
         axis.plot(layers, curves.shares[:, n], marker="o", markersize=3, label=label)
-    axis.set_title(f"share of the saliency, {curves.items} items")
+    axis.set_title(f"share of the saliency, {counted(curves.items, 'item')}")
     axis.set_xlabel("layer")
     axis.locator_params(axis="x", integer=True)
     axis.set_ylim(0, 1)

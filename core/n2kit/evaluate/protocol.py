@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit.evaluate import bootstrap, metrics
 from n2kit.evaluate.ranks import rank_targets
 
@@ -153,7 +153,7 @@ def evaluate(
     kept = greedy_pairs(given) if protocol == "notellm2" else all_pairs(given)
     if missing := [i for pair in kept for i in pair if i not in position]:
         raise BadInput(
-            f"{len(missing)} ids of the pairs have no vector, the first is {missing[0]!r}",
+            f"no vector for {counted(len(missing), 'id')} of the pairs, the first is {missing[0]!r}",
             "embed all items of the pairs, or --lenient drops such pairs",
         )
     if not kept:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n2kit.contract.index import Index
-from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.titles import Titles, read_titles, write_titles
 from n2kit.plugins.manager import load_target, manager
 from n2kit.utils.digests import file_digest
@@ -143,7 +143,7 @@ def load_index(folder: str | Path) -> StoredIndex:
     if not isinstance(ids, list) or not all(isinstance(i, str) and i for i in ids):
         raise _damaged(folder, f"{IDS} is no list of texts")
     if len(ids) != manifest.items or len(set(ids)) != len(ids):
-        raise _damaged(folder, f"{IDS} does not hold the ids of {manifest.items} items")
+        raise _damaged(folder, f"{IDS} does not hold the ids of {counted(manifest.items, 'item')}")
     for registered in manager().components("index"):
         if (registered.spec.name, registered.distribution) == (manifest.component, manifest.distribution):
             index_class = load_target(registered.spec.target, owner=registered.distribution)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from n2kit.contract.interfaces import Part
-from n2kit.errors import Mismatch
+from n2kit.errors import Mismatch, counted
 from n2kit.modeling.layer_depth import called_modules
 from n2kit.recipe.tuning import Tune
 from n2kit.utils.files import read_json
@@ -99,7 +99,7 @@ def load(part: Part, folder: Path) -> None:
     found = {k.removeprefix(PREFIX): v for k, v in load_file(folder / WEIGHTS).items()}
     shapes = {k: v.shape for k, v in _state(part).items()}
     if wrong := sorted(k for k in shapes.keys() | found.keys() if k not in found or shapes.get(k) != found[k].shape):
-        raise ValueError(f"{folder.name}/{WEIGHTS} does not fit: {len(wrong)} tensors, {wrong[0]} the first")
+        raise ValueError(f"{folder.name}/{WEIGHTS} does not fit: {counted(len(wrong), 'tensor')}, {wrong[0]} the first")
     set_peft_model_state_dict(part, found, adapter_name=NAME)
 
 

@@ -7,15 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from n2kit.contract.cards import KINDS
 from n2kit.contract.interfaces import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
-from n2kit.data.given import as_items
-from n2kit.errors import BadInput, counted
+from n2kit.errors import counted
 from n2kit.modeling import lora
 from n2kit.modeling import trainable as tuners
 from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, hidden_states_with_cache
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from n2kit.modeling.batch import Batch
     from n2kit.plugins.weights_reference import WeightsReference
     from n2kit.recipe.settings import Recipe
+    from n2kit.utils.device import Precision
 
 
 VIEWS, ANSWERS = ("multimodal", "visual"), "answers"
@@ -294,30 +294,34 @@ class Model(nn.Module):
             lines.append(f"  {kind:9} {references[kind]}" + f": {said}" * bool(said))
         return "\n".join(lines) + ">"
 
-    def encode(self, items: Given, **options: Any) -> np.ndarray:
-        """Encode items to unit vectors [n, D], float32, in their order; see `n2kit.embed.encode` for the options.
+    def encode(
+        self,
+        items: Given,
+        *,
+        images: str | Path | None = None,
+        batch_size: int = 32,
+        on_bad_image: Literal["error", "text-only"] = "error",
+        precision: Precision = "auto",
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Encode items to unit vectors [n, D], float32, in their order.
 
         Args:
             items: texts, dicts, images or `Item`s; one of them is one row, and none gives [0, D].
+            images: the folder that image paths are relative to.
+            on_bad_image: `error`; or `text-only`, which reads the text of an item whose image cannot be read.
 
         Raises:
-            BadInput: what `encode` raises; policy `skip`, under which rows would be missing; an item with nothing to read.
+            BadInput: an unknown key, an unreadable image, an item with nothing to read; `skip`, under which rows would be missing.
         """
-        if options.get("on_bad_image") == "skip":
-            way = "n2kit.embed.encode says which ids it kept"
-            raise BadInput("Model.encode gives one row an item, and skip leaves items out", way)
-
-        wanted = as_items(items)
-        encoded = _above("n2kit.embed.encode").encode(self, wanted, **options)
-        kept = set(encoded.ids)
-        if missing := [item.id for item in wanted if item.id not in kept]:
-            raise BadInput(encoded.skipped[missing[0]], "n2kit.embed.encode says which ids it kept")
-        vectors: np.ndarray = encoded.vectors
+        vectors: np.ndarray = _above("n2kit.api.work").encode_rows(
+            self, items, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision, show_progress=show_progress
+        )  # fmt: skip
         return vectors
 
     def save(self, folder: str | Path, *, by_reference: bool | None = None) -> None:
         """Write a bundle; see `n2kit.bundle.io.save`."""
-        _above("n2kit.bundle.io").save(self, Path(folder), by_reference=by_reference)
+        _above("n2kit.api.models").save(self, Path(folder), by_reference=by_reference)
 
 
 def _above(module: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from n2kit.contract.interfaces import Part
-from n2kit.errors import Mismatch
+from n2kit.errors import Mismatch, counted
 from n2kit.modeling import lora
 from n2kit.modeling.layer_depth import parameters_after_blocks
 from n2kit.recipe.tuning import Tune
@@ -41,7 +41,7 @@ def _last(part: Part, what: str, tune: Tune) -> None:
     blocks = _blocks(part, what, tune)
     if tune.number > blocks:
         raise Mismatch(
-            f"{what}.tune {tune} asks for {tune.number} blocks, and the {what} has {blocks}",
+            f"{what}.tune {tune} asks for {counted(tune.number, 'block')}, and the {what} has {blocks}",
             f"--tune {what}=last:{blocks} or fewer, or {what}=full",
         )
     after = parameters_after_blocks(part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
-from n2kit.errors import Mismatch
+from n2kit.errors import Mismatch, counted
 from n2kit.planning.plan import Plan
 from n2kit.plugins.manager import OWN
 from n2kit.recipe.prompt_templates import load_template
@@ -145,7 +145,7 @@ def tuning(plan: Plan) -> Iterator[Mismatch]:
             yield Mismatch(f"{setting} works on blocks, and {plan.name(kind)} names none of its own", plain)
         elif tune.mode == "last" and kind == "llm" and tune.number > card.layers:
             yield Mismatch(
-                f"llm.tune {tune} asks for {tune.number} blocks, and {plan.name('llm')} has {card.layers}",
+                f"llm.tune {tune} asks for {counted(tune.number, 'block')}, and {plan.name('llm')} has {card.layers}",
                 f"--tune llm=last:{card.layers} or fewer, or llm=full",
             )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from n2kit.contract.interfaces import Part
-from n2kit.errors import Failed, Mismatch
+from n2kit.errors import Failed, Mismatch, counted
 from n2kit.modeling import lora
 from n2kit.modeling.model import Model
 from n2kit.train.shards import full_tensor
@@ -56,13 +56,14 @@ class AdapterCheck(TrainerCallback):
                 continue  # no item of this batch has an image
             if idle:
                 self._fail(
-                    f"of the {count} adapters of the {kind}, {len(idle)} got no gradient: {', '.join(idle[:3])}", kind
+                    f"{len(idle)} of {counted(count, 'adapter')} of the {kind} got no gradient: {', '.join(idle[:3])}",
+                    kind,
                 )
             del self.unchecked[kind]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for kind in self.unchecked if self.steps else ():
-            self._fail(f"in {self.steps} steps, no adapter of the {kind} got a gradient", kind)
+            self._fail(f"in {counted(self.steps, 'step')}, no adapter of the {kind} got a gradient", kind)
 
     def _fail(self, message: str, kind: str) -> None:
         raise Failed(message, f"--tune {kind}=last:2, {kind}=full or {kind}=frozen")

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from n2kit.errors import BadInput, N2kitError
+from n2kit.errors import BadInput, N2kitError, counted
 from n2kit.utils.launcher import check_launcher, is_launched
 
 T = TypeVar("T")
@@ -67,7 +67,8 @@ def check_divisible(step: int, pairs: int) -> None:
         raise BadInput(f"train.batch_size {step} cannot be divided among {world_size()} processes", way)
     if pairs < world_size():
         raise BadInput(
-            f"{pairs} pairs cannot be divided among {world_size()} processes", "fewer processes, or more pairs"
+            f"{counted(pairs, 'pair')} cannot be divided among {world_size()} processes",
+            "fewer processes, or more pairs",
         )
 
 

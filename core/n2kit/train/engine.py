@@ -15,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput, Failed, Mismatch
+from n2kit.errors import BadInput, Failed, Mismatch, counted
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.inputs.state_cache import state_cache
@@ -232,7 +232,7 @@ def _note(events: EventReporter, trainer: PairTrainer, stores: Sequence[TensorSt
     """Report steps that taught nothing, and features that could not be kept on disk."""
     if steps_without_negatives := trainer.counters.steps_without_negatives:
         events.note(
-            f"{steps_without_negatives} steps had no negatives, all their items being known positives: they taught nothing"
+            f"{counted(steps_without_negatives, 'step')} had no negatives, all items being known positives: nothing was taught there"
         )
     for problem in dict.fromkeys(store.problem for store in stores if store is not None and store.problem):
         events.note(f"features are not kept on disk: {problem}")

@@ -37,12 +37,12 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
     unlike = sum(grade <= 0 for grade in pairs.grades.values())
     if unlike and "grades" not in loss.extra_inputs:
         raise BadInput(
-            f"{unlike} pairs are graded 0 or less, and loss {name} takes every pair for a positive",
+            f"grades of 0 or less in {counted(unlike, 'pair')}, and loss {name} takes every pair for a positive",
             "remove them, or build with --loss cosent",
         )
     if pairs.negatives and "negatives" not in loss.extra_inputs:
         raise BadInput(
-            f"{len(pairs.negatives)} pairs have hard negatives, and loss {name} takes none",
+            f"hard negatives of {counted(len(pairs.negatives), 'pair')}, and loss {name} takes none",
             "leave their columns out, or build with --loss notellm2, infonce, sigmoid or triplet",
         )
 

@@ -18,7 +18,7 @@ from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, settings_of
 from n2kit.builder import loss_of
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput, suggest
+from n2kit.errors import BadInput, counted, suggest
 from n2kit.planning.planner import with_options
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import Recipe
@@ -162,7 +162,7 @@ def _notes(
 ) -> list[str]:
     notes = [note for modality in modalities for note in modality.notes]
     if empty := int((~vectors.any(axis=1)).sum()):
-        notes.append(f"{empty} items have nothing that this baseline reads: as queries they find nothing")
+        notes.append(f"nothing that this baseline reads in {counted(empty, 'item')}: as queries they find nothing")
     if learnt is not None and learnt.note:
         notes.append(learnt.note)
     if frozen.problem:

@@ -20,7 +20,8 @@ def commands(cell: Cell, matrix: MatrixSpec, root: Path) -> str:
     if cell.baseline is not None or cell.recipe is None:
         return shlex.join(["n2kit", "bench", str(root / "matrix.yaml"), "--only", cell.key, "-o", f"bench/{cell.key}"])
     start, run, vectors = f"models/{cell.key}", f"runs/{cell.key}", f"{cell.key}.parquet"
-    items = ["--items", str(matrix.items)] + (["--images", str(matrix.images)] if matrix.images else [])
+    images = matrix.images or matrix.fetch_images
+    items = ["--items", str(matrix.items)] + (["--images", str(images)] if images else [])
     items += ["--format", matrix.format] if matrix.format != "auto" else []
     items += [part for key, column in matrix.map.items() for part in ("--map", f"{key}={column}")]
     lenient = ["--lenient"] if matrix.lenient else []

@@ -7,16 +7,19 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from n2kit.bench.matrix.spec import MatrixSpec
+from n2kit.data.fetch import Progress
+from n2kit.data.fetched import fetched_folder
 from n2kit.data.image_digests import images_digest
 from n2kit.data.items import Items, read_items
 from n2kit.data.modalities import check_modalities
 from n2kit.data.pair_columns import FIELDS as PAIR_FIELDS
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.recipe.variants import SPECS, VariantSpec
 
 
@@ -31,6 +34,7 @@ class BenchData:
     pool: list[str] | None
     images: Path | None
     on_bad_image: Any  # n2kit.inputs.reader.OnBadImage, which is beside torch
+    dropped: tuple[str, ...] = ()  # rows that a lenient reading left out
 
     @cached_property
     def evaluated_items(self) -> Items:
@@ -60,8 +64,8 @@ class BenchData:
         }
 
 
-def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
-    """Read the data that a matrix names; the notes say what the items have, and what a lenient reading left out.
+def read_data(matrix: MatrixSpec, progress: Progress | None = None) -> tuple[BenchData, list[str]]:
+    """Read the data that a matrix names, and fetch images that are URLs; the notes say what the items have, and what was left out.
 
     Raises:
         BadInput: a file that is not named, not there, or has unusable rows.
@@ -84,10 +88,15 @@ def read_data(matrix: MatrixSpec) -> tuple[BenchData, list[str]]:
     val = read_pairs(matrix.val_pairs, items, **of_pairs, **how) if matrix.val_pairs else None
     pool = read_ids(matrix.pool, items, **how) if matrix.pool else None
     read = {matrix.items: items, matrix.pairs: pairs, matrix.test_pairs: test, matrix.val_pairs: val}
+    dropped = {file: r.dropped for file, r in read.items() if r is not None and r.dropped}
     notes = [items.summary(), *items.notes]
-    notes += [f"{file}: dropped {len(r.dropped)} rows" for file, r in read.items() if r is not None and r.dropped]
+    notes += [f"{file}: dropped {counted(len(rows), 'row')}: {truncate_list(rows)}" for file, rows in dropped.items()]
     notes += [note for r in (pairs, test, val) if r is not None for note in r.notes]
-    return BenchData(items, pairs, val, test, pool, matrix.images, matrix.on_bad_image), notes
+    images, fetched = fetched_folder(
+        items, matrix.images, matrix.fetch_images, private=matrix.fetch_private, progress=progress
+    )
+    left_out = tuple(chain.from_iterable(dropped.values()))
+    return BenchData(items, pairs, val, test, pool, images, matrix.on_bad_image, left_out), [*notes, *fetched]
 
 
 def check_data(matrix: MatrixSpec, data: BenchData, variants: Iterable[str]) -> None:

@@ -106,6 +106,8 @@ class MatrixSpec(Settings):
     test_pairs: Path | None = Field(None, description="pairs that are ranked at the end")
     pool: Path | None = Field(None, description="ids that may be found; without it, all items")
     images: Path | None = Field(None, description="the folder that image paths are relative to")
+    fetch_images: Path | None = Field(None, description="download images that are URLs into this folder, once")
+    fetch_private: bool = Field(False, description="download from private addresses, too")
     on_bad_image: Literal["error", "skip", "text-only"] = "error"
     format: Literal["auto", "notellm"] = "auto"
     map: dict[str, str] = Field({}, description="field → the own column of the items file, or of the pairs files")

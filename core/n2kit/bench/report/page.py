@@ -18,6 +18,7 @@ from n2kit.bench.report import charts, labels, neighbours, panels, sections, tab
 from n2kit.bench.report.aggregate import Leaderboard
 from n2kit.bench.report.summary import summary, warning
 from n2kit.data.items import Items
+from n2kit.errors import counted
 from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
 from n2kit.utils.yaml_files import read_yaml
@@ -95,8 +96,8 @@ def _facts(board: Leaderboard, items: Items | None) -> list[tuple[str, str]]:
     if board.best is not None:
         ranking = board.best.ranking
         facts += [
-            ("queries", f"{board.best.queries:,} ({len(ranking.pairs):,} pairs)"),
-            ("pool", f"{ranking.pool:,} items"),
+            ("queries", f"{board.best.queries:,} ({counted(len(ranking.pairs), 'pair')})"),
+            ("pool", counted(ranking.pool, "item")),
         ]
         seeds = sorted({row.seed for row in board.results.of(DONE)})
         facts += [("protocol", ranking.protocol or "–"), ("seeds", ", ".join(map(str, seeds)))]

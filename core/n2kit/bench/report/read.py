@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from n2kit.bench.cell_row import DONE, FAILED, REFUSED, RERUN_HINT, CellRow, parse_row
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit.utils.files import parse_json, read_json
 
 CELL = "cell.json"
@@ -138,7 +138,7 @@ def _choose(results: Results, rows: Sequence[CellRow]) -> None:
     last = next((row for row in reversed(rows) if row.data), rows[-1])
     same = [row for row in newest.values() if not row.data or _data_key(row) == _data_key(last)]
     if other := len(newest) - len(same):
-        results.notes.append(f"{other} cells were run on other data than the newest one and are left out")
+        results.notes.append(f"left out: {counted(other, 'cell')} run on other data than the newest one")
     results.rows = sorted(same, key=lambda r: (r.arm, r.seed))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from n2kit.bench.cell_row import DONE
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ArmResult, Leaderboard
-from n2kit.errors import truncate_list
+from n2kit.errors import counted, truncate_list
 from n2kit.evaluate import WHY_LEFT_OUT
 from n2kit.utils.durations import duration
 
@@ -75,10 +75,10 @@ def _best(board: Leaderboard, best: ArmResult, names: dict[str, str]) -> str:
         place = f"{'in the first place' if k == 1 else f'among the first {k:,}'} of {best.ranking.pool:,}"
         share, who = f"{labels.number(figure.value, m)} %", f"“{names[best.label]}” finds"
         if len(best.ranking.pairs) > best.queries:  # several right items a query: recall is their share
-            return f"{who} {share} of a query's right items {place}, the mean of {best.queries:,} queries ({bounds})."
-        return f"{who} the right item {place} for {share} of {best.queries:,} queries ({bounds})."
+            return f"{who} {share} of a query's right items {place}, the mean of {counted(best.queries, 'query')} ({bounds})."
+        return f"{who} the right item {place} for {share} of {counted(best.queries, 'query')} ({bounds})."
     unit = " %" if labels.share(m) else ""
-    return f"“{names[best.label]}” is best by {m}: {labels.number(figure.value, m)}{unit} on {best.queries:,} queries ({bounds})."
+    return f"“{names[best.label]}” is best by {m}: {labels.number(figure.value, m)}{unit} on {counted(best.queries, 'query')} ({bounds})."
 
 
 def _not_separable(board: Leaderboard, names: dict[str, str]) -> str:
@@ -188,8 +188,8 @@ def _left_out(board: Leaderboard) -> list[str]:
         return said
     return [
         *said,
-        f"{worst.items_skipped:,} items could not be used as they are ({truncate_list(worst.skipped, worst.items_skipped)}); "
-        f"{worst.pairs_left_out:,} test pairs were left out for it. A cell's vectors.parquet names all of them.",
+        f"{counted(worst.items_skipped, 'item')} could not be used as they are ({truncate_list(worst.skipped, worst.items_skipped)}), "
+        f"and with them {counted(worst.pairs_left_out, 'test pair')}. A cell's vectors.parquet names all of them.",
     ]
 
 
@@ -200,5 +200,5 @@ def _distinct(board: Leaderboard, name: str) -> int:
 def _listed(arms: Sequence[ArmResult], names: dict[str, str]) -> str:
     called = [f"“{names[arm.label]}”" for arm in arms]
     if len(called) > NAMED:
-        called = [*called[: NAMED - 1], f"{len(called) - NAMED + 1} others"]
+        called = [*called[: NAMED - 1], counted(len(called) - NAMED + 1, "other")]
     return called[0] if len(called) == 1 else f"{', '.join(called[:-1])} and {called[-1]}"

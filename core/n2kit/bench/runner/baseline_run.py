@@ -13,6 +13,7 @@ from n2kit.bench.cell_row import DONE
 from n2kit.bench.events import Phase
 from n2kit.bench.matrix.baseline_names import BASELINES
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
+from n2kit.bench.runner.store import VECTORS
 from n2kit.embed.encode import Encoded
 from n2kit.embed.vectors_file import write_vectors
 from n2kit.errors import Failed
@@ -49,6 +50,6 @@ def _run(bench: BenchContext, cell: Cell, frozen: FrozenFeatures) -> CellRow:
     ids, vectors = [made.ids[n] for n in wanted], np.ascontiguousarray(made.vectors[wanted])
     folder = bench.store.cell_folder(cell.key)
     folder.mkdir(parents=True, exist_ok=True)
-    write_vectors(Encoded(ids, vectors, None, made.skipped), f"baseline-{cell.key}", folder / "vectors.parquet")
+    write_vectors(Encoded(ids, vectors, None, made.skipped), f"baseline-{cell.key}", folder / VECTORS)
     found = evaluate_vectors(bench, cell, ids, vectors, made.skipped)
     return base_row(bench, cell).updated(**found, state=DONE, costs=made.costs, notes=made.notes)

@@ -18,6 +18,7 @@ from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.commands import REMOVED_INPUT
 from n2kit.bench.runner.context import BenchContext
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
+from n2kit.bench.runner.store import VECTORS
 from n2kit.builder import from_plan
 from n2kit.bundle import io as bundles
 from n2kit.embed import embed, encode
@@ -142,7 +143,7 @@ def _evaluate_cell(bench: BenchContext, cell: Cell, trained: TrainedModel) -> Ce
     precision = cell.recipe.train.precision
     begun = time.perf_counter()
     stored = embed(
-        model, trained.fingerprint, items, folder / "vectors.parquet", images=data.images, force=True,
+        model, trained.fingerprint, items, folder / VECTORS, images=data.images, force=True,
         on_bad_image=data.on_bad_image, precision=precision,
         progress=lambda done, total: bench.emit(Progress("embed", done, total)),
     )  # fmt: skip

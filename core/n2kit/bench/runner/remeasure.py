@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from n2kit.bench.cell_row import DONE
 from n2kit.bench.events import Note
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
+from n2kit.bench.runner.store import VECTORS
 from n2kit.embed.vectors_file import read_vectors
 from n2kit.errors import BadInput
 
@@ -50,10 +51,10 @@ def remeasure(bench: BenchContext, cells: Sequence[Cell], kept: Mapping[str, str
 def _measured(bench: BenchContext, cell: Cell, source: str) -> CellRow:
     """Return the row of a cell, by the vectors and the costs of the cell `source`."""
     before, folder = bench.store.cell_folder(source), bench.store.cell_folder(cell.key)
-    vectors = read_vectors(before / "vectors.parquet")
+    vectors = read_vectors(before / VECTORS)
     folder.mkdir(parents=True, exist_ok=True)
     if source != cell.key:  # else its ranks were lost
-        shutil.copyfile(before / "vectors.parquet", folder / "vectors.parquet")
+        shutil.copyfile(before / VECTORS, folder / VECTORS)
     old = bench.store.read_row(source)
     found = evaluate_vectors(bench, cell, vectors.ids, vectors.vectors, vectors.skipped)
     names = KEPT + CURVES * bool(bench.matrix.saliency)

@@ -23,6 +23,7 @@ from n2kit.utils.files import is_complete_parquet, read_json, temporaries_of, wr
 from n2kit.utils.locks import file_lock
 
 MATRIX, DATA, RESULTS, ROW, COSTS = "matrix.yaml", "data.json", "results.jsonl", "cell.json", "costs.json"
+VECTORS = "vectors.parquet"
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Store:
         where they can be read.
         """
         found: dict[str, str] = {}
-        for file in filter(is_complete_parquet, sorted(self.root.glob("cells/*/vectors.parquet"))):
+        for file in filter(is_complete_parquet, sorted(self.root.glob(f"cells/*/{VECTORS}"))):
             with suppress(BadInput, OSError):
                 row = self.read_row(file.parent.name)
                 if row.state == DONE:
@@ -176,7 +177,7 @@ class Store:
             hint=hint,
             files={
                 "ranks": f"cells/{cell.key}/ranks.parquet",
-                "vectors": f"cells/{cell.key}/vectors.parquet",
+                "vectors": f"cells/{cell.key}/{VECTORS}",
                 "run": f"runs/{cell.run_key}" if has_run else None,
             },
             path=self.cell_folder(cell.key) / ROW,

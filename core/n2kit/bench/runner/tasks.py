@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from n2kit.bench.cell_row import FAILED
 from n2kit.bench.matrix.cell import Cell
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
@@ -102,6 +102,7 @@ def cache_too_small(cells: Sequence[Cell], images: int) -> str | None:
         return None
     names = " and ".join(cell.vision_key.name for cell in vision_keys.values() if cell.vision_key is not None)
     return (
-        f"features of {images} images by {names} take up to {bytes_ / 1e9:.1f} GB, and train.feature_cache_gb is {most / 1e9:g}: "
+        f"features of {counted(images, 'image')} by {names} take up to {bytes_ / 1e9:.1f} GB, "
+        f"and train.feature_cache_gb is {most / 1e9:g}: "
         f"some are computed anew in every cell; --set train.feature_cache_gb={math.ceil(bytes_ / USABLE_SHARE / 1e9)} keeps them all"
     )
