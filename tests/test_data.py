@@ -16,7 +16,7 @@ from n2kit.contract.image_transform import ImageTransform
 from n2kit.data.images import UnreadableImage, open_image, to_rgb
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
-from n2kit.embed.store import read_vectors
+from n2kit.embed import read_vectors
 from n2kit.errors import BadInput, suggest
 
 ROWS = [

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from n2kit.errors import counted
+from n2kit.errors import BadInput, counted
 from n2kit_cli import options
+from n2kit_cli.embed_folder import FolderOptions, embed_folder, is_file
 from n2kit_cli.output import document, say
 from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
@@ -22,11 +23,22 @@ class Without(StrEnum):
     text = "text"
 
 
+class DType(StrEnum):
+    """How the numbers of vectors are stored."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+
+
 @reads_items
 def embed(
     bundle: options.Bundle,
     reading: Reading,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write: id, vector.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="NAME.parquet: a file; any other name: a folder, for catalogues of any size."),
+    ],
     visual: Annotated[
         bool, typer.Option("--visual", help="Also write visual_vector, the image's own (micl, notellm2).")
     ] = False,
@@ -36,6 +48,21 @@ def embed(
     batch_size: options.BatchSize = 32,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Keep the first numbers of each vector alone (loss matryoshka). Folder.")
+    ] = None,
+    dtype: Annotated[
+        DType, typer.Option(help="How vectors are stored; int8 with a scale each. Folder.")
+    ] = DType.float32,
+    append: Annotated[
+        bool, typer.Option("--append", help="Embed what is new or changed, and remove what is gone. Folder.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="2/4: the second of four processes on the same folder, on any machines. Folder.")
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Items a shard: what a process that is killed loses at most. Folder.")
+    ] = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -45,7 +72,18 @@ def embed(
     Examples:
       n2kit embed models/tiny --items items.jsonl --images images -o vectors.parquet
       n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
+      n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16
+      n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16 --append
     """
+    own = FolderOptions(dim, dtype.value, append, shard, shard_size)
+    if not is_file(out):
+        embed_folder(
+            bundle, reading, out, own, without=without and without.value, device=device, force=force, json=json,
+            visual=visual, batch_size=batch_size, precision=precision.value,
+        )  # fmt: skip
+        return
+    if flag := own.given():
+        raise BadInput(f"{flag} is of a folder of vectors, and {out} is a file", f"-o {out.with_suffix('')}")
     from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.utils.files import ensure_writable_file
     from n2kit.utils.folders import ensure_outside_bundles

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from n2kit.data.items import Items
+    from n2kit.data.items_read import ItemsRead
     from n2kit.data.pairs import Pairs
     from n2kit.modeling.model import Model
     from n2kit.plugins.manager import RegisteredComponent
@@ -177,13 +178,19 @@ def read(
 
     notellm = item_format is ItemFormat.notellm
     read = read_items(items, columns=columns(renames)[0], notellm=notellm, lenient=lenient, encoding=encoding)
+    tell_read(read, items, lenient=True)
+    return read
+
+
+def tell_read(read: ItemsRead, items: Path, *, lenient: bool) -> None:
+    """Say what a catalogue has, and the rows of it that a lenient reading dropped."""
     say(read.summary())
-    dropped(items, read.dropped)
+    if lenient:
+        dropped(items, read.dropped)
     for note in read.notes[:3]:
         say(f"note: {note}")
     if len(read.notes) > 3:
         say(f"note: and {len(read.notes) - 3:,} more of the kind")
-    return read
 
 
 def read_pairs(

@@ -14,7 +14,8 @@ from n2kit.api.work import IN_MEMORY, SomeModel
 from n2kit.bundle.io import load, read_manifest
 from n2kit.data.items import Item
 from n2kit.embed.encode import encode
-from n2kit.embed.vectors_file import Vectors, read_vectors
+from n2kit.embed.reading import read_vectors
+from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput, counted
 from n2kit.index.folder import StoredIndex, load_index
 from n2kit.index.store import choose_index, index_vectors, save_index

@@ -16,9 +16,10 @@ from n2kit.api.reading import SomeItems, SomePairs, items_of, pairs_of
 from n2kit.bundle.io import load, read_manifest, read_recipe
 from n2kit.data.given import Given, as_items
 from n2kit.embed.encode import encode
+from n2kit.embed.reading import read_vectors
 from n2kit.embed.store import embed as embed_to_file
-from n2kit.embed.vectors_file import Vectors, read_vectors
 from n2kit.errors import BadInput
+from n2kit.embed.vectors_file import Vectors
 from n2kit.evaluate.protocol import Figure, Protocol, RankingReport
 from n2kit.evaluate.protocol import evaluate as rank
 from n2kit.evaluate.sentences import recall_sentence

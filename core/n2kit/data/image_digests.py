@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,17 @@ OF_SIZES = "was written by an earlier version, which could not tell images of th
 def images_digest(items: Iterable[Item], folder: Path | None) -> str:
     """Hash the content of all items' image files, which identifies a folder of images wherever it lies."""
     names = [item.image for item in items]
+    digest = hashlib.sha256()
+    for name, content in zip(names, image_contents(names, folder), strict=True):
+        digest.update(json.dumps([name, content]).encode())
+    return f"content:{digest.hexdigest()[:16]}"
+
+
+def image_contents(names: Sequence[str], folder: Path | None) -> list[str | None]:
+    """Hash the content of the file behind each image's name; None where there is none, or the name says the content itself."""
     files = [image_file(name, folder) for name in names]
     contents = file_digests(file for file in files if file is not None)
-    digest = hashlib.sha256()
-    for name, file in zip(names, files, strict=True):
-        digest.update(json.dumps([name, next(contents) if file is not None else None]).encode())
-    return f"content:{digest.hexdigest()[:16]}"
+    return [None if file is None else next(contents) for file in files]
 
 
 def image_file(name: str, folder: Path | None) -> Path | None:

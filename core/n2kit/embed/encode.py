@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from n2kit.data.given import as_items
+<<<<<<< HEAD
 from n2kit.errors import Failed, counted
 from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.utils.contexts import autocast, eval_mode
 from n2kit.utils.device import Precision, keep_freed_memory, pick_precision
+=======
+from n2kit.embed.encoded import Encoded as Encoded
+from n2kit.embed.encoded import Progress as Progress
+from n2kit.errors import Failed
+>>>>>>> 57c3dd6 (Embed a catalogue of any size into a folder of shards)
 
 if TYPE_CHECKING:
+    import torch
+
     from n2kit.data.given import Given
     from n2kit.data.items import Item
     from n2kit.inputs.feature_cache import FeatureCache
+    from n2kit.inputs.reader import OnBadImage
     from n2kit.inputs.state_cache import StateCache
     from n2kit.modeling.model import Model
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass
-class Encoded:
-    """The vectors of items, in the order of `ids`.
-
-    vectors [n, d]; visual [n, d], with rows of NaN for items without a visual view. skipped: id → reason.
-    """
-
-    ids: list[str]
-    vectors: np.ndarray
-    visual: np.ndarray | None
-    skipped: dict[str, str] = field(default_factory=dict)
+    from n2kit.utils.device import Precision
 
 
 def encode(
@@ -65,6 +56,10 @@ def encode(
     Raises:
         BadInput: an unknown key of a dict; under `error`, an unreadable image, or an item with nothing that the variant reads.
     """
+    from n2kit.inputs.reader import Reader  # torch, which whoever reads vectors alone does without
+    from n2kit.utils.contexts import eval_mode
+    from n2kit.utils.device import keep_freed_memory, pick_precision
+
     wanted = as_items(items)
     folder = Path(images) if images is not None else None
     reader = Reader(model.prompt_builder, model.vision, folder, on_bad_image, cache, states=states)
@@ -103,9 +98,13 @@ def _encoded(
     return Encoded([wanted[n].id for n in kept], vectors, np.stack(views) if views else None, bad)
 
 
-@torch.no_grad()
 def _forward(model: Model, batch: Any, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray | None]:
-    with autocast(model.device, dtype):
+    import torch
+    from torch.nn import functional as F
+
+    from n2kit.utils.contexts import autocast
+
+    with torch.no_grad(), autocast(model.device, dtype):
         out = model(batch)
     vectors = F.normalize(out.views["multimodal"].float(), dim=-1).cpu().numpy()
     if "visual" not in out.views:

@@ -13,17 +13,16 @@ from n2kit.embed.encode import Progress, encode
 from n2kit.embed.shards import Shards
 from n2kit.embed.vectors_file import Vectors, read_vectors, stored_run, write_table
 from n2kit.errors import BadInput
-from n2kit.inputs.feature_cache import FeatureCache, feature_cache
-from n2kit.inputs.reader import OnBadImage
-from n2kit.inputs.state_cache import state_cache
-from n2kit.utils.device import Precision, pick_precision
 from n2kit.utils.files import ensure_writable_file, sync
 from n2kit.utils.folders import ensure_outside_bundles
 from n2kit.utils.locks import output_lock
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
+    from n2kit.inputs.feature_cache import FeatureCache
+    from n2kit.inputs.reader import OnBadImage
     from n2kit.modeling.model import Model
+    from n2kit.utils.device import Precision
 
 LOG = logging.getLogger("n2kit")
 SHARD = 1024  # items; what an interrupted run loses at most
@@ -54,6 +53,10 @@ def embed(
     Raises:
         BadInput: `out` holds something else, or another process writes it; `visual` from a variant without one; what `encode` raises.
     """
+    from n2kit.inputs.feature_cache import feature_cache
+    from n2kit.inputs.state_cache import state_cache
+    from n2kit.utils.device import pick_precision
+
     if visual and not model.variant.micl:
         raise BadInput(
             f"variant {model.recipe.variant} has no visual vector", "leave out --visual, or use micl or notellm2"

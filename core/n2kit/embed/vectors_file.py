@@ -85,14 +85,14 @@ def read_table(path: Path) -> Vectors:
     if not {"id", "vector"} <= set(table.column_names):
         raise BadInput(f"{path}: has no columns id and vector", "n2kit embed makes such a file")
     meta = _meta(table.schema, path)
-    visual = _matrix(table.column("visual_vector"), path) if "visual_vector" in table.column_names else None
+    visual = matrix_of(table.column("visual_vector"), path) if "visual_vector" in table.column_names else None
     skipped = meta.get("skipped", {})
     vectors = Vectors(
-        ids, _matrix(table.column("vector"), path), str(meta.get("fingerprint", "unknown")), visual, skipped
+        ids, matrix_of(table.column("vector"), path), str(meta.get("fingerprint", "unknown")), visual, skipped
     )
     if "sha256" in meta and meta["sha256"] != _digest(vectors):  # one of the version before has none
         raise BadInput(f"{path} is damaged: its content is not what was written", "embed again")
-    _check_rows(vectors, path)
+    check_rows(vectors, path)
     return vectors
 
 
@@ -109,6 +109,7 @@ def stored_run(path: Path) -> dict[str, object] | None:
     return (run if isinstance(run, dict) else {}) if META in (schema.metadata or {}) else None
 
 
+<<<<<<< HEAD
 def skipped_of(path: Path) -> dict[str, str]:
     """Read which items a file says were skipped, without its rows: id → reason; nothing of one that is not there or not whole."""
     try:
@@ -119,6 +120,9 @@ def skipped_of(path: Path) -> dict[str, str]:
 
 
 def _check_rows(vectors: Vectors, path: Path) -> None:
+=======
+def check_rows(vectors: Vectors, path: Path) -> None:
+>>>>>>> 57c3dd6 (Embed a catalogue of any size into a folder of shards)
     finite = np.isfinite(vectors.vectors).all(axis=1)
     if not finite.all():
         raise BadInput(f"{path}: the vector of {vectors.ids[int(finite.argmin())]!r} is not finite", "embed again")
@@ -152,7 +156,7 @@ def _column(matrix: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.astype(np.float32).ravel()), matrix.shape[1])
 
 
-def _matrix(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+def matrix_of(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """Convert a column of lists of one length to a matrix [n, d], without null lists."""
     problem = BadInput(
         f"{path}: column of vectors is no list of numbers of one length", "n2kit embed makes such a file"

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP
 from pathlib import Path
 
 from n2kit.errors import BadInput
 
 NO_LOCKS = (ENOSYS, ENOLCK, EOPNOTSUPP, EINVAL)  # of a file system that has none
+POLL = 0.1  # seconds between two looks at a lock that another process holds
 _held: set[tuple[Path, int]] = set()  # outputs, each with the thread that holds its lock
+
+
+class InUseError(BadInput):
+    """A lock that another process holds."""
 
 
 @contextmanager
@@ -25,7 +31,7 @@ def file_lock(path: Path, what: str, *, remove: bool = False) -> Iterator[None]:
         remove: remove the file at the end. By default it stays, as the lock of a folder that stays.
 
     Raises:
-        BadInput: another process holds it.
+        InUseError: another process holds it.
     """
     from filelock import FileLock, Timeout  # not where nothing is locked: it takes its time to import
 
@@ -42,7 +48,7 @@ def file_lock(path: Path, what: str, *, remove: bool = False) -> Iterator[None]:
                 path.touch()
     except Timeout:
         who = f"process {holder}" if holder else "another process"
-        raise BadInput(f"{what} is in use by {who}", "wait for it, or end it") from None
+        raise InUseError(f"{what} is in use by {who}", "wait for it, or end it") from None
     except NotImplementedError:
         pass
     except OSError as error:
@@ -58,6 +64,23 @@ def file_lock(path: Path, what: str, *, remove: bool = False) -> Iterator[None]:
             with suppress(OSError):
                 path.unlink()
         lock.release()
+
+
+@contextmanager
+def waited_lock(path: Path, what: str, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock as `file_lock` does, once nobody else does; `waiting` is told, once, for whom it waits."""
+    told = held = False
+    with ExitStack() as stack:
+        while not held:
+            try:
+                stack.enter_context(file_lock(path, what))
+                held = True
+            except InUseError as problem:
+                if not told:
+                    waiting(f"{problem.message}: waiting for it")
+                told = True
+                time.sleep(POLL)
+        yield
 
 
 @contextmanager

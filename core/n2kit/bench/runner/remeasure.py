@@ -10,7 +10,7 @@ from n2kit.bench.cell_row import DONE
 from n2kit.bench.events import Note
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.bench.runner.store import VECTORS
-from n2kit.embed.vectors_file import read_vectors
+from n2kit.embed import read_vectors
 from n2kit.errors import BadInput
 
 if TYPE_CHECKING:

@@ -1,0 +1,58 @@
+"""The items that are to be embedded, laid down in shards: any process computes any of them without reading the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from n2kit.data.image_source import GivenImage
+from n2kit.data.item import Item
+from n2kit.errors import BadInput
+from n2kit.utils.files import atomic_write
+
+SCHEMA = pa.schema(
+    {name: pa.string() for name in ("id", "image", "title", "content", "category")} | {"topics": pa.list_(pa.string())}
+)
+
+
+def spool_file(work: Path, number: int) -> Path:
+    """Name the file of a shard's items."""
+    return work / f"items-{number:06d}.parquet"
+
+
+def write_spool(work: Path, number: int, items: Sequence[Item]) -> None:
+    """Write a shard's items.
+
+    Raises:
+        BadInput: an item holds its image itself.
+    """
+    for item in items:
+        if isinstance(item.image, GivenImage):
+            raise BadInput(
+                f"item {item.id!r} holds its image itself, and a folder of vectors is made of files",
+                "give images by their paths, or write a .parquet file",
+            )
+    columns = {name: [getattr(item, name) for item in items] for name in SCHEMA.names}
+    with atomic_write(spool_file(work, number), durable=False) as temporary:
+        pq.write_table(pa.table(columns, SCHEMA), temporary)
+
+
+def read_spool(work: Path, number: int) -> list[Item]:
+    """Read a shard's items."""
+    rows = pq.read_table(spool_file(work, number)).to_pylist()
+    return [Item(**row | {"topics": tuple(row["topics"])}) for row in rows]
+
+
+def batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of `size` items; the last one may be shorter."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
