@@ -234,7 +234,7 @@ def hold() -> Any:
 def test_the_second_process_is_told_who_is_at_it(
     command: tuple[str, ...], hold: Any, cli: Any, tiny_bundle: Path, at_workspace: Path, tmp_path: Path
 ) -> None:
-    out, vectors = tmp_path / "out", tmp_path / "v.parquet"
+    out, vectors = tmp_path / "out.parquet", tmp_path / "v.parquet"
     vectors_file.write_table(vectors_file.Vectors(["a", "b"], np.eye(2, 4, dtype=np.float32), PRINT), vectors)
     pid = hold(out)
     refused = cli(*(word.format(bundle=tiny_bundle, out=out, vectors=vectors) for word in command))

@@ -24,7 +24,7 @@ class Without(StrEnum):
 
 
 class DType(StrEnum):
-    """How the numbers of vectors are stored."""
+    """The type in which vectors are stored."""
 
     float32 = "float32"
     float16 = "float16"

@@ -40,7 +40,7 @@ class FolderOptions:
 
 def is_file(out: Path) -> bool:
     """Tell whether `-o` means a file of vectors, and not a folder."""
-    return out.suffix.lower() in (".parquet", ".pq") or out.is_file()
+    return out.suffix.lower() in (".parquet", ".pq") or (out.exists() and not out.is_dir())
 
 
 def place_of(shard: str | None) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from n2kit.data.given import Given, as_items
 from n2kit.embed.encode import encode
 from n2kit.embed.reading import read_vectors
 from n2kit.embed.store import embed as embed_to_file
-from n2kit.errors import BadInput
 from n2kit.embed.vectors_file import Vectors
+from n2kit.errors import BadInput
 from n2kit.evaluate.protocol import Figure, Protocol, RankingReport
 from n2kit.evaluate.protocol import evaluate as rank
 from n2kit.evaluate.sentences import recall_sentence

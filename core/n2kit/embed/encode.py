@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2kit.data.given import as_items
-<<<<<<< HEAD
-from n2kit.errors import Failed, counted
-from n2kit.inputs.reader import OnBadImage, Reader
-from n2kit.utils.contexts import autocast, eval_mode
-from n2kit.utils.device import Precision, keep_freed_memory, pick_precision
-=======
 from n2kit.embed.encoded import Encoded as Encoded
 from n2kit.embed.encoded import Progress as Progress
-from n2kit.errors import Failed
->>>>>>> 57c3dd6 (Embed a catalogue of any size into a folder of shards)
+from n2kit.errors import Failed, counted
 
 if TYPE_CHECKING:
     import torch

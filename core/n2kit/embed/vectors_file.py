@@ -109,7 +109,6 @@ def stored_run(path: Path) -> dict[str, object] | None:
     return (run if isinstance(run, dict) else {}) if META in (schema.metadata or {}) else None
 
 
-<<<<<<< HEAD
 def skipped_of(path: Path) -> dict[str, str]:
     """Read which items a file says were skipped, without its rows: id → reason; nothing of one that is not there or not whole."""
     try:
@@ -119,10 +118,7 @@ def skipped_of(path: Path) -> dict[str, str]:
     return skipped
 
 
-def _check_rows(vectors: Vectors, path: Path) -> None:
-=======
 def check_rows(vectors: Vectors, path: Path) -> None:
->>>>>>> 57c3dd6 (Embed a catalogue of any size into a folder of shards)
     finite = np.isfinite(vectors.vectors).all(axis=1)
     if not finite.all():
         raise BadInput(f"{path}: the vector of {vectors.ids[int(finite.argmin())]!r} is not finite", "embed again")

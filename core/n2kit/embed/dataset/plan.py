@@ -31,7 +31,7 @@ OURS = {MANIFEST, SHARDS, WORK, ".lock"}  # and `removed-NNNNNN.parquet`
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted: items, and all that decides their vectors.
+    """A wish: items, and all that decides their vectors.
 
     source: identifies the items without reading them. reads_images: whether the model does. append: grow a finished folder.
     """

@@ -47,7 +47,7 @@ SHARD = 1024  # items; what a process that is killed loses at most
 
 @dataclass(frozen=True)
 class Settings:
-    """How items become vectors, and how they are stored.
+    """The way of items to vectors, and of vectors to the disk.
 
     dim: the first numbers of each vector that are kept, for models trained with the loss `matryoshka`; None: all.
     """

@@ -23,7 +23,7 @@ from n2kit.utils.files import atomic_write
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What a shard was made of: the run, the policy for bad images, the sum of its items' hashes, and what was skipped."""
+    """The origin of a shard: the run, the policy for bad images, the sum of its items' hashes, and what was skipped."""
 
     run: dict[str, Any]
     on_bad_image: str
