@@ -14,7 +14,7 @@ import n2kit
 from n2kit import read_items, read_pairs
 from n2kit.bundle.io import read_manifest, read_recipe
 from n2kit.bundle.manifest import README
-from n2kit.data.items import Items
+from n2kit.data.items import Item, Items
 from n2kit.embed import read_vectors
 from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.feature_cache import FeatureCache
@@ -244,3 +244,57 @@ def test_a_fitted_bundle_with_nothing_to_train_is_refused(cli: Any, tiny_bundle:
     done = cli("train", tmp_path / "fitted" / "bundle", *DATA, *TRAINED, "-o", tmp_path / "run")
     assert done.code == 2, done.err
     assert "--tune llm=lora:16" in done.err
+
+
+@pytest.mark.usefixtures("at_workspace")
+@pytest.mark.parametrize("llm", ["qwen:tiny", "gpt2:tiny", "mamba:tiny"])
+def test_the_joined_path_adds_nothing_before_it_is_trained(llm: str, tmp_path: Path) -> None:
+    """Also for items of one modality, after saving, and with a picture that the text's word must not see."""
+    items, pairs = load_parts(Path())
+    mixed = [*items.items, Item("text", title="red oak chair"), Item("picture", image=items.items[0].image)]
+    vectors = {}
+    for variant in ("late_whitened", "joined_whitened"):
+        model = n2kit.build(llm, "siglip:tiny", connector="qformer:2", settings={"prompt.template": "compact"})
+        made = fit(model, items, pairs, images="images", precision="fp32", variant=variant)  # type: ignore[arg-type]
+        made.model.save(tmp_path / variant)
+        loaded = n2kit.load(tmp_path / variant)
+        vectors[variant] = loaded.encode(mixed, images="images", precision="fp32")
+    np.testing.assert_allclose(vectors["joined_whitened"], vectors["late_whitened"], atol=1e-5)  # longer rows
+    text = loaded.prompt_builder.render(items.items[0], image=True)
+    assert text.index("<TEXT_EMB>") < text.index("<IMG>")
+    torch.nn.init.normal_(loaded.residual.weight)  # type: ignore[union-attr]
+    moved = np.abs(loaded.encode(mixed, images="images", precision="fp32") - vectors["late_whitened"]).max(1)
+    assert (moved > 1e-4).all()
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_training_the_joined_path_begins_at_the_fitted_vectors(cli: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+    """The connector, whose gradient is zero as long as the projection is, learns from the second step on."""
+    fitted_run, trained = tmp_path / "fitted", tmp_path / "trained"
+    assert cli("fit", tiny_bundle, *DATA, "--variant", "joined_whitened", "-o", fitted_run).code == 0
+    flags = ("--val-pairs", "val.csv", "--max-steps", "3", "--batch-size", "4", "--set", "train.new_lr=0.01")
+    done = cli("train", fitted_run, *DATA, *flags, "--set", "train.keep_best=false", "-o", trained, "--json")
+    assert done.code == 0, done.err
+    before, after = n2kit.load(fitted_run), n2kit.load(trained)
+    assert before.residual is not None
+    assert after.residual is not None
+    assert not before.residual.weight.any()
+    assert after.residual.weight.any()
+    assert before.connector is not None
+    assert after.connector is not None
+    names = [n for n, p in before.connector.named_parameters() if not torch.equal(p, after.connector.get_parameter(n))]
+    assert names
+    again = cli("fit", tiny_bundle, *DATA, "-o", fitted_run)
+    assert again.code == 2
+    assert "another variant (joined_whitened, now late_whitened)" in again.err
+
+
+def test_the_joined_path_needs_a_connector_and_a_causal_llm(workspace: Path) -> None:
+    items, pairs = load_parts(workspace)
+    for settings, said in (
+        ({"llm": "qwen:tiny", "variant": "only_late_fusion"}, "has no connector"),
+        ({"llm": "bert:tiny", "variant": "basic"}, "needs a causal LLM"),
+    ):
+        model = n2kit.build(settings["llm"], "clip:tiny", connector="mlp:2", variant=settings["variant"])
+        with pytest.raises(Mismatch, match=said):
+            fit(model, items, pairs, images=workspace / "images", variant="joined_whitened")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from n2kit.whitening.run import FitResult
 
 RUNS = Path("runs")
-FITTED = "late_whitened"  # the variant that fitting makes
 SHOWN = 5  # candidates, besides the best of each kind
+
+
+class Fitted(StrEnum):
+    """The variants that fitting makes."""
+
+    late_whitened = "late_whitened"
+    joined_whitened = "joined_whitened"
 
 
 @reads_items
@@ -33,6 +40,10 @@ def fit(
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The run folder; default runs/BUNDLE-fit.")] = None,
     val_pairs: Annotated[Path | None, typer.Option(help="More pairs to choose by; nothing is fitted on them.")] = None,
+    variant: Annotated[
+        Fitted,
+        typer.Option(help="joined_whitened: the same vectors, and n2kit train goes on with image and text joined."),
+    ] = Fitted.late_whitened,
     width: Annotated[
         int | None, typer.Option(min=1, help="Width of the vectors, by an SVD; default: both halves, uncut.")
     ] = None,
@@ -54,7 +65,7 @@ def fit(
 
     read_manifest(bundle)
     check_page(html, reading.items, pairs, val_pairs)
-    catalogue = reading.catalogue(FITTED)
+    catalogue = reading.catalogue(variant.value)
     positives = reading.pairs(pairs, catalogue) if pairs else None
     validation = reading.pairs(val_pairs, catalogue) if val_pairs else None
     folder = out or RUNS / f"{next_run(bundle)}-fit"
@@ -64,8 +75,9 @@ def fit(
     options.loading(bundle)
     with progress("fit") as bar:
         result = fit_bundle(
-            bundle, catalogue, positives, folder, val_pairs=validation, images=reading.images, width=width,
-            on_bad_image=reading.on_bad_image.value, precision=precision.value, device=device, progress=bar,
+            bundle, catalogue, positives, folder, val_pairs=validation, images=reading.images, variant=variant.value,
+            width=width, on_bad_image=reading.on_bad_image.value, precision=precision.value, device=device,
+            progress=bar,
         )  # fmt: skip
     counts = reading.skipped(result.skipped, catalogue, folder)
     if html is not None:

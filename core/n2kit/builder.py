@@ -103,20 +103,22 @@ def join(plan: Plan, parts: Parts) -> Model:
 
 
 def with_fusion(model: Model, reference: str, recipe: Recipe) -> Model:
-    """Join a model's LLM and vision encoder by another fusion, without a connector; the prompt's wording stays."""
+    """Join a model's LLM and vision encoder by another fusion; the prompt's wording stays, and the connector if the variant has one."""
     assert model.vision is not None
+    connector = model.connector if SPECS[recipe.variant].early else None
     component = default_catalogue().resolve("fusion", reference)
     fusion: Fusion = component.cls()(component.config(), vision=model.vision.card, llm=model.llm.card)
-    kept = ("llm", "vision", "loss")
+    kept = ("llm", "vision", "loss", *(["connector"] if connector is not None else []))
     provenance = Provenance(
         {kind: facts for kind, facts in model.provenance.parts.items() if kind in kept}
         | {"fusion": _provenance(component)},
         {kind: source for kind, source in model.provenance.sources.items() if kind in kept},
     )
     update = {"fusion": Choice(name=component.reference)}
-    parts = Parts(model.llm, model.loss, model.vision, None, fusion)
+    parts = Parts(model.llm, model.loss, model.vision, connector, fusion)
     made = Model(parts, recipe.model_copy(update=update), provenance, model.prompt_builder.template)
     made.special_tokens.load_state_dict(model.special_tokens.state_dict())
+    made.connector_scale.copy_(model.connector_scale)
     return made
 
 

@@ -113,6 +113,7 @@ def _write_part(part: Part, staged: Path, folder: Path, source: WeightsReference
 def _joint(model: Model) -> dict[str, Tensor]:
     """Return the tensors that belong to no part."""
     joint = {"gain": model.connector_scale, "words": model.special_tokens.table.weight.data}
+    joint |= {"residual": model.residual.weight.data} if model.residual is not None else {}
     return joint | ({"head": model.head.get_parameter("weight").data} if model.recipe.head.width else {})
 
 

@@ -23,7 +23,7 @@ class Batch:
     in_prompt [I] bool: the image's visual tokens stand in the row.
     pixels [I, 3, H, W], or vision_out, the frozen vision encoder's output for the images, or vision_rows, I such outputs as the
         feature cache holds them, which `with_vision_out` stacks to vision_out.
-    end_pos [B]: the last position of each row, where rows go on behind pool_pos with a task and its answer.
+    end_pos [B]: the last position of each row, where rows go on behind pool_pos: with a task and its answer, or with the image.
     answers [B]: how many tokens the answer at the end of each row has.
     has_text [B] bool: the item has a text that stands in the row; None: all have.
     cached_states: row → its hidden state at pool_pos [Dh], which need not be computed again. With cached_layer > 0: row → the
@@ -106,14 +106,14 @@ def stack_vision(outs: Sequence[VisionOut]) -> VisionOut:
 def collate(prompts: Sequence[TokenizedPrompt], with_image: Sequence[int]) -> Batch:
     """Pad prompts on the right into a batch; `with_image` are the rows whose item has an image."""
     width = max(len(p.ids) for p in prompts)
-    has_task = any(len(p.ids) - 1 > p.pool_pos for p in prompts)
+    goes_on = any(len(p.ids) - 1 > p.pool_pos for p in prompts)
     return Batch(
         ids=torch.tensor([p.ids + [PAD] * (width - len(p.ids)) for p in prompts]),
         pool_pos=torch.tensor([p.pool_pos for p in prompts]),
         visual_pool_pos=torch.tensor([p.visual_pool_pos for p in prompts]),
         image_owner=torch.tensor(list(with_image), dtype=torch.long),
         in_prompt=torch.tensor([prompts[n].has_image for n in with_image], dtype=torch.bool),
-        end_pos=torch.tensor([len(p.ids) - 1 for p in prompts]) if has_task else None,
-        answers=torch.tensor([p.answer for p in prompts]) if has_task else None,
+        end_pos=torch.tensor([len(p.ids) - 1 for p in prompts]) if goes_on else None,
+        answers=torch.tensor([p.answer for p in prompts]) if any(p.answer for p in prompts) else None,
         has_text=torch.tensor([p.has_text for p in prompts]),
     )

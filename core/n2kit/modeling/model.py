@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 VIEWS, ANSWERS = ("multimodal", "visual"), "answers"
+JOINED = "joined"  # the state behind text and image, in variants with a residual
 
 
 @dataclass
@@ -72,6 +73,19 @@ class SpecialTokenEmbedding(nn.Module):
     def fill(self, x: Tensor, ids: Tensor) -> Tensor:
         """Replace embeddings x [B, T, De] by the special tokens' where ids [B, T] are negative (-1, -2, …)."""
         return torch.where((ids < 0)[..., None], self.table((-ids - 1).clamp_min(0)).to(x.dtype), x)
+
+
+class ZeroLinear(nn.Linear):
+    """A linear map of unit vectors that starts at zero, so that what it is added to begins unchanged."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [B, Dh], scaled to unit length → [B, D], in float32 as the fused vectors."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(nn.functional.normalize(x.to(self.weight.dtype), dim=-1))
 
 
 @dataclass
@@ -116,6 +130,7 @@ class Model(nn.Module):
         self.special_tokens = SpecialTokenEmbedding(parts.llm.card.input_width)
         width = parts.fusion.output_width if parts.fusion is not None else parts.llm.card.output_width
         self.head = nn.Linear(width, recipe.head.width, bias=False) if recipe.head.width else nn.Identity()
+        self.residual = ZeroLinear(parts.llm.card.output_width, width) if self.variant.residual else None
         # Brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
         self.register_buffer("connector_scale", torch.ones(()))
         self.prompt_builder = PromptBuilder(
@@ -150,6 +165,8 @@ class Model(nn.Module):
         if vision_out is not None and vision_out.pooled is not None and self.fusion is not None:
             late = self.fusion.project(vision_out.pooled)
         words = {name: self._fuse(word, vision_out, batch) for name, word in words.items()}
+        if self.residual is not None:
+            words["multimodal"] = words["multimodal"] + self.residual(hidden_states[JOINED])
         answers = None if batch.answers is None else self._answer_costs(hidden_states[ANSWERS], batch)
         return Output({name: self.head(w) for name, w in words.items()}, present, tokens, late, answers)
 
@@ -182,6 +199,8 @@ class Model(nn.Module):
         if self.variant.micl:
             visual = torch.where(batch.visual_pool_pos >= 0, batch.visual_pool_pos, batch.pool_pos)
             requested["visual"] = (every, visual)
+        if self.residual is not None:
+            requested[JOINED] = (every, batch.last_pos)
         if batch.answers is not None:
             rows, at = batch.answer_tokens()
             requested[ANSWERS] = (rows, at - 1)

@@ -27,7 +27,7 @@ SPECIAL_TOKENS = {"<IMG>": IMG, "<IMG_EMB>": IMG_EMB, "<TEXT_EMB>": TEXT_EMB}
 ANSWER_TOKENS = 48  # an answer is cut to this
 PAD = 0  # fills a row on the right; causal attention never lets a real position see it
 
-PromptKind = Literal["basic", "micl", "text", "image"]
+PromptKind = Literal["basic", "micl", "text", "image", "text_then_image"]
 _PIECES = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 _TOPIC = re.compile(r"#(\w+)#")
 TOPIC_MARK = "[话题]"
@@ -86,7 +86,7 @@ def kinds_of(variant: VariantSpec) -> list[PromptKind]:
     kinds: list[PromptKind] = ["text"]
     if variant.early:
         kinds.append("image")
-        if variant.text:
+        if variant.text and not variant.residual:
             kinds.append("micl" if variant.micl else "basic")
     return kinds
 
@@ -109,6 +109,7 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.start = _start_ids(tokenizer)
         self.suffix = self._tokens(self.template.suffix)
+        self.then_image = self._body(self._then_image()) if variant.residual else []
         for kind in kinds_of(variant):
             fixed = len(self._body(FIELDS.sub("", getattr(self.template, kind))))
             if fixed > self.body_tokens:
@@ -123,6 +124,8 @@ class PromptBuilder:
             return "text"
         if not (text and self.variant.text):
             return "image"
+        if self.variant.residual:
+            return "text_then_image"
         return "micl" if self.variant.micl else "basic"
 
     def __call__(self, item: Item, *, image: bool, task: Task | None = None, answered: bool = True) -> TokenizedPrompt:
@@ -133,16 +136,26 @@ class PromptBuilder:
             task: the generation task after the compressed word. answered: the row ends with its answer, else with its question.
         """
         kind = self.kind(image=image, text=item.has_text)
-        body = self._fitted(getattr(self.template, kind), self._fields(item, task))
+        body = self._fitted(self._body_of(kind), self._fields(item, task))
         answer = self._answer(item, task) if task and answered else []
         question = [TEXT_EMB, *self._tokens(self._question(task))] if task else []
-        tokens = [*self.start, *body, *self.suffix, *question, *answer]
+        behind = [TEXT_EMB, *self.then_image, *self.suffix] if kind == "text_then_image" else []
+        tokens = [*self.start, *body, *self.suffix, *behind, *question, *answer]
         return layout(tokens, self.image_tokens, len(answer), has_text=item.has_text and kind != "image")
 
     def render(self, item: Item, *, image: bool) -> str:
         """Render the prompt as text, for people to read."""
-        body = getattr(self.template, self.kind(image=image, text=item.has_text))
-        return _fill(body, self._fields(item)) + self.template.suffix
+        kind, suffix = self.kind(image=image, text=item.has_text), self.template.suffix
+        behind = f"<TEXT_EMB>{self._then_image()}{suffix}" if kind == "text_then_image" else ""
+        return _fill(self._body_of(kind), self._fields(item)) + suffix + behind
+
+    def _body_of(self, kind: PromptKind) -> str:
+        body: str = getattr(self.template, "text" if kind == "text_then_image" else kind)
+        return body
+
+    def _then_image(self) -> str:
+        """Return the image's part of a prompt behind the text's compressed word."""
+        return self.template.then_image or FIELDS.sub("", self.template.image)
 
     def topics(self, item: Item) -> list[str]:
         """List an item's topics, with those in its content."""

@@ -89,7 +89,7 @@ def _weights(plan: Plan, row: PlanRow) -> float:
 
 def tune_of(plan: Plan, part: str) -> Tune:
     """Return how a part is tuned; parts without such a setting are trained."""
-    return Tune.parse(getattr(getattr(plan.recipe, part), "tune", "full"))
+    return Tune.parse(getattr(getattr(plan.recipe, part, None), "tune", "full"))
 
 
 def loaded_bytes(plan: Plan, row: PlanRow) -> int:

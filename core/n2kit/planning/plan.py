@@ -13,6 +13,7 @@ from n2kit.recipe.settings import Recipe
 from n2kit.recipe.variants import SPECS, VariantSpec
 
 SUFFIX_TOKENS = 24  # room for a prompt's suffix and BOS
+THEN_IMAGE_TOKENS = 24  # and for the words around an image that stands behind the text's compressed word
 TASK_TOKENS = 24 + ANSWER_TOKENS  # and for what a loss has asked behind it
 MLLM = "mllm="  # begins the id of a multimodal LLM that is named by its source
 CHOSEN = ("mllm", "llm", "vision", "connector", "fusion")  # pieces of an id, in this order
@@ -83,8 +84,8 @@ class Plan:
     @property
     def longest(self) -> int:
         """The number of tokens of the longest row, in training."""
-        task = TASK_TOKENS if self.generates else 0
-        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + task
+        behind = TASK_TOKENS * self.generates + (THEN_IMAGE_TOKENS + SUFFIX_TOKENS) * self.variant.residual
+        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + behind
 
     @property
     def parameters(self) -> int:

@@ -209,6 +209,9 @@ def _rows(plan: Plan) -> list[PlanRow]:
         late = vision.pooled_width or f"{vision.tokens} × {vision.token_width}"
         shape = f"{llm.output_width} + {late} → {plan.joined_width}"
         rows.append(_row(plan, "fusion", shape, plan.fusion.parameters, plan.fusion.parameters))
+    if plan.variant.residual:
+        size = llm.output_width * plan.joined_width
+        rows.append(PlanRow("residual", "from zero", f"{llm.output_width} → {plan.joined_width}", size, size))
     if width := recipe.head.width:
         size = plan.joined_width * width
         rows.append(PlanRow("head", f"linear:{width}", f"{plan.joined_width} → {width}", size, size))

@@ -9,6 +9,7 @@ from n2kit.planning.plan import Plan
 from n2kit.plugins.manager import OWN
 from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.tuning import Tune
+from n2kit.recipe.variants import WHITENED
 
 
 def apply(plan: Plan, requested: Collection[str]) -> None:
@@ -29,9 +30,9 @@ def embeds(plan: Plan) -> Iterator[Mismatch]:
 
 
 def causal(plan: Plan) -> Iterator[Mismatch]:
-    """Refuse mICL with an LLM that is not causal: the image's compressed word would see the text behind it."""
-    if plan.variant.micl and not plan.llm.causal:
-        other = "late_early_fusion" if plan.variant.late else "basic"
+    """Refuse a variant with two compressed words with an LLM that is not causal: the first would see what stands behind it."""
+    if (plan.variant.micl or plan.variant.residual) and not plan.llm.causal:
+        other = "late_whitened" if plan.variant.residual else "late_early_fusion" if plan.variant.late else "basic"
         yield Mismatch(
             f"variant {plan.recipe.variant} needs a causal LLM, and {plan.name('llm')} reads both ways",
             f"--variant {other}, or a causal language model",
@@ -88,10 +89,10 @@ def fusion_of_variant(plan: Plan) -> Iterator[Mismatch]:
 
 
 def whitened_of_variant(plan: Plan) -> Iterator[Mismatch]:
-    """Refuse variant late_whitened with another fusion."""
-    if plan.recipe.variant == "late_whitened" and plan.recipe.fusion.name != "whitened":
+    """Refuse the whitened variants with another fusion."""
+    if plan.variant.defaults == WHITENED and plan.recipe.fusion.name != "whitened":
         yield Mismatch(
-            f"variant late_whitened is fusion whitened, and fusion {plan.recipe.fusion.name} was asked for",
+            f"variant {plan.recipe.variant} is fusion whitened, and fusion {plan.recipe.fusion.name} was asked for",
             "--variant only_late_fusion, or leave the fusion out",
         )
 
@@ -104,6 +105,11 @@ def generation(plan: Plan) -> Iterator[Mismatch]:
     if not plan.generates:
         return
     loss, other = plan.recipe.loss.name, "--loss notellm2"
+    if plan.variant.residual:
+        what = (
+            f"loss {loss} has answers generated, and in variant {plan.recipe.variant} the image stands where they would"
+        )
+        yield Mismatch(what, f"--variant late_whitened, or {other}")
     if not plan.llm.causal:
         what = f"{plan.name('llm')} reads both ways: the vector would see the answer"
         yield Mismatch(f"loss {loss} has answers generated, and {what}", f"a causal language model, or {other}")

@@ -18,6 +18,8 @@ FIELDS = re.compile(r"\{(title|topics|content|category)\}")
 class Template:
     """A prompt's body by kind, the suffix of all kinds, and the rules for writing fields into them.
 
+    then_image: the image behind the text's compressed word, in variant joined_whitened; begins by closing the suffix's quote.
+    Empty: `image` stands there.
     The last three are for losses that generate: what stands behind the compressed word and asks for the category, or for
     `{count}` topics, and how the answer to it is written. They begin by closing the suffix's quote. Empty: not to be asked.
     """
@@ -27,6 +29,7 @@ class Template:
     text: str
     image: str
     suffix: str
+    then_image: str = ""
     topic_separator: str = ", "
     newline: str = " "
     title_chars: int = 80
@@ -45,6 +48,7 @@ TEMPLATES: dict[str, Template] = {
         text='笔记：{"标题":"{title}","话题":"{topics}","内容":"{content}"}',
         image='笔记：{"图片":"<IMG>","标题":"","话题":"","内容":""}',
         suffix="，压缩为一个词：“",
+        then_image='”。笔记：{"图片":"<IMG>"}',
         topic_separator="，",
         newline="。",
         title_chars=20,
@@ -73,6 +77,7 @@ TEMPLATES: dict[str, Template] = {
             'Note: {"image":"<IMG>","title":"","topic":"","content":""}.'
         ),
         suffix=' The compression word is:"',
+        then_image='". Note: {"image":"<IMG>"}.',
         category_task='". The category of the note is:',
         topics_task='". The {count} topics of the note are:',
         answer=" {answer}.",
@@ -84,6 +89,7 @@ TEMPLATES: dict[str, Template] = {
         text="Note: {title} {topics} {content}.",
         image='Note: "<IMG>".',
         suffix=' One word: "',
+        then_image='". Note: "<IMG>".',
         category_task='". Category:',
         topics_task='". {count} topics:',
         answer=" {answer}.",
@@ -148,11 +154,13 @@ def _validate(template: Template, path: Path) -> None:
         ("text", "<IMG_EMB>"),
         ("basic", "<IMG_EMB>"),
         ("image", "<IMG_EMB>"),
+        ("then_image", "<IMG_EMB>"),
         ("suffix", "<IMG"),
     ):
         if word in getattr(template, kind):
             raise BadInput(f"{path}: {kind} must not have {word}", "see docs/prompts.md")
     needs = {"basic": ["<IMG>"], "micl": ["<IMG>", "<IMG_EMB>"], "text": [], "image": ["<IMG>"]}
+    needs |= {"then_image": ["<IMG>"]} if template.then_image else {}
     for kind, words in needs.items():
         body = getattr(template, kind)
         for word in words:

@@ -23,7 +23,8 @@ from n2kit.utils.cache import config_folder
 from n2kit.utils.yaml_files import ERRORS, construct, parse_yaml, problem_of, read_with_lines
 
 VariantName = Literal[
-    "text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2", "late_whitened"
+    "text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2", "late_whitened",
+    "joined_whitened",
 ]  # fmt: skip
 CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
 SHOWN = 60  # characters of a value in an error
@@ -97,8 +98,8 @@ class Train(Settings):
         gt=0,
         description="learning rate of connector, fusion, head, words (special tokens); null: lr",
     )
-    lrs: dict[Literal["llm", "vision", "connector", "fusion", "head", "words", "loss"], PositiveFloat] = Field(
-        {}, description="part → its own learning rate, in place of lr and new_lr: {llm: 1e-5}"
+    lrs: dict[Literal["llm", "vision", "connector", "fusion", "head", "residual", "words", "loss"], PositiveFloat] = (
+        Field({}, description="part → its own learning rate, in place of lr and new_lr: {llm: 1e-5}")
     )
     layer_decay: float = Field(
         1.0,
@@ -172,7 +173,8 @@ class Recipe(Settings):
     fusion: Choice = Field(Choice(name="gate"), description="late fusion of the image into the compressed word")
     loss: Choice = Field(Choice(name="notellm2"), description="what training lowers")
     variant: VariantName = Field(
-        "notellm2", description="how image and text come together: the paper's ablation, or late_whitened"
+        "notellm2",
+        description="how image and text come together: the paper's ablation, late_whitened or joined_whitened",
     )
     licences: list[str] | None = Field(None, description="the only licences of weights to allow; null: any")
     head: Head = Field(Head(), description="what makes the embedding of the LLM's state")

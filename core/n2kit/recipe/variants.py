@@ -1,4 +1,4 @@
-"""The variants: how image and text get into one vector. All but the last are the paper's ablation (NoteLLM-2, table 3)."""
+"""The variants: how image and text get into one vector. All but the last two are the paper's ablation (NoteLLM-2, table 3)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ class VariantSpec:
 
     early: visual tokens stand in the prompt. late: the pooled image vector is fused into the compressed word.
     micl: the image's own compressed word is a worked example in the prompt, and a second training view.
+    residual: the image stands behind the text's compressed word, which does not see it; a second word behind both adds to the
+        fused vector through a projection that starts at zero.
     defaults: dotted settings that it has unless they are set otherwise.
     """
 
@@ -22,12 +24,14 @@ class VariantSpec:
     text: bool
     summary: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    residual: bool = False
 
     @property
     def image(self) -> bool:
         return self.early or self.late
 
 
+WHITENED = {"fusion.name": "whitened", "head.width": None}
 SPECS: dict[str, VariantSpec] = {
     "text_only": VariantSpec(False, False, False, True, "the language model alone"),
     "image_only": VariantSpec(True, False, False, False, "visual tokens alone"),
@@ -42,6 +46,15 @@ SPECS: dict[str, VariantSpec] = {
         False,
         True,
         "text and image whitened, side by side: late fusion without training, n2kit fit's; not the paper's",
-        {"fusion.name": "whitened", "head.width": None},
+        WHITENED,
+    ),
+    "joined_whitened": VariantSpec(
+        True,
+        True,
+        False,
+        True,
+        "late_whitened, and what the language model makes of text and image together, which starts at zero; not the paper's",
+        WHITENED,
+        residual=True,
     ),
 }

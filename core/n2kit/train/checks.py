@@ -75,7 +75,7 @@ def check_trainable(model: Model) -> None:
     Raises:
         Mismatch: no weight that makes one is trained.
     """
-    makes = [model.llm, model.vision, model.connector, model.fusion, model.head]
+    makes = [model.llm, model.vision, model.connector, model.fusion, model.head, model.residual]
     words = model.variant.micl or "generation" in model.loss.extra_inputs  # whose prompts hold special tokens
     if words or any(p.requires_grad for part in makes if part is not None for p in part.parameters()):
         return

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from n2kit.modeling.model import Model
     from n2kit.recipe.settings import Train
 
-NEW = ("connector", "fusion", "head", "words", "loss")  # parts that start at random
+NEW = ("connector", "fusion", "head", "residual", "words", "loss")  # parts that start at random, or at zero
 SETTING = {"special_tokens": "words"}  # name of a module → its name in `train.lrs`, where that differs
 
 

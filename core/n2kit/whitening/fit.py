@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.halves import Half, check_folder, image_half, text_half, unreadable, without
 from n2kit.inputs.state_cache import StateCache, state_cache
+from n2kit.recipe.variants import SPECS
 from n2kit.utils.device import pick_precision
 from n2kit.whitening.select import Selection, fitted, select
 from n2kit.whitening.statistics import BLOCK, pair_rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from n2kit.utils.device import Precision
 
 Progress = Callable[[int, int, str], None]
+FittedVariant = Literal["late_whitened", "joined_whitened"]
 
 
 @dataclass
@@ -53,6 +55,7 @@ def fit(
     *,
     val_pairs: Pairs | None = None,
     images: str | Path | None = None,
+    variant: FittedVariant = "late_whitened",
     width: int | None = None,
     on_bad_image: OnBadImage = "error",
     precision: Precision = "auto",
@@ -70,16 +73,18 @@ def fit(
     Args:
         pairs: what belongs together, with grades where there are some; None: all items are whitened alike, and nothing is chosen.
         val_pairs: more pairs to choose by; nothing is fitted on them.
+        variant: joined_whitened gives the same vectors, and keeps the connector: training goes on from it with image and text joined.
         width: of the vectors, by an SVD over all items; None: as wide as both halves together.
         progress: called with (done, total, what).
 
     Raises:
-        Mismatch: the model has no vision encoder. BadInput: a width larger than both halves, validation pairs alone, what reading
+        Mismatch: the model has no vision encoder, or lacks what the variant needs.
+        BadInput: a width larger than both halves, validation pairs alone, what reading
             images raises.
     """
     if val_pairs and not pairs:
         raise BadInput("validation pairs choose, and there are no pairs to fit on", "--pairs FILE")
-    joined = _joined(model, width)
+    joined = _joined(model, variant, width)
     text, image, skipped = _halves(joined, items, images, on_bad_image, precision, progress)
     start, cpu = time.perf_counter(), time.process_time()
     left_out = skipped if on_bad_image == "skip" else {}
@@ -97,23 +102,28 @@ def fit(
     return FittedModel(joined.eval(), selection, skipped, counts, *took)
 
 
-def _joined(model: Model, width: int | None) -> Model:
+def _joined(model: Model, variant: FittedVariant, width: int | None) -> Model:
     """Make the model of the same backbones with the fusion `whitened`, not fitted yet.
 
     Raises:
-        Mismatch: there is no vision encoder. BadInput: the width is too large.
+        Mismatch: there is no vision encoder, or no connector or causal LLM where the variant needs one. BadInput: the width is too large.
     """
     if model.vision is None:
         raise Mismatch(
             f"variant {model.recipe.variant} has no vision encoder, and whitening joins a text with an image",
             "build the bundle with another --variant",
         )
+    if SPECS[variant].early and model.connector is None:
+        what = f"variant {model.recipe.variant} has no connector, and {variant} needs one"
+        raise Mismatch(what, "build the bundle with --variant notellm2, or fit late_whitened")
+    if SPECS[variant].residual and not model.llm.card.causal:
+        raise Mismatch(f"variant {variant} needs a causal LLM, and this one reads both ways", "fit late_whitened")
     both = model.llm.card.output_width + (model.vision.card.pooled_width or model.vision.card.token_width)
     if width is not None and not 1 <= width <= both:
         raise BadInput(f"width {width}: text and image together are {both} wide", f"--width {both} or fewer")
     recipe = model.recipe
     update = {
-        "variant": "late_whitened",
+        "variant": variant,
         "head": recipe.head.model_copy(update={"width": width}),
         "llm": recipe.llm.model_copy(update={"tune": "frozen"}),
         "vision": recipe.vision.model_copy(update={"tune": "frozen"}),

@@ -16,7 +16,7 @@ from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, temporaries_of, write_json
 from n2kit.utils.folders import ensure_outside_bundles, ensure_writable, go_on_hint
 from n2kit.utils.locks import file_lock
-from n2kit.whitening.fit import FittedModel, Progress, fit
+from n2kit.whitening.fit import FittedModel, FittedVariant, Progress, fit
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from n2kit.inputs.reader import OnBadImage
     from n2kit.utils.device import Precision
 
-SAID = ("width", "on_bad_image", "precision")  # of a run, whose values are no digests
+SAID = ("variant", "width", "on_bad_image", "precision")  # of a run, whose values are no digests
 STATE, RESULT, LOCK, BUNDLE = "run.json", "result.json", "run.lock", "bundle"
 
 
@@ -61,6 +61,7 @@ def fit_bundle(
     *,
     val_pairs: Pairs | None = None,
     images: Path | None = None,
+    variant: FittedVariant = "late_whitened",
     width: int | None = None,
     on_bad_image: OnBadImage = "error",
     precision: Precision = "auto",
@@ -80,6 +81,7 @@ def fit_bundle(
         "images": images_digest(items, images),
         "pairs": pairs.digest() if pairs else None,
         "val_pairs": val_pairs.digest() if val_pairs else None,
+        "variant": variant,
         "width": width,
         "on_bad_image": on_bad_image,
         "precision": precision,
@@ -96,8 +98,8 @@ def fit_bundle(
         write_json(folder / STATE, run)
         model = bundles.load(bundle).to(pick_device(device))
         made = fit(
-            model, items, pairs, val_pairs=val_pairs, images=images, width=width, on_bad_image=on_bad_image,
-            precision=precision, progress=progress,
+            model, items, pairs, val_pairs=val_pairs, images=images, variant=variant, width=width,
+            on_bad_image=on_bad_image, precision=precision, progress=progress,
         )  # fmt: skip
         result = _result(made, folder)
         counts = {"items": len(items), "pairs": len(pairs or ()), "val_pairs": len(val_pairs or ())}
