@@ -214,3 +214,14 @@ def test_shards_of_another_command_are_cleared_away(
     done = cli("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v.parquet")
     assert done.code == 0
     assert sorted(f.name for f in tmp_path.iterdir()) == [others.name, "v.parquet"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["index", "v.parquet", "-o", "x\udcff"], ["train", "b\udcff"], ["ls", "\ud800", "--json"]]
+)
+def test_a_name_that_is_no_utf8_is_refused_before_any_work(arguments: list[str], cli: Any) -> None:
+    """JSON and Parquet, in which results name their inputs, cannot hold it."""
+    done = cli(*arguments)
+    assert done.code == 2
+    assert "is no UTF-8" in done.err
+    assert "rename the file" in done.err

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from n2kit import __version__
-from n2kit.errors import N2kitError, Unavailable
+from n2kit.errors import BadInput, N2kitError, Unavailable
 from n2kit.utils.signals import signal_handlers
 from n2kit_cli.commands import COMMANDS, add_commands, add_summaries
 from n2kit_cli.help_text import GroupedCommands, use_words
@@ -86,6 +86,7 @@ def run(arguments: list[str]) -> int:
     try:
         with only_first_process(), signal_handlers(_stop, signal.SIGTERM):
             warn_of_unread_variables()
+            _refuse_undecodable(arguments)
             code = _program(arguments).main(arguments, prog_name="n2kit", standalone_mode=False)
         if code == INTERRUPTED:
             return _interrupted(arguments)
@@ -105,8 +106,24 @@ def run(arguments: list[str]) -> int:
         return _usage(problem)
     except OSError as problem:
         return _system(problem)
+    except UnicodeEncodeError as problem:
+        if problem.reason != "surrogates not allowed":
+            return _bug(problem)
+        error(f"a name is no UTF-8: {ascii(problem.object)[:200]}", "rename the file, or the folder that it is in")
+        return BAD_INPUT
     except Exception as problem:
         return _no_memory(problem) if _is_memory(problem) else _bug(problem)
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """Refuse a name that is no UTF-8, which JSON and Parquet cannot hold, before any work.
+
+    Raises:
+        BadInput: there is one.
+    """
+    for word in arguments:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise BadInput(f"{word} is no UTF-8", "rename the file, or the folder that it is in")
 
 
 def _stop(*_: object) -> None:

@@ -65,7 +65,10 @@ def mine_negatives(
     )
     with output_lock(out), progress("mine") as bar:
         check_writable(out, force=force)  # now that no other process writes it
-        mined = mine(stored, positives, window, bar, known=others)
+        try:
+            mined = mine(stored, positives, window, bar, known=others)
+        except BadInput as problem:
+            raise BadInput(f"{pairs}: {problem.message}", problem.hint) from None
         write_pairs(mined, out)
         rows = write_skipped(out, {}, [row for read in (positives, *others) for row in read.dropped])
     distinct = dict.fromkeys(positives)
