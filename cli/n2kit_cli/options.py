@@ -121,7 +121,8 @@ VariantName = Annotated[
     str | None,
     typer.Option(
         "--variant",
-        help="notellm2, micl, late_early_fusion, only_late_fusion, basic, text_only, image_only; late_whitened and joined_whitened, for n2kit fit.",
+        help="notellm2, micl, late_early_fusion, only_late_fusion, basic, text_only, image_only; "
+        "late_whitened and joined_whitened, for n2kit fit.",
     ),
 ]
 Combination = Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")]
