@@ -63,7 +63,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """items.jsonl, items.csv, images/, train.csv, val.csv, test.csv, pool.csv: 12 concepts, each drawn twice in one colour."""
+    """items.jsonl, items.csv, images/, train.csv, val.csv, test.csv, pool.csv, events.csv: 12 concepts, each drawn twice in one colour."""
     from PIL import Image
 
     root = tmp_path_factory.mktemp("workspace")
@@ -94,6 +94,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, part in (("train", pairs[:8]), ("val", pairs[8:10]), ("test", pairs[10:])):
         with (root / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("query", "target"), *part])
+    log = [
+        (f"u{n}", item, 1_700_000_000 + 60 * k)
+        for n in range(12)
+        for k, item in enumerate([*pairs[n], pairs[n - 1][1]])
+    ]
+    with (root / "events.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("user", "item", "time"), *log])
     (root / "pool.csv").write_text("id\n" + "".join(f"{b}\n" for _, b in pairs))
     return root
 

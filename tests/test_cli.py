@@ -20,6 +20,7 @@ from n2kit_cli import commands, help_text
 from n2kit_cli.main import make_app
 
 COMMANDS = [
+    "data mine",
     "plan",
     "build",
     "train",
@@ -62,7 +63,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
     app = make_app()
-    assert len(app.registered_commands) + len(app.registered_groups) == 20
+    assert len(app.registered_commands) + len(app.registered_groups) == 21
 
 
 def test_the_help_says_of_every_command_what_its_own_help_does() -> None:

@@ -10,6 +10,10 @@ import typer
 
 # Name → its module, and the first sentence of its help, which is all that `n2kit --help` shows of it.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "data": (
+        "data",
+        "Make a folder of items and pairs: import a public set, mine pairs from a log, split, check, pack.",
+    ),
     "plan": (
         "plan",
         "Show what a combination consists of and whether it can be built: parts, tokens, parameters, memory.",

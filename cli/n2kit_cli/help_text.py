@@ -10,6 +10,7 @@ import typer
 # The sections of `n2kit --help`, in the order of a newcomer; what is in none of them comes last.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Start": ("demo", "ls", "plan", "doctor"),
+    "Bring your data": ("data",),
     "Make a model": ("build", "fit", "train", "merge", "pack"),
     "Use it": ("embed", "index", "recommend", "generate"),
     "Measure it": ("eval", "neglect", "bench", "mine-negatives"),

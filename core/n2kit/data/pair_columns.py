@@ -23,10 +23,10 @@ SEEN = (
 _GRADES = ("grade", "score", "similarity", "label")  # names of the column that grades
 _NEGATIVES = re.compile(r"(hard[ _-]?)?negatives?([ _-]?ids?)?([ _-]?\d+)?", re.I)  # there may be several such columns
 # Whoever or whatever brings items together, and is none.
-_USER = re.compile(
+USER = re.compile(
     r"(user|customer|client|visitor|session|reviewer|member|account|buyer|shopper|profile|order|basket|cart|transaction|invoice|receipt)s?(_?(id|name|no|number|hash|key))*|uid"
 )
-_ITEM = {"item", "movieid", "movie_id", "book_id", "parent_asin", "product", "article", *SYNONYMS["id"]}
+ITEM = {"item", "movieid", "movie_id", "book_id", "parent_asin", "product", "article", *SYNONYMS["id"]}
 
 
 class PairColumns(NamedTuple):
@@ -61,7 +61,7 @@ class PairColumns(NamedTuple):
             named = [n for n in plain if normal(n) == "id" or normal(n) in SYNONYMS["id"]]
             ids = tuple([*holding, *named, *plain][:1])
             return cls(ids, grade, negatives, tuple(n for n in plain if n not in ids), True)
-        ids, sure = _ids(plain, asked, [n for n in holding if n in plain and not _USER.fullmatch(normal(n))])
+        ids, sure = _ids(plain, asked, [n for n in holding if n in plain and not USER.fullmatch(normal(n))])
         return cls(ids, grade, negatives, tuple(n for n in plain if n not in ids), sure)
 
 
@@ -136,8 +136,8 @@ def check_ids(columns: PairColumns, names: Sequence[str], where: str, asked: Map
 
 def _log_columns(names: Iterable[str]) -> tuple[str, str] | None:
     """Find the columns of a user and an item, of which a log is made; None where there are none."""
-    user = next((n for n in names if _USER.fullmatch(normal(n))), None)
-    item = next((n for n in names if normal(n) in _ITEM), None)
+    user = next((n for n in names if USER.fullmatch(normal(n))), None)
+    item = next((n for n in names if normal(n) in ITEM), None)
     return None if user is None or item is None else (user, item)
 
 

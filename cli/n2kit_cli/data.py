@@ -1,0 +1,14 @@
+"""n2kit data: from logs and catalogues as people have them to a folder that every command reads."""
+
+from __future__ import annotations
+
+import typer
+
+from n2kit_cli.data_mine import mine
+
+app = typer.Typer(
+    help="Make a folder of items and pairs: import a public set, mine pairs from a log, split, check, pack.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command()(mine)

@@ -1,0 +1,235 @@
+"""A mining from files to a file of pairs: begun once, gone on with after an interruption, its counts added up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from n2kit.data.items import Items
+from n2kit.errors import BadInput, counted, truncate_list
+from n2kit.mining.engine import SHARE, engine
+from n2kit.mining.event_files import EventFile, find_files, open_events
+from n2kit.mining.settings import MineSettings
+from n2kit.mining.stages import PARTS, PER_ROW, SMALL, Progress, Stages
+from n2kit.utils.files import read_json, write_json
+from n2kit.utils.locks import output_lock
+
+PAIRS, REPORT, WORK = "pairs.parquet", "mine.json", ".mine"
+MEMORY = 2_000_000_000
+PACKED, LINE = 5, 25  # how much smaller gzip is, and the bytes of a row of text
+
+
+@dataclass
+class Mined:
+    """The result of a mining. rows, pairs: counts of both, each with what was dropped by reason; notes: what the reader took."""
+
+    pairs_file: Path
+    rows: dict[str, Any]
+    pairs: dict[str, Any]
+    users: dict[str, int]
+    items: int
+    times: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    done_before: bool = False
+
+    def sentence(self) -> str:
+        """Say in one line what came out, and of what."""
+        lost = ", ".join(f"{count:,} {reason}" for reason, count in self.rows["dropped"].items())
+        read = f"{self.rows['read']:,} rows: {self.rows['used']:,} used" + (f", dropped {lost}" if lost else "")
+        people = f"{counted(self.users['users'], 'user')} ({self.users['users of one item']:,} of one item"
+        capped = self.users["users capped"]
+        people += f", {capped:,} with more events than are used)" if capped else ")"
+        return f"{read} · {people} · {counted(self.items, 'item')} · {counted(self.pairs['written'], 'pair')}"
+
+
+def mine(
+    events: Iterable[str | Path],
+    out: str | Path,
+    settings: MineSettings | None = None,
+    *,
+    columns: dict[str, str] | None = None,
+    items: Items | None = None,
+    encoding: str | None = None,
+    time_format: str | None = None,
+    memory: int = MEMORY,
+    buckets: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Mined:
+    """Mine pairs from logs into `out`/pairs.parquet: query, target, score. The same call again goes on where it stopped.
+
+    >>> n2kit.mining.mine(["log/*.parquet"], "data").sentence()
+
+    Args:
+        events: files, patterns and folders: CSV, TSV, JSON lines or Parquet, also gzip. Larger than memory is well.
+        columns: user, item, time, type or weight → the log's own column (`--map user=visitor`).
+        items: the catalogue; events of other items are dropped, and counted.
+        memory: bytes that this process takes at most. buckets: parts by user; chosen by size.
+
+    Raises:
+        BadInput: no such file or column, no event that can be used, or `out` has pairs of another mining.
+        Unavailable: DuckDB is not installed, or the memory or the disk is too small.
+    """
+    settings = settings or MineSettings()
+    settings.check()
+    out = Path(out)
+    say = notify or (lambda _: None)
+    files = [open_events(path, columns or {}, encoding) for path in find_files(events)]
+    settings, notes = _fitting(files, settings)
+    key = _key(files, settings, items, encoding, time_format)
+    with output_lock(out / PAIRS):
+        if (found := _finished(out, key, force)) is not None:
+            return found
+        work = _begun(out, key, buckets or _buckets(files, memory), say)
+        buckets = int(read_json(work / "plan.json")["buckets"])
+        known = _known(items, work)
+        with engine(memory, work / "spill") as connection:
+            stages = Stages(connection, work, settings, memory, buckets, progress or (lambda *_: None))
+            stages.total = len(files) + 2 * buckets
+            stages.read(files, encoding, time_format, known)
+            mined = _mined(stages, settings, files, out / PAIRS, notes)
+        write_json(
+            out / REPORT,
+            {"key": key, **{k: v for k, v in vars(mined).items() if k not in ("pairs_file", "done_before")}},
+        )
+        shutil.rmtree(work)
+    return mined
+
+
+def _mined(stages: Stages, settings: MineSettings, files: Sequence[EventFile], out: Path, notes: list[str]) -> Mined:
+    dropped, times, unreadable = stages.dropped()
+    items = stages.number_items()
+    if not items:
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "it has no rows"
+        example = f" (for example {times[0]!r})" if times else f" ({unreadable[0]})" if unreadable else ""
+        hint = "--time-format '%d.%m.%Y' reads other times" if times else "is this the right file?"
+        raise BadInput(
+            f"{truncate_list([str(f.path) for f in files])}: no event that can be used: {reasons}{example}", hint
+        )
+    users = stages.gather_users()
+    parts = stages.pair_users(users["pairs"])
+    found = stages.score(parts, users["users"])
+    stages.write_result(out)
+    for reason in ("the same event again", "beyond --max-events of its user"):
+        dropped[reason] = users[reason]
+    read = users["rows"] + sum(count for reason, count in dropped.items() if reason not in users)
+    rows: dict[str, Any] = {
+        "read": read,
+        "used": users["used"],
+        "dropped": {reason: n for reason, n in dropped.items() if n},
+    }
+    kept = {k: n for k, n in found.items() if k not in ("scored", "written") and n}
+    pairs: dict[str, Any] = {"scored": found["scored"], "written": found["written"], "dropped": kept}
+    assert rows["read"] == rows["used"] + sum(rows["dropped"].values()), rows
+    assert pairs["scored"] == pairs["written"] + sum(kept.values()), pairs
+    people = {name: users[name] for name in ("users", "users of one item", "users capped")}
+    units = stages.units() if files[0].columns.time is not None else {}
+    if len(units) > 1:
+        notes.append(f"times are in {' and '.join(f'{unit} ({count:,})' for unit, count in units.items())}")
+    if unreadable:
+        notes.append(f"{counted(dropped['unreadable row'], 'row')} could not be read: {truncate_list(unreadable)}")
+    if times:
+        notes.append(f"a time that is not understood: {times[0]!r}; --time-format FORMAT reads others")
+    named = {name: column for file in files for name, column in file.named.items()}
+    return Mined(out, rows, pairs, people, items, units, named, notes, settings.facts())
+
+
+def _fitting(files: Sequence[EventFile], settings: MineSettings) -> tuple[MineSettings, list[str]]:
+    """Fit the settings to what the log has; say what was taken for granted.
+
+    Raises:
+        BadInput: a setting needs a column that a file lacks.
+    """
+    from dataclasses import replace
+
+    notes = []
+    for file in files:
+        for name, flags in (("time", ("window", "gap", "half_life")), ("type", ("view", "click"))):
+            wanted = [flag for flag in flags if getattr(settings, flag)]
+            if wanted and name not in file.named:
+                flag = wanted[0].replace("_", "-")
+                raise BadInput(f"{file.path}: no column of the {name}, which --{flag} needs", f"--map {name}=COLUMN")
+    if any("time" not in file.named for file in files) and not settings.undirected:
+        settings = replace(settings, symmetric=True)
+        notes.append("the log has no times: either order of two items counts (as with --symmetric)")
+    if unread := dict.fromkeys(name for file in files for name in file.columns.unread):
+        notes.append(f"not read: {', '.join(unread)}")
+    if any("type" in file.named for file in files) and not (settings.view or settings.click):
+        notes.append("every type of event is both a view and a click; --view TYPE and --click TYPE tell them apart")
+    if any("weight" in file.named for file in files) and settings.score not in ("paper", "count"):
+        notes.append(f"the column of weights is not used by --score {settings.score}")
+    return settings, notes
+
+
+def _key(
+    files: Sequence[EventFile],
+    settings: MineSettings,
+    items: Items | None,
+    encoding: str | None,
+    time_format: str | None,
+) -> str:
+    """Hash all that decides the result: settings, and files by place, size and time."""
+    facts = [[str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns, f.columns] for f in files]
+    whole = [settings.facts(), facts, items.digest() if items else None, encoding, time_format]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
+
+
+def _finished(out: Path, key: str, force: bool) -> Mined | None:
+    """Return the result if the same mining was finished before.
+
+    Raises:
+        BadInput: the pairs there are of another one, or nobody knows of which.
+    """
+    report = out / REPORT
+    if not (out / PAIRS).exists() or force:
+        return None
+    found = read_json(report) if report.is_file() else {}
+    if found.pop("key", None) != key:
+        raise BadInput(f"{out / PAIRS} exists, and is of another log or other settings", "give another -o, or --force")
+    return Mined(pairs_file=out / PAIRS, done_before=True, **found)
+
+
+def _begun(out: Path, key: str, buckets: int, say: Callable[[str], None]) -> Path:
+    """Give the folder of the work: what an interrupted mining of the same left, or a new one."""
+    work = out / WORK
+    plan = work / "plan.json"
+    if plan.is_file() and read_json(plan).get("key") == key:
+        say(f"going on with what is in {work}")
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(plan, {"key": key, "buckets": buckets})
+    shutil.rmtree(work / "spill", ignore_errors=True)
+    return work
+
+
+def _buckets(files: Sequence[EventFile], memory: int) -> int:
+    """Choose the number of parts by user, from the size of the files."""
+    import pyarrow.parquet as pq
+
+    rows = 0
+    for file in files:
+        if file.kind == "parquet":
+            rows += pq.read_metadata(file.path).num_rows
+        else:
+            rows += file.path.stat().st_size * (PACKED if "gzip" in file.table else 1) // LINE
+    return 1 if rows < SMALL else max(PARTS, min(256, round(rows * PER_ROW / (memory * SHARE / 2))))
+
+
+def _known(items: Items | None, work: Path) -> Path | None:
+    """Write the ids of the catalogue as a table."""
+    if items is None:
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = work / "known.parquet"
+    pq.write_table(pa.table({"id": pa.array([item.id for item in items], pa.string())}), file)
+    return file
