@@ -14,6 +14,7 @@ from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli import options
 from n2kit_cli.bench_output import preview_document, show_preview, show_result
 from n2kit_cli.bench_progress import watching
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.evaluate import Protocol, cutoffs
 from n2kit_cli.output import document, event, say, table
 from n2kit_cli.progress import progress
@@ -43,6 +44,7 @@ app = typer.Typer(
 
 
 @app.command()
+@takes_data(pairs="train", val_pairs="val", test_pairs="test", pool="pool")
 def run(
     matrix: Annotated[Path | None, typer.Argument(help="A matrix file; flags count over it.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder of the results; the same again goes on.")] = Path(

@@ -10,6 +10,7 @@ import typer
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.embed_folder import FolderOptions, embed_folder, is_file
 from n2kit_cli.output import document, say
 from n2kit_cli.progress import progress
@@ -31,6 +32,7 @@ class DType(StrEnum):
     int8 = "int8"
 
 
+@takes_data()
 @reads_items
 def embed(
     bundle: options.Bundle,

@@ -13,6 +13,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say, table
 from n2kit_cli.pages import check_page, write_page
 
@@ -36,6 +37,7 @@ class Protocol(StrEnum):
     standard = "standard"
 
 
+@takes_data(pairs="test", pool="pool", train_pairs="train", unless="compare")
 def evaluate(
     pairs: Annotated[Path, typer.Option(help="Test pairs: query id, target id.")],
     vectors: Annotated[Path | None, typer.Option(help="A Parquet file that n2kit embed wrote.")] = None,

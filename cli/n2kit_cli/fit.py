@@ -11,6 +11,7 @@ import typer
 from n2kit.errors import counted
 from n2kit.utils.folders import next_run
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say, table
 from n2kit_cli.pages import Page, check_page
 from n2kit_cli.progress import progress
@@ -30,6 +31,7 @@ class Fitted(StrEnum):
     joined_whitened = "joined_whitened"
 
 
+@takes_data(pairs="train", val_pairs="val")
 @reads_items
 def fit(
     bundle: options.Bundle,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say, table
 from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
@@ -22,6 +23,7 @@ class Asked(StrEnum):
     category = "category"
 
 
+@takes_data()
 @reads_items
 def generate(
     bundle: options.GeneratingBundle,

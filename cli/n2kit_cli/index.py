@@ -9,6 +9,7 @@ import typer
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say
 from n2kit_cli.pages import read_titles
 
@@ -17,6 +18,7 @@ IndexSets = Annotated[
 ]
 
 
+@takes_data()
 def index(
     vectors: Annotated[Path, typer.Argument(help="A Parquet file that n2kit embed wrote.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The index's folder.")],

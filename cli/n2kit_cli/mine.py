@@ -9,10 +9,12 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say
 from n2kit_cli.progress import progress
 
 
+@takes_data(pairs="train", known=("val", "test"))
 def mine_negatives(
     pairs: Annotated[Path, typer.Option(help="Positive pairs; negatives are found for the first item of each.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The pairs file to write: .csv, .tsv or .jsonl.")],

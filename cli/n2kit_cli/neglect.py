@@ -10,6 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.evaluate import cutoffs, interval
 from n2kit_cli.output import document, say, table
 from n2kit_cli.pages import check_page, write_page
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RESULT, PLOT = "neglect.json", "neglect.png"
 
 
+@takes_data(pairs="test")
 @reads_items
 def neglect(
     bundle: options.Bundle,

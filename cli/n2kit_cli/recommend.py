@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say, table
 from n2kit_cli.pages import check_page, read_titles
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 QUERY = "query"  # the id of a new item
 
 
+@takes_data()
 def recommend(
     index: Annotated[Path, typer.Option(help="An index that n2kit index wrote.")],
     item: Annotated[str | None, typer.Option("--id", help="An item of the catalogue.")] = None,

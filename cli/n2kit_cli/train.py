@@ -10,6 +10,7 @@ import typer
 from n2kit.errors import counted
 from n2kit.utils.folders import next_run
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import event, say
 from n2kit_cli.pages import Page, check_page
 from n2kit_cli.plan import refuse
@@ -25,6 +26,7 @@ RUNS = Path("runs")
 NO_TERM = {"event", "step", "steps", "epoch", "grad_norm", "learning_rate", "eta_s", "items_per_s", "memory_gb"}
 
 
+@takes_data(pairs="train", val_pairs="val")
 @reads_items
 def train(
     bundle: options.Bundle,

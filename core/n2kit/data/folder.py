@@ -1,0 +1,40 @@
+"""A folder of data by convention: items, train, val, test and pool, each a file of any format that is read, and images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from n2kit.errors import BadInput
+
+ROLES = ("items", "train", "val", "test", "pool", "pairs", "events")
+IMAGES = "images"
+ENDINGS = (".parquet", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz")
+
+
+def data_file(folder: Path, role: str) -> Path | None:
+    """Find the file of a role in a data folder: `items.parquet`, else `items.jsonl`, `items.csv` …; of images, their folder.
+
+    Raises:
+        BadInput: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"no data folder {folder}", "n2kit data import, data mine and data split write one")
+    if role == IMAGES:
+        return folder / IMAGES if (folder / IMAGES).is_dir() else None
+    return next((file for ending in ENDINGS if (file := folder / f"{role}{ending}").is_file()), None)
+
+
+def needed_file(folder: Path, role: str) -> Path:
+    """Find the file of a role that cannot be done without.
+
+    Raises:
+        BadInput: it is not there.
+    """
+    if (file := data_file(folder, role)) is not None:
+        return file
+    hint = f"{role}.parquet, or .jsonl, .csv"
+    if role in ("train", "val", "test") and data_file(folder, "pairs") is not None:
+        hint = f"n2kit data split {folder} makes it of its pairs"
+    elif role in ("train", "val", "test", "pairs") and data_file(folder, "events") is not None:
+        hint = f"n2kit data mine --events {data_file(folder, 'events')} -o {folder} --split time makes it of its events"
+    raise BadInput(f"{folder} has no {role} file", hint)
