@@ -42,9 +42,8 @@ def takes_data(*, unless: str = "", **roles: str | tuple[str, ...]) -> Callable[
                 left = every if not given.get(unless) else {n: r for n, r in every.items() if r in ("test", "pool")}
                 _fill(given, left, folder, needed)
             if missing := next((name for name in needed if given[name] is None), None):
-                raise BadInput(
-                    f"Missing option '--{missing.replace('_', '-')}'", "or --data FOLDER, which has all of them"
-                )
+                what = f"Missing option '--{missing.replace('_', '-')}'"
+                raise BadInput(what, f"n2kit {_name(command)} --help; or --data FOLDER, which has all of them")
             command(**given)
 
         parameters: list[inspect.Parameter] = []
@@ -61,6 +60,11 @@ def takes_data(*, unless: str = "", **roles: str | tuple[str, ...]) -> Callable[
         return with_data
 
     return decorate
+
+
+def _name(command: Callable[..., None]) -> str:
+    """Name a command as it is typed; bench run needs no option of these."""
+    return {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
 
 
 def _fill(given: dict[str, Any], roles: Roles, folder: Path, needed: list[str]) -> None:
