@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
+PICTURES = (".png", ".svg", ".webp")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 # What a browser fetches by itself; a link that a reader follows is no such thing.
 FETCHED = re.compile(
@@ -53,7 +54,7 @@ def stage(pages: Path) -> None:
     for source in [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in OUTSIDE)]:
         text = LINK.sub(lambda found, source=source: _link(found, source), source.read_text("utf8"))
         (pages / OUTSIDE.get(source.name, source.name)).write_text(text, "utf8")
-    for picture in [*(ROOT / "docs").glob("*.png"), *(ROOT / "docs").glob("*.svg")]:
+    for picture in [file for file in (ROOT / "docs").iterdir() if file.suffix in PICTURES]:
         shutil.copy(picture, pages)
 
 
@@ -66,7 +67,7 @@ def _link(found: re.Match[str], source: Path) -> str:
     file = (source.parent / path).resolve()
     if not file.exists():
         return found[0]  # the build will say so
-    if file.parent == ROOT / "docs" and file.suffix in (".md", ".png", ".svg"):
+    if file.parent == ROOT / "docs" and file.suffix in (".md", *PICTURES):
         return f"{picture}[{text}]({file.name}{mark}{anchor})"
     if file.parent == ROOT and file.name in OUTSIDE:
         return f"{picture}[{text}]({OUTSIDE[file.name]}{mark}{anchor})"

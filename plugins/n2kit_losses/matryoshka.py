@@ -36,7 +36,7 @@ class MatryoshkaLoss(Loss):
         exclude: Tensor | None = None,
         **facts: Tensor,
     ) -> LossOut:
-        widths = self._widths(views["multimodal"].shape[-1])
+        widths = self.trained_widths(views["multimodal"].shape[-1])
         outs = [
             self.inner({name: view[:, :width] for name, view in views.items()}, present, exclude, **facts)
             for width in widths
@@ -46,7 +46,12 @@ class MatryoshkaLoss(Loss):
         each = {f"loss@{width}": out.loss.detach() for width, out in zip(widths, outs, strict=True)}
         return LossOut(loss, outs[widths.index(max(widths))].terms | each)
 
-    def _widths(self, full: int) -> list[int]:
+    def trained_widths(self, full: int) -> list[int]:
+        """List the widths whose first dimensions are trained, of vectors `full` wide.
+
+        Raises:
+            Mismatch: one is larger.
+        """
         widths: list[int] = self.config.widths or list(dict.fromkeys(max(1, full >> n) for n in range(HALVINGS + 1)))
         if max(widths) > full:
             raise Mismatch(

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import chain, zip_longest
@@ -20,6 +20,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 
 from n2kit.data.image_source import FAILED, fetched_path
+from n2kit.errors import BadInput
 from n2kit.utils.files import atomic_write, write_text
 from n2kit.utils.version import VERSION
 
@@ -78,6 +79,36 @@ def fetch_images(
     return {url: failed[url] for url in wanted if url in failed}
 
 
+def fetch_image(url: str, hosts: Container[str], *, max_bytes: int = MOST_BYTES, private: bool = False) -> bytes:
+    """Fetch one image for somebody who is not trusted: from `hosts` (`name`, or `name:port`) alone, wherever a redirect leads.
+
+    Args:
+        private: addresses of this machine and of private networks are allowed, too.
+
+    Raises:
+        BadInput: its host is not allowed, or it cannot be fetched.
+    """
+    try:
+        _check_host(url, hosts)
+        return _download(_opener(private, hosts), url, max_bytes)
+    except (_Refused, OSError, http.client.HTTPException, ValueError) as problem:
+        cause = problem.reason if isinstance(problem, URLError) else problem
+        private_one = isinstance(cause, _PrivateAddress)  # whose address is nobody's business
+        reason = "it leads to a private address" if private_one else str(cause) or type(cause).__name__
+        raise BadInput(f"image {url[:200]!r}: {reason}", "send the image itself, as a data URI") from None
+
+
+def _check_host(url: str, hosts: Container[str]) -> None:
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        raise _Refused("no URL") from None
+    usual = port in (None, {"http": 80, "https": 443}.get(parts.scheme.lower()))
+    if (f"{host}:{port}" if not usual else host) not in hosts:
+        raise _Refused("images of this host are not fetched (--allow-image-host)")
+
+
 def _host(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").lower()
@@ -115,18 +146,18 @@ def _fetch(opener: urllib.request.OpenerDirector, url: str, path: Path, private:
     return reason
 
 
-def _download(opener: urllib.request.OpenerDirector, url: str) -> bytes:
+def _download(opener: urllib.request.OpenerDirector, url: str, most: int | None = None) -> bytes:
     """Read an answer, up to the size and the time that are allowed."""
     request = urllib.request.Request(quote(url, safe="%/:=&?~#+!$,;'@()*[]"), headers=HEADERS)
-    until = time.monotonic() + LONGEST
+    until, most = time.monotonic() + LONGEST, most or MOST_BYTES
     chunks: list[bytes] = []
     size = 0
     with opener.open(request, timeout=TIMEOUT) as answer:
         while chunk := answer.read1(CHUNK):
             chunks.append(chunk)
             size += len(chunk)
-            if size > MOST_BYTES:
-                raise _Refused(f"larger than {MOST_BYTES // 1_000_000} MB")
+            if size > most:
+                raise _Refused(f"larger than {most // 1_000_000} MB")
             if time.monotonic() > until:
                 raise _Refused(f"slower than {LONGEST:.0f} s")
         if answer.length:  # what was announced, and did not come
@@ -195,21 +226,24 @@ class _HTTPS(urllib.request.HTTPSHandler):
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Redirects with the same check of where they lead; to other schemes urllib follows none."""
 
-    def __init__(self, private: bool) -> None:
-        self.private = private
+    def __init__(self, private: bool, hosts: Container[str] | None) -> None:
+        self.private, self.hosts = private, hosts
 
     def redirect_request(self, request: Any, answer: Any, code: int, text: str, headers: Any, url: str) -> Any:
+        if self.hosts is not None:
+            _check_host(url, self.hosts)
         if not self.private and _behind_proxy(url):
             _check_name(_host(url))
         return super().redirect_request(request, answer, code, text, headers, url)
 
 
-def _opener(private: bool) -> urllib.request.OpenerDirector:
+def _opener(private: bool, hosts: Container[str] | None = None) -> urllib.request.OpenerDirector:
     """Make an opener of http and https, and nothing else."""
     made = urllib.request.OpenerDirector()
     web = (urllib.request.HTTPHandler(), urllib.request.HTTPSHandler()) if private else (_HTTP(), _HTTPS())
     others = (
-        urllib.request.ProxyHandler(), _Redirects(private), urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor(),
+        urllib.request.ProxyHandler(), _Redirects(private, hosts),
+        urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor(),
     )  # fmt: skip
     for handler in (*others, *web):
         made.add_handler(handler)

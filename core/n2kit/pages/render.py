@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any
 
 import jinja2
@@ -17,3 +18,8 @@ def render(template: str, **values: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     return environment.from_string(template).render(**values)
+
+
+def style() -> str:
+    """Return the style that every page has."""
+    return resources.files("n2kit.pages").joinpath("templates/base.css").read_text("utf8")

@@ -1,0 +1,109 @@
+"""Measure a server: requests a second, times, and errors under many clients at once, with batching and without; and `embed` beside it.
+
+    python benchmarks/serve.py --bundle models/mine --items items.csv --clients 64 --seconds 60
+
+Server and clients share this machine, over the loopback. A client sends one text, waits for its vector, and sends the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+UNBATCHED = ["--batch-tokens", "1", "--batch-wait", "0"]
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--bundle", required=True)
+    parser.add_argument("--items", type=Path, required=True)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60)
+    asked = parser.parse_args()
+    texts = _texts(asked.items)
+    rows = {}
+    for name, flags in (("batched", []), ("one by one", UNBATCHED)):
+        with server(asked.bundle, [*flags, "--max-concurrent", str(2 * asked.clients)]) as port:
+            load(port, texts, asked.clients, 3)  # what is slow at first is not measured
+            rows[name] = load(port, texts, asked.clients, asked.seconds)
+    print(f"| {asked.clients} clients, {asked.seconds:g} s | requests/s | p50, ms | p99, ms | p99 / p50 | errors |")
+    print("|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        p50, p99 = np.percentile(row["seconds"], [50, 99]) * 1000
+        rate = len(row["seconds"]) / row["took"]
+        print(f"| {name} | {rate:.1f} | {p50:.0f} | {p99:.0f} | {p99 / p50:.2f} | {row['errors']} |")
+    print(f"| `encode` of the same texts, 32 at a time | {embed_rate(asked.bundle, texts):.1f} | | | | |")
+
+
+def _texts(items: Path) -> list[str]:
+    from n2kit.data.items import read_items
+
+    return [item.title or ", ".join(item.topics) for item in read_items(items) if item.has_text][:2000]
+
+
+@contextmanager
+def server(bundle: str, flags: list[str]) -> Iterator[int]:
+    """Start a server of a bundle as a program of its own; give its port."""
+    command = [sys.executable, "-m", "n2kit_cli.main", "serve", "--bundle", bundle, "--port", "0", "--json", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+        assert running.stdout is not None
+        try:
+            yield int(json.loads(running.stdout.readline())["address"].rpartition(":")[2])
+        finally:
+            running.terminate()
+
+
+def load(port: int, texts: list[str], clients: int, seconds: float) -> dict[str, Any]:
+    """Let clients ask for so many seconds; return the time of each request, the errors, and how long it took."""
+    began, times, errors = time.perf_counter(), list[float](), [0]
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        sent = number
+        while time.perf_counter() - began < seconds:
+            body = json.dumps({"input": texts[sent % len(texts)], "encoding_format": "base64"})
+            sent += clients
+            start = time.perf_counter()
+            try:
+                connection.request("POST", "/v1/embeddings", body, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                errors[0] += answer.status != 200
+            except OSError:
+                errors[0] += 1
+                connection.close()
+            times.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"seconds": times, "errors": errors[0], "took": time.perf_counter() - began}
+
+
+def embed_rate(bundle: str, texts: list[str]) -> float:
+    """Return the texts a second that `encode` makes vectors of, in this process."""
+    import n2kit
+
+    model = n2kit.load(bundle)
+    model.encode(texts[:64])
+    start = time.perf_counter()
+    model.encode(texts)
+    return len(texts) / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The items that are served: listed, shown, put in, taken out; and the indexes, loaded again."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from n2kit.data.items import Item, item_of
+from n2kit.serve.catalogue import Catalogue
+from n2kit.serve.engine import Given
+from n2kit.serve.pictures import item_given
+from n2kit.serve.problems import Problem
+from n2kit.serve.routes import Served
+from n2kit.serve.routes.recommend import seen
+from n2kit.serve.thumbnails import SIDES, small_copy, thumbnail
+
+router = APIRouter(tags=["catalogue"])
+AGE = "private, max-age=300"
+
+
+class Upsert(BaseModel):
+    """Items to put in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[dict[str, Any]] = Field(min_length=1, description="With an id each, and what items have.")
+    index: str | None = None
+
+
+@router.get("/v1/catalogue")
+async def catalogue(state: Served) -> dict[str, Any]:
+    """Describe what is served: indexes, views, categories, and whether votes are taken."""
+    indexes = await run_in_threadpool(lambda: [_described(name, c) for name, c in state.catalogues.items()])
+    return {"indexes": indexes, "feedback": None if state.votes is None else state.votes.counts()}
+
+
+@router.get("/v1/items")
+async def items(
+    state: Served,
+    id: Annotated[list[str] | None, Query(description="Show these.")] = None,
+    query: Annotated[str, Query(max_length=200, description="Letters of a title, topic or id.")] = "",
+    category: str | None = None,
+    index: str | None = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 24,
+) -> dict[str, Any]:
+    """Show items by their ids, or list those whose words hold the letters of `query`."""
+    found = state.catalogue(index)
+    if id:
+        for item_id in id:
+            found.vector(item_id)
+        return {"object": "list", "items": [seen(found, i) for i in id]}
+    wanted = query.casefold().strip()
+
+    def matches(item_id: str) -> bool:
+        item = found.item(item_id)
+        words = (item.id, item.title, *item.topics)
+        return category in (None, item.category) and (not wanted or any(wanted in word.casefold() for word in words))
+
+    listed = await run_in_threadpool(
+        lambda: list(islice((i for i in found.ids() if matches(i)), offset, offset + limit))
+    )
+    return {"object": "list", "items": [seen(found, i) for i in listed]}
+
+
+@router.get("/v1/image", response_class=Response)
+async def image(
+    state: Served, id: str, index: str | None = None, side: Annotated[int, Query(description=f"{SIDES}")] = SIDES[0]
+) -> Response:
+    """Show an item's picture as a small WebP."""
+    found = state.catalogue(index)
+    found.vector(id)
+    if side not in SIDES:
+        raise Problem(400, f"side {side} is none of {', '.join(map(str, SIDES))}", param="side")
+    content = await run_in_threadpool(thumbnail, found.item(id), found.images, side)
+    if content is None:
+        raise Problem(404, f"item {id!r} has no picture that can be read", param="id")
+    return Response(content, media_type="image/webp", headers={"Cache-Control": AGE})
+
+
+@router.post("/v1/items")
+async def upsert(asked: Upsert, state: Served) -> dict[str, Any]:
+    """Put items in, in place of those of the same id: found from now on, and until the server stops."""
+    found = state.catalogue(asked.index)
+    engine = state.engine_of(found)
+    if len(asked.items) > state.options.max_inputs:
+        raise Problem(413, f"{len(asked.items)} items, at most {state.options.max_inputs} in one request")
+    new = await run_in_threadpool(
+        lambda: [item_given(row, f"items.{n}", state.options) for n, row in enumerate(asked.items)]
+    )
+    for number, (row, item) in enumerate(zip(asked.items, new, strict=True)):
+        if item.id == f"items.{number}":
+            raise Problem(400, f"items.{number} has no id", f"it has: {', '.join(row) or 'nothing'}", f"items.{number}")
+    if len({item.id for item in new}) < len(new):
+        raise Problem(400, "two items have one id", param="items")
+    vectors = await engine.vectors([Given(item) for item in new])
+    kept = await run_in_threadpool(lambda: [_kept(item) for item in new])
+    found.overlay.upsert(kept, vectors)
+    return {"object": "list", "upserted": [item.id for item in kept], "items": len(found)}
+
+
+@router.delete("/v1/items")
+async def delete(state: Served, id: Annotated[list[str], Query()], index: str | None = None) -> dict[str, Any]:
+    """Take items out, until the server stops."""
+    found = state.catalogue(index)
+    for item_id in id:
+        found.vector(item_id)
+    found.overlay.delete(id)
+    return {"object": "list", "deleted": id, "items": len(found)}
+
+
+@router.post("/v1/reload")
+async def reload(state: Served) -> dict[str, Any]:
+    """Load the indexes again from their folders; the old ones answer until the new ones do."""
+    return {"items": await run_in_threadpool(state.reload)}
+
+
+def _described(name: str, served: Catalogue) -> dict[str, Any]:
+    return {
+        "name": name, "items": len(served), "model": served.stored.fingerprint, "new_items": served.engine is not None,
+        "views": served.views, "put_in": len(served.overlay.layer.items), "categories": served.categories(),
+        "pictures": served.images is not None,
+    }  # fmt: skip
+
+
+def _kept(item: Item) -> Item:
+    """Keep an item with a small copy of its picture in place of the picture itself."""
+    if not item.image:
+        return item
+    small = small_copy(item, None, SIDES[-1])
+    return item_of({f: getattr(item, f) for f in ("id", "title", "topics", "content", "category")} | {"image": small})

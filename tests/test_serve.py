@@ -1,0 +1,452 @@
+"""n2kit serve: embeddings in every shape, recommendations, items put in and out, limits, and what a stranger may not do."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="n2kit[serve] is not installed")
+
+import n2kit
+from n2kit.errors import BadInput
+from n2kit.serve import ServeOptions
+from n2kit.serve.batching import Batcher, Closed
+from serving import Live, live
+
+
+@pytest.fixture(scope="module")
+def options(workspace: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> ServeOptions:
+    """An index of the workspace's items, with the model that made it."""
+    items, images = n2kit.read_items(workspace / "items.jsonl"), workspace / "images"
+    folder = tmp_path_factory.mktemp("serve")
+    vectors = n2kit.embed(tiny_bundle, items, images=images)
+    n2kit.Index.build(vectors, items=items, images=images).save(folder / "main.index")
+    return ServeOptions({"main": folder / "main.index"}, (tiny_bundle,), items, images, folder / "votes.csv", "cpu")
+
+
+@pytest.fixture(scope="module")
+def server(options: ServeOptions) -> Iterator[Live]:
+    with live(options) as running:
+        yield running
+
+
+def data_uri(workspace: Path, name: str = "noto_3.png") -> str:
+    return f"data:image/png;base64,{base64.b64encode((workspace / 'images' / name).read_bytes()).decode()}"
+
+
+def test_every_shape_of_a_text_an_image_and_both_gives_the_models_own_vectors(
+    server: Live, workspace: Path, tiny_bundle: Path
+) -> None:
+    """OpenAI, Jina, vLLM, Infinity, n2kit's own."""
+    uri, png = data_uri(workspace), (workspace / "images" / "noto_3.png").read_bytes()
+    text, image, both = n2kit.load(tiny_bundle).encode(
+        [{"title": "oak"}, {"image": png}, {"title": "oak", "image": png}]
+    )
+    user = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": "oak"}]
+    shapes: list[tuple[dict[str, Any], list[np.ndarray]]] = [
+        ({"input": "oak"}, [text]),
+        ({"input": ["oak", "oak"]}, [text, text]),
+        ({"input": [{"text": "oak"}, {"image": uri}, {"text": "oak", "image": uri}]}, [text, image, both]),
+        ({"input": [{"image": uri.partition(",")[2]}]}, [image]),
+        ({"messages": [{"role": "user", "content": user}]}, [both]),
+        ({"messages": [{"role": "user", "content": "oak"}]}, [text]),
+        ({"input": [uri], "modality": "image"}, [image]),
+        ({"items": [{"title": "oak", "image": uri}], "model": "tiny"}, [both]),
+    ]
+    for asked, wanted in shapes:
+        status, body, _ = server("/v1/embeddings", asked)
+        assert status == 200, (asked, body)
+        found = np.array([row["embedding"] for row in body["data"]])
+        assert np.abs(found - np.stack(wanted)).max() < 1e-5, asked
+        assert body["usage"]["prompt_tokens"] > 0
+
+
+def test_base64_and_bits_are_the_same_vector(server: Live) -> None:
+    def ask(**more: str) -> Any:
+        return server("/v1/embeddings", {"input": "oak"} | more).body["data"][0]["embedding"]
+
+    vector = np.array(ask(), dtype=np.float32)
+    assert np.array_equal(np.frombuffer(base64.b64decode(ask(encoding_format="base64")), np.float32), vector)
+    bits = np.unpackbits(np.array(ask(embedding_type="ubinary"), np.uint8))
+    assert np.array_equal(bits.astype(bool), vector > 0)
+    assert np.array_equal(np.array(ask(embedding_type="binary"), np.int8).view(np.uint8), np.packbits(vector > 0))
+
+
+def test_the_official_client_of_openai_works(server: Live) -> None:
+    openai = pytest.importorskip("openai", reason="the openai client is not installed")
+    client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none", max_retries=0)
+    done = client.embeddings.create(model="tiny", input=["oak chair", "lamp"])
+    assert [len(row.embedding) for row in done.data] == [16, 16]
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt'"):
+        client.embeddings.create(model="gpt", input="oak")
+    with pytest.raises(openai.BadRequestError, match="dimensions 8: the model was trained for 16"):
+        client.embeddings.create(model="tiny", input="oak", dimensions=8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "says"),
+    [
+        ({}, 400, "give one of input, messages and items"),
+        ({"input": []}, 400, "input is empty"),
+        ({"input": [" "]}, 400, "input.0 is empty"),
+        ({"input": [[1, 2]]}, 400, "token ids"),
+        ({"input": "a", "wise": 1}, 400, "wise"),
+        ({"input": "a", "normalized": False}, 400, "normalized"),
+        ({"input": ["a"] * 257}, 413, "257 inputs, at most 256"),
+        ({"items": [{"titel": "a"}]}, 400, "did you mean title"),
+        ({"items": [{"category": "x"}]}, 400, "neither an image nor a text"),
+        ({"input": [{"image": "noto_3.png"}]}, 400, "paths mean nothing to the server"),
+        ({"input": [{"image": "/etc/passwd"}]}, 400, "paths mean nothing|not an image"),
+        ({"input": [{"image": "file:///etc/passwd"}]}, 400, "paths mean nothing"),
+        ({"input": [{"image": f"content:{'0' * 64}"}]}, 400, "paths mean nothing"),
+        ({"input": [{"image": "data:image/svg+xml;base64,PHN2Zy8+"}]}, 400, "not an image of a format that is read"),
+        ({"input": [{"image": "http://127.0.0.1:1/a.png"}]}, 400, "images of this host are not fetched"),
+        ({"messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "a"}]}, 400, "the model's own prompt"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, 400, "a part of type 'input_audio'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_embedded_is_said_in_openais_form(server: Live, asked: Any, status: int, says: str) -> None:
+    import re
+
+    answer = server("/v1/embeddings", asked)
+    assert answer.status == status, answer.body
+    assert re.search(says, answer.body["error"]["message"])
+
+
+def bomb(side: int) -> str:
+    """A PNG of side × side white pixels in a few kilobytes, or what claims to be one."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    png = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def test_decompression_bombs_and_half_images_are_refused(server: Live) -> None:
+    from PIL import Image
+
+    for side in (8000, 60_000):
+        answer = server("/v1/embeddings", {"input": [{"image": bomb(side)}]})
+        assert (answer.status, "more than 50,000,000 pixels" in answer.body["error"]["message"]) == (400, True)
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)).save(file, "PNG")
+    half = base64.b64encode(file.getvalue()[:9000]).decode()
+    answer = server("/v1/embeddings", {"input": [{"image": half}, "a text"]})
+    assert answer.status == 400
+    assert "item 'input.0'" in answer.body["error"]["message"]
+
+
+def test_an_allowed_host_that_is_private_is_refused_all_the_same(options: ServeOptions) -> None:
+    with live(options, image_hosts=("127.0.0.1:1", "localhost:1")) as server:
+        for host in ("127.0.0.1", "localhost"):
+            answer = server("/v1/embeddings", {"input": [{"image": f"http://{host}:1/a.png"}]})
+            assert answer.status == 400
+        listening = server.address.removeprefix("http://")
+    with live(options) as other, live(options, image_hosts=(other.address.removeprefix("http://"),)) as server:
+        assert listening
+        answer = server("/v1/embeddings", {"input": [{"image": f"{other.address}/v1/image?id=noto:1f600"}]})
+        assert "private address" in answer.body["error"]["message"]
+
+
+def test_an_image_of_an_allowed_host_is_fetched_and_a_redirect_elsewhere_is_not(server: Live, workspace: Path) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from n2kit.data.fetch import fetch_image
+
+    class Images(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302 if "away" in self.path else 200)
+            self.send_header("Location", f"{server.address}/v1/image?id=noto:1f600")
+            self.end_headers()
+            self.wfile.write(b"picture")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    web = HTTPServer(("127.0.0.1", 0), Images)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{web.server_port}"
+    assert fetch_image(f"http://{host}/a.png", [host], private=True) == b"picture"
+    with pytest.raises(BadInput, match="images of this host are not fetched"):
+        fetch_image(f"http://{host}/away.png", [host], private=True)
+    with pytest.raises(BadInput, match="larger than"):
+        fetch_image(f"http://{host}/a.png", [host], private=True, max_bytes=3)
+    web.shutdown()
+    web.server_close()
+
+
+def ids(answer: Any) -> list[str]:
+    assert answer.status == 200, answer.body
+    return [n["id"] for n in answer.body["neighbours"]]
+
+
+def test_neighbours_are_those_of_the_index(
+    server: Live, options: ServeOptions, workspace: Path, tiny_bundle: Path
+) -> None:
+    folder = options.indexes["main"]
+    wanted = [r.id for r in n2kit.recommend(folder, "noto:3", k=5)]
+    assert ids(server("/v1/recommend", {"id": "noto:3", "k": 5})) == wanted
+    new = {"title": "thing 3", "image": data_uri(workspace)}
+    given = {"title": "thing 3", "image": (workspace / "images" / "noto_3.png").read_bytes()}
+    assert ids(server("/v1/recommend", {"item": new, "k": 5})) == [
+        r.id for r in n2kit.recommend(folder, given, model=tiny_bundle, k=5)
+    ]
+    both = ids(server("/v1/recommend", {"ids": ["noto:3", "noto:4"], "k": 24}))
+    assert len(both) == 22
+    assert not {"noto:3", "noto:4"} & set(both)
+
+
+def test_an_upload_finds_what_its_picture_finds(server: Live, workspace: Path) -> None:
+    picture = (workspace / "images" / "noto_3.png").read_bytes()
+    parts = [
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture,
+        b'--b\r\nContent-Disposition: form-data; name="request"\r\n\r\n{"k": 3}',
+        b"--b--\r\n",
+    ]
+    answer = server(
+        "/v1/recommend/upload", b"\r\n".join(parts), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert ids(answer) == ids(server("/v1/recommend", {"item": {"image": data_uri(workspace)}, "k": 3}))
+
+
+def test_filters_folds_and_diversity(server: Live) -> None:
+    every = ids(server("/v1/recommend", {"id": "noto:3", "k": 23}))
+    assert ids(server("/v1/recommend", {"id": "noto:3", "filter": {"category": "x"}, "k": 23})) == every
+    assert ids(server("/v1/recommend", {"id": "noto:3", "filter": {"category": ["y"]}})) == []
+    assert ids(server("/v1/recommend", {"id": "noto:3", "exclude": every[:2], "k": 3})) == every[2:5]
+    folded = server("/v1/recommend", {"id": "noto:3", "k": 23, "fold": 0.999}).body["neighbours"]
+    assert sorted([*(n["id"] for n in folded), *(i for n in folded for i in n["folded"])]) == sorted(every)
+    (best,) = ids(server("/v1/recommend", {"id": "noto:3", "k": 1, "fold": 0.0}))
+    assert best == every[0]
+    diverse = ids(server("/v1/recommend", {"id": "noto:3", "k": 5, "diversify": 0.9}))
+    assert diverse[0] == every[0]
+    assert diverse != every[:5]
+
+
+def test_a_view_is_the_query_by_its_text_or_picture_alone(
+    server: Live, options: ServeOptions, workspace: Path, tiny_bundle: Path
+) -> None:
+    model = n2kit.load(tiny_bundle)
+    text = model.encode([{"title": "thing 3", "topics": ["topic3"], "category": "x"}])[0]
+    wanted = [r.id for r in n2kit.recommend(options.indexes["main"], text, k=24) if r.id != "noto:3"]
+    answer = server("/v1/recommend", {"id": "noto:3", "view": "text", "k": 23, "explain": True})
+    assert ids(answer) == wanted
+    why = answer.body["neighbours"][4]["why"]
+    assert why["text"]["rank"] == 5
+    assert why.keys() == {"multimodal", "text", "image"}
+    nothing = server("/v1/recommend", {"item": {"title": "oak"}, "view": "image"})
+    assert (nothing.status, nothing.body["error"]["message"]) == (422, "item 'item 0' has no picture")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "says"),
+    [
+        ({}, 400, "give id, ids, item or items"),
+        ({"id": "noto:33"}, 404, "did you mean noto:3"),
+        ({"id": "noto:3", "k": 0}, 400, "k: "),
+        ({"id": "noto:3", "index": "other"}, 404, "there are: main"),
+        ({"id": "noto:3", "filter": {"colour": "x"}}, 400, "filter"),
+    ],
+)
+def test_what_cannot_be_recommended_is_said(server: Live, asked: Any, status: int, says: str) -> None:
+    answer = server("/v1/recommend", asked)
+    assert answer.status == status
+    assert says in answer.body["error"]["message"]
+
+
+def test_items_are_put_in_replaced_and_taken_out(server: Live, workspace: Path) -> None:
+    uri = data_uri(workspace)
+    assert server("/v1/items", {"items": [{"title": "no id"}]}).status == 400
+    put = server(
+        "/v1/items", {"items": [{"id": "new", "title": "thing 3", "topics": ["topic3"], "image": uri, "category": "x"}]}
+    )
+    assert (put.status, put.body["items"]) == (200, 25), put.body
+    assert set(ids(server("/v1/recommend", {"id": "noto:3", "k": 2}))) == {"new", "twemoji:3"}  # both are alike
+    assert server("/v1/image?id=new").headers["content-type"] == "image/webp"
+    assert ids(server("/v1/recommend", {"id": "new", "view": "image", "k": 3}))
+    server("/v1/items", {"items": [{"id": "noto:3", "title": "something else"}]})
+    assert server("/v1/items?id=noto:3").body["items"][0]["title"] == "something else"
+    gone = server("/v1/items?id=new&id=noto:3", method="DELETE")
+    assert gone.body["items"] == 23
+    assert server("/v1/recommend", {"id": "noto:3"}).status == 404
+    assert not {"new", "noto:3"} & set(ids(server("/v1/recommend", {"id": "noto:4", "k": 30})))
+
+
+def test_a_reload_shows_a_new_index_keeps_the_old_one_if_it_cannot_and_drops_no_request(
+    options: ServeOptions, workspace: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    items, images = n2kit.read_items(workspace / "items.jsonl"), workspace / "images"
+    vectors = n2kit.embed(tiny_bundle, items.items[:12], images=images)
+    n2kit.Index.build(vectors).save(tmp_path / "i")
+    with live(options, indexes={"main": tmp_path / "i"}) as server, ThreadPoolExecutor(8) as pool:
+        assert server("/v1/catalogue").body["indexes"][0]["items"] == 12
+        asking = [pool.submit(server, "/v1/recommend", {"id": items.items[0].id, "k": 3}) for _ in range(100)]
+        n2kit.Index.load(options.indexes["main"]).save(tmp_path / "i", force=True)
+        reloaded = server("/v1/reload", {})
+        assert (reloaded.status, reloaded.body) == (200, {"items": {"main": 24}})
+        assert {done.result().status for done in asking} == {200}
+        (tmp_path / "i" / "ids.json").write_text("[]")
+        assert server("/v1/reload", {}).status == 400
+        assert server("/v1/catalogue").body["indexes"][0]["items"] == 24
+        assert b'n2kit_reloads_total{outcome="failed"} 1.0' in server("/metrics").body
+
+
+def test_votes_become_pairs_with_hard_negatives_that_training_reads(options: ServeOptions, tmp_path: Path) -> None:
+    file = tmp_path / "votes.csv"
+    with live(options, feedback=file) as server:
+
+        def vote(query: str, target: str, vote: int) -> Any:
+            return server("/v1/feedback", {"query": query, "target": target, "vote": vote})
+
+        assert vote("noto:3", "twemoji:5", -1).body == {"up": 0, "down": 1, "waiting": 1}
+        assert not file.exists()
+        vote("noto:3", "twemoji:3", 1)
+        vote("noto:4", "twemoji:4", 1)
+        assert vote("twemoji:4", "noto:4", 0).body == {"up": 1, "down": 1, "waiting": 0}
+        assert vote("noto:3", "nobody", 1).status == 404
+        assert vote("noto:3", "noto:3", 1).status == 400
+        assert server("/v1/feedback?query=twemoji:3").body["votes"] == {"noto:3": 1}
+    from n2kit.data.pairs import read_pairs
+
+    pairs = read_pairs(file, options.items, negatives=True)
+    assert (list(pairs), pairs.negatives) == ([("noto:3", "twemoji:3")], {("noto:3", "twemoji:3"): ("twemoji:5",)})
+    with live(options, feedback=file) as server:  # goes on where it was
+        assert server("/v1/catalogue").body["feedback"] == {"up": 1, "down": 1, "waiting": 0}
+    (tmp_path / "mine.csv").write_text("query,target\n")
+    with pytest.raises(BadInput, match="its votes are not beside it"), live(options, feedback=tmp_path / "mine.csv"):
+        pass
+
+
+def test_a_key_is_asked_for_where_there_is_one(options: ServeOptions) -> None:
+    with live(options, api_key="secret") as server:
+        assert server("/health").status == 200
+        assert server("/").status == 200
+        for path in ("/v1/models", "/v1/catalogue", "/metrics", "/openapi.json"):
+            assert server(path).status == 401, path
+            assert server(path, headers={"Authorization": "Bearer secre"}).status == 401
+            assert server(path, headers={"Authorization": "Bearer secret"}).status == 200
+
+
+def test_pages_of_strangers_may_not_call(server: Live, options: ServeOptions) -> None:
+    body, here = {"id": "noto:4"}, server.address
+    assert server("/v1/recommend", body, headers={"Origin": "http://evil.example"}).status == 403
+    assert server("/v1/recommend", body, headers={"Origin": here}).status == 200
+    assert server("/v1/recommend", b'{"id": "noto:4"}', headers={"Content-Type": "text/plain"}).status == 400
+    assert server("/health", headers={"Host": "rebound.example"}).status == 400
+    assert "access-control-allow-origin" not in server("/v1/models", headers={"Origin": "http://evil.example"}).headers
+    with live(options, origins=("http://shop.example",)) as other:
+        answer = other("/v1/recommend", body, headers={"Origin": "http://shop.example"})
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "http://shop.example")
+
+
+def test_too_many_and_too_much_are_refused(options: ServeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    with live(options, max_concurrent=2, max_body=2000) as server, ThreadPoolExecutor(6) as pool:
+        engine = next(iter(server.state.engines.values()))
+        held, slow = threading.Event(), engine.batcher._work
+        monkeypatch.setattr(engine.batcher, "_work", lambda items: held.wait(20) and slow(items))
+        asking = [pool.submit(server, "/v1/embeddings", {"input": f"oak {n}"}) for n in range(6)]
+        while sum(one.done() for one in asking) < 4:
+            time.sleep(0.01)
+        assert server("/health").status == 200
+        held.set()
+        answers = [one.result() for one in asking]
+        assert sorted(a.status for a in answers) == [200, 200, 429, 429, 429, 429]
+        assert next(a for a in answers if a.status == 429).headers["retry-after"] == "1"
+        assert server("/v1/embeddings", {"input": "x" * 3000}).status == 413
+        assert b"n2kit_refused_total 4.0" in server("/metrics").body
+
+
+def test_a_server_without_a_model_answers_for_its_items(options: ServeOptions) -> None:
+    with live(options, bundles=(), items=None, images=None, feedback=None) as server:
+        assert len(ids(server("/v1/recommend", {"id": "noto:3", "k": 4}))) == 4
+        assert server("/v1/items?query=THING%207").body["items"][0]["title"] == "thing 7"
+        for path, body in (
+            ("/v1/embeddings", {"input": "a"}),
+            ("/v1/recommend", {"item": {"title": "a"}}),
+            ("/v1/feedback", {"query": "a", "target": "b", "vote": 1}),
+        ):
+            assert server(path, body).status == 501, path
+        assert server("/v1/recommend", {"id": "noto:3", "view": "text"}).status == 501
+        assert server("/v1/recommend", {"id": "noto:3", "filter": {"category": "x"}}).status == 400
+
+
+def test_the_log_has_no_words_of_items_and_metrics_count(
+    options: ServeOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+
+    caplog.set_level(logging.INFO, "n2kit.serve")
+    with live(options) as server:
+        server("/v1/embeddings", {"input": "a secret title"})
+        server("/v1/items?query=hidden")
+        metrics = server("/metrics").body.decode()
+    lines = [json.loads(r.message) for r in caplog.records if r.name == "n2kit.serve"]
+    assert [(line["route"], line["status"]) for line in lines[:2]] == [("/v1/embeddings", 200), ("/v1/items", 200)]
+    assert not any(word in json.dumps(lines) for word in ("secret", "hidden"))
+    assert 'n2kit_requests_total{route="/v1/embeddings",status="200"} 1.0' in metrics
+    assert "n2kit_encoded_items_total 1.0" in metrics
+
+
+def test_openapi_names_every_route(server: Live) -> None:
+    paths = server("/openapi.json").body["paths"]
+    assert {
+        "/v1/embeddings",
+        "/v1/recommend",
+        "/v1/items",
+        "/v1/models",
+        "/health",
+        "/ready",
+        "/metrics",
+    } <= paths.keys()
+    assert set(paths["/v1/items"]) == {"get", "post", "delete"}
+
+
+def test_pictures_are_shown_small_and_those_outside_the_folder_not_at_all(server: Live) -> None:
+    from PIL import Image
+
+    shown = server("/v1/image?id=noto:4&side=160")
+    assert Image.open(io.BytesIO(shown.body)).size == (40, 30)
+    assert server("/v1/image?id=noto:4&side=5000").status == 400
+    assert server("/v1/image?id=../../etc/passwd").status == 404
+
+
+# The queue.
+
+
+def test_requests_that_arrive_together_share_a_call_and_none_suffers_from_another() -> None:
+    calls: list[int] = []
+
+    def work(items: list[int]) -> list[int]:
+        time.sleep(0.05)
+        if 13 in items:
+            raise ValueError("unlucky")
+        calls.append(len(items))
+        return [2 * i for i in items]
+
+    batcher = Batcher(work, lambda item: 1, most=8, wait=0.02)
+    asked = [batcher.submit([n]) for n in range(12, 24)]
+    assert [f.result() for f in asked if f is not asked[1]] == [[2 * n] for n in range(12, 24) if n != 13]
+    with pytest.raises(ValueError, match="unlucky"):
+        asked[1].result()
+    assert max(calls) > 1
+    assert max(calls) <= 8
+    last = batcher.submit([1, 2])
+    batcher.close()
+    assert last.result() == [2, 4]
+    with pytest.raises(Closed):
+        batcher.submit([3])
