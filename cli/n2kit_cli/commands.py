@@ -38,6 +38,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "recommend",
         "List the items most similar to one item: of the catalogue by id, or a new one by its text and image.",
     ),
+    "serve": (
+        "serve",
+        "Serve an index and its model: an API of embeddings and recommendations, and a page to look at the catalogue.",
+    ),
+    "hub": ("hub", "Bundles on a model hub."),
+    "export": ("export", "Export a model or its vectors to another program's form."),
     "mine-negatives": (
         "mine",
         "Find hard negatives: items that a model takes for similar and that do not belong together.",

@@ -11,8 +11,8 @@ import typer
 GROUPS: dict[str, tuple[str, ...]] = {
     "Start": ("demo", "ls", "plan", "doctor"),
     "Bring your data": ("data",),
-    "Make a model": ("build", "fit", "train", "merge", "pack"),
-    "Use it": ("embed", "index", "recommend", "generate"),
+    "Make a model": ("build", "fit", "train", "merge", "pack", "hub"),
+    "Use it": ("embed", "index", "recommend", "serve", "export", "generate"),
     "Measure it": ("eval", "neglect", "bench", "mine-negatives"),
     "Set up": ("config", "plugins", "card"),
 }

@@ -18,6 +18,7 @@ from n2kit.utils.lazy_exports import lazy_exports
 from n2kit.utils.version import VERSION
 
 if TYPE_CHECKING:
+    from n2kit.api.models import as_sentence_transformer as as_sentence_transformer
     from n2kit.api.models import build as build
     from n2kit.api.models import fit as fit
     from n2kit.api.models import load as load
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from n2kit.modeling.model import Model as Model
 
 _HOMES = {
-    "n2kit.api.models": "build fit load",
+    "n2kit.api.models": "as_sentence_transformer build fit load",
     "n2kit.api.reading": "fetch_images read_items read_pairs",
     "n2kit.api.search": "Index recommend",
     "n2kit.data.items": "Item",

@@ -1,0 +1,79 @@
+"""Vectors with their ids for other programs: a faiss index, and plain Parquet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from n2kit.embed.reading import read_vectors
+from n2kit.embed.vectors_file import Vectors
+from n2kit.errors import BadInput
+from n2kit.index import load_index
+from n2kit.index.folder import IDS as INDEX_IDS
+from n2kit.utils.files import atomic_write, write_text
+
+if TYPE_CHECKING:
+    from n2kit.index import Titles
+
+IDS = ".ids.json"
+
+
+def vectors_of(source: Path, titles: Titles | None) -> tuple[Vectors, Titles | None]:
+    """Read the vectors of an embed file, a folder of vectors or an index, and the items that go with them.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    if (source / INDEX_IDS).is_file():
+        stored = load_index(source)
+        vectors = np.stack([stored.index.vector(row) for row in range(len(stored.ids))]).astype(np.float32)
+        return Vectors(stored.ids, vectors, stored.fingerprint), titles or stored.titles
+    if not source.exists():
+        raise BadInput(f"no vectors at {source}", "n2kit embed and n2kit index make them")
+    return read_vectors(source), titles
+
+
+def write_faiss(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str, Any]:
+    """Write an exact faiss index of dot products, which `faiss.read_index` reads, and the ids of its rows beside it."""
+    import faiss
+
+    table, _ = vectors_of(source, titles)
+    index = faiss.IndexFlatIP(table.vectors.shape[1])
+    index.add(np.ascontiguousarray(table.vectors))
+    with atomic_write(out) as temporary:
+        temporary.write_bytes(faiss.serialize_index(index).tobytes())
+    ids = out.with_name(out.name + IDS)
+    write_text(ids, json.dumps(table.ids, ensure_ascii=False))
+    return {"vectors": len(table.ids), "width": int(table.vectors.shape[1]), "ids": str(ids)}
+
+
+def write_parquet(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str, Any]:
+    """Write Parquet with the columns id and vector, and title, category and image where the items are known."""
+    table, known = vectors_of(source, titles)
+    columns = {"id": pa.array(table.ids, pa.string()), "vector": lists(table.vectors)} | words(table.ids, known)
+    write(pa.table(columns), out)
+    return {"vectors": len(table.ids), "width": int(table.vectors.shape[1]), "columns": list(columns)}
+
+
+def words(ids: list[str], known: Titles | None) -> dict[str, pa.Array]:
+    """Make columns of what people see of items: title, category, image path."""
+    if known is None:
+        return {}
+    category = [known.items[i].category if i in known.items else "" for i in ids]
+    found = {"title": [known.title(i) for i in ids], "category": category, "image": [known.image(i) for i in ids]}
+    return {name: pa.array(column, pa.string()) for name, column in found.items() if any(column)}
+
+
+def lists(matrix: np.ndarray) -> pa.Array:
+    """Make a column of lists of one length out of vectors [n, d]."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.astype(np.float32).ravel()), matrix.shape[1])
+
+
+def write(table: pa.Table, out: Path) -> None:
+    with atomic_write(out) as temporary:
+        pq.write_table(table, temporary)
