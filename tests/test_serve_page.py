@@ -229,6 +229,40 @@ class TestInABrowser:
         page.keyboard.press("Enter")
         page.wait_for_url(lambda url: f"id={found[1].replace(':', '%3A')}" in url)
 
+    def test_a_key_is_asked_for_once_and_pictures_are_shown_with_it(self, browser: Any, server: Live) -> None:
+        with live(server.state.options, api_key="secret", feedback=None) as keyed:
+            context = browser.new_context(base_url=keyed.address)
+            page = context.new_page()
+            page.goto("/?id=noto:4")
+            page.wait_for_selector("#login[open]")
+            page.fill("#key", "secret")
+            page.keyboard.press("Enter")
+            assert len(ids(page)) == 18
+            page.wait_for_function(
+                "() => [...document.querySelectorAll('.item img')].slice(0, 3).every(i => i.naturalWidth === 40)"
+            )
+            assert page.locator(".thumbs").count() == 0
+            page.goto("/")
+            assert len(ids(page)) == 24
+            context.close()
+
+    def test_two_indexes_stand_side_by_side(self, browser: Any, server: Live, tmp_path: Path) -> None:
+        options = server.state.options
+        other = n2kit.Index.load(options.indexes["main"])
+        some = other.stored.ids[:12]
+        vectors = n2kit.embed(options.bundles[0], [options.items[i] for i in some], images=options.images)
+        n2kit.Index.build(vectors).save(tmp_path / "half")
+        both = {**options.indexes, "half": tmp_path / "half"}
+        with live(options, indexes=both, feedback=None) as two:
+            context = browser.new_context(base_url=two.address)
+            page = context.new_page()
+            page.goto("/?id=noto:4&columns=main!multimodal~half!multimodal")
+            every, few = ids(page, 0), ids(page, 1)
+            assert len(every) == 18
+            assert len(few) == 11
+            assert [i for i in every if i in few] == [i for i in few if i in every]
+            context.close()
+
     def test_a_phone_scrolls_one_way_and_offers_its_camera(self, browser: Any, server: Live) -> None:
         context = browser.new_context(
             viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, base_url=server.address

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say
 from n2kit_cli.pages import read_titles
 
 
+@takes_data()
 def export(
     source: Annotated[
         Path, typer.Argument(help="A bundle or run, for models; an embed file or an index, for vectors.")

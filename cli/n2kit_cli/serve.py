@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from n2kit_cli import options
+from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import event, say
 
 DEFAULT = "catalogue"  # the name of an index whose folder has none
 
 
+@takes_data()
 def serve(
     index: Annotated[
         list[str] | None,
