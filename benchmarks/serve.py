@@ -44,7 +44,7 @@ def main() -> None:
         p50, p99 = np.percentile(row["seconds"], [50, 99]) * 1000
         rate = len(row["seconds"]) / row["took"]
         print(f"| {name} | {rate:.1f} | {p50:.0f} | {p99:.0f} | {p99 / p50:.2f} | {row['errors']} |")
-    print(f"| `encode` of the same texts, 32 at a time | {embed_rate(asked.bundle, texts):.1f} | | | | |")
+    print(f"| `encode` of the same texts, 32 at a time | {embed_rate(asked.bundle, texts[:512]):.1f} | | | | |")
 
 
 def _texts(items: Path) -> list[str]:
@@ -99,7 +99,7 @@ def embed_rate(bundle: str, texts: list[str]) -> float:
     import n2kit
 
     model = n2kit.load(bundle)
-    model.encode(texts[:64])
+    model.encode(texts[:64])  # what is slow at first is not measured
     start = time.perf_counter()
     model.encode(texts)
     return len(texts) / (time.perf_counter() - start)
