@@ -398,6 +398,14 @@ def test_graded_training_pairs_are_read_as_training_reads_them(cli: Any) -> None
 
 
 @pytest.mark.usefixtures("files")
+def test_items_that_lack_one_of_the_pairs_are_named(cli: Any) -> None:
+    Path("few.jsonl").write_text("\n".join(Path("items.jsonl").read_text().splitlines()[:2]) + "\n")
+    done = cli(*EVAL, "--items", "few.jsonl")
+    assert done.code == 2
+    assert "error: few.jsonl: no item for" in done.err
+
+
+@pytest.mark.usefixtures("files")
 def test_compare_two_files(cli: Any) -> None:
     command = ("eval", "--compare", "a.parquet", "b.parquet", "--pairs", "pairs.csv")
     shown = json.loads(cli(*command, "--json").out)

@@ -151,7 +151,7 @@ def test_index_and_vectors_give_the_same_file(shop: Path, cli: Any) -> None:
         (["--index", "nowhere"], "nowhere is no index"),
         (["--pairs", "strange.csv"], "strange.csv:2: unknown id 'x'"),
         (["--known", "strange.csv"], "strange.csv:2: unknown id 'x'"),
-        (["--ranks", "59:60"], "no pair has an item of ranks 59 to 60"),
+        (["--ranks", "59:60"], "pairs.csv: no pair has an item of ranks 59 to 60"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(shop: Path, cli: Any, change: list[str], complaint: str) -> None:

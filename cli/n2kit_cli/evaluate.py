@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from n2kit.errors import counted
+from n2kit.errors import counted, naming
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.output import document, say, table
@@ -107,7 +107,9 @@ def evaluate(
     if items is not None:
         catalogue = options.read(items, item_format, renames, lenient, encoding)
         facts = {"read": catalogue.facts()}
-        groups = _buckets(report, catalogue, read.other(train_pairs, catalogue), bootstrap, seed)
+        train = read.other(train_pairs, catalogue)
+        with naming(items):
+            groups = _buckets(report, catalogue, train, bootstrap, seed)
         if html is not None:
             among = f"On this page, neighbours and ranks are among all {counted(len(stored.ids), 'item')} but the query itself."
             write_page(html, stored, report.pairs, catalogue, images, [sentence, among], seed)

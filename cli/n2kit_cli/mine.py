@@ -44,7 +44,7 @@ def mine_negatives(
     """
     from n2kit.data.pair_writing import check_writable, write_pairs
     from n2kit.data.skipped import write_skipped
-    from n2kit.errors import BadInput
+    from n2kit.errors import BadInput, naming
     from n2kit.index import index_of, load_index
     from n2kit.index.mining import Window, mine
     from n2kit.utils.files import ensure_writable_file
@@ -67,10 +67,8 @@ def mine_negatives(
     )
     with output_lock(out), progress("mine") as bar:
         check_writable(out, force=force)  # now that no other process writes it
-        try:
+        with naming(pairs):
             mined = mine(stored, positives, window, bar, known=others)
-        except BadInput as problem:
-            raise BadInput(f"{pairs}: {problem.message}", problem.hint) from None
         write_pairs(mined, out)
         rows = write_skipped(out, {}, [row for read in (positives, *others) for row in read.dropped])
     distinct = dict.fromkeys(positives)

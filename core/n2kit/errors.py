@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 SHOWN = 3  # of many reasons
 MANY = 2_000  # names to compare with a misspelt one
@@ -42,6 +43,18 @@ class BadInput(N2kitError):
     """An input of the user that cannot be used as it is."""
 
     exit_code = 2
+
+
+@contextlib.contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Add the file's name to an error of the user's that does not name it: what looked at the contents does not know it."""
+    try:
+        yield
+    except BadInput as problem:
+        if str(file) not in problem.message:
+            problem.message = f"{file}: {problem.message}"
+            problem.args = (problem.message,)
+        raise
 
 
 class Mismatch(BadInput):
