@@ -416,6 +416,13 @@ def test_openapi_names_every_route(server: Live) -> None:
     assert set(paths["/v1/items"]) == {"get", "post", "delete"}
 
 
+def test_the_map_has_every_item_between_0_and_1(server: Live) -> None:
+    items = server("/v1/map").body["items"]
+    assert len({item["id"] for item in items}) == server("/v1/catalogue").body["indexes"][0]["items"]
+    for axis in ("x", "y"):
+        assert (min(i[axis] for i in items), max(i[axis] for i in items)) == (0, 1)
+
+
 def test_pictures_are_shown_small_and_those_outside_the_folder_not_at_all(server: Live) -> None:
     from PIL import Image
 
@@ -423,6 +430,49 @@ def test_pictures_are_shown_small_and_those_outside_the_folder_not_at_all(server
     assert Image.open(io.BytesIO(shown.body)).size == (40, 30)
     assert server("/v1/image?id=noto:4&side=5000").status == 400
     assert server("/v1/image?id=../../etc/passwd").status == 404
+
+
+ODD: tuple[Any, ...] = (
+    None, True, 0, -1, 10**30, 1e308, "", " ", "\ud800", "\x00", "a" * 5000, "é😀", [], {}, [[]], [None], {"a": 1}, ["a", 1], [{"text": None}],
+    [{"text": "a", "image": 1}], "data:", "data:image/png;base64,", "data:image/png;base64,AAAA", "http://", "http://[", "HTTP://a:b/", "../../x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "valid"),
+    [
+        ("/v1/embeddings", {"input": "a", "messages": None, "items": None, "model": None, "encoding_format": "float", "dimensions": 16, "modality": "text"}),
+        ("/v1/embeddings", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/embeddings", {"items": [{"title": "a"}]}),
+        ("/v1/recommend", {"id": "noto:4", "ids": [], "item": None, "items": [], "index": None, "k": 3, "view": "multimodal", "filter": None, "exclude": [], "fold": None, "diversify": 0, "explain": False}),
+        ("/v1/recommend", {"item": {"title": "a"}}),
+        ("/v1/items", {"items": [{"id": "odd", "title": "a"}], "index": None}),
+        ("/v1/feedback", {"query": "noto:4", "target": "twemoji:4", "vote": 0, "index": None}),
+    ],
+)  # fmt: skip
+def test_nothing_that_is_sent_is_a_bug_of_the_server(server: Live, path: str, valid: dict[str, Any]) -> None:
+    """Every field with every odd value: an answer, or an error that says what is wrong."""
+    assert server(path, valid).status == 200
+    odd = [{**valid, name: value} for name in valid for value in ODD]
+    odd += [
+        {**valid, "item": {field: value}}
+        for field in ("title", "image", "topics", "id")
+        for value in ODD
+        if "item" in valid
+    ]
+    odd += [
+        {**valid, "items": [{"id": "odd", "title": "a", field: value}]}
+        for field in ("id", "image", "topics")
+        for value in ODD
+        if "items" in valid
+    ]
+    for body in [*odd, [], "a", 1, None]:
+        answer = server(path, b"null" if body is None else body)
+        assert answer.status < 500, (body, answer.body)
+        assert answer.status == 200 or answer.body["error"]["message"], body
+    for raw in (b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"id": NaN}'):
+        assert server(path, raw).status == 400
+    server("/v1/items?id=odd", method="DELETE")
 
 
 # The queue.

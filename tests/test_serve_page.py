@@ -246,6 +246,21 @@ class TestInABrowser:
             assert len(ids(page)) == 24
             context.close()
 
+    def test_the_map_leads_to_items(self, page: Any, server: Live) -> None:
+        page.goto("/")
+        ids(page)
+        page.get_by_label("as a map").check()
+        page.wait_for_selector(".map canvas")
+        assert page.url.endswith("map=1")
+        item = next(i for i in server("/v1/map").body["items"] if i["x"] == 1)
+        box = page.locator(".map canvas").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * item["x"] - 3, box["y"] + box["height"] * item["y"])
+        page.wait_for_selector(".seen:not(:empty)")
+        page.mouse.down()
+        page.mouse.up()
+        page.wait_for_selector("#asked h2")
+        assert page.locator("#asked h2").inner_text() == item["title"]
+
     def test_two_indexes_stand_side_by_side(self, browser: Any, server: Live, tmp_path: Path) -> None:
         options = server.state.options
         other = n2kit.Index.load(options.indexes["main"])
@@ -286,11 +301,11 @@ class TestInABrowser:
         page.wait_for_selector("#status.bad")
         assert "drop it here again" in page.locator("#status").inner_text()
 
-    @pytest.mark.parametrize("path", ["/", "/?id=noto:4&columns=main!multimodal~main!image&why=1&fold=1"])
+    @pytest.mark.parametrize("path", ["/", "/?map=1", "/?id=noto:4&columns=main!multimodal~main!image&why=1&fold=1"])
     def test_nobody_is_shut_out(self, page: Any, path: str) -> None:
         """axe-core where npm has brought it; always: names of all that can be pressed, alt texts, one h1, labels, the language."""
         page.goto(path)
-        ids(page)
+        page.wait_for_selector(".item, .map")
         nameless = page.evaluate(
             """() => [...document.querySelectorAll("button, a, input, select, img")].filter((e) => e.offsetParent && !(
                 e.tagName === "IMG" ? e.hasAttribute("alt") : e.textContent.trim() || e.ariaLabel || e.labels?.length

@@ -39,6 +39,7 @@ const query = (values) => new URLSearchParams(Object.entries(values).flatMap(([k
 export const api = {
   catalogue: () => json("v1/catalogue"),
   items: (values) => json(`v1/items?${query(values)}`),
+  map: (index) => json(`v1/map?${query({ index })}`),
   votes: (item) => json(`v1/feedback?${query({ query: item })}`),
   vote: (body) => post("v1/feedback", body),
   recommend(body, picture) {

@@ -3,6 +3,7 @@ import { api } from "./api.js";
 import { card, h, nameOf, photo, suggest } from "./cards.js";
 import { forget, keep, picture, watchPictures } from "./picture.js";
 import { watchKeys } from "./keys.js";
+import { map } from "./map.js";
 
 const $ = (id) => document.getElementById(id);
 const WORDS = { multimodal: "text and picture", text: "text alone", image: "picture alone" };
@@ -13,7 +14,7 @@ const state = () => {
   const p = new URLSearchParams(location.search);
   const columns = (p.get("columns") || "").split("~").map((c) => c.split("!")).filter(([i, v]) => served.indexes.some((x) => x.name === i && x.views.includes(v)));
   const index = columns[0]?.[0] || (served.indexes.some((x) => x.name === p.get("index")) ? p.get("index") : served.indexes[0]?.name);
-  return { id: p.get("id"), q: p.get("q") || "", picture: p.get("picture"), category: p.get("category") || "", trail: p.getAll("from"), why: p.has("why"), fold: p.has("fold"),
+  return { id: p.get("id"), q: p.get("q") || "", picture: p.get("picture"), category: p.get("category") || "", trail: p.getAll("from"), why: p.has("why"), fold: p.has("fold"), map: p.has("map"),
     index, columns: columns.length ? columns : [[index, "multimodal"]], offset: Number(p.get("offset")) || 0 };
 };
 
@@ -22,7 +23,7 @@ function address(values) {
   const p = new URLSearchParams();
   for (const name of ["id", "q", "picture", "category"]) if (s[name]) p.set(name, s[name]);
   s.trail.slice(-12).forEach((id) => p.append("from", id));
-  for (const name of ["why", "fold"]) if (s[name]) p.set(name, "1");
+  for (const name of ["why", "fold", "map"]) if (s[name]) p.set(name, "1");
   const columns = s.columns.map((c) => c.join("!")).join("~");
   if (columns !== `${served.indexes[0]?.name}!multimodal`) p.set("columns", columns);
   return p.size ? `?${p}` : "./";
@@ -33,7 +34,7 @@ function go(values, replace = false) {
   draw();
 }
 
-const walk = (id) => { const s = state(); return address({ id, q: "", picture: null, trail: s.id && s.id !== id ? [...s.trail, s.id] : s.trail }); };
+const walk = (id) => { const s = state(); return address({ id, q: "", picture: null, map: false, trail: s.id && s.id !== id ? [...s.trail, s.id] : s.trail }); };
 const say = (text, bad = false) => { $("status").textContent = text; $("status").classList.toggle("bad", bad); };
 
 async function draw() {
@@ -68,11 +69,15 @@ function drawTools(s) {
   const every = served.indexes.flatMap((x) => x.views.map((view) => [x.name, view]));
   const chosen = new Set(s.columns.map((c) => c.join("!")));
   const label = ([index, view]) => (served.indexes.length > 1 ? `${index}: ${WORDS[view]}` : WORDS[view]);
-  $("views").hidden = every.length < 2;
   $("views").replaceChildren($("views").firstElementChild, ...every.map((c) => h("label", {}, h("input", { type: "checkbox", checked: chosen.has(c.join("!")), onchange: () => toggle(c) }), label(c))));
   $("fold").checked = s.fold;
+  $("map").checked = s.map;
+  const asks = Boolean(s.id || s.q || s.picture);
+  $("map").closest("label").hidden = asks;
+  $("views").hidden = every.length < 2 || (!asks && served.indexes.length < 2);
+  $("whys").hidden = !asks || !served.indexes.some((x) => x.views.length > 1);
+  $("fold").closest("label").hidden = !asks;
   $("why").checked = s.why;
-  $("whys").hidden = !served.indexes.some((x) => x.views.length > 1);
 }
 
 function toggle(column) {
@@ -108,6 +113,7 @@ async function browse(s) {
   const count = served.indexes.find((x) => x.name === s.index)?.items ?? 0;
   say(s.category ? `Items of ${s.category}. Choose one to see what is similar.` : `${count.toLocaleString("en")} items. Choose one to see what is similar.`);
   const list = h("ul", { class: "cards" }, ...items.map((item) => card(item, { index: s.index, link: walk(item.id) })));
+  if (s.map) { $("more").hidden = true; return map(s.index, s.category, (id) => { history.pushState(null, "", walk(id)); draw(); }); }
   $("more").hidden = items.length < PAGE;
   $("more").onclick = async () => {
     const next = await api.items({ category: s.category, index: s.index, offset: list.children.length, limit: PAGE });
@@ -185,6 +191,7 @@ async function start() {
   $("tools").addEventListener("submit", (event) => event.preventDefault());
   $("category").addEventListener("change", () => go({ category: $("category").value }));
   $("fold").addEventListener("change", () => go({ fold: $("fold").checked }));
+  $("map").addEventListener("change", () => go({ map: $("map").checked }));
   $("why").addEventListener("change", () => go({ why: $("why").checked }));
   for (const name of ["mouseover", "focusin"]) $("results").addEventListener(name, highlight);
   document.addEventListener("click", (event) => {

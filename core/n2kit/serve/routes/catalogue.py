@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from n2kit.data.items import Item, item_of
 from n2kit.serve.catalogue import Catalogue
 from n2kit.serve.engine import Given
+from n2kit.serve.map import points
 from n2kit.serve.pictures import item_given
 from n2kit.serve.problems import Problem
 from n2kit.serve.routes import Served
@@ -65,6 +66,13 @@ async def items(
         lambda: list(islice((i for i in found.ids() if matches(i)), offset, offset + limit))
     )
     return {"object": "list", "items": [seen(found, i) for i in listed]}
+
+
+@router.get("/v1/map")
+async def map_(state: Served, index: str | None = None) -> dict[str, Any]:
+    """Place the items on a plane, for people to look at: the first two principal components of their vectors."""
+    found = state.catalogue(index)
+    return {"object": "list", "items": await run_in_threadpool(points, found)}
 
 
 @router.get("/v1/image", response_class=Response)

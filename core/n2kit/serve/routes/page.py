@@ -11,7 +11,7 @@ from n2kit.serve.problems import Problem
 from n2kit.utils.version import VERSION
 
 router = APIRouter(include_in_schema=False)
-SCRIPTS = ("app.js", "api.js", "cards.js", "keys.js", "picture.js")
+SCRIPTS = ("app.js", "api.js", "cards.js", "keys.js", "map.js", "picture.js")
 TYPES = {**dict.fromkeys(SCRIPTS, "text/javascript"), "page.css": "text/css", "icon.svg": "image/svg+xml"}
 POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
