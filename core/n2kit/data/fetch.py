@@ -90,6 +90,8 @@ def fetch_image(url: str, hosts: Container[str], *, max_bytes: int = MOST_BYTES,
     """
     try:
         _check_host(url, hosts)
+        if not private and _behind_proxy(url):
+            _check_name(_host(url))
         return _download(_opener(private, hosts), url, max_bytes)
     except (_Refused, OSError, http.client.HTTPException, ValueError) as problem:
         cause = problem.reason if isinstance(problem, URLError) else problem
