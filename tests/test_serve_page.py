@@ -254,7 +254,8 @@ class TestInABrowser:
         assert page.url.endswith("map=1")
         item = next(i for i in server("/v1/map").body["items"] if i["x"] == 1)
         box = page.locator(".map canvas").bounding_box()
-        page.mouse.move(box["x"] + box["width"] * item["x"] - 3, box["y"] + box["height"] * item["y"])
+        inside = {axis: 0.02 + 0.96 * item[axis] for axis in ("x", "y")}
+        page.mouse.move(box["x"] + box["width"] * inside["x"], box["y"] + box["height"] * inside["y"])
         page.wait_for_selector(".seen:not(:empty)")
         page.mouse.down()
         page.mouse.up()

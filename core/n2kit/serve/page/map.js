@@ -16,7 +16,8 @@ export async function map(index, category, walk) {
     return h("li", {}, dot, name);
   }));
   const view = { x: 0, y: 0, zoom: 1 };
-  const at = (item) => [(item.x * view.zoom + view.x) * canvas.clientWidth, (item.y * view.zoom + view.y) * HEIGHT];
+  const inside = (part) => 0.02 + 0.96 * part; // no point on the edge
+  const at = (item) => [(inside(item.x) * view.zoom + view.x) * canvas.clientWidth, (inside(item.y) * view.zoom + view.y) * HEIGHT];
 
   function paint() {
     const scale = devicePixelRatio || 1, pen = canvas.getContext("2d");
@@ -50,6 +51,7 @@ export async function map(index, category, walk) {
     held = null;
     if (item) walk(item.id);
   });
+  canvas.addEventListener("pointercancel", () => { held = null; });
   canvas.addEventListener("pointermove", (event) => {
     if (held) {
       const [dx, dy] = [event.clientX - held[0], event.clientY - held[1]];
