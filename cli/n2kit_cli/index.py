@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
+from n2kit_cli.index_changes import change_index, read_facts
 from n2kit_cli.output import document, say
 from n2kit_cli.pages import read_titles
+
+if TYPE_CHECKING:
+    from n2kit.index import StoredIndex
+    from n2kit.index.auto import Measured
 
 IndexSets = Annotated[
     list[str] | None, typer.Option("--set", help="An option of the index: --set index.NAME=VALUE. Repeatable.")
@@ -20,14 +25,26 @@ IndexSets = Annotated[
 
 @takes_data()
 def index(
-    vectors: Annotated[Path, typer.Argument(help="A Parquet file that n2kit embed wrote.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The index's folder.")],
-    kind: Annotated[str, typer.Option("--type", help="NAME or NAME:VALUE; n2kit ls index.")] = "flat",
+    vectors: Annotated[Path | None, typer.Argument(help="A file or a folder that n2kit embed wrote.")] = None,
+    kind: Annotated[
+        str, typer.Option("--type", help="NAME or NAME:VALUE of n2kit ls index; auto: the best by measurement.")
+    ] = "flat",
     sets: IndexSets = None,
     items: Annotated[
-        Path | None, typer.Option("--items", help="Items, whose titles the index is to remember for n2kit recommend.")
+        Path | None, typer.Option("--items", help="Items, whose titles and columns the index is to remember.")
     ] = None,
     images: options.Images = None,
+    upsert: Annotated[
+        bool,
+        typer.Option(
+            "--upsert", help="Put the vectors into the index that is there, in place of those of the same ids."
+        ),
+    ] = False,
+    delete: Annotated[
+        Path | None,
+        typer.Option("--delete", help="Ids to delete from the index that is there: one a line, or a column id."),
+    ] = None,
     item_format: options.Format = options.ItemFormat.auto,
     renames: options.Map = None,
     encoding: options.Encoding = None,
@@ -42,22 +59,67 @@ def index(
       n2kit index vectors.parquet -o catalogue.index
       n2kit index vectors.parquet -o with-titles.index --items items.jsonl --images images
       n2kit index vectors.parquet -o exact.index --type flat --json
+      n2kit index vectors.parquet -o exact.index --upsert
     """
     from n2kit.index import build_index, choose_index
+    from n2kit.index.auto import AUTO
 
     own = _options(sets or [])
-    choose_index(kind, own)  # before anything is read
+    if kind != AUTO:
+        choose_index(kind, own)  # before anything is read
+    elif own:
+        raise BadInput("--type auto measures what the options are to be", "leave out --set, or name a type")
+    if not upsert and delete is None and vectors is None:
+        raise BadInput("no vectors to index", "n2kit index VECTORS -o INDEX")
+    if vectors is not None and delete is not None and not upsert:
+        raise BadInput("--delete changes the index that is there, and VECTORS would make it anew", "--upsert adds them")
     titles = read_titles(items, images, item_format, renames, lenient, encoding)
-    stored = build_index(vectors, out, name=kind, options=own, titles=titles, force=force)
+    facts = read_facts(items, item_format, renames, encoding)
+    if upsert or delete is not None:
+        change_index(out, vectors, delete, titles, facts, encoding, json=json)
+        return
+    assert vectors is not None
+    measured: list[Measured] = []
+    if kind == AUTO:
+        stored = _measured(vectors, out, titles, facts, measured, force=force)
+    else:
+        stored = build_index(vectors, out, name=kind, options=own, titles=titles, facts=facts, force=force)
     named = None if titles is None else sum(i in titles.items for i in stored.ids)
     if json:
-        facts = {"index": str(out), "items": len(stored.ids), "fingerprint": stored.fingerprint}
-        made_by = {"component": stored.made_by.component, "options": stored.made_by.options}
-        document(facts | made_by | ({} if named is None else {"titles": named}))
+        told: dict[str, Any] = {"index": str(out), "items": len(stored.ids), "fingerprint": stored.fingerprint}
+        told |= {"component": stored.made_by.component, "options": stored.made_by.options}
+        told |= {"measured": [vars(one) for one in measured]} if measured else {}
+        document(told | ({} if named is None else {"titles": named}))
     else:
         print(out)
     remembered = "" if named is None else f", {named:,} of them with a title"
     say(f"wrote {out}: {counted(len(stored.ids), 'item')} of model {stored.fingerprint}{remembered}")
+
+
+def _measured(
+    vectors: Path, out: Path, titles: Any, facts: Any, measured: list[Measured], *, force: bool
+) -> StoredIndex:
+    """Choose an index by measurement, say what was measured, and write it."""
+    from dataclasses import replace
+
+    from n2kit.embed.reading import open_vectors
+    from n2kit.index.auto import choose_by_measuring
+    from n2kit.index.folder import KIND
+    from n2kit.index.store import save_index
+    from n2kit.utils.folders import ensure_writable
+    from n2kit.utils.locks import output_lock
+
+    ensure_writable(out, KIND, force=force)
+    with output_lock(out):
+        stored, found = choose_by_measuring(open_vectors(vectors), str(vectors))
+        measured += found
+        for one in found:
+            how = f"{one.name}{''.join(f' {name} {value}' for name, value in one.options.items())}"
+            figures = f"overlap with exact search {one.overlap:.4f}, {one.milliseconds:.3f} ms a query, {one.megabytes:.1f} MB"
+            say(f"{how}: {figures}{' (taken)' if one.taken else ''}")
+        stored = replace(stored, titles=titles, facts=facts)
+        save_index(stored, out, force=force)
+    return stored
 
 
 def _options(sets: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Indexes by faiss: flat (exact)."""
+"""Indexes by faiss: an exact one, and those that are smaller or faster."""
 
 from n2kit.contract import ComponentSpec, hookimpl
 
@@ -8,11 +8,22 @@ N2KIT_PLUGIN_API = (2, 1)
 @hookimpl
 def n2kit_register_components() -> list[ComponentSpec]:
     return [
-        ComponentSpec(
-            kind="index",
-            name="flat",
-            target="n2kit_faiss.flat:FlatIndex",
-            summary="exact search by faiss; every query looks at every vector",
-            config="n2kit_faiss.config:NoOptions",
-        )
+        _spec("flat", "flat:FlatIndex", "exact search by faiss; every query looks at every vector", "NoOptions"),
+        _spec("sq8", "approximate:SQ8Index", "one byte a number: a quarter of the memory, nearly exact", "NoOptions"),
+        _spec(
+            "hnsw", "approximate:HNSWIndex", "a graph: fast searches, slow to build, more memory", "HNSWOptions", "m"
+        ),
+        _spec(
+            "ivf", "approximate:IVFIndex", "lists of near vectors: fast searches, quick to build", "IVFOptions", "lists"
+        ),
+        _spec(
+            "pq", "approximate:PQIndex", "a few numbers a byte: the least memory, the least exact", "PQOptions", "bytes"
+        ),
     ]
+
+
+def _spec(name: str, target: str, summary: str, config: str, shorthand: str | None = None) -> ComponentSpec:
+    return ComponentSpec(
+        kind="index", name=name, target=f"n2kit_faiss.{target}", summary=summary,
+        config=f"n2kit_faiss.config:{config}", shorthand=shorthand,
+    )  # fmt: skip

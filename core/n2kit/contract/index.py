@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,26 @@ class Index(ABC):
     @abstractmethod
     def build(cls, vectors: np.ndarray, config: Any) -> Self:
         """Build an index of vectors [n, d], float32, by its options: the pydantic model that its spec names, valid and complete."""
+
+    @classmethod
+    def build_from(cls, pieces: Callable[[], Iterable[np.ndarray]], count: int, width: int, config: Any) -> Self:
+        """Build an index of vectors that come in pieces [n, width], `count` in all, as often as `pieces` is called.
+
+        By default they are put together in memory; an index that can do without that overrides it.
+        """
+        import numpy as np
+
+        return cls.build(np.concatenate(list(pieces())), config)
+
+    def updated(self, rows: np.ndarray, vectors: np.ndarray, config: Any) -> Self:
+        """Make an index of these of its rows [n], in this order, and of further vectors [m, d] behind them.
+
+        By default it is built anew; an index that was trained may keep that.
+        """
+        import numpy as np
+
+        kept = [self.vector(int(row)) for row in rows]
+        return self.build(np.concatenate([np.asarray(kept).reshape(len(kept), vectors.shape[1]), vectors]), config)
 
     @abstractmethod
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

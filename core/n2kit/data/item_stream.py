@@ -29,7 +29,7 @@ class ItemStream(ItemsRead):
     """The items of a file. Each pass over it reads the file anew; after one, it says what was read, as `Items` does.
 
     Args:
-        columns, notellm, encoding: as for `read_items`.
+        columns, notellm, encoding: as for `read_items`. every_column: also read those that are no field, for `pairs`.
 
     Raises:
         BadInput: no such file, or no such field.
@@ -43,17 +43,23 @@ class ItemStream(ItemsRead):
         columns: Mapping[str, str] | None = None,
         notellm: bool = False,
         encoding: str | None = None,
+        every_column: bool = False,
     ) -> None:
         if unknown := set(columns or {}) - set(FIELDS):
             raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
         if not path.is_file():
             raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
         self.path, self.notellm, self.encoding = path, notellm, encoding
+        self.every_column = every_column
         self.found = Columns(dict(columns or {}), f"{path}:1")
         self.had = dict.fromkeys(FIELDS, 0)  # items that have each field
 
     def __iter__(self) -> Iterator[Item]:
         """Read the file; rows that cannot be used are in `dropped`."""
+        return (item for item, _ in self.pairs())
+
+    def pairs(self) -> Iterator[tuple[Item, Mapping[str, Any]]]:
+        """Read the file, each item with its whole row."""
         self.dropped, self.notes, self.had, self.several = [], [], dict.fromkeys(FIELDS, 0), 0
         seen, first = SeenIds(), dict[str, Any]()
         for line, row in self._rows():
@@ -69,7 +75,7 @@ class ItemStream(ItemsRead):
             for name in FIELDS:
                 self.had[name] += bool(getattr(item, name))
             self.several += images > 1
-            yield item
+            yield item, row
         if self.found.names:
             self.found.check()
         self.columns, self.unread = self.found.renamed, self.found.unread
@@ -94,22 +100,21 @@ class ItemStream(ItemsRead):
             return None
 
     def _rows(self) -> Iterable[NumberedRow]:
-        return _rows(self.path, self.notellm, self.encoding, self.found, self.dropped, self.notes)
+        """Open the file; what has a header teaches `found` its names at once."""
+        if self.notellm:
+            self.found.learn(NOTELLM_COLUMNS)
+            return notellm_rows(self.path, self.encoding, NOTELLM_COLUMNS, self.dropped, self.notes)
+        kind = kind_of(self.path)
+        if kind == "delimited":
+            return _delimited(self.path, self.encoding, self.found, self.dropped, self.notes)
+        if kind == "parquet":
+            return parquet_rows(self.path, self._wanted)
+        return (jsonl_rows if kind == "jsonl" else json_rows)(self.path, self.encoding, self.dropped)
 
-
-def _rows(
-    path: Path, notellm: bool, encoding: str | None, found: Columns, problems: list[str], notes: list[str]
-) -> Iterable[NumberedRow]:
-    """Open a file of any format; what has a header teaches `found` its names at once."""
-    if notellm:
-        found.learn(NOTELLM_COLUMNS)
-        return notellm_rows(path, encoding, NOTELLM_COLUMNS, problems, notes)
-    kind = kind_of(path)
-    if kind == "delimited":
-        return _delimited(path, encoding, found, problems, notes)
-    if kind == "parquet":
-        return parquet_rows(path, lambda names: _learnt(found, names))
-    return (jsonl_rows if kind == "jsonl" else json_rows)(path, encoding, problems)
+    def _wanted(self, names: list[str]) -> list[str]:
+        """Choose the columns of a Parquet file that are read: what nobody uses may be of any type."""
+        read = _learnt(self.found, names)
+        return names if self.every_column else read
 
 
 def _learnt(found: Columns, names: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
+from n2kit.index.facts import Facts, load_facts, write_facts
 from n2kit.index.titles import Titles, read_titles, write_titles
 from n2kit.plugins.manager import load_target, manager
 from n2kit.utils.digests import file_digest
@@ -47,6 +48,7 @@ class StoredIndex:
     fingerprint: str
     made_by: MadeBy
     titles: Titles | None = None  # where the index remembers them
+    facts: Facts | None = None  # likewise
 
     def __post_init__(self) -> None:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
@@ -109,6 +111,8 @@ def write_index(stored: StoredIndex, folder: Path) -> None:
     (folder / IDS).write_text(json.dumps(stored.ids, ensure_ascii=False), encoding="utf8")
     if stored.titles is not None:
         write_titles(stored.titles, stored.ids, folder)
+    if stored.facts is not None:
+        write_facts(stored.facts, folder)
     manifest = Manifest(
         format=2,
         component=stored.made_by.component,
@@ -149,7 +153,7 @@ def load_index(folder: str | Path) -> StoredIndex:
             index_class = load_target(registered.spec.target, owner=registered.distribution)
             index = _load(index_class, folder, manifest)
             made_by = MadeBy(manifest.component, manifest.distribution, manifest.options)
-            return StoredIndex(index, ids, manifest.fingerprint, made_by, read_titles(folder))
+            return StoredIndex(index, ids, manifest.fingerprint, made_by, read_titles(folder), load_facts(folder))
     needed = manifest.distribution
     raise Unavailable(f"the index needs {needed}, which is not installed", f"pip install {needed}")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from n2kit.errors import BadInput
+from n2kit.index.facts import Facts
 from n2kit.index.folder import KIND, MadeBy, StoredIndex, load_index, write_index
 from n2kit.index.titles import Titles
 from n2kit.plugins.catalogue import default_catalogue
@@ -17,6 +20,7 @@ from n2kit.utils.folders import atomic_dir, ensure_writable
 from n2kit.utils.locks import output_lock
 
 if TYPE_CHECKING:
+    from n2kit.embed.reading import VectorSource
     from n2kit.embed.vectors_file import Vectors
 
 
@@ -44,18 +48,19 @@ def build_index(
     name: str = "flat",
     options: Mapping[str, Any] | None = None,
     titles: Titles | None = None,
+    facts: Facts | None = None,
     force: bool = False,
 ) -> StoredIndex:
-    """Index an embed file and write the index folder, aside and then into place.
+    """Index an embed file, or a folder of vectors, and write the index folder, aside and then into place.
 
     Args:
         name, options: as `choose_index` takes them.
-        titles: of the items, to be remembered with the index.
+        titles, facts: of the items, to be remembered with the index.
     """
     component = choose_index(name, options)
     ensure_writable(folder, KIND, force=force)
     with output_lock(folder):
-        stored = replace(index_of(vectors_file, component), titles=titles)
+        stored = replace(index_of(vectors_file, component), titles=titles, facts=facts)
         save_index(stored, folder, force=force)
     return stored
 
@@ -71,14 +76,14 @@ def save_index(stored: StoredIndex, folder: Path, *, force: bool = False) -> Non
 
 
 def index_of(vectors_file: Path, component: Component | None = None) -> StoredIndex:
-    """Index an embed file in memory; by default with an exact index.
+    """Index an embed file, or a folder of vectors, in memory; by default with an exact index.
 
     Raises:
-        BadInput: the file is no embed file, or its vectors are not of unit length.
+        BadInput: it is neither, or its vectors are not of unit length.
     """
-    from n2kit.embed import read_vectors
+    from n2kit.embed.reading import open_vectors
 
-    return index_vectors(read_vectors(vectors_file), component or choose_index("flat"), str(vectors_file))
+    return index_source(open_vectors(vectors_file), component or choose_index("flat"), str(vectors_file))
 
 
 def index_vectors(table: Vectors, component: Component, where: str = "vectors") -> StoredIndex:
@@ -87,14 +92,45 @@ def index_vectors(table: Vectors, component: Component, where: str = "vectors") 
     Raises:
         BadInput: they are not of unit length.
     """
-    long = (table.vectors**2).sum(1)
-    if wrong := [i for i, square in zip(table.ids, long, strict=True) if not 0.98 < square < 1.02]:
-        raise BadInput(
-            f"{where}: the vector of {wrong[0]!r} is not of unit length ({len(wrong)} such)",
-            "n2kit embed makes unit vectors",
-        )
+    from n2kit.embed.reading import InMemory
+
+    return index_source(InMemory(table), component, where)
+
+
+def index_source(source: VectorSource, component: Component, where: str) -> StoredIndex:
+    """Index vectors that are read a piece at a time.
+
+    Raises:
+        BadInput: they are not of unit length; an id is there twice.
+    """
+    ids: list[str] = []
+
+    def pieces() -> Iterator[np.ndarray]:
+        ids.clear()
+        for batch in source.batches():
+            check_unit_length(batch, where)
+            ids.extend(batch.ids)
+            yield batch.vectors
+
     config, owner = component.config(), component.registered
     with component.attribute_errors():
-        index = component.cls().build(table.vectors, config)
+        index = component.cls().build_from(pieces, len(source), source.width, config)
+    if len(set(ids)) != len(ids):
+        raise BadInput(f"{where}: an id is there twice", "one row an item: embed again")
     made_by = MadeBy(owner.spec.name, owner.distribution, config.model_dump(mode="json"))
-    return StoredIndex(index, table.ids, table.fingerprint, made_by)
+    return StoredIndex(index, ids, source.fingerprint, made_by)
+
+
+def check_unit_length(table: Vectors, where: str) -> None:
+    """Check that vectors are of unit length.
+
+    Raises:
+        BadInput: some are not.
+    """
+    square = np.einsum("nd,nd->n", table.vectors, table.vectors)
+    wrong = ~((square > 0.98) & (square < 1.02))
+    if wrong.any():
+        raise BadInput(
+            f"{where}: the vector of {table.ids[int(wrong.argmax())]!r} is not of unit length ({int(wrong.sum())} such)",
+            "n2kit embed makes unit vectors",
+        )

@@ -1,0 +1,115 @@
+"""The columns of a catalogue that an index remembers, so that neighbours can be filtered by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2kit.data.item_stream import ColumnsChangedError, ItemStream
+from n2kit.errors import BadInput
+
+FACTS = "facts.parquet"
+LONGEST = 200  # characters of a text that is kept: longer ones are descriptions, which nobody compares
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Columns of items by the items' ids: texts, empty where there is none, or numbers, NaN where there is none."""
+
+    ids: list[str]
+    columns: dict[str, np.ndarray]
+
+    def of(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the columns in the order of `ids`; an id that is not known has no values."""
+        place = {item_id: n for n, item_id in enumerate(self.ids)}
+        rows = np.fromiter((place.get(i, -1) for i in ids), np.int64, len(ids))
+        return {name: np.where(rows >= 0, column[rows], _nothing(column)) for name, column in self.columns.items()}
+
+    def with_newer(self, newer: Facts | None, ids: Sequence[str]) -> Facts:
+        """Return the facts of `ids`, the newer where there are any."""
+        if newer is None:
+            return Facts(list(ids), self.of(ids))
+        old, new, fresh = self.of(ids), newer.of(ids), np.isin(np.asarray(ids, object), np.asarray(newer.ids, object))
+        merged = {}
+        for name in {**old, **new}:
+            before, now = old.get(name), new.get(name)
+            if before is None or now is None or before.dtype.kind != now.dtype.kind:
+                merged[name] = now if now is not None else before
+            else:
+                merged[name] = np.where(fresh, now, before)
+        return Facts(list(ids), {name: column for name, column in merged.items() if column is not None})
+
+
+def read_facts(stream: ItemStream) -> Facts:
+    """Read all columns of a file of items that hold texts or numbers."""
+    while True:
+        ids: list[str] = []
+        found: dict[str, list[Any]] = {}
+        try:
+            for item, row in stream.pairs():
+                for name, value in row.items():
+                    found.setdefault(name, [None] * len(ids)).append(value)
+                ids.append(item.id)
+                for values in found.values():
+                    if len(values) < len(ids):
+                        values.append(None)
+        except ColumnsChangedError:
+            continue
+        columns = {name: column for name, values in found.items() if (column := _column(values)) is not None}
+        return Facts(ids, columns)
+
+
+def write_facts(facts: Facts, folder: Path) -> None:
+    """Write the columns into an index's folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {f"column:{name}": pa.array(column) for name, column in facts.columns.items()}
+    pq.write_table(pa.table({"id": pa.array(facts.ids, pa.string())} | columns), folder / FACTS)
+
+
+def load_facts(folder: Path) -> Facts | None:
+    """Read what `write_facts` wrote; None from an index that remembers no columns.
+
+    Raises:
+        BadInput: the file is something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not (folder / FACTS).is_file():
+        return None
+    try:
+        table = pq.read_table(folder / FACTS)
+        columns = {
+            name.removeprefix("column:"): table.column(name).to_numpy(zero_copy_only=False)
+            for name in table.column_names
+            if name != "id"
+        }
+        return Facts(table.column("id").to_pylist(), columns)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise BadInput(
+            f"{folder / FACTS}: not the columns of an index: {error}".splitlines()[0], "index again"
+        ) from None
+
+
+def _column(values: Iterable[Any]) -> np.ndarray | None:
+    """Make a column of numbers if all values that are there are such, else one of texts; None where it holds other things."""
+    there = [value for value in values if value is not None and value != ""]
+    if not there or not all(isinstance(value, str | int | float) for value in there):
+        return None
+    try:
+        return np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)
+    except (ValueError, OverflowError):
+        pass
+    if any(len(str(value)) > LONGEST for value in there):
+        return None
+    return np.array(["" if value is None else str(value) for value in values], object)
+
+
+def _nothing(column: np.ndarray) -> Any:
+    return np.nan if column.dtype.kind == "f" else ""

@@ -1,0 +1,163 @@
+"""Conditions on items, such as `category = 'chairs' and price < 20`: parsed here, and nothing of them is ever executed."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from n2kit.errors import BadInput, suggest
+
+EXAMPLE = "--where \"category = 'chairs' and price < 20\""
+DEEPEST = 50  # parentheses in each other
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|'(?P<text>(?:[^']|'')*)'|\"(?P<quoted>[^\"]+)\"|(?P<word>[^\W\d][\w.]*)"
+    r"|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\)|,))"
+)
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<>": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+Columns = Mapping[str, np.ndarray]  # texts, or numbers with NaN where there is none
+
+
+@dataclass(frozen=True)
+class Token:
+    kind: str
+    value: Any
+    place: int
+
+
+def where(condition: str, columns: Columns) -> np.ndarray:
+    """Evaluate a condition on columns [n]: true where it holds, [n]. An item that lacks a value satisfies no comparison with it.
+
+    It knows `=`, `!=`, `<`, `<=`, `>`, `>=`, `in (…)`, `not`, `and`, `or`, parentheses, texts in single quotes, numbers, and
+    columns by their names, in double quotes where a name has spaces.
+
+    Raises:
+        BadInput: it is none, with its place; a column that is not there; a text compared with a number.
+    """
+    return _Parser(condition, columns).parse()
+
+
+class _Parser:
+    def __init__(self, condition: str, columns: Columns) -> None:
+        self.condition, self.columns = condition, columns
+        self.tokens, self.at, self.depth = list(self._tokens()), 0, 0
+
+    def parse(self) -> np.ndarray:
+        found = self._either()
+        if self._peek().kind != "end":
+            raise self._problem(f"{self._peek().value!r} is not expected")
+        return found
+
+    def _either(self) -> np.ndarray:
+        found = self._both()
+        while self._word("or"):
+            found = found | self._both()
+        return found
+
+    def _both(self) -> np.ndarray:
+        found = self._one()
+        while self._word("and"):
+            found = found & self._one()
+        return found
+
+    def _one(self) -> np.ndarray:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise self._problem("nested too deep")
+        if self._word("not"):
+            found = ~self._one()
+        elif self._sign("("):
+            found = self._either()
+            self._expect(")")
+        else:
+            found = self._comparison()
+        self.depth -= 1
+        return found
+
+    def _comparison(self) -> np.ndarray:
+        token = self._next()
+        if token.kind not in ("word", "quoted"):
+            raise self._problem("a column is expected", token)
+        name = self._column(token)
+        negated = self._word("not")
+        if self._word("in"):
+            self._expect("(")
+            found = self._compared(name, "=", self._next())
+            while self._sign(","):
+                found = found | self._compared(name, "=", self._next())
+            self._expect(")")
+            return ~found if negated else found
+        sign = self._next()
+        if negated or sign.value not in _COMPARE or sign.kind != "sign":
+            raise self._problem("=, !=, <, <=, >, >= or in (…) is expected", sign)
+        return self._compared(name, sign.value, self._next())
+
+    def _compared(self, name: str, sign: str, value: Token) -> np.ndarray:
+        if value.kind not in ("text", "number"):
+            raise self._problem("a number, or a text in single quotes, is expected", value)
+        column = self.columns[name]
+        numeric = column.dtype.kind == "f"
+        if numeric != (value.kind == "number"):
+            what = "numbers, and it is compared with a text" if numeric else "texts, and it is compared with a number"
+            raise self._problem(f"column {name} holds {what}", value)
+        found: np.ndarray = _COMPARE[sign](column, value.value)
+        there = ~np.isnan(column) if numeric else column != ""
+        return found & there
+
+    def _column(self, token: Token) -> str:
+        if token.value in self.columns:
+            return str(token.value)
+        hint = suggest(token.value, self.columns) or f"columns: {', '.join(self.columns) or 'none'}"
+        raise BadInput(f"--where: no column {token.value}", hint)
+
+    def _tokens(self) -> Any:
+        at = 0
+        text = self.condition.rstrip()
+        while at < len(text):
+            found = _TOKEN.match(text, at)
+            if found is None:
+                raise BadInput(f"--where: {text[at:].lstrip()[:20]!r} is not understood", EXAMPLE)
+            kind = str(found.lastgroup)
+            value: Any = found[kind]
+            if kind == "number":
+                value = float(value)
+            elif kind == "text":
+                value = value.replace("''", "'")
+            yield Token(kind, value, found.start())
+            at = found.end()
+        yield Token("end", "the end", len(text))
+
+    def _peek(self) -> Token:
+        return self.tokens[self.at]  # type: ignore[no-any-return]
+
+    def _next(self) -> Token:
+        token = self._peek()
+        self.at += token.kind != "end"
+        return token
+
+    def _word(self, word: str) -> bool:
+        token = self._peek()
+        found = token.kind == "word" and token.value.lower() == word
+        self.at += found
+        return found
+
+    def _sign(self, sign: str) -> bool:
+        token = self._peek()
+        found = token.kind == "sign" and token.value == sign
+        self.at += found
+        return found
+
+    def _expect(self, sign: str) -> None:
+        if not self._sign(sign):
+            raise self._problem(f"{sign} is expected")
+
+    def _problem(self, what: str, token: Token | None = None) -> BadInput:
+        place = (token or self._peek()).place
+        return BadInput(f"--where, at {self.condition[place:].strip()[:20] or 'its end'!r}: {what}", EXAMPLE)

@@ -1,0 +1,210 @@
+"""Indexes of every kind, changed by ids: nothing lost, nothing twice, and every item finds itself; filters; the measured choice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from n2kit.embed.vectors_file import Vectors, write_table
+from n2kit.errors import BadInput
+from n2kit.index import build_index, load_index, store
+from n2kit.index.auto import choose_by_measuring
+from n2kit.index.update import update_index
+from n2kit.index.where import where
+
+PRINT, WIDTH = "0123456789abcdef", 16
+KINDS = ["flat", "sq8", "hnsw:8", "ivf:6", "pq:8"]
+
+
+def drawn(count: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def written(file: Path, ids: list[str], vectors: np.ndarray, fingerprint: str = PRINT) -> Path:
+    write_table(Vectors(ids, vectors, fingerprint), file)
+    return file
+
+
+def holds(folder: Path, want: dict[str, np.ndarray], least: float) -> None:
+    """The index has just these items, and so many of them find themselves; what it finds nearest is what numpy finds."""
+    found = load_index(folder)
+    assert sorted(found.ids) == sorted(want)
+    vectors = np.stack([want[i] for i in found.ids])
+    scores, rows = found.index.search(vectors, 5)
+    assert (rows[:, 0] == np.arange(len(vectors))).mean() >= least
+    truth = np.argsort(-(vectors @ vectors.T), axis=1, kind="stable")[:, :5]
+    same = np.mean([len({*a} & {*b}) for a, b in zip(rows, truth, strict=True)]) / 5
+    assert same >= least - 0.3 * (least < 1)
+    assert (np.diff(scores, axis=1) <= 1e-6).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_every_change_and_reopening_the_index_holds_what_it_should(kind: str, tmp_path: Path) -> None:
+    least = 1.0 if kind == "flat" else 0.9
+    want = {f"i{n}": vector for n, vector in enumerate(drawn(400))}
+    folder = tmp_path / "index"
+    build_index(written(tmp_path / "v.parquet", list(want), np.stack(list(want.values()))), folder, name=kind)
+    holds(folder, want, least)
+    gone = [f"i{n}" for n in range(0, 400, 20)]
+    done = update_index(folder, delete=gone)
+    assert (done.added, done.replaced, done.deleted) == (0, 0, 20)
+    want = {i: v for i, v in want.items() if i not in gone}
+    holds(folder, want, least)
+    new = {f"i{n}": vector for n, vector in zip([*range(1, 11), 0, 1000, 1001], drawn(13, seed=1), strict=True)}
+    done = update_index(folder, written(tmp_path / "new.parquet", list(new), np.stack(list(new.values()))))
+    assert (done.added, done.replaced, done.deleted) == (3, 10, 0)
+    holds(folder, want | new, least)
+    assert load_index(folder).made_by.component == kind.partition(":")[0]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    build_index(written(tmp_path / "v.parquet", list("abcdef"), drawn(6)), tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_what_is_refused(small: Path, tmp_path: Path) -> None:
+    other = written(tmp_path / "other.parquet", ["x"], drawn(1), "f" * 16)
+    narrow = written(tmp_path / "narrow.parquet", ["x"], np.eye(1, 4, dtype=np.float32))
+    long = written(tmp_path / "long.parquet", ["x"], 2 * drawn(1))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"vectors": other}, "is of model ffff"),
+        ({"vectors": narrow}, "is 16 wide"),
+        ({"vectors": long}, "not of unit length"),
+        ({"delete": ["a", "z", "y"]}, r"'z' is not in the index \(2 such ids\)"),
+        ({"delete": list("abcdef")}, "no item is left"),
+    ]
+    for options, reason in cases:
+        with pytest.raises(BadInput, match=reason):
+            update_index(small, **options)
+    assert load_index(small).ids == list("abcdef")
+
+
+def test_a_change_that_is_interrupted_leaves_the_index_as_it_was(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "load_index", stopped)  # the last look, before the new one takes its place
+        with pytest.raises(KeyboardInterrupt):
+            update_index(small, delete=["a"])
+    assert load_index(small).ids == list("abcdef")
+    assert update_index(small, delete=["a"]).stored.ids == list("bcdef")
+
+
+def test_an_id_twice_in_two_pieces_is_refused(tmp_path: Path) -> None:
+    class Twice:
+        fingerprint, width = PRINT, WIDTH
+
+        def __len__(self) -> int:
+            return 4
+
+        def batches(self) -> Any:
+            for _ in range(2):
+                yield Vectors(["a", "b"], drawn(2), PRINT)
+
+    with pytest.raises(BadInput, match="an id is there twice"):
+        store.index_source(Twice(), store.choose_index("flat"), "v")
+
+
+def test_the_measured_choice_is_never_one_that_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from n2kit.embed.reading import open_vectors
+
+    source = open_vectors(written(tmp_path / "v.parquet", [f"i{n}" for n in range(3000)], drawn(3000)))
+    stored, found = choose_by_measuring(source, "v")
+    (taken,) = [one for one in found if one.taken]
+    assert taken.name == stored.made_by.component
+    assert taken.overlap >= 0.99
+    assert next(one.name for one in found) == "flat"
+    assert {one.name for one in found} == {"flat", "sq8", "ivf", "hnsw"}
+    monkeypatch.setattr("n2kit.index.auto.OVERLAP", 1.1)  # none is good enough
+    assert choose_by_measuring(source, "v")[0].made_by.component == "flat"
+
+
+def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
+    new = written(tmp_path / "new.parquet", ["a", "g"], drawn(2, seed=3))
+    (tmp_path / "gone.csv").write_text("id,why\nb,old\nc,old\n")
+    done = cli("index", new, "-o", small, "--upsert", "--delete", tmp_path / "gone.csv", "--json")
+    assert {k: v for k, v in json.loads(done.out).items() if k != "index"} == {
+        "items": 5, "fingerprint": PRINT, "added": 1, "replaced": 1, "deleted": 2
+    }  # fmt: skip
+    assert load_index(small).ids == list("defag")
+    (tmp_path / "gone.txt").write_text("a\n\nd\n")
+    assert cli("index", "-o", small, "--delete", tmp_path / "gone.txt").code == 0
+    assert load_index(small).ids == list("efg")
+    measured = json.loads(cli("index", new, "-o", tmp_path / "auto", "--type", "auto", "--json").out)["measured"]
+    assert sum(one["taken"] for one in measured) == 1
+    for arguments, reason in [
+        (("-o", small), "no vectors to index"),
+        ((new, "-o", small, "--delete", tmp_path / "gone.txt"), "--upsert adds them"),
+        ((new, "-o", tmp_path / "none", "--upsert"), "is no index"),
+        (("-o", small, "--delete", tmp_path / "none.txt"), "no file of ids"),
+        ((new, "-o", tmp_path / "x", "--type", "auto", "--set", "index.m=4"), "measures what the options"),
+        ((new, "-o", tmp_path / "x", "--type", "hnsw", "--set", "index.n=4"), "no such option"),
+        ((new, "-o", tmp_path / "x", "--type", "pq:7"), "pq:8"),
+    ]:
+        found = cli("index", *arguments)
+        assert (found.code, reason in found.err) == (2, True), found.err
+
+
+def test_indexing_needs_no_torch(small: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from n2kit_cli.main import run\n"
+        f"assert run(['index', {str(tmp_path / 'v.parquet')!r}, '-o', {str(tmp_path / 'i')!r}, '--type', 'hnsw']) == 0\n"
+        f"assert run(['recommend', '--index', {str(tmp_path / 'i')!r}, '--id', 'a']) == 0\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+COLUMNS = {
+    "category": np.array(["chair", "sofa", "", "o'clock"], object),
+    "price": np.array([10, 20.5, np.nan, -1]),
+    "shelf no": np.array(["1", "2", "3", "4"], object),
+}
+
+
+@pytest.mark.parametrize(
+    ("condition", "want"),
+    [
+        ("category = 'chair'", [1, 0, 0, 0]),
+        ("category != 'chair'", [0, 1, 0, 1]),
+        ("category = 'o''clock'", [0, 0, 0, 1]),
+        ("price < 20 and category = 'chair' or price=20.5", [1, 1, 0, 0]),
+        ("not price >= 10", [0, 0, 1, 1]),
+        ("price > -2 AND NOT (category in ('chair', 'sofa'))", [0, 0, 0, 1]),
+        ("category not in ('chair')", [0, 1, 1, 1]),
+        ("\"shelf no\" >= '3'", [0, 0, 1, 1]),
+        ("price <= 1e1", [1, 0, 0, 1]),
+    ],
+)
+def test_a_condition(condition: str, want: list[int]) -> None:
+    assert where(condition, COLUMNS).astype(int).tolist() == want
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        ("catgory = 'x'", "no column catgory"),
+        ("price = 'x'", "holds numbers"),
+        ("category = 3", "holds texts"),
+        ("category =", "single quotes, is expected"),
+        ("category", "is expected"),
+        ("", "a column is expected"),
+        ("price < 3 price", "'price' is not expected"),
+        ("(price < 3", r"\) is expected"),
+        ("price ~ 3", "'~ 3' is not understood"),
+        ("(" * 80 + "price < 3" + ")" * 80, "nested too deep"),
+        ("__import__('os') = 1", "no column __import__"),
+    ],
+)
+def test_a_condition_that_is_none(condition: str, reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        where(condition, COLUMNS)
