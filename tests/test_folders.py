@@ -302,7 +302,7 @@ def test_an_index_that_a_full_disk_cut_is_not_left(
     def full(*_: Any) -> None:
         raise RuntimeError("Error: 'ret == 1' failed: write error: 0 != 1 (No space left on device)")
 
-    monkeypatch.setattr(flat.faiss, "serialize_index", full)
+    monkeypatch.setattr(flat.faiss, "write_index", full)
     done = cli("index", vectors, "-o", tmp_path / "i")
     assert done.code == 3
     assert "No space left on device" in done.err
