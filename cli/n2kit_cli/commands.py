@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "embed": ("embed", "Embed a catalogue: one unit vector an item."),
     "index": ("index", "Index vectors for search."),
+    "neighbours": ("neighbours", "Write the nearest neighbours of all items."),
     "recommend": (
         "recommend",
         "List the items most similar to one item: of the catalogue by id, or a new one by its text and image.",

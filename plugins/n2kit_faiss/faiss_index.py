@@ -57,7 +57,7 @@ class FaissIndex(Index):
         index = faiss.clone_index(self.index)
         index.reset()
         for start in range(0, len(rows), BLOCK):
-            index.add(self.index.reconstruct_batch(np.ascontiguousarray(rows[start : start + BLOCK], dtype=np.int64)))
+            index.add(self.vectors(rows[start : start + BLOCK]))
         if len(vectors):
             index.add(np.ascontiguousarray(vectors, dtype=np.float32))
         return type(self)(index)
@@ -68,6 +68,9 @@ class FaissIndex(Index):
 
     def vector(self, row: int) -> np.ndarray:
         return np.asarray(self.index.reconstruct(int(row)))
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.index.reconstruct_batch(np.ascontiguousarray(rows, dtype=np.int64)))
 
     @property
     def rows(self) -> int:

@@ -36,8 +36,7 @@ class Index(ABC):
         """
         import numpy as np
 
-        kept = [self.vector(int(row)) for row in rows]
-        return self.build(np.concatenate([np.asarray(kept).reshape(len(kept), vectors.shape[1]), vectors]), config)
+        return self.build(np.concatenate([self.vectors(rows), vectors]) if len(rows) else vectors, config)
 
     @abstractmethod
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,6 +45,12 @@ class Index(ABC):
     @abstractmethod
     def vector(self, row: int) -> np.ndarray:
         """Return the stored vector [d] of a row."""
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Return the stored vectors [n, d] of rows [n]; by default one by one."""
+        import numpy as np
+
+        return np.stack([self.vector(int(row)) for row in rows])
 
     @property
     def rows(self) -> int | None:

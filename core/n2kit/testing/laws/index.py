@@ -75,6 +75,8 @@ def _holds(index: Any, vectors: np.ndarray) -> None:
     hits = float((index.search(vectors, 1)[1][:, 0] == np.arange(len(vectors))).mean())
     assert hits > 0.9, f"only {hits:.0%} of the vectors find themselves first"
     assert np.allclose(index.vector(len(vectors) - 1), vectors[-1], atol=0.05), "the last vector is another"
+    some = np.array([len(vectors) - 1, 0, 7])
+    assert np.allclose(index.vectors(some), vectors[some], atol=0.05), "vectors(rows) are others"
 
 
 @law("index")
