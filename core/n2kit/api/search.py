@@ -140,6 +140,8 @@ def _vector(
         stored.check_model(read_manifest(bundle_folder(model)).fingerprint, Path(model))
     loaded = model if isinstance(model, Model) else load(model)
     vector: np.ndarray = encode(loaded, [item], images=images).vectors[0]
+    if stored.fingerprint != IN_MEMORY and not isinstance(model, Model):
+        vector = stored.fitted(vector)
     if vector.shape != stored.index.vector(0).shape:
         raise BadInput(
             f"the index is {len(stored.index.vector(0))} wide, and the model gives {len(vector)}",

@@ -59,6 +59,14 @@ class StoredIndex:
         Raises:
             BadInput: the item is not in the index.
         """
+        return self.near_vector(self.vector_of(item_id), k, without=item_id)
+
+    def vector_of(self, item_id: str) -> np.ndarray:
+        """Return the vector of an item: [d].
+
+        Raises:
+            BadInput: the item is not in the index.
+        """
         if item_id not in self.position:
             from n2kit.errors import suggest
 
@@ -66,7 +74,15 @@ class StoredIndex:
                 f"item {item_id!r} is not in the index",
                 suggest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title",
             )
-        return self.near_vector(self.index.vector(self.position[item_id]), k, without=item_id)
+        return self.index.vector(self.position[item_id])
+
+    def fitted(self, vector: np.ndarray) -> np.ndarray:
+        """Cut a vector of the model that made the index to the index's width, as `n2kit embed --dim` did: [d]."""
+        width = len(self.index.vector(0))
+        if len(vector) <= width:
+            return vector
+        unit: np.ndarray = vector[:width] / np.linalg.norm(vector[:width])
+        return unit
 
     def near_vector(self, vector: np.ndarray, k: int, *, without: str | None = None) -> list[Neighbour]:
         """Find the k nearest items to a unit vector [d]; `without` is left out by identity, not by score."""

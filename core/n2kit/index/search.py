@@ -1,0 +1,157 @@
+"""A search among the items that a condition allows, without near-duplicates, and with some variety."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from n2kit.errors import BadInput
+from n2kit.index.facts import Facts
+from n2kit.index.folder import Neighbour, StoredIndex
+from n2kit.index.where import where
+
+FEW = 20_000  # allowed items that are all compared: an index could not skip the others
+POOL = 5  # candidates a place, from which variety is chosen
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options of a search.
+
+    where: a condition on columns. diversify: from 0, by likeness alone, to 1, by difference from what stands above alone (MMR).
+    distinct: a cosine; an item that is nearer than that to one above it is left out as its near-duplicate.
+    """
+
+    where: str | None = None
+    diversify: float = 0.0
+    distinct: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            BadInput: one is out of its range.
+        """
+        if not 0 <= self.diversify <= 1:
+            raise BadInput(f"diversify {self.diversify} is no share", "from 0 to 1, for example 0.3")
+        if self.distinct is not None and not -1 <= self.distinct <= 1:
+            raise BadInput(f"distinct {self.distinct} is no cosine", "for example 0.95")
+
+
+def search(
+    stored: StoredIndex,
+    vector: np.ndarray,
+    k: int,
+    options: SearchOptions | None = None,
+    *,
+    without: Collection[str] = (),
+    facts: Facts | None = None,
+) -> list[Neighbour]:
+    """Find the k items nearest to a unit vector [d] that the options allow; all that are allowed, where those are fewer.
+
+    Args:
+        without: ids that are left out. facts: columns for the condition, in place of those that the index remembers.
+
+    Raises:
+        BadInput: a condition that is none, or on columns that are not known.
+    """
+    options = options or SearchOptions()
+    allowed = np.ones(len(stored.ids), bool)
+    if options.where is not None:
+        allowed &= _condition(stored, options.where, facts)
+    allowed[[stored.position[i] for i in without if i in stored.position]] = False
+    most = k * POOL if options.diversify else k
+    found = _nearest(stored, vector, allowed, most)
+    chosen = _distinct(stored, found, most, options.distinct) if options.distinct is not None else _first(found, most)
+    if options.diversify:
+        chosen = _varied(stored, chosen, k, options.diversify)
+    return [Neighbour(stored.ids[row], score) for row, score in chosen]
+
+
+def mean_vector(stored: StoredIndex, ids: Sequence[str]) -> np.ndarray:
+    """Return the middle of the vectors of items, of unit length: [d].
+
+    Raises:
+        BadInput: one is not in the index; they cancel each other out.
+    """
+    vectors = np.stack([stored.vector_of(item_id) for item_id in ids])
+    middle = vectors.mean(axis=0)
+    length = float(np.linalg.norm(middle))
+    if length < 1e-6:
+        raise BadInput("these items point in opposite directions: nothing is between them", "give fewer of them")
+    unit: np.ndarray = middle / length
+    return unit
+
+
+def _condition(stored: StoredIndex, condition: str, facts: Facts | None) -> np.ndarray:
+    known = facts or stored.facts
+    if known is None:
+        raise BadInput(
+            "--where needs the items' columns, which this index does not remember",
+            "--items FILE, here or of n2kit index",
+        )
+    return where(condition, known.of(stored.ids))
+
+
+def _nearest(stored: StoredIndex, vector: np.ndarray, allowed: np.ndarray, most: int) -> Iterator[tuple[int, float]]:
+    """Yield the allowed rows with their scores, best first; about `most` are wanted."""
+    count = int(allowed.sum())
+    if count <= FEW and count < len(allowed) // 2:
+        rows = np.nonzero(allowed)[0]
+        scores = stored.index.vectors(rows) @ vector if count else np.zeros(0)
+        for n in np.lexsort((rows, -scores)):
+            yield int(rows[n]), float(scores[n])
+        return
+    reach, given = (
+        most + int((~allowed).sum()),
+        set[int](),
+    )  # an approximate index may find others when it is asked for more
+    reach = min(reach, 4 * most + 64)
+    while True:
+        reach = min(len(allowed), reach)
+        found_scores, found = stored.index.search(vector[None], reach)
+        for row, score in zip(found[0].tolist(), found_scores[0].tolist(), strict=True):
+            if row >= 0 and allowed[row] and row not in given:
+                given.add(row)
+                yield row, score
+        if reach == len(allowed):
+            return
+        reach *= 4
+
+
+def _first(found: Iterator[tuple[int, float]], most: int) -> list[tuple[int, float]]:
+    return [one for one, _ in zip(found, range(most), strict=False)]
+
+
+def _distinct(
+    stored: StoredIndex, found: Iterator[tuple[int, float]], most: int, limit: float
+) -> list[tuple[int, float]]:
+    """Take rows that are no near-duplicates of better ones."""
+    chosen: list[tuple[int, float]] = []
+    vectors: list[np.ndarray] = []
+    for row, score in found:
+        own = stored.index.vector(row)
+        if all(float(own @ other) <= limit for other in vectors):
+            chosen.append((row, score))
+            vectors.append(own)
+        if len(chosen) == most:
+            break
+    return chosen
+
+
+def _varied(stored: StoredIndex, pool: list[tuple[int, float]], k: int, weight: float) -> list[tuple[int, float]]:
+    """Choose k rows one after the other: like the query, and unlike those that are chosen (maximal marginal relevance)."""
+    if not pool:
+        return []
+    vectors = stored.index.vectors(np.array([row for row, _ in pool]))
+    likeness = np.array([score for _, score in pool])
+    nearest, left, chosen = np.full(len(pool), -1.0), np.ones(len(pool), bool), list[int]()
+    while left.any() and len(chosen) < k:
+        value = (1 - weight) * likeness - weight * (nearest if chosen else 0 * nearest)
+        best = int(np.where(left, value, -np.inf).argmax())
+        chosen.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, vectors @ vectors[best])
+    return [pool[n] for n in chosen]
