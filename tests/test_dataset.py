@@ -338,3 +338,31 @@ def _ticks(seconds: float) -> Iterator[None]:
     while time.monotonic() < end:
         time.sleep(0.005)
         yield
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_decoded_ahead_change_nothing(
+    threads: int, model: Model, items: list[Item], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from n2kit.inputs import images_ahead
+
+    bad = [*items[:9], items[3], Item("bad", image="missing.png", title="a text"), *items[9:]]
+    bad = [Item(f"{n}", item.image, item.title, item.topics) for n, item in enumerate(bad)]
+    options: dict[str, Any] = {"images": workspace / "images", "batch_size": 4, "precision": "fp32"}
+    monkeypatch.setattr(images_ahead, "threads_for", lambda device: 0)
+    plain = n2kit.embed.encode(model, bad, on_bad_image="text-only", **options)
+    loads: list[str] = []
+    real = images_ahead.ImagesAhead._load
+
+    def load(ahead: Any, item: Item) -> Any:
+        loads.append(item.image)
+        return real(ahead, item)
+
+    monkeypatch.setattr(images_ahead, "threads_for", lambda device: threads)
+    monkeypatch.setattr(images_ahead.ImagesAhead, "_load", load)
+    found = n2kit.embed.encode(model, bad, on_bad_image="text-only", **options)
+    assert len(loads) >= 24
+    assert (found.ids, found.skipped) == (plain.ids, plain.skipped)
+    assert np.array_equal(found.vectors, plain.vectors)
+    with pytest.raises(BadInput, match=r"item '10': .*missing\.png"):
+        n2kit.embed.encode(model, bad, **options)

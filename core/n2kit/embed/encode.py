@@ -49,6 +49,7 @@ def encode(
     Raises:
         BadInput: an unknown key of a dict; under `error`, an unreadable image, or an item with nothing that the variant reads.
     """
+    from n2kit.inputs.images_ahead import BATCHES, images_ahead, threads_for
     from n2kit.inputs.reader import Reader  # torch, which whoever reads vectors alone does without
     from n2kit.utils.contexts import eval_mode
     from n2kit.utils.device import keep_freed_memory, pick_precision
@@ -64,16 +65,24 @@ def encode(
     model.prepare_for(dtype)
     if progress:
         progress(0, len(order))  # the time begins now, and not when the model began to load
-    with eval_mode(model):
-        for start in range(0, len(order), batch_size):
-            numbers = order[start : start + batch_size]
-            batch, kept = reader([wanted[n] for n in numbers])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    vision, done = model.vision if model.variant.image else None, 0
+    with eval_mode(model), images_ahead(vision, folder, cache, threads_for(model.device)) as ahead:
+        reader.load = None if ahead is None else ahead.load
+        for number, numbers in enumerate(batches):
+            some = [wanted[n] for n in numbers]
+            if ahead is not None:
+                ahead.start([wanted[n] for later in batches[number : number + 1 + BATCHES] for n in later])
+            batch, kept = reader(some)
+            if ahead is not None:
+                ahead.drop(some)
             if batch is not None:
                 vectors, visual = _forward(model, batch.to(model.device), dtype)
                 for row, position in enumerate(kept):
                     rows[numbers[position]] = (vectors[row], None if visual is None else visual[row])
+            done += len(numbers)
             if progress:
-                progress(min(start + batch_size, len(order)), len(order))
+                progress(done, len(order))
     if broken := [wanted[n].id for n, (vector, _) in rows.items() if not np.isfinite(vector).all()]:
         raise Failed(
             f"the vector of item {broken[0]!r} is not finite ({counted(len(broken), 'such item')})",

@@ -34,7 +34,7 @@ class Kept:
 
     def __call__(self, query: int, rows: np.ndarray) -> np.ndarray:
         """Choose which of a query's neighbours [k], best first, stand in its list: true or false, [k]."""
-        keep = (rows >= 0) & (rows != query)
+        keep: np.ndarray = (rows >= 0) & (rows != query)
         if self.same is not None:
             keep &= (self.same[rows] != self.same[query]) | (self.same[query] < 0)
         if self.capped is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
     from n2kit.data.items import Item
     from n2kit.inputs.feature_cache import FeatureCache
+    from n2kit.inputs.images_ahead import LoadImage
     from n2kit.inputs.state_cache import StateCache
 
 OnBadImage = Literal["error", "skip", "text-only"]
@@ -31,6 +32,7 @@ def iter_pixels(
     cache: FeatureCache | None = None,
     policy: OnBadImage = "error",
     unreadable: dict[str, str] | None = None,
+    load: LoadImage | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Decode the images of items one by one: pairs of image path and pixels [3, H, W], each path once.
 
@@ -40,6 +42,7 @@ def iter_pixels(
         images: the folder that paths are relative to.
         policy: `error` raises; otherwise an unreadable image is passed over.
         unreadable: takes path → reason of each image that cannot be read; those that it holds already are not tried again.
+        load: gives an item's pixels, such as were decoded ahead; by default they are decoded now.
 
     Raises:
         UnreadableImage: under policy `error`.
@@ -51,7 +54,7 @@ def iter_pixels(
         if not path or path in decoded or path in unreadable or (cache is not None and path in cache):
             continue
         try:
-            pixels = vision.transform(open_image(item, images))
+            pixels = load(item) if load is not None else vision.transform(open_image(item, images))
         except UnreadableImage as error:
             if policy == "error":
                 raise
@@ -71,6 +74,7 @@ class Reader:
         unreadable: image path → the reason; filled while reading.
         lazy_features: leave cached features in the cache's memory, as `Batch.vision_rows`.
         answered: rows of items that have something to generate (a `Task`) end with the answer; false: with the question.
+        load: as for `iter_pixels`.
 
     Raises (when called):
         UnreadableImage: under policy `error`.
@@ -87,6 +91,7 @@ class Reader:
     lazy_features: bool = False
     states: StateCache | None = None
     answered: bool = True
+    load: LoadImage | None = None
 
     def __call__(
         self, items: Sequence[Item], tasks: Sequence[Task | None] | None = None
@@ -137,7 +142,8 @@ class Reader:
         if self.vision is None or not self.prompt_builder.variant.image:
             return {}
         known = set(self.unreadable)
-        pixels = dict(iter_pixels(items, self.vision, self.images, self.cache, self.on_bad_image, self.unreadable))
+        found = iter_pixels(items, self.vision, self.images, self.cache, self.on_bad_image, self.unreadable, self.load)
+        pixels = dict(found)
         for item in items:
             if (reason := self.unreadable.get(item.image)) is not None:
                 if item.image in known:  # the reason names the first item that has this image
