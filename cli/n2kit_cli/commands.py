@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "embed": ("embed", "Embed a catalogue: one unit vector an item."),
     "index": ("index", "Index vectors for search."),
+    "semantic-ids": ("semantic_ids", "Write semantic ids: a few codes an item, of which like items share the first."),
     "neighbours": ("neighbours", "Write the nearest neighbours of all items."),
     "recommend": (
         "recommend",

@@ -12,7 +12,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Start": ("demo", "ls", "plan", "doctor"),
     "Bring your data": ("data",),
     "Make a model": ("build", "fit", "train", "merge", "pack", "hub"),
-    "Use it": ("embed", "index", "neighbours", "recommend", "serve", "export", "generate"),
+    "Use it": ("embed", "index", "neighbours", "semantic-ids", "recommend", "serve", "export", "generate"),
     "Measure it": ("eval", "neglect", "bench", "mine-negatives"),
     "Set up": ("config", "plugins", "card"),
 }
