@@ -29,6 +29,8 @@ COMMANDS = [
     "pack",
     "embed",
     "index",
+    "neighbours",
+    "semantic-ids",
     "recommend",
     "mine-negatives",
     "generate",
@@ -66,7 +68,7 @@ def test_every_command_has_examples_and_json(cli: Any) -> None:
         assert examples(cli, command)
         assert "--json" in cli(*command.split(), "--help").out
     app = make_app()
-    assert len(app.registered_commands) + len(app.registered_groups) == 24
+    assert len(app.registered_commands) + len(app.registered_groups) == 26
 
 
 def test_the_help_says_of_every_command_what_its_own_help_does() -> None:
