@@ -85,12 +85,13 @@ def _encoded(model: Model, fields: dict[str, str], image: Path | None) -> np.nda
     from n2kit.data.images import UnreadableImage
 
     try:
-        return model.encode([fields], images=image.resolve().parent if image else None)[0]
+        vector: np.ndarray = model.encode([fields], images=image.resolve().parent if image else None)[0]
     except UnreadableImage as problem:
         raise BadInput(problem.message.removeprefix(f"item {QUERY!r}: "), "give another --image") from None
     except BadInput as problem:
         hint = "--title, --topics, --content or --image"
         raise BadInput(problem.message.replace(f"item {QUERY!r}", "the new item"), hint) from None
+    return vector
 
 
 def show(
