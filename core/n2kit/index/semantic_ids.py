@@ -99,7 +99,9 @@ def _write(source: VectorSource, book: Codebook, out: Path) -> SemanticIds:
     faiss, quantiser = _faiss(), book.quantiser()
     seen: Counter[bytes] = Counter()
     used: list[set[int]] = [set() for _ in range(book.levels)]
-    meta = {META: json.dumps({"levels": book.levels, "codes": book.codes, "fingerprint": book.fingerprint})}
+    meta: dict[bytes, bytes | str] = {
+        META: json.dumps({"levels": book.levels, "codes": book.codes, "fingerprint": book.fingerprint})
+    }
     meta |= {b"codebook": np.ascontiguousarray(book.vectors, np.float32).tobytes()}
     schema = pa.schema({"id": pa.string(), "codes": pa.list_(pa.int32(), book.levels + 1)}, metadata=meta)
     with atomic_write(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
