@@ -88,6 +88,7 @@ def command(arguments: list[str], *, names: tuple[str, ...] = (), outputs: tuple
         names: of which an error of the input (exit code 2) names one at least.
         outputs: the first part of each path under this folder that it may write.
     """
+    outputs = (*outputs, *(f"{name}.skipped.csv" for name in outputs))  # what was left out is listed beside
     before = snapshot(Path(), outputs)
     out, err = io.StringIO(), io.StringIO()
     with no_hang(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _one_program():
