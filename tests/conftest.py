@@ -101,6 +101,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     with (root / "events.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("user", "item", "time"), *log])
+    (root / "shop.item").write_text("item_id:token\ttitle:token_seq\nnoto:1\tone thing\nnoto:2\tanother thing\n")
+    (root / "shop.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\nu\tnoto:1\t1\nu\tnoto:2\t2\n")
     (root / "pool.csv").write_text("id\n" + "".join(f"{b}\n" for _, b in pairs))
     return root
 

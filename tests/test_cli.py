@@ -20,7 +20,10 @@ from n2kit_cli import commands, help_text
 from n2kit_cli.main import make_app
 
 COMMANDS = [
+    "data import",
     "data mine",
+    "data split",
+    "data demo",
     "plan",
     "build",
     "train",

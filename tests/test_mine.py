@@ -376,3 +376,21 @@ def test_the_command(cli: Any, tmp_path: Path) -> None:
     assert cli("data", "mine", "--events", tmp_path / "none", "-o", tmp_path / "o").code == 2
     printed = cli("data", "mine", "--print-sql", "spark", "--map", "user=visitor")
     assert "trim(CAST(`visitor` AS STRING)) AS u" in printed.out
+
+
+def test_a_split_by_time_mines_each_span_alone(tmp_path: Path) -> None:
+    """Train, val and test are the pairs of their own events, without those seen before; the rows add up over all."""
+    log = sorted(log_of(9, 600), key=lambda e: e.time)
+    file = write_log(tmp_path / "log.csv", log)
+    found = mine([file], tmp_path / "out", split=(0.2, 0.3), buckets=2)
+    assert found.rows["read"] == 600
+    starts = [found.splits[name]["from"] for name in ("val", "test")]
+    assert 0.4 < sum(e.time < starts[0] for e in log) / 600 < 0.6
+    seen: set[frozenset[str]] = set()
+    for name, first, end in (("train", 0, starts[0]), ("val", *starts), ("test", starts[1], 2**62)):
+        own = reference([e for e in log if first <= e.time < end], MineSettings())
+        expected = {pair: score for pair, score in own.items() if frozenset(pair) not in seen}
+        assert scores_of(tmp_path / "out" / f"{name}.parquet") == pytest.approx(expected, abs=1e-9)
+        seen |= {frozenset(pair) for pair in own}
+    assert found.pairs["dropped"]["seen before"] > 0
+    assert mine([file], tmp_path / "out", split=(0.2, 0.3)).done_before

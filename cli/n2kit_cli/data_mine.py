@@ -10,6 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
+from n2kit_cli.data_split import By, Test, Val, after_mining, shares_of, split_folder
 from n2kit_cli.output import document, say
 from n2kit_cli.progress import progress
 
@@ -80,6 +81,11 @@ def mine(
     ] = 1000,
     power: Annotated[float, typer.Option(min=1, help="k of PMI^k.")] = 1.0,
     swing: Annotated[SwingKind, typer.Option(help="How a user's activity weighs in swing.")] = SwingKind.falling,
+    split: Annotated[
+        By | None, typer.Option("--split", help="Also write train, val, test and the pool: n2kit data split says how.")
+    ] = None,
+    val: Val = 0.1,
+    test: Test = 0.1,
     renames: Annotated[
         list[str] | None,
         typer.Option("--map", help="Name a column of the log: --map user=visitor; user, item, time, type, weight."),
@@ -102,6 +108,7 @@ def mine(
       n2kit data mine --events events.csv --window 7d --half-life 1d --lower 0.01 -o mined-week
       n2kit data mine --print-sql spark --map user=user_id --map item=item_id --map time=ts
     """
+    from n2kit.data.folder import data_file
     from n2kit.errors import BadInput
     from n2kit.mining.event_columns import events_map
     from n2kit.mining.settings import MineSettings, bytes_of, seconds_of
@@ -120,6 +127,10 @@ def mine(
     if (events is None) == (vectors is None):
         raise BadInput("give either --events or --from-vectors", "n2kit data mine --help")
     ensure_outside_bundles(out)
+    shares = shares_of(val, test)
+    listed = items or (data_file(out, "items") if out.is_dir() else None)
+    if split is not None and listed is None:
+        raise BadInput(f"--split needs the items, and {out} has none", "--items FILE")
     catalogue = None
     if items is not None:
         catalogue = options.read(items, options.ItemFormat.auto, None, False, None)
@@ -131,7 +142,7 @@ def mine(
     with progress("mine") as bar:
         found = run(
             events or [], out, settings, columns=columns, items=catalogue, encoding=encoding, time_format=time_format,
-            memory=bytes_of(memory), force=force, progress=bar, notify=say,
+            memory=bytes_of(memory), split=shares if split is By.time else None, force=force, progress=bar, notify=say,
         )  # fmt: skip
     for note in found.notes:
         say(f"note: {note}")
@@ -140,6 +151,10 @@ def mine(
     else:
         print(found.pairs_file)
     say(f"{'finished before: ' if found.done_before else ''}{found.sentence()}")
+    if split is By.time and listed is not None:
+        after_mining(out, listed)
+    elif split is not None and listed is not None:
+        say(split_folder(out, listed, split, shares).sentence())
 
 
 def _of_vectors(

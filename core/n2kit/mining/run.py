@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from n2kit.data.items import Items
 from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.mining.engine import SHARE, engine
 from n2kit.mining.event_files import EventFile, find_files, open_events
+from n2kit.mining.ingest import UNREADABLE
 from n2kit.mining.settings import MineSettings
-from n2kit.mining.stages import PARTS, PER_ROW, SMALL, Progress, Stages
+from n2kit.mining.stages import CAPPED, PARTS, PER_ROW, SAME, SMALL, Progress, Stages
 from n2kit.utils.files import read_json, write_json
 from n2kit.utils.locks import output_lock
 
 PAIRS, REPORT, WORK = "pairs.parquet", "mine.json", ".mine"
+SPLITS = ("train", "val", "test")
 MEMORY = 2_000_000_000
 PACKED, LINE = 5, 25  # how much smaller gzip is, and the bytes of a row of text
 
@@ -37,6 +40,7 @@ class Mined:
     columns: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     done_before: bool = False
 
     def sentence(self) -> str:
@@ -46,7 +50,9 @@ class Mined:
         people = f"{counted(self.users['users'], 'user')} ({self.users['users of one item']:,} of one item"
         capped = self.users["users capped"]
         people += f", {capped:,} with more events than are used)" if capped else ")"
-        return f"{read} · {people} · {counted(self.items, 'item')} · {counted(self.pairs['written'], 'pair')}"
+        parts = ", ".join(f"{split['pairs']:,} of {name}" for name, split in self.splits.items())
+        written = counted(self.pairs["written"], "pair") + (f" ({parts})" if parts else "")
+        return f"{read} · {people} · {counted(self.items, 'item')} · {written}"
 
 
 def mine(
@@ -60,6 +66,7 @@ def mine(
     time_format: str | None = None,
     memory: int = MEMORY,
     buckets: int | None = None,
+    split: tuple[float, float] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     notify: Callable[[str], None] | None = None,
@@ -73,6 +80,8 @@ def mine(
         columns: user, item, time, type or weight → the log's own column (`--map user=visitor`).
         items: the catalogue; events of other items are dropped, and counted.
         memory: bytes that this process takes at most. buckets: parts by user; chosen by size.
+        split: shares of validation and of test, the last of the log's time: then train.parquet, val.parquet and test.parquet are
+            written, each mined from its own time alone. A pair of validation or test that was seen before is dropped.
 
     Raises:
         BadInput: no such file or column, no event that can be used, or `out` has pairs of another mining.
@@ -84,9 +93,12 @@ def mine(
     say = notify or (lambda _: None)
     files = [open_events(path, columns or {}, encoding) for path in find_files(events)]
     settings, notes = _fitting(files, settings)
-    key = _key(files, settings, items, encoding, time_format)
+    if split is not None and any("time" not in file.named for file in files):
+        raise BadInput("--split time needs a column of the time in every file", "--map time=COLUMN, or --split item")
+    key = _key(files, settings, items, [encoding, time_format, split])
+    targets = [out / PAIRS] if split is None else [out / f"{name}.parquet" for name in SPLITS]
     with output_lock(out / PAIRS):
-        if (found := _finished(out, key, force)) is not None:
+        if (found := _finished(targets, key, force)) is not None:
             return found
         work = _begun(out, key, buckets or _buckets(files, memory), say)
         buckets = int(read_json(work / "plan.json")["buckets"])
@@ -95,7 +107,7 @@ def mine(
             stages = Stages(connection, work, settings, memory, buckets, progress or (lambda *_: None))
             stages.total = len(files) + 2 * buckets
             stages.read(files, encoding, time_format, known)
-            mined = _mined(stages, settings, files, out / PAIRS, notes)
+            mined = _mined(stages, settings, files, targets, notes, split)
         write_json(
             out / REPORT,
             {"key": key, **{k: v for k, v in vars(mined).items() if k not in ("pairs_file", "done_before")}},
@@ -104,7 +116,10 @@ def mine(
     return mined
 
 
-def _mined(stages: Stages, settings: MineSettings, files: Sequence[EventFile], out: Path, notes: list[str]) -> Mined:
+def _mined(
+    stages: Stages, settings: MineSettings, files: Sequence[EventFile], targets: list[Path], notes: list[str],
+    split: tuple[float, float] | None,
+) -> Mined:  # fmt: skip
     dropped, times, unreadable = stages.dropped()
     items = stages.number_items()
     if not items:
@@ -114,11 +129,21 @@ def _mined(stages: Stages, settings: MineSettings, files: Sequence[EventFile], o
         raise BadInput(
             f"{truncate_list([str(f.path) for f in files])}: no event that can be used: {reasons}{example}", hint
         )
-    users = stages.gather_users()
-    parts = stages.pair_users(users["pairs"])
-    found = stages.score(parts, users["users"])
-    stages.write_result(out)
-    for reason in ("the same event again", "beyond --max-events of its user"):
+    spans: list[Stages] = [stages] if split is None else _spans(stages, split)
+    users, found, splits = Counter[str](), Counter[str](), {}
+    for span, target in zip(spans, targets, strict=True):
+        people = span.gather_users()
+        scores = span.score(span.pair_users(people["pairs"]), people["users"])
+        scores["seen before"] = span.write_result(target, targets[: targets.index(target)])
+        scores["written"] -= scores["seen before"]
+        users, found = users + people, found + scores
+        splits[target.stem] = {
+            "events": people["used"],
+            "users": people["users"],
+            "pairs": scores["written"],
+            "from": span.span[0],
+        }
+    for reason in (SAME, CAPPED):
         dropped[reason] = users[reason]
     read = users["rows"] + sum(count for reason, count in dropped.items() if reason not in users)
     rows: dict[str, Any] = {
@@ -130,16 +155,27 @@ def _mined(stages: Stages, settings: MineSettings, files: Sequence[EventFile], o
     pairs: dict[str, Any] = {"scored": found["scored"], "written": found["written"], "dropped": kept}
     assert rows["read"] == rows["used"] + sum(rows["dropped"].values()), rows
     assert pairs["scored"] == pairs["written"] + sum(kept.values()), pairs
-    people = {name: users[name] for name in ("users", "users of one item", "users capped")}
     units = stages.units() if files[0].columns.time is not None else {}
     if len(units) > 1:
         notes.append(f"times are in {' and '.join(f'{unit} ({count:,})' for unit, count in units.items())}")
     if unreadable:
-        notes.append(f"{counted(dropped['unreadable row'], 'row')} could not be read: {truncate_list(unreadable)}")
+        notes.append(f"{counted(dropped[UNREADABLE], 'row')} could not be read: {truncate_list(unreadable)}")
     if times:
         notes.append(f"a time that is not understood: {times[0]!r}; --time-format FORMAT reads others")
     named = {name: column for file in files for name, column in file.named.items()}
-    return Mined(out, rows, pairs, people, items, units, named, notes, settings.facts())
+    crowd = {name: users[name] for name in ("users", "users of one item", "users capped")}
+    written = {} if split is None else splits
+    return Mined(targets[0], rows, pairs, crowd, items, units, named, notes, settings.facts(), written)
+
+
+def _spans(stages: Stages, shares: tuple[float, float]) -> list[Stages]:
+    """Make the stages of each span of the log's time."""
+    first, second = stages.cuts(shares)
+    bounds = ((None, first), (first, second), (second, None))
+    return [
+        replace(stages, work=stages.work / name, of=stages, span=span)
+        for name, span in zip(SPLITS, bounds, strict=True)
+    ]
 
 
 def _fitting(files: Sequence[EventFile], settings: MineSettings) -> tuple[MineSettings, list[str]]:
@@ -148,8 +184,6 @@ def _fitting(files: Sequence[EventFile], settings: MineSettings) -> tuple[MineSe
     Raises:
         BadInput: a setting needs a column that a file lacks.
     """
-    from dataclasses import replace
-
     notes = []
     for file in files:
         for name, flags in (("time", ("window", "gap", "half_life")), ("type", ("view", "click"))):
@@ -169,32 +203,29 @@ def _fitting(files: Sequence[EventFile], settings: MineSettings) -> tuple[MineSe
     return settings, notes
 
 
-def _key(
-    files: Sequence[EventFile],
-    settings: MineSettings,
-    items: Items | None,
-    encoding: str | None,
-    time_format: str | None,
-) -> str:
+def _key(files: Sequence[EventFile], settings: MineSettings, items: Items | None, how: list[Any]) -> str:
     """Hash all that decides the result: settings, and files by place, size and time."""
     facts = [[str(f.path.resolve()), f.path.stat().st_size, f.path.stat().st_mtime_ns, f.columns] for f in files]
-    whole = [settings.facts(), facts, items.digest() if items else None, encoding, time_format]
+    whole = [settings.facts(), facts, items.digest() if items else None, how]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 
 
-def _finished(out: Path, key: str, force: bool) -> Mined | None:
+def _finished(targets: list[Path], key: str, force: bool) -> Mined | None:
     """Return the result if the same mining was finished before.
 
     Raises:
         BadInput: the pairs there are of another one, or nobody knows of which.
     """
-    report = out / REPORT
-    if not (out / PAIRS).exists() or force:
+    report = targets[0].parent / REPORT
+    there = [target for target in targets if target.exists()]
+    if not there or force:
         return None
     found = read_json(report) if report.is_file() else {}
-    if found.pop("key", None) != key:
-        raise BadInput(f"{out / PAIRS} exists, and is of another log or other settings", "give another -o, or --force")
-    return Mined(pairs_file=out / PAIRS, done_before=True, **found)
+    if found.pop("key", None) == key and there == targets:
+        return Mined(pairs_file=targets[0], done_before=True, **found)
+    if found or not (targets[0].parent / WORK).is_dir():
+        raise BadInput(f"{there[0]} exists, and is of another log or other settings", "give another -o, or --force")
+    return None
 
 
 def _begun(out: Path, key: str, buckets: int, say: Callable[[str], None]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Stages:
     """A mining in its folder `work`.
 
     buckets: parts by user; the parts by item are chosen when the number of pairs is known.
+    of: the stages that read the log, where these mine a span of its time alone: from the first microsecond, to before the second.
     """
 
     connection: Any
@@ -40,6 +41,13 @@ class Stages:
     progress: Progress
     done: int = 0
     total: int = 1
+    of: Stages | None = None
+    span: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def base(self) -> Path:
+        """The folder of the events and of the items' numbers."""
+        return self.work if self.of is None else self.of.work
 
     def step(self, note: str) -> None:
         self.done += 1
@@ -48,10 +56,10 @@ class Stages:
     def read(self, files: list[EventFile], encoding: str | None, time_format: str | None, known: Path | None) -> None:
         """Bring every file's events into parts by user."""
         for number, file in enumerate(files):
-            mark = self.work / "raw" / f"{number}.json"
+            mark = self.base / "raw" / f"{number}.json"
             if not mark.is_file():
                 lost = partition_file(
-                    self.connection, file, self.work / "raw" / str(number), self.settings, self.buckets,
+                    self.connection, file, self.base / "raw" / str(number), self.settings, self.buckets,
                     encoding=encoding, time_format=time_format, known=known,
                 )  # fmt: skip
                 write_json(mark, {"unreadable": len(lost), "first": lost[:3]})
@@ -59,20 +67,20 @@ class Stages:
 
     def dropped(self) -> tuple[Counter[str], list[str], list[str]]:
         """Count the rows that reading dropped, with examples of times and of unreadable rows."""
-        counts, times = dropped_rows(self.connection, self.work / "raw")
-        marks = [read_json(mark) for mark in sorted((self.work / "raw").glob("*.json"))]
+        counts, times = dropped_rows(self.connection, self.base / "raw")
+        marks = [read_json(mark) for mark in sorted((self.base / "raw").glob("*.json"))]
         if lost := sum(mark["unreadable"] for mark in marks):
             counts[UNREADABLE] = lost
         return counts, times, [one for mark in marks for one in mark["first"]]
 
     def units(self) -> dict[str, int]:
-        return units_of(self.connection, self.work / "raw")
+        return units_of(self.connection, self.base / "raw")
 
     def number_items(self) -> int:
         """Number all items in the order of their ids; return how many there are."""
-        file = self.work / "items.parquet"
+        file = self.base / "items.parquet"
         if not file.is_file():
-            raw = [f for f in sorted((self.work / "raw").glob("*/b=*/*.parquet")) if f.parent.name != "b=-1"]
+            raw = [f for f in sorted((self.base / "raw").glob("*/b=*/*.parquet")) if f.parent.name != "b=-1"]
             names = f"SELECT DISTINCT item FROM {tables(*raw)}" if raw else "SELECT '' AS item WHERE false"
             write_query(
                 self.connection,
@@ -94,15 +102,16 @@ class Stages:
 
     def _gather(self, bucket: int) -> dict[str, int]:
         run = self.connection.execute
-        raw = sorted((self.work / "raw").glob(f"*/b={bucket}/*.parquet"))
+        raw = sorted((self.base / "raw").glob(f"*/b={bucket}/*.parquet"))
         if not raw:
             return {}
-        names, swing = tables(self.work / "items.parquet"), self.settings.score == "swing"
+        names, swing = tables(self.base / "items.parquet"), self.settings.score == "swing"
         run(f"""CREATE OR REPLACE TEMP TABLE user_numbers AS SELECT "user", row_number() OVER (ORDER BY "user") AS u
             FROM (SELECT DISTINCT "user" FROM {tables(*raw)})""")
         run(f"""CREATE OR REPLACE TEMP TABLE events AS
             SELECT (numbers.u - 1) * {self.buckets} + {bucket} AS u, names.i, t, w, v, c FROM {tables(*raw)} AS raw
-            JOIN {names} AS names ON raw.item = names.item JOIN user_numbers AS numbers ON raw."user" = numbers."user" """)
+            JOIN {names} AS names ON raw.item = names.item JOIN user_numbers AS numbers ON raw."user" = numbers."user"
+            WHERE {self._in_span()}""")
         run(f"CREATE OR REPLACE TEMP TABLE placed AS {query.placed_events('events', self.settings)}")
         run(f"CREATE OR REPLACE TEMP TABLE kept AS {query.kept_events('placed', self.settings)}")
         run(f"CREATE OR REPLACE TEMP TABLE sized AS {query.sized_events('kept')}")
@@ -128,6 +137,26 @@ class Stages:
             run(f"DROP TABLE {name}")
         found = {"rows": rows, "used": kept, SAME: rows - merged, CAPPED: merged - kept}
         return found | {"users": users, "users capped": capped, "users of one item": single, "pairs": pairs}
+
+    def _in_span(self) -> str:
+        first, end = self.span
+        return f"t >= {first if first is not None else -(2**63)} AND t <= {end - 1 if end is not None else 2**63 - 1}"
+
+    def cuts(self, shares: tuple[float, float]) -> tuple[int, int]:
+        """Find the times after which the last `shares` of the events lie, of validation and of test, to a thousandth of the span."""
+        raw = tables(*[f for f in sorted((self.base / "raw").glob("*/b=*/*.parquet")) if f.parent.name != "b=-1"])
+        first, last = self.connection.execute(f"SELECT min(t), max(t) FROM {raw}").fetchone()
+        width = max(1, (last - first) // 1000)
+        rows = self.connection.execute(
+            f"SELECT (t - {first}) // {width} AS bin, count(*) FROM {raw} GROUP BY bin ORDER BY bin"
+        ).fetchall()
+        every = sum(count for _, count in rows)
+        found, seen = [], 0
+        for bin_, count in rows:
+            while len(found) < 2 and seen + count > every * (1 - sum(shares[len(found) :])):
+                found.append(first + bin_ * width)
+            seen += count
+        return found[0], found[1]
 
     def pair_users(self, pairs: int) -> int:
         """Sum up pairs by part of their first item, in `summed`/*/part=PART; return the number of parts."""
@@ -215,24 +244,34 @@ class Stages:
         lost = (below, above, rare, every - below - above - rare - best)
         return {"scored": every, "written": best} | dict(zip(names, lost, strict=True))
 
-    def write_result(self, out: Path) -> None:
-        """Write the best pairs by their items' own ids, in an order that no part decides."""
+    def write_result(self, out: Path, before: Sequence[Path] = ()) -> int:
+        """Write the best pairs by their items' own ids, in an order that no part decides.
+
+        Return how many were left out because a file of `before` has them, in either direction.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        names = tables(self.work / "items.parquet")
+        names, run = tables(self.base / "items.parquet"), self.connection.execute
         best = sorted((self.work / "best").glob("*.parquet"))
         source = tables(*best) if best else "(SELECT 0 AS a, 0 AS b, 0.0 AS score WHERE false)"
-        rows = self.connection.execute(f"""SELECT x.item AS query, y.item AS target, CAST(best.score AS DOUBLE) AS score
-            FROM {source} AS best JOIN {names} AS x ON best.a = x.i JOIN {names} AS y ON best.b = y.i
-            ORDER BY query, score DESC, target""")
+        run(f"""CREATE OR REPLACE TEMP TABLE named AS
+            SELECT x.item AS query, y.item AS target, CAST(best.score AS DOUBLE) AS score
+            FROM {source} AS best JOIN {names} AS x ON best.a = x.i JOIN {names} AS y ON best.b = y.i""")
+        every = run("SELECT count(*) FROM named").fetchone()[0]
+        for file in before:
+            for query_, target in (("query", "target"), ("target", "query")):
+                run(f"""DELETE FROM named USING {tables(file)} AS old
+                    WHERE named.query = old.{query_} AND named.target = old.{target}""")
+        left = run("SELECT count(*) FROM named").fetchone()[0]
         schema = pa.schema([("query", pa.string()), ("target", pa.string()), ("score", pa.float64())])
+        rows = run("SELECT * FROM named ORDER BY query, score DESC, target")
         with atomic_write(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
             while batch := rows.fetchmany(BATCH):
-                columns = [
-                    pa.array(column, kind) for column, kind in zip(zip(*batch, strict=True), schema.types, strict=True)
-                ]
+                columns = [pa.array(c, kind) for c, kind in zip(zip(*batch, strict=True), schema.types, strict=True)]
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        run("DROP TABLE named")
+        return int(every - left)
 
     def _once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Return what was decided before, or decide it now."""

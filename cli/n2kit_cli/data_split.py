@@ -1,0 +1,119 @@
+"""n2kit data split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, say
+
+if TYPE_CHECKING:
+    from n2kit.datasets.split import Split
+
+Val = Annotated[float, typer.Option("--val", min=0.0, max=0.9, help="The share of validation.")]
+Test = Annotated[float, typer.Option("--test", min=0.0, max=0.9, help="The share of test.")]
+
+
+class By(StrEnum):
+    """The way of a split."""
+
+    time = "time"
+    item = "item"
+    component = "component"
+
+
+def shares_of(val: float, test: float) -> tuple[float, float]:
+    """Return both shares.
+
+    Raises:
+        BadInput: nothing is left to train on, or a part is to be empty.
+    """
+    from n2kit.errors import BadInput
+
+    if val + test >= 1 or val <= 0 or test <= 0:
+        raise BadInput(f"--val {val:g} --test {test:g}: train, val and test each need a share", "--val 0.1 --test 0.1")
+    return val, test
+
+
+def split(
+    data: Annotated[Path, typer.Argument(help="The data folder: items, pairs, and images where there are some.")],
+    by: Annotated[
+        By,
+        typer.Option(
+            help="item: parts share no item (the paper's); component: nor is any pair lost; time: of a log, by data mine."
+        ),
+    ] = By.item,
+    val: Val = 0.1,
+    test: Test = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    together: Annotated[
+        bool, typer.Option("--together", help="Items of the same image or text are in one part.")
+    ] = False,
+    allow: Annotated[
+        bool, typer.Option("--allow", help="Items of the same image or text may be in two parts; they are counted.")
+    ] = False,
+    lenient: options.Lenient = False,
+    force: options.Force = False,
+    json: options.Json = False,
+) -> None:
+    """Divide pairs into train, val and test that share no item; items of the same image or text on two sides are refused.
+
+    Writes train.parquet, val.parquet, test.parquet, pool.parquet (all items) and buckets.csv (how often each item was trained on).
+
+    \b
+    Examples:
+      n2kit data split mined --val 0.2 --test 0.2 --allow
+      n2kit data split mined --by component --val 0.2 --test 0.2 --allow --force --json
+    """
+    from n2kit.data.folder import data_file, needed_file
+    from n2kit.errors import BadInput
+
+    shares = shares_of(val, test)
+    if by is By.time:
+        log = data_file(data, "events") or "LOG"
+        hint = f"n2kit data mine --events {log} -o {data} --split time"
+        raise BadInput("pairs have no time; a split by time is made of their log", hint)
+    for name in ("train", "val", "test", "pool"):
+        if (there := data_file(data, name)) is not None and not force:
+            raise BadInput(f"{there} exists", "--force replaces it")
+    found = split_folder(data, needed_file(data, "items"), by, shares, seed, together, allow, lenient)
+    if json:
+        document(vars(found))
+    else:
+        print(data / "train.parquet")
+    say(found.sentence())
+
+
+def split_folder(
+    data: Path, items_file: Path, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
+    allow: bool = False, lenient: bool = False,
+) -> Split:  # fmt: skip
+    """Divide the pairs of a data folder."""
+    from n2kit.data.folder import data_file, needed_file
+    from n2kit.datasets.split import split as run
+    from n2kit.utils.locks import output_lock
+
+    items = options.read(items_file, options.ItemFormat.auto, None, lenient)
+    pairs = options.read_pairs(needed_file(data, "pairs"), items, lenient)
+    with output_lock(data / "split"):
+        return run(
+            pairs, items, data, by=by.value, shares=shares, images=data_file(data, "images"), seed=seed,
+            together=together, allow=allow,
+        )  # fmt: skip
+
+
+def after_mining(out: Path, items_file: Path) -> None:
+    """Write the pool and the buckets of a split by time."""
+    from n2kit.data.pairs import read_pairs
+    from n2kit.datasets.split import Split, write_pool
+
+    items = options.read(items_file, options.ItemFormat.auto, None, False)
+    train = Counter(i for pair in read_pairs(out / "train.parquet", items) for i in pair)
+    found = Split("time", {}, {}, 0)
+    write_pool(out, items, train, found)
+    say(f"{out / 'buckets.csv'}: {', '.join(f'{count:,} {name}' for name, count in found.buckets.items())}")

@@ -1,0 +1,106 @@
+"""Rows of the files of public sets: tables with a header, JSON lines, Python literals, sequences of a user's items."""
+
+from __future__ import annotations
+
+import ast
+import html
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from n2kit.data.delimited import delimited_rows
+from n2kit.data.tables import check_names, json_rows, jsonl_rows, kind_of, parquet_rows
+from n2kit.data.text_files import opened
+from n2kit.errors import BadInput
+
+Row = Mapping[str, Any]
+_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]{1,500}>", re.I | re.S)
+_TYPED = re.compile(r":(token|token_seq|float|float_seq)$")  # RecBole's headers
+
+
+def table_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
+    """Yield the rows of a table of any format by their columns' names; types of a RecBole header are taken off.
+
+    Raises:
+        BadInput: no such file, or one of a format that is not read.
+    """
+    if not path.is_file():
+        raise BadInput(f"no file {path}", "check the path")
+    kind = kind_of(path)
+    if kind == "parquet":
+        yield from (row for _, row in parquet_rows(path, lambda names: names))
+    elif kind == "delimited":
+        header: list[str] = []
+        for line, cells in delimited_rows(path, None, lambda rows: len(rows[0]) > 1, unreadable, []):
+            if not header:
+                header = [_TYPED.sub("", name.strip().lstrip("\ufeff")) for name in cells]
+                check_names(header, f"{path}:1")
+            elif len(cells) > len(header):
+                unreadable.append(f"{path}:{line}: {len(cells)} of {len(header)} fields")
+            elif cells:
+                yield dict(zip(header, cells, strict=False))
+    else:
+        yield from (row for _, row in (jsonl_rows if kind == "jsonl" else json_rows)(path, None, unreadable) if row)
+
+
+def literal_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
+    """Yield the rows of a file of Python dicts, one a line, as Amazon's of 2014; JSON lines are read, too. Nothing is run."""
+    if not path.is_file():
+        raise BadInput(f"no file {path}", "check the path")
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = ast.literal_eval(line.strip())
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                row = _json(line)
+            if isinstance(row, dict):
+                yield row
+            else:
+                unreadable.append(f"{path}:{number}: no Python dict")
+
+
+def sequence_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
+    """Yield user, item and place of each item of lines `user<TAB>item item item`, as MicroLens and NineRec have them."""
+    with opened(path) as file:
+        for number, line in enumerate(file, 1):
+            user, _, items = line.strip().partition("\t")
+            if not user:
+                continue
+            if not items:
+                unreadable.append(f"{path}:{number}: no tab between a user and his items")
+            for place, item in enumerate(items.split()):
+                yield {"user": user, "item": item, "timestamp": place}
+
+
+def is_sequences(path: Path) -> bool:
+    """Tell whether a file is of lines `user<TAB>item item item`."""
+    with opened(path) as file:
+        user, tab, items = file.readline().strip().partition("\t")
+    return bool(tab) and " " in items.strip() and "\t" not in items and "," not in user
+
+
+def _json(line: str) -> Any:
+    import json
+
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def clean(value: Any) -> str:
+    """Return a text of a web page as people read it: entities written out, tags and double spaces gone; a list is joined."""
+    if isinstance(value, list | tuple):
+        return " ".join(filter(None, map(clean, value)))
+    if value is None or isinstance(value, dict) or value != value:
+        return ""
+    text = html.unescape(html.unescape(str(value)))  # "&amp;quot;" is there, too
+    return " ".join(_TAG.sub(" ", text).split())
+
+
+def first(row: Row, *names: str) -> Any:
+    """Return the first of these columns that has something."""
+    return next((row[name] for name in names if row.get(name) not in (None, "", [])), None)

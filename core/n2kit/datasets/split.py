@@ -1,0 +1,191 @@
+"""Pairs divided into train, val and test, so that no item of a test was trained on: by item, or by connected component."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from n2kit.data.items import Items
+from n2kit.data.pairs import Pairs
+from n2kit.datasets.leaks import find_leaks, same_items
+from n2kit.errors import BadInput, counted, truncate_list
+from n2kit.mining.run import SPLITS
+from n2kit.utils.files import atomic_write, write_json
+
+REPORT, BUCKETS, POOL = "split.json", "buckets.csv", "pool.parquet"
+EDGES = ((0, "cold"), (3, "rare"), (20, "middle"))  # pairs of the training that an item has at most; beyond: popular
+Way = Literal["item", "component"]
+
+
+@dataclass
+class Split:
+    """The result of a split. pairs: of each part; dropped: those between two parts; leaks: what is the same on two sides."""
+
+    by: str
+    pairs: dict[str, int]
+    items: dict[str, int]
+    dropped: int
+    leaks: dict[str, int] = field(default_factory=dict)
+    components: int | None = None
+    buckets: dict[str, int] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """Say in one line what is where."""
+        parts = [
+            f"{name}: {counted(self.pairs[name], 'pair')} of {counted(self.items[name], 'item')}" for name in SPLITS
+        ]
+        parts += [f"{self.dropped:,} between two parts dropped"] * bool(self.dropped)
+        parts += [f"leaks: {', '.join(f'{n:,} {kind}' for kind, n in self.leaks.items())}"] * bool(self.leaks)
+        return " · ".join(parts)
+
+
+def split(
+    pairs: Pairs,
+    items: Items,
+    out: Path,
+    *,
+    by: Way = "item",
+    shares: tuple[float, float] = (0.1, 0.1),
+    images: Path | None = None,
+    seed: int = 0,
+    together: bool = False,
+    allow: bool = False,
+) -> Split:
+    """Divide pairs by their items, and write train, val, test, the pool and every item's bucket into `out`.
+
+    Args:
+        by: `item` draws a part for each item, and drops pairs between two parts, as the paper's data is disjoint; `component` keeps
+            items that hang together by pairs in one part, and drops none.
+        shares: of the items (of the pairs, by component) that validation and test get.
+        together: items of the same image or text are in one part. allow: they may be in two, and are counted.
+
+    Raises:
+        BadInput: parts share items of the same image or text, or a part is empty.
+    """
+    place = items.position
+    ends = np.array([(place[a], place[b]) for a, b in pairs], np.int64)
+    groups = same_items((i for i in items), images)
+    joined = (
+        [(place[g[0]], place[other]) for kind in groups.values() for g in kind for other in g[1:]] if together else []
+    )
+    if by == "component":
+        label = components(len(items), np.concatenate([ends, np.array(joined, np.int64).reshape(-1, 2)]))
+        part = _by_component(label, ends, shares, seed)
+    else:
+        label = components(len(items), np.array(joined, np.int64).reshape(-1, 2))
+        part = _by_item(label, shares, seed)
+    same = part[ends[:, 0]] == part[ends[:, 1]]
+    of_pair = np.where(same, part[ends[:, 0]], -1)
+    found = Split(by, {}, {}, int((~same).sum()))
+    if by == "component":
+        found.components = len(np.unique(label[ends.ravel()]))
+    held: dict[str, set[str]] = {}
+    for n, name in enumerate(SPLITS):
+        rows = np.flatnonzero(of_pair == n)
+        found.pairs[name] = len(rows)
+        held[name] = {items.items[i].id for i in np.unique(ends[rows]).tolist()}
+        found.items[name] = len(held[name])
+        if not len(rows):
+            hint = "--by item" if by == "component" else "more pairs, or larger shares: --val 0.2 --test 0.2"
+            raise BadInput(
+                f"split by {by}: no pair is in {name} ({found.sentence() if n == 2 else 'others have all'})", hint
+            )
+    leaks = find_leaks(held, items, images, groups)
+    found.leaks = {kind: len(ones) for kind, ones in leaks.items()}
+    if leaks and not allow:
+        examples = truncate_list([f"{a!r} and {b!r}: {kind}" for kind, ones in leaks.items() for a, b in ones])
+        many = counted(sum(found.leaks.values()), "item")
+        raise BadInput(
+            f"{many} of the test or validation are in another part, too: {examples}",
+            "--together puts them into one part; --allow goes on",
+        )
+    _write(found, pairs, items, out, of_pair)
+    return found
+
+
+def components(count: int, edges: np.ndarray) -> np.ndarray:
+    """Label `count` nodes by the smallest node that edges [m, 2] join them with: [count]."""
+    label = np.arange(count)
+    if not len(edges):
+        return label
+    while True:
+        before = label.copy()
+        low = np.minimum(label[edges[:, 0]], label[edges[:, 1]])
+        np.minimum.at(label, label[edges[:, 0]], low)
+        np.minimum.at(label, label[edges[:, 1]], low)
+        np.minimum.at(label, edges[:, 0], low)
+        np.minimum.at(label, edges[:, 1], low)
+        label = label[label]
+        if np.array_equal(before, label):
+            return label
+
+
+def _by_item(label: np.ndarray, shares: tuple[float, float], seed: int) -> np.ndarray:
+    """Draw a part for each group of items: [n], 0 train, 1 val, 2 test."""
+    drawn = np.random.default_rng(seed).random(len(label))[label]
+    return np.where(drawn < shares[1], 2, np.where(drawn < sum(shares), 1, 0))
+
+
+def _by_component(label: np.ndarray, ends: np.ndarray, shares: tuple[float, float], seed: int) -> np.ndarray:
+    """Give each component, the largest first, to the part that lacks most of its share of the pairs: [n]."""
+    names, sizes = np.unique(label[ends[:, 0]], return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    wanted = np.array([1 - sum(shares), *shares]) * len(ends)
+    held = np.zeros(3)
+    chosen = dict.fromkeys(label.tolist(), 0)
+    for n in order.tolist():
+        part = int(np.argmax(wanted - held))
+        held[part] += sizes[n]
+        chosen[int(names[n])] = part
+    return np.array([chosen[one] for one in label.tolist()])
+
+
+def _write(found: Split, pairs: Pairs, items: Items, out: Path, of_pair: np.ndarray) -> None:
+    for n, name in enumerate(SPLITS):
+        rows = [pair for pair, part in zip(pairs, of_pair.tolist(), strict=True) if part == n]
+        write_pairs_parquet(out / f"{name}.parquet", rows, [pairs.grade(p) for p in rows] if pairs.grades else None)
+    train = Counter(i for pair, part in zip(pairs, of_pair.tolist(), strict=True) if part == 0 for i in pair)
+    write_pool(out, items, train, found)
+    write_json(out / REPORT, vars(found))
+
+
+def write_pool(out: Path, items: Items, train: Counter[str], found: Split) -> None:
+    """Write the pool, which is every item, and beside it each item's number of pairs of the training and its bucket."""
+    import csv
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids = [item.id for item in items]
+    with atomic_write(out / POOL) as temporary:
+        pq.write_table(pa.table({"id": pa.array(ids, pa.string())}), temporary)
+    rows = [(i, train[i], bucket_of(train[i])) for i in ids]
+    found.buckets = dict(Counter(bucket for *_, bucket in rows))
+    with atomic_write(out / BUCKETS) as temporary, temporary.open("w", encoding="utf8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("id", "train_pairs", "bucket"), *rows])
+    found.files = [*(f"{name}.parquet" for name in SPLITS), POOL, BUCKETS]
+
+
+def bucket_of(pairs: int) -> str:
+    """Name the bucket of an item with so many pairs of the training."""
+    return next((name for most, name in EDGES if pairs <= most), "popular")
+
+
+def write_pairs_parquet(file: Path, rows: Sequence[tuple[str, str]], scores: Sequence[float] | None) -> None:
+    """Write pairs as Parquet: query, target, and score where there is one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {"query": pa.array([a for a, _ in rows], pa.string())}
+    columns["target"] = pa.array([b for _, b in rows], pa.string())
+    if scores is not None:
+        columns["score"] = pa.array(scores, pa.float64())
+    with atomic_write(file) as temporary:
+        pq.write_table(pa.table(columns), temporary)

@@ -1,0 +1,133 @@
+"""Parts that share no item, nothing that is the same on two sides, every pair accounted for."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from n2kit.data.items import Item, Items
+from n2kit.data.pairs import Pairs
+from n2kit.datasets.split import components, split
+from n2kit.errors import BadInput
+
+
+def catalogue(count: int = 60) -> Items:
+    return Items([Item(f"i{n}", title=f"a thing with number {n}") for n in range(count)])
+
+
+def chains(length: int = 5, count: int = 60) -> Pairs:
+    """Items in chains: i0-i1-…-i4, i5-i6-…"""
+    return Pairs([(f"i{n}", f"i{n + 1}") for n in range(count - 1) if (n + 1) % length])
+
+
+def written(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    return {
+        name: [(row["query"], row["target"]) for row in pq.read_table(folder / f"{name}.parquet").to_pylist()]
+        for name in ("train", "val", "test")
+    }
+
+
+@pytest.mark.parametrize("by", ["item", "component"])
+def test_parts_share_no_item_and_all_pairs_are_accounted_for(by: Any, tmp_path: Path) -> None:
+    found = split(chains(), catalogue(), tmp_path, by=by, shares=(0.35, 0.3), seed=1)
+    parts = written(tmp_path)
+    assert sum(map(len, parts.values())) + found.dropped == len(chains())
+    assert (found.dropped == 0) == (by == "component")
+    for one, other in combinations(parts.values(), 2):
+        assert not {i for p in one for i in p} & {i for p in other for i in p}
+    assert {name: len(rows) for name, rows in parts.items()} == found.pairs
+    assert pq.read_table(tmp_path / "pool.parquet").num_rows == 60
+    train = [i for pair in parts["train"] for i in pair]
+    rows = list(csv.DictReader((tmp_path / "buckets.csv").open()))
+    assert all(int(row["train_pairs"]) == train.count(row["id"]) for row in rows)
+    assert {row["bucket"] for row in rows} == {"cold", "rare"}
+    split(chains(), catalogue(), tmp_path / "again", by=by, shares=(0.35, 0.3), seed=1)
+    assert written(tmp_path / "again") == parts
+    split(chains(), catalogue(), tmp_path / "other", by=by, shares=(0.35, 0.3), seed=2)
+    assert written(tmp_path / "other") != parts
+
+
+def test_components_are_those_of_a_search() -> None:
+    rng = np.random.default_rng(0)
+    for count, edges in ((1, 0), (30, 12), (200, 150), (50, 400)):
+        pairs = rng.integers(0, count, (edges, 2))
+        label = components(count, pairs)
+        near: dict[int, set[int]] = {n: {n} for n in range(count)}
+        for a, b in pairs.tolist():
+            near[a].add(b)
+            near[b].add(a)
+        for n in range(count):
+            reached, todo = {n}, [n]
+            while todo:
+                for m in near[todo.pop()] - reached:
+                    reached.add(m)
+                    todo.append(m)
+            assert label[n] == min(reached)
+
+
+@pytest.mark.parametrize("what", ["image", "text"])
+def test_the_same_image_or_text_on_two_sides_is_refused(what: str, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for n in range(60):
+        Image.new("RGB", (4, 4), (n, 0, 0) if what == "text" else (n // 2, 0, 0)).save(images / f"{n}.png")
+    items = Items(
+        [Item(f"i{n}", f"{n}.png", f"The  Thing, number {n // 2 if what == 'text' else n}!") for n in range(60)]
+    )
+    with pytest.raises(BadInput, match=f"same {what}") as caught:
+        split(chains(), items, tmp_path, images=images, shares=(0.25, 0.25))
+    assert "--together" in (caught.value.hint or "")
+    assert not (tmp_path / "train.parquet").exists()
+    allowed = split(chains(), items, tmp_path / "allowed", images=images, shares=(0.25, 0.25), allow=True)
+    assert allowed.leaks[f"same {what}"] > 0
+    together = split(chains(), items, tmp_path / "together", images=images, shares=(0.25, 0.25), together=True)
+    assert together.leaks == {}
+
+
+def test_one_component_cannot_be_divided(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no pair is in") as caught:
+        split(chains(length=1000), catalogue(), tmp_path, by="component")
+    assert caught.value.hint == "--by item"
+
+
+def test_the_commands(cli: Any, tmp_path: Path) -> None:
+    """Mine and split in one; by time the pool and the buckets are there, too, and every command takes the folder."""
+    items = [{"id": f"i{n}", "title": f"a thing with number {n}"} for n in range(40)]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
+    rng = np.random.default_rng(0)
+    log = [f"u{rng.integers(30)},i{rng.integers(40)},{1_700_000_000 + n}" for n in range(1500)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time", *log]) + "\n")
+    done = cli("data", "mine", "--events", tmp_path / "events.csv", "-o", tmp_path, "--split", "time", "--json")
+    assert done.code == 0, done.err
+    assert set(json.loads(done.out)["splits"]) == {"train", "val", "test"}
+    assert (tmp_path / "pool.parquet").is_file()
+    assert not (tmp_path / "pairs.parquet").exists()
+    assert cli("data", "split", tmp_path).code == 2
+    failed = cli("data", "split", tmp_path, "--by", "time", "--force")
+    assert (failed.code, "--split time" in failed.err) == (2, True)
+    other = tmp_path / "other"
+    done = cli(
+        "data",
+        "mine",
+        "--events",
+        tmp_path / "events.csv",
+        "--items",
+        tmp_path / "items.jsonl",
+        "-o",
+        other,
+        "--split",
+        "item",
+        "--top",
+        "3",
+    )
+    assert done.code == 0, done.err
+    assert "between two parts dropped" in done.err
+    assert cli("data", "split", tmp_path, "--val", "0.6", "--test", "0.5").code == 2
