@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,10 +26,11 @@ from n2kit.evaluate.sentences import recall_sentence
 from n2kit.inputs.reader import OnBadImage
 from n2kit.modeling.model import Model
 from n2kit.recipe.settings import drop_none, resolve
-from n2kit.train.run import RunResult
-from n2kit.train.run import train as run_training
 from n2kit.utils.device import Precision, pick_device
 from n2kit.utils.folders import bundle_folder
+
+if TYPE_CHECKING:
+    from n2kit.train.run import RunResult
 
 IN_MEMORY = "in memory"  # the fingerprint of vectors whose model is in no bundle
 SomeModel = Model | str | Path
@@ -86,6 +87,8 @@ def train(
     Raises:
         BadInput: what reading raises; `out` is another run's.
     """
+    from n2kit.train.run import train as run_training  # seconds, which whoever embeds or recommends does without
+
     catalogue = items_of(items)
     flags = drop_none(epochs=epochs, max_steps=max_steps, batch_size=batch_size, seed=seed)
     rates = {} if lr is None else {"train.lr": lr, "train.new_lr": lr}
