@@ -139,7 +139,7 @@ def test_memory_that_does_not_fit_is_refused_or_noted_with_what_fits() -> None:
     fit_memory(made, 40 * GB)
     (refusal,) = made.refusals
     assert "and the device has 40.0" in refusal.message
-    assert refusal.hint == "--tune llm=lora:16 --set train.grad_cache=8 (18.8 GB); or --llm qwen:0.6b (22.7 GB)"
+    assert refusal.hint == "--tune llm=lora:16 --set train.grad_cache=8 (18.9 GB); or --llm qwen:0.6b (22.7 GB)"
     made = plan("qwen:4b", "siglip", **{"llm.tune": "lora:16", "train.grad_cache": 8})
     fit_memory(made, 40 * GB)
     assert (made.refusals, [n for n in made.notes if "training may" in n]) == ([], [])

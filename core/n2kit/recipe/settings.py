@@ -73,7 +73,7 @@ class Joint(Choice):
 
 
 class Head(Settings):
-    width: int | None = Field(64, ge=1, description="embedding width; null keeps the LLM's own")
+    width: int | None = Field(256, ge=1, description="embedding width; the paper had 64; null keeps the LLM's own")
 
 
 class Prompt(Settings):

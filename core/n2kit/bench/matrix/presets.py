@@ -25,8 +25,8 @@ def filled(matrix: MatrixSpec) -> MatrixSpec:
     paper = matrix.preset == "paper"
     given = matrix.model_fields_set
     settings = matrix.settings
-    if paper and "prompt.template" not in settings:
-        settings = settings | {"prompt.template": "en"}  # the paper's own, whatever the model's size
+    if paper:
+        settings = {"prompt.template": "en", "head.width": 64} | settings  # the paper's own, whatever the model's size
     if not paper and not any(f"train.{key}" in settings for key in ("max_steps", "epochs")):
         settings = settings | {"train.max_steps": QUICK_STEPS}
     own = {(arm.name, arm.variant) for arm in matrix.arms}
