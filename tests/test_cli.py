@@ -219,10 +219,10 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch
 
     from huggingface_hub import constants
 
-    from n2kit.plugins import weights
+    from n2kit.plugins import hub
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights, "HUB_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(hub, "HUB_PROBE_SECONDS", 0.1)
     given_up = threading.Event()
 
     def silent(*_: Any, **__: Any) -> None:
@@ -230,7 +230,7 @@ def test_a_hub_that_never_answers_is_given_up_on(monkeypatch: pytest.MonkeyPatch
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", silent)
-    assert "no answer" in (weights.hub_problem() or "")
+    assert "no answer" in (hub.hub_problem() or "")
     given_up.set()
 
 

@@ -297,35 +297,3 @@ def test_sources_choose_their_component_by_model_type(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(broken)
         with pytest.raises(BadInput, match=r"config\.json"):
             default_catalogue().resolve("vision", f"file:{tmp_path}")
-
-
-def test_old_repositories_are_read_from_the_hubs_own_conversion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A repository whose main revision holds pickles alone (as CLIP's small ones do)."""
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from n2kit.plugins import weights
-
-    def download(repo: str, revision: str | None = None, local_files_only: bool = False, **_: Any) -> str:
-        if local_files_only:
-            raise LocalEntryNotFoundError("not cached")
-        folder = tmp_path / (revision or "main").replace("/", "-")
-        folder.mkdir(exist_ok=True)
-        if revision == "refs/pr/7":
-            (folder / "model.safetensors").touch()
-        return str(folder)
-
-    class Offer:
-        git_reference = "refs/pr/7"
-
-    offers = [Offer()]
-    monkeypatch.setattr(weights, "hub_problem", lambda: None)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda *a, **k: iter(offers))
-    assert WeightsUri.parse("hf:openai/old").locate() == tmp_path / "refs-pr-7"
-    assert WeightsUri.parse("hf:openai/old").locate(["config.json"]) == tmp_path / "main"
-    offers.clear()
-    with pytest.raises(Unavailable, match="no safetensors"):
-        WeightsUri.parse("hf:openai/old").locate()

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from n2kit.errors import N2kitError
+from n2kit.plugins.hub import hub_problem
 from n2kit.plugins.manager import manager
-from n2kit.plugins.weights import hub_problem
 from n2kit.utils.cache import cache_folder
 
 SMALL_DISK_GB = 5.0

@@ -89,7 +89,8 @@ class Columns:
             have = f"it has {', '.join(filter(None, self.names)) or 'none'}"
             near = next(filter(None, (suggest(name, filter(None, self.names)) for name in missing)), None)
             meant = f" ({near})" if near and missing != ["id"] else ""
-            header = "--map id=COLUMN names it" if self.sources else "a first row has to name the columns"
+            named = f"--map id={next(filter(None, self.names), 'COLUMN')} if that is it"
+            header = named if self.names else "a first row has to name the columns"
             raise BadInput(f"{self.where}: no column {', '.join(missing)}", f"{have}{meant}; {header}")
 
     @property
