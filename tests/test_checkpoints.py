@@ -176,13 +176,15 @@ def test_an_adapter_of_another_model_is_refused(adapted: Path, tmp_path: Path) -
 # ---- towers beside a language model
 
 
+TOWER = {
+    "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+GEMMA_TEXT = {**LLAMA, "head_dim": 8, "model_type": "gemma3_text"}
+
+
 def test_the_tower_beside_a_language_model_is_left_out(tmp_path: Path) -> None:
-    tower = {
-        "model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
-    }  # fmt: skip
-    text = {**LLAMA, "head_dim": 8, "model_type": "gemma3_text"}
-    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=tower, mm_tokens_per_image=4)
+    config = AutoConfig.for_model("gemma3", text_config=GEMMA_TEXT, vision_config=TOWER, mm_tokens_per_image=4)
     whole = AutoModelForImageTextToText.from_config(config)
     whole.save_pretrained(tmp_path)
     byte_tokenizer(config).save_pretrained(tmp_path)
@@ -195,6 +197,36 @@ def test_the_tower_beside_a_language_model_is_left_out(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = whole.eval().model(inputs_embeds=x).last_hidden_state
         torch.testing.assert_close(model.llm(x), expected)
+
+
+def test_a_loss_that_generates_keeps_the_head_and_no_tower(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("gemma3", text_config=GEMMA_TEXT, vision_config=TOWER, mm_tokens_per_image=4)
+    whole = AutoModelForImageTextToText.from_config(config).eval()
+    whole.save_pretrained(tmp_path / "m")
+    byte_tokenizer(config).save_pretrained(tmp_path / "m")
+    model = n2kit.build(f"file:{tmp_path / 'm'}", variant="text_only", loss="notellm")
+    model.save(tmp_path / "b")
+    names = load_file(tmp_path / "b" / "llm" / "model.safetensors")
+    assert not any("vision" in name or "projector" in name for name in names)
+    again = n2kit.load(tmp_path / "b")
+    x = model.llm.embed(torch.arange(1, 9)[None])
+    with torch.no_grad():
+        expected = whole(inputs_embeds=x).logits
+        for one in (model, again):
+            torch.testing.assert_close(one.llm.logits(one.llm(x)), expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_array_equal(again.encode(ITEMS, precision="fp32"), model.encode(ITEMS, precision="fp32"))
+
+
+def test_several_sets_of_weights_in_a_folder_are_said(tmp_path: Path, cli: Any) -> None:
+    saved(tmp_path)
+    for name in ("pytorch_model.bin", "consolidated-00001-of-00002.safetensors", "training_args.bin"):
+        (tmp_path / name).write_bytes(b"x")
+    done = cli("plan", "--llm", f"file:{tmp_path}", "--variant", "text_only")
+    assert done.code == 0, done.err
+    said = (
+        "holds several sets of weights: model.safetensors is read, not consolidated-*.safetensors or pytorch_model.bin"
+    )
+    assert said in done.err
 
 
 # ---- tokenizers and files

@@ -93,14 +93,15 @@ def test_a_model_of_pictures_refuses_items_without_any(
     (tmp_path / "i.csv").write_text(TEXTS)
     (tmp_path / "p.csv").write_text("a,b\n")
     pairs = () if command == "embed" else ("--pairs", tmp_path / "p.csv")
-    done = cli(command, tiny_bundle, "--items", tmp_path / "i.csv", *pairs, "-o", tmp_path / "out")
+    out = tmp_path / ("out.parquet" if command == "embed" else "out")
+    done = cli(command, tiny_bundle, "--items", tmp_path / "i.csv", *pairs, "-o", out)
     assert (done.code, done.out) == (2, "")
     said = "2 items · 0 with a picture, 2 with a title, 0 with topics, 1 with content · description read as content · not read: bild (--map image=bild)"
     assert said in done.err
     assert "no item has a picture" in done.err
     assert "--map image=bild (not read: bild)" in done.err
     assert "--allow-no-images" in done.err
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
 
 
 def test_items_of_nothing_that_is_read_are_refused_whatever_is_allowed(

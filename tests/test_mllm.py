@@ -33,11 +33,18 @@ from n2kit_mllm import tiny
 from n2kit_mllm.text import multimodal_positions
 from n2kit_mllm.tower import QwenTower, patches
 
-NAMES = {"qwen2.5-vl": tiny.QWEN25, "qwen2-vl": tiny.QWEN2, "llava": tiny.LLAVA, "blip-2": tiny.BLIP2}
+NAMES = {
+    "qwen2.5-vl": tiny.QWEN25, "qwen2-vl": tiny.QWEN2, "qwen3-vl": tiny.QWEN3, "llava": tiny.LLAVA, "blip-2": tiny.BLIP2,
+    "internvl": tiny.INTERNVL, "smolvlm": tiny.SMOLVLM,
+}  # fmt: skip
 SIGLIP = {"vision_config": tiny.LLAVA["vision_config"] | {"model_type": "siglip_vision_model"}}
-CASES = NAMES | {"llava with siglip": tiny.LLAVA | SIGLIP | {"vision_feature_select_strategy": "full"}}
+IDEFICS = tiny.SMOLVLM | {"model_type": "idefics3"}
+CASES = NAMES | {
+    "smolvlm as idefics3": IDEFICS,
+    "llava with siglip": tiny.LLAVA | SIGLIP | {"vision_feature_select_strategy": "full"},
+}
 IMAGE_ID = 5
-WITH_POOLED = ("llava", "blip-2")
+WITH_POOLED = ("llava", "blip-2", "internvl")
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +102,9 @@ def whole_states(whole: Any, ids: Tensor, pixels: Tensor) -> Tensor:
         seen = (ids == IMAGE_ID).int()
         out = whole.model(input_ids=ids, pixel_values=flat, image_grid_thw=grids, mm_token_type_ids=seen)
         return out.last_hidden_state  # type: ignore[no-any-return]
-    if kind == "llava":
-        return whole.model(input_ids=ids, pixel_values=pixels).last_hidden_state  # type: ignore[no-any-return]
+    if kind in ("llava", "internvl", "smolvlm", "idefics3"):
+        pictures = pixels[:, None] if kind in ("smolvlm", "idefics3") else pixels
+        return whole.model(input_ids=ids, pixel_values=pictures).last_hidden_state  # type: ignore[no-any-return]
     out = whole(input_ids=ids, pixel_values=pixels, output_hidden_states=True)
     return out.language_model_outputs.hidden_states[-1]  # type: ignore[no-any-return]
 
@@ -139,7 +147,7 @@ def test_parts_compute_what_the_whole_does(name: str, catalogue: Catalogue, tmp_
     assert not torch.allclose(mixed, want, atol=1e-3)  # the pictures are seen at all
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen2-vl"])
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "qwen2-vl", "qwen3-vl"])
 def test_text_alone_is_read_as_the_whole_reads_it(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
     whole = save_whole(name, tmp_path)
     llm = create(catalogue, name, f"@file:{tmp_path}").llm
@@ -268,6 +276,9 @@ LAYOUTS = {  # beginnings of keys that other versions of transformers wrote
     "qwen2.5-vl": {"visual.": "model.visual.", "model.": "model.language_model."},
     "llava": {"vision_tower.": "vision_tower.vision_model."},
     "blip-2": {},
+    "qwen3-vl": {},
+    "internvl": {},
+    "smolvlm": {},
 }
 
 
@@ -275,11 +286,12 @@ LAYOUTS = {  # beginnings of keys that other versions of transformers wrote
 def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Catalogue, tmp_path: Path) -> None:
     """From config.json and safetensors headers alone, in each layout of keys; the head does not count."""
     save_whole(name, tmp_path)
-    options: dict[str, Any] = {} if name in WITH_POOLED else {"mllm.image_size": 64, "mllm.pool": "mean"}
+    options: dict[str, Any] = {} if name in WITH_POOLED else {"mllm.pool": "mean"}
+    options |= {"mllm.image_size": 64} if name.startswith("qwen") else {}
     states = []
     for number, change in enumerate(({}, LAYOUTS[name])):
         renamed(tmp_path, change)
-        if number and name.startswith("qwen"):
+        if number and name == "qwen2.5-vl":
             flattened(tmp_path)
         resolved = resolve({"mllm": f"file:{tmp_path}", "variant": "late_early_fusion", **options})
         plan = make_plan(resolved.recipe, requested=resolved.origin)
@@ -324,7 +336,8 @@ def test_wrong_checkpoints_are_refused_before_they_are_read(catalogue: Catalogue
     refused(f"llava:tiny@{source}", tiny.BLIP2, "'blip-2', not llava")
     refused(source, {"model_type": "blip-2", "text_config": {"model_type": "t5"}}, "blip-2 with a t5 language model")
     refused(source, tiny.LLAVA | {"vision_config": {"model_type": "pixtral"}}, "llava with a pixtral tower")
-    refused(source, {"model_type": "qwen3_vl"}, "no installed mllm component reads")
+    refused(source, {"model_type": "pixtral"}, "no installed mllm component reads")
+    refused(source, tiny.INTERNVL | {"vision_feature_layer": -2}, "vision_feature_layer -2: n2kit reads the last one")
     with pytest.raises(BadInput, match="image_size 450 is no multiple of 16"):
         n2kit.build(mllm="qwen2.5-vl:tiny", settings={"mllm.image_size": 450})
 

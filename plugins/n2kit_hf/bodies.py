@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from n2kit_hf.traits import INNER
 
@@ -18,6 +19,36 @@ def language_body(model: PreTrainedModel) -> PreTrainedModel:
         return model
     found = [inner for name in INNER if isinstance(inner := getattr(model, name, None), PreTrainedModel)]
     return found[0] if found else model
+
+
+def text_alone(whole: PreTrainedModel) -> PreTrainedModel:
+    """Return the causal language model inside a multimodal one, with the same weights; else, the model itself.
+
+    It stays whole where transformers has no class of the language model alone, or one of another body.
+    """
+    text, body = whole.config.get_text_config(), language_body(whole.base_model)
+    if text is whole.config or body is whole.base_model:
+        return whole
+    try:
+        with torch.device("meta"):
+            alone: PreTrainedModel = AutoModelForCausalLM.from_config(text)
+    except ValueError:
+        return whole
+    if type(alone.base_model) is not type(body):
+        return whole
+    setattr(alone, alone.base_model_prefix, body)
+    alone.set_output_embeddings(whole.get_output_embeddings())
+    alone.generation_config = whole.generation_config
+    return alone.eval()
+
+
+def scores(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """Apply what some families do to their head's output: a factor (Granite, Cohere, Falcon-H1), a soft cap (Gemma 2)."""
+    for name, divides in (("logits_scaling", True), ("logit_scale", False), ("lm_head_multiplier", False)):
+        if (factor := getattr(config, name, None)) is not None:
+            logits = logits / factor if divides else logits * factor
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def settled(model: PreTrainedModel) -> PreTrainedModel:

@@ -27,7 +27,9 @@ from n2kit_hf.bodies import (
     in_float32,
     language_body,
     running_stack,
+    scores,
     settled,
+    text_alone,
     unfinished,
     unused_positions,
 )
@@ -125,8 +127,10 @@ class TransformersLLM(LLM):
 
     @classmethod
     def _of(cls, loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: bool) -> Self:
-        body: Any = loaded.base_model
-        return cls(body, tokenizer, loaded) if head else cls(loaded, tokenizer)
+        if not head:
+            return cls(loaded, tokenizer)
+        loaded = text_alone(loaded)
+        return cls(loaded.base_model, tokenizer, loaded)
 
     def _keep_head(self, whole: PreTrainedModel) -> None:
         """A head with weights of its own becomes a part of this one; one that shares the input table's is there already."""
@@ -277,15 +281,6 @@ def _read(path: Path, options: LLMConfig, attention: str | None, *, head: bool) 
     loaded = adapters.merged(loaded, folder)
     body: PreTrainedModel = loaded.base_model if whole and not head else loaded
     return body
-
-
-def scores(logits: Tensor, config: Any) -> Tensor:
-    """Apply what some families do to their head's output: a factor (Granite, Cohere, Falcon-H1), a soft cap (Gemma 2)."""
-    for name, divides in (("logits_scaling", True), ("logit_scale", False), ("lm_head_multiplier", False)):
-        if (factor := getattr(config, name, None)) is not None:
-            logits = logits / factor if divides else logits * factor
-    cap = getattr(config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _attention(path: Path | None, options: LLMConfig) -> str | None:

@@ -1,13 +1,18 @@
-"""Existing multimodal LLMs as representation models: Qwen2-VL, Qwen2.5-VL, LLaVA, BLIP-2; and two of their towers alone."""
+"""Existing multimodal LLMs as representation models: Qwen2-VL to Qwen3-VL, InternVL, SmolVLM, LLaVA, BLIP-2; and two towers alone."""
 
 from n2kit.contract import ComponentSpec, LLMCard, MLLMCard, Preset, VisionCard, hookimpl
-from n2kit_mllm.tiny import BLIP2, LLAVA, QWEN2, QWEN25
+from n2kit_mllm.tiny import BLIP2, INTERNVL, LLAVA, QWEN2, QWEN3, QWEN25, SMOLVLM
 
 N2KIT_PLUGIN_API = (2, 0)
 
 _QWEN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35104)
 _LLAMA = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=34976)
 _OPT = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=512, parameters=49984)
+_QWEN3_LLM = LLMCard(input_width=96, output_width=32, layers=2, vocab=512, context=2048, parameters=35008)
+_QWEN3_TOWER = VisionCard(tokens=16, token_width=96, pooled_width=0, image_size=64, parameters=92416)
+_INTERN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35104)
+_INTERN_TOWER = VisionCard(tokens=17, token_width=32, pooled_width=32, image_size=32, parameters=23776, prefix_tokens=1)
+_SMOL_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=32, parameters=23840)
 _QWEN2_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=50080)
 _QWEN25_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=54144)
 _LLAVA_TOWER = VisionCard(tokens=17, token_width=32, pooled_width=32, image_size=32, parameters=23936, prefix_tokens=1)
@@ -22,7 +27,7 @@ def _mllm(
         name=name,
         target=f"n2kit_mllm.families:{family}",
         summary=summary,
-        config=f"n2kit_mllm.config:{'QwenOptions' if family == 'QwenVL' else 'MLLMOptions'}",
+        config=f"n2kit_mllm.config:{'QwenOptions' if family.startswith('Qwen') else 'MLLMOptions'}",
         card=f"n2kit_mllm.cards:{family.lower()}_card",
         model_types=model_types,
         presets={"tiny": Preset(options=options, card=card, notes="random weights")},
@@ -39,6 +44,18 @@ def n2kit_register_components() -> list[ComponentSpec]:
         _mllm(
             "qwen2-vl", "QwenVL", "Qwen2-VL at one square image size, with its positions in two dimensions",
             ("qwen2_vl",), {"config": QWEN2, "image_size": 64}, MLLMCard(_QWEN_LLM, _QWEN2_TOWER, 18, 64),
+        ),
+        _mllm(
+            "qwen3-vl", "Qwen3VL", "Qwen3-VL, Qwen3-VL-Embedding at one square image size, with DeepStack",
+            ("qwen3_vl",), {"config": QWEN3, "image_size": 64}, MLLMCard(_QWEN3_LLM, _QWEN3_TOWER, 18, 192),
+        ),
+        _mllm(
+            "internvl", "InternVL", "InternVL3 (…-hf) at one tile: InternViT, pixel shuffle, two linear layers, language model",
+            ("internvl",), {"config": INTERNVL}, MLLMCard(_INTERN_LLM, _INTERN_TOWER, 4, 5440),
+        ),
+        _mllm(
+            "smolvlm", "SmolVLM", "SmolVLM, SmolVLM2, Idefics 3 at one tile: SigLIP, pixel shuffle, one linear layer, language model",
+            ("smolvlm", "idefics3"), {"config": SMOLVLM}, MLLMCard(_LLAMA, _SMOL_TOWER, 4, 4096),
         ),
         _mllm(
             "llava", "Llava", "LLaVA-1.5: CLIP or SigLIP tower, two linear layers, language model",

@@ -28,6 +28,9 @@ class Family:
 QWEN = Family(("qwen2_5_vl", "qwen2_vl"), r"(model\.)?visual\.")
 LLAVA = Family(("llava",), r"(model\.)?vision_tower\.(vision_model\.)?", r"(model\.)?multi_modal_projector\.")
 BLIP2 = Family(("blip-2",), r"vision_model\.", r"qformer\.|query_tokens$|language_projection\.", ("opt",))
+QWEN3 = Family(("qwen3_vl",), r"(model\.)?visual\.")
+INTERNVL = Family(("internvl",), r"(model\.)?vision_tower\.", r"(model\.)?multi_modal_projector\.")
+SMOLVLM = Family(("smolvlm", "idefics3"), r"(model\.)?vision_model\.", r"(model\.)?connector\.")
 BUFFERS = ("position_ids", "inv_freq")  # older files hold them; they are no parameters
 
 # What transformers takes for keys that a text_config or a vision_config leaves out.
@@ -35,6 +38,7 @@ TEXTS: dict[str, dict[str, int]] = {
     "llama": {
         "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 32000, "max_position_embeddings": 2048,
     },
+    "qwen2": {"hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 151936, "max_position_embeddings": 32768},
     "opt": {"hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 50272, "max_position_embeddings": 2048},
 }  # fmt: skip
 TOWERS: dict[str, dict[str, int]] = {
@@ -44,12 +48,20 @@ TOWERS: dict[str, dict[str, int]] = {
     "siglip_vision_model": {
         "hidden_size": 768, "image_size": 224, "patch_size": 16, "num_hidden_layers": 12, "prefix": 0,
     },
+    "internvl_vision": {
+        "hidden_size": 1024, "image_size": 448, "patch_size": 16, "num_hidden_layers": 24, "prefix": 1,
+    },
+    "idefics3_vision": {"hidden_size": 1152, "image_size": 224, "patch_size": 32, "num_hidden_layers": 12, "prefix": 0},
+    "smolvlm_vision": {"hidden_size": 1152, "image_size": 224, "patch_size": 32, "num_hidden_layers": 12, "prefix": 0},
     "blip_2_vision_model": {
         "hidden_size": 1408, "image_size": 224, "patch_size": 14, "num_hidden_layers": 39, "prefix": 1,
     },
 }  # fmt: skip
-USUAL_TEXT = {"llava": "llama", "blip-2": "opt"}
-USUAL_TOWER = {"llava": "clip_vision_model", "blip-2": "blip_2_vision_model"}
+USUAL_TEXT = {"llava": "llama", "blip-2": "opt", "internvl": "qwen2", "smolvlm": "llama", "idefics3": "llama"}
+USUAL_TOWER = {
+    "llava": "clip_vision_model", "blip-2": "blip_2_vision_model", "internvl": "internvl_vision", "smolvlm": "smolvlm_vision",
+    "idefics3": "idefics3_vision",
+}  # fmt: skip
 
 
 def read(options: TowerOptions, folder: Path | None, family: Family) -> dict[str, Any]:
@@ -76,6 +88,9 @@ def read(options: TowerOptions, folder: Path | None, family: Family) -> dict[str
             f"{kind} with a {tower} tower: n2kit reads {', '.join(TOWERS)}",
             "a checkpoint whose tower has a fixed image size; n2kit ls mllm",
         )
+    if kind == "internvl" and config.get("vision_feature_layer", -1) != -1:
+        layer = config["vision_feature_layer"]
+        raise BadInput(f"{kind} with vision_feature_layer {layer}: n2kit reads the last one", "n2kit ls mllm")
     return config
 
 
@@ -84,6 +99,42 @@ def qwenvl_card(options: QwenOptions, locate: Locate) -> MLLMCard:
     config = read(options, folder, QWEN)
     llm, vision = _llm(config, folder, QWEN), _qwen_tower(options, config, folder)
     return MLLMCard(llm, vision, vision.tokens + 2, 2 * llm.input_width)
+
+
+def qwen3vl_card(options: QwenOptions, locate: Locate) -> MLLMCard:
+    """Read the card of Qwen3-VL, whose tower's tokens are several side by side (see `text.Qwen3Text`)."""
+    folder = locate()
+    config = read(options, folder, QWEN3)
+    facts: Mapping[str, Any] = config.get("vision_config") or {}
+    streams, width = 1 + len(facts.get("deepstack_visual_indexes", (8, 16, 24))), facts.get("out_hidden_size", 3584)
+    side = side_of(options.image_size, facts.get("patch_size", 16), facts.get("spatial_merge_size", 2))
+    vision = VisionCard(
+        tokens=side**2,
+        token_width=streams * width,
+        pooled_width=width if options.pool else 0,
+        image_size=options.image_size,
+        parameters=parameter_count(folder, _under(QWEN3.vision)),
+    )
+    llm = _llm(config, folder, QWEN3)
+    llm = replace(llm, input_width=streams * llm.input_width)
+    return MLLMCard(llm, vision, vision.tokens + 2, 2 * llm.input_width)
+
+
+def internvl_card(options: MLLMOptions, locate: Locate) -> MLLMCard:
+    folder = locate()
+    config = read(options, folder, INTERNVL)
+    llm, vision = _llm(config, folder, INTERNVL), _vit(options, config, folder, INTERNVL)
+    scale, drop = round(1 / config.get("downsample_ratio", 0.5)), dropped(config.get("vision_feature_select_strategy"))
+    wide, out = vision.token_width * scale**2, llm.input_width
+    return MLLMCard(llm, vision, (vision.tokens - drop) // scale**2, (2 + out) * wide + (out + 2) * out)
+
+
+def smolvlm_card(options: MLLMOptions, locate: Locate) -> MLLMCard:
+    folder = locate()
+    config = read(options, folder, SMOLVLM)
+    llm, vision = _llm(config, folder, SMOLVLM), _vit(options, config, folder, SMOLVLM)
+    folded = config.get("scale_factor", 2) ** 2
+    return MLLMCard(llm, vision, vision.tokens // folded, vision.token_width * folded * llm.input_width)
 
 
 def llava_card(options: MLLMOptions, locate: Locate) -> MLLMCard:
@@ -126,6 +177,18 @@ def side_of(image_size: int, patch: int, merge: int) -> int:
             f"image_size={max(1, round(image_size / unit)) * unit}",
         )
     return image_size // unit
+
+
+def square(size: int | list[int]) -> int:
+    """Return the side of a square that a configuration states as a number, or as height and width.
+
+    Raises:
+        BadInput: it is no square.
+    """
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise BadInput(f"a tower of {size} px: n2kit makes pictures square", "n2kit ls mllm")
+    return sides.pop()
 
 
 def layers_read(layers: int | list[int] | None, blocks: int) -> list[int]:
@@ -171,11 +234,12 @@ def _vit(options: TowerOptions, config: dict[str, Any], folder: Path | None, fam
         block = re.search(r"encoder\.layers\.(\d+)\.", key)
         return mine(key) and not key.endswith(BUFFERS) and (block is None or int(block[1]) < depth)
 
+    size, patch = square(facts["image_size"]), square(facts["patch_size"])
     return VisionCard(
-        tokens=(facts["image_size"] // facts["patch_size"]) ** 2 + facts["prefix"],
+        tokens=(size // patch) ** 2 + facts["prefix"],
         token_width=width,
         pooled_width=width if options.pool or facts["prefix"] else 0,
-        image_size=facts["image_size"],
+        image_size=size,
         parameters=parameter_count(folder, belongs),
         prefix_tokens=facts["prefix"],
     )

@@ -40,7 +40,7 @@ class MLLMOptions(TowerOptions):
 
 
 class QwenOptions(QwenTowerOptions, MLLMOptions):
-    """Options of Qwen2-VL and Qwen2.5-VL."""
+    """Options of Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
 
 
 class WrapConfig(BaseModel):
@@ -56,6 +56,15 @@ class ProjectorConfig(BaseModel):
     activation: str
     bias: bool
     drop: int  # tokens at the beginning that it leaves out
+
+
+class ShuffleConfig(BaseModel):
+    """Options of a projector behind a pixel shuffle."""
+
+    model_config = ConfigDict(extra="forbid")
+    scale: int  # patches along a side that become one token
+    drop: int = 0  # tokens at the beginning that it leaves out
+    activation: str | None = None  # of two linear layers behind a norm (InternVL); None: one linear layer (SmolVLM)
 
 
 class QueryConfig(BaseModel):

@@ -10,7 +10,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.activations import ACT2FN
 
 from n2kit.contract import Connector, LLMCard, VisionCard
-from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
+from n2kit_mllm.config import ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
 
 
 class Wrap(Connector):
@@ -46,6 +46,39 @@ class LlavaProjector(Connector):
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         out: Tensor = self.linear_2(self.act(self.linear_1(tokens[:, self.config.drop :])))
         return out
+
+
+class ShuffleProjector(Connector):
+    """A pixel shuffle, which makes one wide token of scale × scale patches, and a projector on it (InternVL 1.5, SmolVLM).
+
+    Its tokens are ((N − drop) / scale²) in the order of the patches.
+    """
+
+    config_class = ShuffleConfig
+
+    def __init__(self, config: ShuffleConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        wide = vision.token_width * config.scale**2
+        self.tokens = (vision.tokens - config.drop) // config.scale**2
+        if config.activation is None:
+            layers: list[nn.Module] = [nn.Linear(wide, llm.input_width, bias=False)]
+        else:
+            layers = [
+                nn.LayerNorm(wide), nn.Linear(wide, llm.input_width), ACT2FN[config.activation],
+                nn.Linear(llm.input_width, llm.input_width),
+            ]  # fmt: skip
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        out: Tensor = self.layers(pixel_shuffle(tokens[:, self.config.drop :], self.config.scale))
+        return out
+
+
+def pixel_shuffle(tokens: Tensor, scale: int) -> Tensor:
+    """Fold squares of scale × scale patches into their features: [I, S², D] → [I, (S / scale)², D · scale²]."""
+    side = round(tokens.shape[1] ** 0.5) // scale
+    cells = tokens.unflatten(1, (side, scale, side, scale))
+    return cells.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
 
 
 class Blip2QFormer(Connector):

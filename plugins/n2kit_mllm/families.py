@@ -10,11 +10,11 @@ from torch import nn
 
 from n2kit.contract import MLLM, Connector, DecomposedMLLM, LoadSpec
 from n2kit_hf.llm import TransformersLLM
-from n2kit_mllm.cards import BLIP2, LLAVA, QWEN, Family, dropped
-from n2kit_mllm.config import ProjectorConfig, QueryConfig, WrapConfig
-from n2kit_mllm.connectors import Blip2QFormer, LlavaProjector, Wrap
-from n2kit_mllm.text import QwenText
-from n2kit_mllm.tower import Blip2Tower, LlavaTower, MLLMTower, QwenTower
+from n2kit_mllm.cards import BLIP2, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, dropped
+from n2kit_mllm.config import ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
+from n2kit_mllm.connectors import Blip2QFormer, LlavaProjector, ShuffleProjector, Wrap
+from n2kit_mllm.text import DEEP_LAYERS, Qwen3Text, QwenText
+from n2kit_mllm.tower import Blip2Tower, InternVLTower, LlavaTower, MLLMTower, Qwen3Tower, QwenTower, SmolVLMTower
 from n2kit_mllm.whole import whole_model
 
 
@@ -62,6 +62,60 @@ class QwenVL(TakenApart):
         ids = torch.tensor([[whole.config.vision_start_token_id, whole.config.vision_end_token_id]])
         made.rows.data.copy_(llm.embed(ids)[0].detach())
         return made
+
+
+class Qwen3VL(QwenVL):
+    """Qwen3-VL and Qwen3-VL-Embedding (arXiv 2511.21631)."""
+
+    family, llm, vision = QWEN3, Qwen3Text, Qwen3Tower
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        setattr(
+            whole.model.language_model.config, DEEP_LAYERS, len(whole.config.vision_config.deepstack_visual_indexes)
+        )
+        return whole.model.language_model, whole.model.visual
+
+
+class InternVL(TakenApart):
+    """InternVL3 (arXiv 2504.10479) in the layout of transformers (`…-hf`), at one tile."""
+
+    family, llm, vision, connector = INTERNVL, TransformersLLM, InternVLTower, ShuffleProjector
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.model.language_model, whole.model.vision_tower
+
+    @staticmethod
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        config = whole.config
+        options = ShuffleConfig(
+            scale=round(1 / config.downsample_ratio),
+            drop=dropped(config.vision_feature_select_strategy),
+            activation=config.projector_hidden_act,
+        )
+        return _shuffle(options, whole.model.multi_modal_projector, llm, vision)
+
+
+class SmolVLM(TakenApart):
+    """SmolVLM and SmolVLM2 (arXiv 2504.05299), the first of which is an Idefics 3, at one tile."""
+
+    family, llm, vision, connector = SMOLVLM, TransformersLLM, SmolVLMTower, ShuffleProjector
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.model.text_model, whole.model.vision_model
+
+    @staticmethod
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        return _shuffle(ShuffleConfig(scale=whole.config.scale_factor), whole.model.connector, llm, vision)
+
+
+def _shuffle(options: ShuffleConfig, trained: nn.Module, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+    """Build a projector with the weights of a trained one, whose layers stand in the same order."""
+    made = ShuffleProjector(options, vision=vision.card, llm=llm.card)
+    made.layers.load_state_dict(dict(zip(made.layers.state_dict(), trained.state_dict().values(), strict=True)))
+    return made
 
 
 class Llava(TakenApart):

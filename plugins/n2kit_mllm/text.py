@@ -1,13 +1,18 @@
-"""Qwen2-VL's language model: positions in time, height and width."""
+"""Qwen-VL's language models: positions in time, height and width, and Qwen3-VL's deeper features."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
 
 from n2kit_hf.llm import TransformersLLM
+
+DEEP_LAYERS = "n2kit_deepstack_layers"  # in the configuration of the language model, which does not know of the tower's
 
 
 class QwenText(TransformersLLM):
@@ -19,6 +24,34 @@ class QwenText(TransformersLLM):
         """Compute the hidden states [B, T, Dh] of x [B, T, De], image [B, T] bool; causal, so that it needs no mask."""
         positions = None if image is None else multimodal_positions(image)
         out: Tensor = self.model(inputs_embeds=x, position_ids=positions, use_cache=False).last_hidden_state
+        return out.to(x.dtype)
+
+
+class Qwen3Text(QwenText):
+    """Qwen3-VL's language model: features of deeper vision layers are added to its first layers' outputs (DeepStack, 2406.04334).
+
+    They come with the embeddings: x is [B, T, (1 + layers) · De], and all but the first De numbers are zero where text stands.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, whole: PreTrainedModel | None = None) -> None:
+        super().__init__(model, tokenizer, whole)
+        self.card = replace(self.card, input_width=self.card.input_width * (1 + self._deep_layers()))
+
+    def _deep_layers(self) -> int:
+        return int(getattr(self.model.config, DEEP_LAYERS, 0))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        rows = super().embed(ids)
+        return functional.pad(rows, (0, rows.shape[-1] * self._deep_layers()))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: Any = None, image: Tensor | None = None) -> Tensor:
+        """Compute the hidden states [B, T, Dh] of x [B, T, De], image [B, T] bool; causal, so that it needs no mask."""
+        first, *deep = x.chunk(1 + self._deep_layers(), -1)
+        seen: dict[str, Any] = {}
+        if image is not None:
+            seen = {"position_ids": multimodal_positions(image), "visual_pos_masks": image}
+            seen["deepstack_visual_embeds"] = [layer[image] for layer in deep]
+        out: Tensor = self.model(inputs_embeds=first, use_cache=False, **seen).last_hidden_state
         return out.to(x.dtype)
 
 

@@ -31,6 +31,30 @@ QWEN25: dict[str, Any] = _QWEN | {
         "window_size": 32, "fullatt_block_indexes": [1],
     },
 }  # fmt: skip
+QWEN3: dict[str, Any] = {
+    "model_type": "qwen3_vl",
+    "text_config": _TEXT | {
+        "head_dim": 8, "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [1, 1, 2]},
+    },
+    "vision_config": {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 4, "patch_size": 8, "out_hidden_size": 32,
+        "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
+    },
+    "vision_start_token_id": 3, "vision_end_token_id": 4, "image_token_id": 5, "video_token_id": 6,
+}  # fmt: skip
+INTERNVL: dict[str, Any] = {
+    "model_type": "internvl",
+    "text_config": _TEXT | {"model_type": "qwen2"},
+    "vision_config": _VIT | {"image_size": [32, 32], "patch_size": [8, 8]},
+    "image_token_id": 5,
+}
+SMOLVLM: dict[str, Any] = {
+    "model_type": "smolvlm",
+    "text_config": _TEXT | {"model_type": "llama", "pad_token_id": 0},
+    "vision_config": _VIT,
+    "scale_factor": 2,
+    "image_token_id": 5,
+}
 LLAVA: dict[str, Any] = {
     "model_type": "llava",
     "text_config": _TEXT | {"model_type": "llama"},

@@ -16,15 +16,18 @@ from transformers import AutoConfig
 
 from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionCard, VisionEncoder, VisionOut, read_json
 from n2kit_hf.checkpoints import quietly
-from n2kit_hf.image_families import CLIP, HALF, Colours
+from n2kit_hf.image_families import CLIP, HALF, IMAGENET, Colours
 from n2kit_hf.image_processor import read_processing
-from n2kit_mllm.cards import BLIP2, LLAVA, QWEN, Family, layers_read, side_of
+from n2kit_mllm.cards import BLIP2, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, layers_read, side_of, square
 from n2kit_mllm.whole import load_tower, tower_alone
 
 FACTS = "tower.json"  # what transformers does not keep
 WHOLE = CLIP._replace(fit="squash")
 # Where a folder has no preprocessor_config.json.
-COLOURS = {"clip_vision_model": CLIP, "siglip_vision_model": HALF, "blip_2_vision_model": WHOLE}
+COLOURS = {
+    "clip_vision_model": CLIP, "siglip_vision_model": HALF, "blip_2_vision_model": WHOLE,
+    "internvl_vision": IMAGENET._replace(fit="squash"), "smolvlm_vision": HALF, "idefics3_vision": HALF,
+}  # fmt: skip
 
 
 class MLLMTower(VisionEncoder):
@@ -87,11 +90,12 @@ class QwenTower(MLLMTower):
     """Qwen2-VL's and Qwen2.5-VL's tower with its merger, at one square size: as many tokens for every picture."""
 
     family = QWEN
+    colours: ClassVar[Colours] = CLIP
 
     @classmethod
     def of(cls, model: Any, whole: Any, spec: LoadSpec) -> Self:
         options = spec.config
-        transform = transform_of(spec.path, WHOLE, options.image_size, options.fit)
+        transform = transform_of(spec.path, cls.colours._replace(fit="squash"), options.image_size, options.fit)
         # Trained at any proportions, so that no fit is the checkpoint's own; its "shortest_edge" is no side but an area.
         return cls(model, replace(transform, fit=options.fit or "pad", resize=None), options.pool)
 
@@ -106,18 +110,46 @@ class QwenTower(MLLMTower):
             parameters=sum(p.numel() for p in self.model.parameters()),
         )
 
-    def forward(self, pixels: Tensor) -> VisionOut:
-        config, images = self.model.config, len(pixels)
+    def seen(self, pixels: Tensor) -> Any:
+        """Run the tower on pixels [I, 3, S, S]: transformers' output, whose tokens of all images stand one behind the other."""
+        config = self.model.config
         side = pixels.shape[-1] // config.patch_size
-        grids = torch.tensor([[1, side, side]], device=pixels.device).expand(images, -1)
+        grids = torch.tensor([[1, side, side]], device=pixels.device).expand(len(pixels), -1)
         flat = patches(
             pixels.to(self.model.dtype), config.patch_size, config.spatial_merge_size, config.temporal_patch_size
         )
-        tokens: Tensor = self.model(flat, grid_thw=grids).pooler_output.unflatten(0, (images, -1))
+        return self.model(flat, grid_thw=grids)
+
+    def forward(self, pixels: Tensor) -> VisionOut:
+        tokens: Tensor = self.seen(pixels).pooler_output.unflatten(0, (len(pixels), -1))
         return VisionOut(tokens, self.pooled(tokens))
 
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.model.blocks)
+
+
+class Qwen3Tower(QwenTower):
+    """Qwen3-VL's tower: beside each merged token stand those of deeper layers, for the first layers of the language model."""
+
+    family = QWEN3
+    colours = HALF
+
+    def measure_card(self) -> VisionCard:
+        config, size = self.model.config, self.image_transform.size
+        width = config.out_hidden_size
+        return VisionCard(
+            tokens=side_of(size, config.patch_size, config.spatial_merge_size) ** 2,
+            token_width=width * (1 + len(config.deepstack_visual_indexes)),
+            pooled_width=width if self.pool else 0,
+            image_size=size,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+        )
+
+    def forward(self, pixels: Tensor) -> VisionOut:
+        out = self.seen(pixels)
+        streams = [out.pooler_output, *out.deepstack_features]
+        tokens = torch.cat([stream.unflatten(0, (len(pixels), -1)) for stream in streams], -1)
+        return VisionOut(tokens, tokens[..., : self.card.pooled_width].mean(1) if self.pool else None)
 
 
 class LlavaTower(MLLMTower):
@@ -135,7 +167,7 @@ class LlavaTower(MLLMTower):
         if layers is not None:
             config.num_hidden_layers = max(layers)
             del model.encoder.layers[max(layers) :]
-        transform = transform_of(spec.path, COLOURS[config.model_type], config.image_size, spec.config.fit)
+        transform = transform_of(spec.path, COLOURS[config.model_type], square(config.image_size), spec.config.fit)
         return cls(model, transform, spec.config.pool, layers)
 
     @classmethod
@@ -176,6 +208,51 @@ class Blip2Tower(LlavaTower):
     @classmethod
     def layers_of(cls, whole: Any, blocks: int) -> list[int] | None:
         return None
+
+
+class InternVLTower(LlavaTower):
+    """InternVL's ViT (InternViT); CLS stays among the tokens, and is the pooled vector."""
+
+    family = INTERNVL
+
+    @classmethod
+    def layers_of(cls, whole: Any, blocks: int) -> list[int] | None:
+        return None  # the tower's own output: `read` refuses any other
+
+    def measure_card(self) -> VisionCard:
+        config = self.model.config
+        size, patch = square(config.image_size), square(config.patch_size)
+        return VisionCard(
+            tokens=(size // patch) ** 2 + 1,
+            token_width=config.hidden_size,
+            pooled_width=config.hidden_size,
+            image_size=size,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            prefix_tokens=1,
+        )
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.model.encoder.layer)
+
+
+class SmolVLMTower(InternVLTower):
+    """SmolVLM's SigLIP at its one tile's size; a pooled vector with pool: mean."""
+
+    family = SMOLVLM
+
+    def measure_card(self) -> VisionCard:
+        config = self.model.config
+        size, patch = square(config.image_size), square(config.patch_size)
+        return VisionCard(
+            tokens=(size // patch) ** 2,
+            token_width=config.hidden_size,
+            pooled_width=config.hidden_size if self.pool else 0,
+            image_size=size,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+        )
+
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.model.encoder.layers)
 
 
 def transform_of(folder: Path | None, colours: Colours, size: int, fit: Fit | None) -> ImageTransform:

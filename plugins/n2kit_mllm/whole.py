@@ -9,8 +9,11 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Blip2VisionModel, PreTrainedTokenizerBase
+from transformers.models.idefics3.modeling_idefics3 import Idefics3VisionTransformer
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+from transformers.models.smolvlm.modeling_smolvlm import SmolVLMVisionTransformer
 
 from n2kit.contract import LoadSpec
 from n2kit.errors import BadInput
@@ -24,6 +27,9 @@ TOWER_CLASSES: dict[str, Any] = {
     "blip_2_vision_model": Blip2VisionModel,
     "qwen2_5_vl_vision": Qwen2_5_VisionTransformerPretrainedModel,
     "qwen2_vl_vision": Qwen2VisionTransformerPretrainedModel,
+    "qwen3_vl_vision": Qwen3VLVisionModel,
+    "smolvlm_vision": SmolVLMVisionTransformer,
+    "idefics3_vision": Idefics3VisionTransformer,
 }
 
 

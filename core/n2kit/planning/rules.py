@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 from n2kit.errors import Mismatch, counted
 from n2kit.planning.plan import Plan
 from n2kit.plugins.manager import OWN
+from n2kit.plugins.weights import sets_of_weights
 from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.tuning import Tune
 from n2kit.recipe.variants import WHITENED
@@ -184,6 +186,7 @@ def _ignored_fusion(plan: Plan, requested: Collection[str]) -> Iterator[Mismatch
 
 def _notes(plan: Plan, requested: Collection[str]) -> Iterator[str]:
     recipe, variant = plan.recipe, plan.variant
+    yield from _weights_twice(plan)
     for kind, used in (("vision", variant.image), ("connector", variant.early)):
         if f"{kind}.name" in requested and not used:
             yield f"variant {recipe.variant} has no {kind}: {getattr(recipe, kind).name} is left out"
@@ -211,3 +214,12 @@ def _notes(plan: Plan, requested: Collection[str]) -> Iterator[str]:
     inner = recipe.loss.options.get("of", "notellm2") if recipe.loss.name == "matryoshka" else recipe.loss.name
     if variant.micl and plan.components["loss"].registered.distribution == OWN and inner not in ("notellm", "notellm2"):
         yield f"loss {inner} does not train the visual view of variant {recipe.variant}; notellm2 does"
+
+
+def _weights_twice(plan: Plan) -> Iterator[str]:
+    """Say which of several sets of weights in a folder is read."""
+    for kind, component in plan.components.items():
+        if component.weights.scheme == "file":
+            first, *others = sets_of_weights(Path(component.weights.location).expanduser()) or [""]
+            if first.endswith(".safetensors") and others:
+                yield f"{kind} {component.weights} holds several sets of weights: {first} is read, not {' or '.join(others)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from n2kit.errors import BadInput, Unavailable
 from n2kit.plugins.hub import NOT_NEEDED, from_hub
 from n2kit.utils.files import real_path
 
+WEIGHT_ENDINGS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt"}
+NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "adapter_")
 SCHEMES = ("hf", "file", "pkg")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*", "*.tiktoken", "merges*", "vocab*"]
 
@@ -84,6 +87,27 @@ def weight_files(place: Path) -> dict[str, Path]:
         )
 
     return {file.name: file for file in sorted(place.iterdir()) if file.is_file() and wanted(file.name)}
+
+
+def sets_of_weights(place: Path) -> dict[str, str]:
+    """Find the sets of weights that a folder holds, the one that is read first: kind → one of its files.
+
+    Shards are one set. A folder often has the same weights in several formats, and they need not be alike.
+    """
+    found: dict[str, str] = {}
+    for file in sorted(place.iterdir()) if place.is_dir() else []:
+        kind = re.sub(r"-\d+-of-\d+(?=\.)", "-*", file.name)
+        if file.is_file() and file.suffix in WEIGHT_ENDINGS and not file.name.startswith(NO_WEIGHTS):
+            found.setdefault(kind, file.name)
+    order = sorted(
+        found,
+        key=lambda kind: (
+            kind != "model.safetensors",
+            not kind.startswith("model-"),
+            not kind.endswith(".safetensors"),
+        ),
+    )
+    return {kind: found[kind] for kind in order}
 
 
 def _local(location: str) -> Path:
