@@ -188,7 +188,10 @@ def test_the_tower_beside_a_language_model_is_left_out(tmp_path: Path) -> None:
     whole = AutoModelForImageTextToText.from_config(config)
     whole.save_pretrained(tmp_path)
     byte_tokenizer(config).save_pretrained(tmp_path)
-    model = built(tmp_path, **{"llm.tune": "last:1"})
+    assert f"--llm hf@file:{tmp_path} takes its language model alone".replace("--llm ", "llm= ") in (
+        problem(tmp_path).hint or ""
+    )
+    model = n2kit.build(f"hf@file:{tmp_path}", variant="text_only", settings={"llm.tune": "last:1"})
     inner = whole.model.language_model
     assert model.llm.card.parameters == sum(p.numel() for p in inner.parameters())
     last = sum(p.numel() for module in (inner.layers[-1], inner.norm) for p in module.parameters())
@@ -204,7 +207,7 @@ def test_a_loss_that_generates_keeps_the_head_and_no_tower(tmp_path: Path) -> No
     whole = AutoModelForImageTextToText.from_config(config).eval()
     whole.save_pretrained(tmp_path / "m")
     byte_tokenizer(config).save_pretrained(tmp_path / "m")
-    model = n2kit.build(f"file:{tmp_path / 'm'}", variant="text_only", loss="notellm")
+    model = n2kit.build(f"hf@file:{tmp_path / 'm'}", variant="text_only", loss="notellm")
     model.save(tmp_path / "b")
     names = load_file(tmp_path / "b" / "llm" / "model.safetensors")
     assert not any("vision" in name or "projector" in name for name in names)

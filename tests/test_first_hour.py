@@ -56,6 +56,11 @@ def test_a_semicolon_csv_reaches_neighbours(shop: Path, cli: Any, tiny_bundle: P
     assert "4 items could not be used as they are (0 skipped, 4 read as text only)" in done.err
     listed = [line.split(",")[0] for line in (tmp_path / "v.parquet.skipped.csv").read_text().splitlines()]
     assert listed == ["id", "A-17", "A-23", "A-31", "A-5"]
+    refused = cli("fit", tiny_bundle, *data, *MAP, "--pairs", shop / "bought.csv", "-o", tmp_path / "none")
+    assert refused.code == 2
+    assert "4 images cannot be read" in refused.err
+    assert all(f"item 'A-{n}'" in refused.err for n in (5, 17, 23, 31))
+    assert "fit: " not in refused.err  # before any work
     fitted = cli(
         "fit", tiny_bundle, *data, *MAP, "--pairs", shop / "bought.csv", "-o", tmp_path / "run", "--on-bad-image", "text-only", "--json"
     )  # fmt: skip

@@ -35,7 +35,7 @@ from n2kit_mllm.tower import QwenTower, patches
 
 NAMES = {
     "qwen2.5-vl": tiny.QWEN25, "qwen2-vl": tiny.QWEN2, "qwen3-vl": tiny.QWEN3, "llava": tiny.LLAVA, "blip-2": tiny.BLIP2,
-    "internvl": tiny.INTERNVL, "smolvlm": tiny.SMOLVLM,
+    "gemma-3": tiny.GEMMA3, "internvl": tiny.INTERNVL, "smolvlm": tiny.SMOLVLM,
 }  # fmt: skip
 SIGLIP = {"vision_config": tiny.LLAVA["vision_config"] | {"model_type": "siglip_vision_model"}}
 IDEFICS = tiny.SMOLVLM | {"model_type": "idefics3"}
@@ -102,6 +102,9 @@ def whole_states(whole: Any, ids: Tensor, pixels: Tensor) -> Tensor:
         seen = (ids == IMAGE_ID).int()
         out = whole.model(input_ids=ids, pixel_values=flat, image_grid_thw=grids, mm_token_type_ids=seen)
         return out.last_hidden_state  # type: ignore[no-any-return]
+    if kind == "gemma3":
+        seen = (ids == IMAGE_ID).long()
+        return whole.model(input_ids=ids, pixel_values=pixels, token_type_ids=seen).last_hidden_state  # type: ignore[no-any-return]
     if kind in ("llava", "internvl", "smolvlm", "idefics3"):
         pictures = pixels[:, None] if kind in ("smolvlm", "idefics3") else pixels
         return whole.model(input_ids=ids, pixel_values=pictures).last_hidden_state  # type: ignore[no-any-return]
@@ -278,6 +281,7 @@ LAYOUTS = {  # beginnings of keys that other versions of transformers wrote
     "blip-2": {},
     "qwen3-vl": {},
     "internvl": {},
+    "gemma-3": {"model.vision_tower.": "model.vision_tower.vision_model."},
     "smolvlm": {},
 }
 

@@ -362,3 +362,27 @@ def test_bad_images_in_training(workspace: Path, run: Any, tmp_path: Path, tiny_
     for policy in ("skip", "text-only"):
         result = train(tiny_bundle, items, pairs, recipe, tmp_path / policy, images=images, on_bad_image=policy)  # type: ignore[arg-type]
         assert list(result.skipped) == ["noto:1"]
+
+
+@pytest.mark.parametrize("variant", ["notellm2", "only_late_fusion"])
+def test_a_frozen_text_space_stays_what_it_is(variant: str, workspace: Path, tmp_path: Path) -> None:
+    """Items of text alone keep the frozen language model's own vectors to the bit, and those with a picture move."""
+    settings = {"head.width": None, "llm.tune": "frozen", "vision.tune": "frozen"}
+    model = n2kit.build("qwen:tiny", "siglip:tiny", connector="qformer:tiny", variant=variant, settings=settings)
+    model.save(tmp_path / "start")
+    run = n2kit.train(
+        tmp_path / "start", workspace / "items.jsonl", workspace / "train.csv", images=workspace / "images",
+        out=tmp_path / "run", max_steps=2, batch_size=4, lr=0.1,
+    )  # fmt: skip
+    trained = n2kit.load(run.bundle)
+    texts = ["oak chair", {"title": "a cup", "topics": ["kitchen"]}]
+    kept = trained.encode(texts, precision="fp32")
+    assert (kept == model.encode(texts, precision="fp32")).all()
+    prompt = model.prompt_builder(Item("0", title="oak chair"), image=False)
+    with torch.no_grad():
+        state = model.llm(model.llm.embed(torch.tensor([prompt.ids])))[0, -1]
+    own = torch.nn.functional.normalize(state, dim=-1)
+    torch.testing.assert_close(torch.from_numpy(kept[0]), own, atol=1e-6, rtol=0)
+    picture = {"title": "x", "image": "noto_3.png"}
+    before, after = (one.encode(picture, images=workspace / "images") for one in (model, trained))
+    assert abs(after - before).max() > 1e-3

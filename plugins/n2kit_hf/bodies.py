@@ -26,8 +26,9 @@ def text_alone(whole: PreTrainedModel) -> PreTrainedModel:
 
     It stays whole where transformers has no class of the language model alone, or one of another body.
     """
-    text, body = whole.config.get_text_config(), language_body(whole.base_model)
-    if text is whole.config or body is whole.base_model:
+    inside: Any = whole.base_model
+    text, body = whole.config.get_text_config(), language_body(inside)
+    if text is whole.config or body is inside:
         return whole
     try:
         with torch.device("meta"):
@@ -39,7 +40,8 @@ def text_alone(whole: PreTrainedModel) -> PreTrainedModel:
     setattr(alone, alone.base_model_prefix, body)
     alone.set_output_embeddings(whole.get_output_embeddings())
     alone.generation_config = whole.generation_config
-    return alone.eval()
+    alone.eval()
+    return alone
 
 
 def scores(logits: torch.Tensor, config: Any) -> torch.Tensor:

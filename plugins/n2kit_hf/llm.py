@@ -130,7 +130,8 @@ class TransformersLLM(LLM):
         if not head:
             return cls(loaded, tokenizer)
         loaded = text_alone(loaded)
-        return cls(loaded.base_model, tokenizer, loaded)
+        body: Any = loaded.base_model
+        return cls(body, tokenizer, loaded)
 
     def _keep_head(self, whole: PreTrainedModel) -> None:
         """A head with weights of its own becomes a part of this one; one that shares the input table's is there already."""

@@ -1,7 +1,7 @@
 """Existing multimodal LLMs as representation models: Qwen2-VL to Qwen3-VL, InternVL, SmolVLM, LLaVA, BLIP-2; and two towers alone."""
 
 from n2kit.contract import ComponentSpec, LLMCard, MLLMCard, Preset, VisionCard, hookimpl
-from n2kit_mllm.tiny import BLIP2, INTERNVL, LLAVA, QWEN2, QWEN3, QWEN25, SMOLVLM
+from n2kit_mllm.tiny import BLIP2, GEMMA3, INTERNVL, LLAVA, QWEN2, QWEN3, QWEN25, SMOLVLM
 
 N2KIT_PLUGIN_API = (2, 0)
 
@@ -12,6 +12,8 @@ _QWEN3_LLM = LLMCard(input_width=96, output_width=32, layers=2, vocab=512, conte
 _QWEN3_TOWER = VisionCard(tokens=16, token_width=96, pooled_width=0, image_size=64, parameters=92416)
 _INTERN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35104)
 _INTERN_TOWER = VisionCard(tokens=17, token_width=32, pooled_width=32, image_size=32, parameters=23776, prefix_tokens=1)
+_GEMMA_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35136)
+_GEMMA_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=32, parameters=23840)
 _SMOL_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=32, parameters=23840)
 _QWEN2_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=50080)
 _QWEN25_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=54144)
@@ -48,6 +50,10 @@ def n2kit_register_components() -> list[ComponentSpec]:
         _mllm(
             "qwen3-vl", "Qwen3VL", "Qwen3-VL, Qwen3-VL-Embedding at one square image size, with DeepStack",
             ("qwen3_vl",), {"config": QWEN3, "image_size": 64}, MLLMCard(_QWEN3_LLM, _QWEN3_TOWER, 18, 192),
+        ),
+        _mllm(
+            "gemma-3", "Gemma3", "Gemma 3 (4B, 12B, 27B): SigLIP, a mean over patches, one linear layer, language model",
+            ("gemma3",), {"config": GEMMA3}, MLLMCard(_GEMMA_LLM, _GEMMA_TOWER, 6, 1120),
         ),
         _mllm(
             "internvl", "InternVL", "InternVL3 (…-hf) at one tile: InternViT, pixel shuffle, two linear layers, language model",

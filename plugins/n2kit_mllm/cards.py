@@ -30,6 +30,9 @@ LLAVA = Family(("llava",), r"(model\.)?vision_tower\.(vision_model\.)?", r"(mode
 BLIP2 = Family(("blip-2",), r"vision_model\.", r"qformer\.|query_tokens$|language_projection\.", ("opt",))
 QWEN3 = Family(("qwen3_vl",), r"(model\.)?visual\.")
 INTERNVL = Family(("internvl",), r"(model\.)?vision_tower\.", r"(model\.)?multi_modal_projector\.")
+GEMMA3 = Family(
+    ("gemma3",), r"(model\.)?vision_tower\.(vision_model\.)?", r"(model\.)?multi_modal_projector\.", ("gemma3_text",)
+)
 SMOLVLM = Family(("smolvlm", "idefics3"), r"(model\.)?vision_model\.", r"(model\.)?connector\.")
 BUFFERS = ("position_ids", "inv_freq")  # older files hold them; they are no parameters
 
@@ -39,6 +42,7 @@ TEXTS: dict[str, dict[str, int]] = {
         "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 32000, "max_position_embeddings": 2048,
     },
     "qwen2": {"hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 151936, "max_position_embeddings": 32768},
+    "gemma3_text": {"hidden_size": 2304, "num_hidden_layers": 26, "vocab_size": 262208, "max_position_embeddings": 131072},
     "opt": {"hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 50272, "max_position_embeddings": 2048},
 }  # fmt: skip
 TOWERS: dict[str, dict[str, int]] = {
@@ -57,10 +61,17 @@ TOWERS: dict[str, dict[str, int]] = {
         "hidden_size": 1408, "image_size": 224, "patch_size": 14, "num_hidden_layers": 39, "prefix": 1,
     },
 }  # fmt: skip
-USUAL_TEXT = {"llava": "llama", "blip-2": "opt", "internvl": "qwen2", "smolvlm": "llama", "idefics3": "llama"}
+USUAL_TEXT = {
+    "llava": "llama",
+    "blip-2": "opt",
+    "internvl": "qwen2",
+    "smolvlm": "llama",
+    "idefics3": "llama",
+    "gemma3": "gemma3_text",
+}
 USUAL_TOWER = {
     "llava": "clip_vision_model", "blip-2": "blip_2_vision_model", "internvl": "internvl_vision", "smolvlm": "smolvlm_vision",
-    "idefics3": "idefics3_vision",
+    "idefics3": "idefics3_vision", "gemma3": "siglip_vision_model",
 }  # fmt: skip
 
 
@@ -135,6 +146,14 @@ def smolvlm_card(options: MLLMOptions, locate: Locate) -> MLLMCard:
     llm, vision = _llm(config, folder, SMOLVLM), _vit(options, config, folder, SMOLVLM)
     folded = config.get("scale_factor", 2) ** 2
     return MLLMCard(llm, vision, vision.tokens // folded, vision.token_width * folded * llm.input_width)
+
+
+def gemma3_card(options: MLLMOptions, locate: Locate) -> MLLMCard:
+    folder = locate()
+    config = read(options, folder, GEMMA3)
+    llm, vision = _llm(config, folder, GEMMA3), _vit(options, config, folder, GEMMA3)
+    inside = vision.token_width * (1 + llm.input_width)
+    return MLLMCard(llm, vision, config.get("mm_tokens_per_image", 256) + 2, inside + 2 * llm.input_width)
 
 
 def llava_card(options: MLLMOptions, locate: Locate) -> MLLMCard:

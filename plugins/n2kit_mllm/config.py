@@ -67,6 +67,14 @@ class ShuffleConfig(BaseModel):
     activation: str | None = None  # of two linear layers behind a norm (InternVL); None: one linear layer (SmolVLM)
 
 
+class PoolConfig(BaseModel):
+    """Options of Gemma 3's projector."""
+
+    model_config = ConfigDict(extra="forbid")
+    tokens: int  # of a picture
+    eps: float  # of the norm
+
+
 class QueryConfig(BaseModel):
     """Options of BLIP-2's Q-Former, with the names of its checkpoint's configuration."""
 

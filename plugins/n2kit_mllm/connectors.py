@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.activations import ACT2FN
 
 from n2kit.contract import Connector, LLMCard, VisionCard
-from n2kit_mllm.config import ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
+from n2kit_mllm.config import PoolConfig, ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
 
 
 class Wrap(Connector):
@@ -19,9 +22,9 @@ class Wrap(Connector):
     `rows` [2, De] are copies of those two rows of the language model's table, so that it reads what it was trained on.
     """
 
-    config_class = WrapConfig
+    config_class: ClassVar[type[BaseModel]] = WrapConfig
 
-    def __init__(self, config: WrapConfig, vision: VisionCard, llm: LLMCard) -> None:
+    def __init__(self, config: Any, vision: VisionCard, llm: LLMCard) -> None:
         super().__init__(config, vision=vision, llm=llm)
         self.tokens = vision.tokens + 2
         self.rows = nn.Parameter(torch.zeros(2, llm.input_width))
@@ -77,8 +80,28 @@ class ShuffleProjector(Connector):
 def pixel_shuffle(tokens: Tensor, scale: int) -> Tensor:
     """Fold squares of scale × scale patches into their features: [I, S², D] → [I, (S / scale)², D · scale²]."""
     side = round(tokens.shape[1] ** 0.5) // scale
-    cells = tokens.unflatten(1, (side, scale, side, scale))
-    return cells.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+    cells: Tensor = tokens.unflatten(1, (side, scale, side, scale))
+    folded: Tensor = cells.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+    return folded
+
+
+class GemmaProjector(Wrap):
+    """A mean over squares of patches, a norm and a linear map (Gemma 3, arXiv 2503.19786), between two rows as `Wrap` puts them."""
+
+    config_class = PoolConfig
+
+    def __init__(self, config: PoolConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        self.tokens = config.tokens + 2
+        self.norm_weight = nn.Parameter(torch.zeros(vision.token_width))
+        self.projection = nn.Parameter(torch.zeros(vision.token_width, llm.input_width))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        folds = round((tokens.shape[1] / self.config.tokens) ** 0.5)
+        side = round(self.config.tokens**0.5)
+        means = tokens.unflatten(1, (side, folds, side, folds)).mean((2, 4)).flatten(1, 2)
+        normed = functional.rms_norm(means.float(), means.shape[-1:], 1 + self.norm_weight.float(), self.config.eps)
+        return super().forward(normed.to(tokens.dtype) @ self.projection)
 
 
 class Blip2QFormer(Connector):

@@ -10,11 +10,20 @@ from torch import nn
 
 from n2kit.contract import MLLM, Connector, DecomposedMLLM, LoadSpec
 from n2kit_hf.llm import TransformersLLM
-from n2kit_mllm.cards import BLIP2, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, dropped
-from n2kit_mllm.config import ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
-from n2kit_mllm.connectors import Blip2QFormer, LlavaProjector, ShuffleProjector, Wrap
-from n2kit_mllm.text import DEEP_LAYERS, Qwen3Text, QwenText
-from n2kit_mllm.tower import Blip2Tower, InternVLTower, LlavaTower, MLLMTower, Qwen3Tower, QwenTower, SmolVLMTower
+from n2kit_mllm.cards import BLIP2, GEMMA3, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, dropped
+from n2kit_mllm.config import PoolConfig, ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
+from n2kit_mllm.connectors import Blip2QFormer, GemmaProjector, LlavaProjector, ShuffleProjector, Wrap
+from n2kit_mllm.text import DEEP_LAYERS, GemmaText, Qwen3Text, QwenText
+from n2kit_mllm.tower import (
+    Blip2Tower,
+    GemmaTower,
+    InternVLTower,
+    LlavaTower,
+    MLLMTower,
+    Qwen3Tower,
+    QwenTower,
+    SmolVLMTower,
+)
 from n2kit_mllm.whole import whole_model
 
 
@@ -75,6 +84,26 @@ class Qwen3VL(QwenVL):
             whole.model.language_model.config, DEEP_LAYERS, len(whole.config.vision_config.deepstack_visual_indexes)
         )
         return whole.model.language_model, whole.model.visual
+
+
+class Gemma3(TakenApart):
+    """Gemma 3 (arXiv 2503.19786): its 4B, 12B and 27B."""
+
+    family, llm, vision, connector = GEMMA3, GemmaText, GemmaTower, GemmaProjector
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.model.language_model, whole.model.vision_tower
+
+    @staticmethod
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        config, trained = whole.config, whole.model.multi_modal_projector
+        options = PoolConfig(tokens=config.mm_tokens_per_image, eps=config.vision_config.layer_norm_eps)
+        made = GemmaProjector(options, vision=vision.card, llm=llm.card)
+        made.norm_weight.data.copy_(trained.mm_soft_emb_norm.weight)
+        made.projection.data.copy_(trained.mm_input_projection_weight)
+        made.rows.data.copy_(llm.embed(torch.tensor([[config.boi_token_index, config.eoi_token_index]]))[0].detach())
+        return made
 
 
 class InternVL(TakenApart):

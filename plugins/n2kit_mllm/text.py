@@ -1,4 +1,4 @@
-"""Qwen-VL's language models: positions in time, height and width, and Qwen3-VL's deeper features."""
+"""Language models that know of pictures: Qwen-VL's positions and deeper features, Gemma 3's attention."""
 
 from __future__ import annotations
 
@@ -53,6 +53,37 @@ class Qwen3Text(QwenText):
             seen["deepstack_visual_embeds"] = [layer[image] for layer in deep]
         out: Tensor = self.model(inputs_embeds=first, use_cache=False, **seen).last_hidden_state
         return out.to(x.dtype)
+
+
+class GemmaText(TransformersLLM):
+    """Gemma 3's language model: the visual tokens of a picture see each other in both directions; all else is causal."""
+
+    extra_inputs = frozenset({"image"})
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: Any = None, image: Tensor | None = None) -> Tensor:
+        """Compute the hidden states [B, T, Dh] of x [B, T, De], image [B, T] bool; right padding needs no mask."""
+        masks = None if image is None else picture_masks(image, self.model.config.sliding_window, x.dtype)
+        out: Tensor = self.model(inputs_embeds=x, attention_mask=masks, use_cache=False).last_hidden_state
+        return out.to(x.dtype)
+
+
+def picture_masks(image: Tensor, window: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Build what is added to attention scores, for layers that see all and for those of a window: [B, 1, T, T] each.
+
+    Args:
+        image: [B, T] bool, the visual tokens of at most one picture a row. The first and the last of them are text.
+    """
+    before = functional.pad(image, (1, 0))[:, :-1]
+    behind = functional.pad(image, (0, 1))[:, 1:]
+    picture = image & before & behind
+    index = torch.arange(image.shape[1], device=image.device)
+    back = index[:, None] - index  # how far a key lies behind its query
+    seen = (back >= 0) | (picture[:, :, None] & picture[:, None, :])
+    lowest = torch.finfo(dtype).min
+    return {
+        name: torch.zeros(seen.shape, dtype=dtype, device=image.device).masked_fill(~allowed, lowest)[:, None]
+        for name, allowed in (("full_attention", seen), ("sliding_attention", seen & (back < window)))
+    }
 
 
 def multimodal_positions(image: Tensor) -> Tensor:

@@ -42,6 +42,14 @@ QWEN3: dict[str, Any] = {
     },
     "vision_start_token_id": 3, "vision_end_token_id": 4, "image_token_id": 5, "video_token_id": 6,
 }  # fmt: skip
+GEMMA3: dict[str, Any] = {
+    "model_type": "gemma3",
+    "text_config": _TEXT | {"model_type": "gemma3_text", "head_dim": 8, "sliding_window": 8, "pad_token_id": 0,
+                            "layer_types": ["sliding_attention", "full_attention"]},
+    "vision_config": _VIT | {"model_type": "siglip_vision_model", "vision_use_head": False},
+    "mm_tokens_per_image": 4,
+    "boi_token_index": 3, "eoi_token_index": 4, "image_token_index": 5,
+}  # fmt: skip
 INTERNVL: dict[str, Any] = {
     "model_type": "internvl",
     "text_config": _TEXT | {"model_type": "qwen2"},

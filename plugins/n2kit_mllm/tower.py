@@ -18,7 +18,7 @@ from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionCard, VisionEnco
 from n2kit_hf.checkpoints import quietly
 from n2kit_hf.image_families import CLIP, HALF, IMAGENET, Colours
 from n2kit_hf.image_processor import read_processing
-from n2kit_mllm.cards import BLIP2, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, layers_read, side_of, square
+from n2kit_mllm.cards import BLIP2, GEMMA3, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, layers_read, side_of, square
 from n2kit_mllm.whole import load_tower, tower_alone
 
 FACTS = "tower.json"  # what transformers does not keep
@@ -208,6 +208,12 @@ class Blip2Tower(LlavaTower):
     @classmethod
     def layers_of(cls, whole: Any, blocks: int) -> list[int] | None:
         return None
+
+
+class GemmaTower(Blip2Tower):
+    """Gemma 3's SigLIP; a pooled vector with pool: mean."""
+
+    family = GEMMA3
 
 
 class InternVLTower(LlavaTower):

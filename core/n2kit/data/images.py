@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from n2kit.data.image_source import GivenImage, NotFound, locate
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 
 if TYPE_CHECKING:
     from n2kit.data.items import Item
@@ -32,6 +32,7 @@ TURNS = {
 WHITE = (255, 255, 255)
 # Read by Pillow's own decoders. Others start programs (EPS: Ghostscript) or are rare enough to be an attack more often than an image.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+SHOWN = 10  # images named in full; the rest are counted
 MOST_SIDE = 65_535  # pixels, as many as a JPEG can have
 MOST_BYTES = 1_000_000_000  # of what an image takes in memory until it is RGB
 
@@ -62,6 +63,28 @@ def check_image(item: Item, folder: Path | None) -> None:
     """
     with _opened(item, folder):
         pass
+
+
+def check_images(items: Iterable[Item], folder: Path | None) -> None:
+    """Check the images of items as `check_image` does, before hours of work that would end at one of them.
+
+    Raises:
+        UnreadableImage: all that cannot be read, the first of them with their reasons.
+    """
+    problems: list[UnreadableImage] = []
+    for item in items:
+        try:
+            if item.image:
+                check_image(item, folder)
+        except UnreadableImage as problem:
+            problems.append(problem)
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise problems[0]
+    shown = "\n".join(one.message for one in problems[:SHOWN])
+    more = f"\n… and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+    raise UnreadableImage(f"{counted(len(problems), 'image')} cannot be read\n{shown}{more}", problems[0].hint)
 
 
 @contextmanager

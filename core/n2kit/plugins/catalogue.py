@@ -177,12 +177,14 @@ class Catalogue:
             choices = ", ".join(f"{o.distribution}/{o.spec.name}@{source}" for o in readers)
             raise BadInput(f"{source} ({model_type}) is read by plug-ins of two packages", f"write one of: {choices}")
         registered = next(iter(readers), None)
+        any_model = next((o for o in candidates if "*" in o.spec.model_types), None)
         for other in reversed(BACKBONES):
             if registered is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
-                raise BadInput(
-                    f"{source} is a {other} (model_type {model_type!r}), not a {kind}", f"write --{other} {source}"
-                )
-        registered = registered or next((o for o in candidates if "*" in o.spec.model_types), None)
+                hint = f"write --{other} {source}"
+                if (kind, other) == ("llm", "mllm") and any_model is not None:
+                    hint += f"; --llm {any_model.spec.name}@{source} takes its language model alone"
+                raise BadInput(f"{source} is a {other} (model_type {model_type!r}), not a {kind}", hint)
+        registered = registered or any_model
         if registered is None:
             readable = ", ".join(sorted({t for o in candidates for t in o.spec.model_types}))
             raise BadInput(

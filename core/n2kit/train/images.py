@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from n2kit.data.images import UnreadableImage, check_image
+from n2kit.data.images import check_images as check_all
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput
@@ -18,20 +19,21 @@ def check_images(
     """Check that the images of all pairs can be found, and that their headers can be read; none is decoded.
 
     Raises:
-        UnreadableImage: under policy `error`, the first that cannot be read. BadInput: under `skip`, no validation pair is left.
+        UnreadableImage: under policy `error`, those that cannot be read. BadInput: under `skip`, no validation pair is left.
     """
     if on_bad_image == "text-only":
         return
+    used = [items[item_id] for item_id in _ids([*pairs, *pairs.negatives.values(), *(val_pairs or ())])]
+    if on_bad_image == "error":
+        check_all(used, images)
+        return
     bad: dict[str, str] = {}
-    for item_id in _ids([*pairs, *pairs.negatives.values(), *(val_pairs or ())]):
-        item = items[item_id]
+    for item in used:
         try:
             if item.image:
                 check_image(item, images)
         except UnreadableImage as problem:
-            if on_bad_image == "error":
-                raise
-            bad[item_id] = problem.message
+            bad[item.id] = problem.message
     if val_pairs and all(not bad.keys().isdisjoint(pair) for pair in val_pairs):
         raise BadInput("no validation pair whose two items can be read", "; ".join(list(bad.values())[:3]))
 

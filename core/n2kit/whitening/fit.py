@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from n2kit.builder import with_fusion
+from n2kit.data.images import check_images
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Mismatch
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
@@ -143,6 +144,8 @@ def _halves(
     """Compute both halves of all items, through the caches of training and bench; also why images could not be read, by item id."""
     assert model.vision is not None
     folder = check_folder(items, Path(images) if images is not None else None)
+    if on_bad_image == "error":
+        check_images(items, folder)
     dtype, _ = pick_precision(precision, model.device)
     model.prepare_for(dtype)
     gigabytes = model.recipe.train.feature_cache_gb
