@@ -102,6 +102,9 @@ class Gemma3(TakenApart):
         made = GemmaProjector(options, vision=vision.card, llm=llm.card)
         made.norm_weight.data.copy_(trained.mm_soft_emb_norm.weight)
         made.projection.data.copy_(trained.mm_input_projection_weight)
+        if spec.path is None:  # transformers starts it at zero, and no picture would matter
+            std = vision.card.token_width**-0.5
+            nn.init.normal_(made.projection, std=std, generator=torch.Generator().manual_seed(spec.config.seed))
         made.rows.data.copy_(llm.embed(torch.tensor([[config.boi_token_index, config.eoi_token_index]]))[0].detach())
         return made
 

@@ -180,9 +180,8 @@ class Catalogue:
         any_model = next((o for o in candidates if "*" in o.spec.model_types), None)
         for other in reversed(BACKBONES):
             if registered is None and any(model_type in o.spec.model_types for o in self.plugins.components(other)):
-                hint = f"write --{other} {source}"
-                if (kind, other) == ("llm", "mllm") and any_model is not None:
-                    hint += f"; --llm {any_model.spec.name}@{source} takes its language model alone"
+                alone = f"; --llm {any_model.spec.name}@{source} takes its language model alone" if any_model else ""
+                hint = f"write --{other} {source}" + alone * ((kind, other) == ("llm", "mllm"))
                 raise BadInput(f"{source} is a {other} (model_type {model_type!r}), not a {kind}", hint)
         registered = registered or any_model
         if registered is None:
