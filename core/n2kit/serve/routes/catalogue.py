@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -107,7 +108,7 @@ async def upsert(asked: Upsert, state: Served) -> dict[str, Any]:
         raise Problem(400, "two items have one id", param="items")
     vectors = await engine.vectors([Given(item) for item in new])
     kept = await run_in_threadpool(lambda: [_kept(item) for item in new])
-    found.overlay.upsert(kept, vectors)
+    found.overlay.upsert(kept, np.stack(list(map(found.stored.fitted, vectors))))
     return {"object": "list", "upserted": [item.id for item in kept], "items": len(found)}
 
 

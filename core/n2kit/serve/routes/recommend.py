@@ -133,7 +133,8 @@ async def _query(catalogue: Catalogue, state: State, ids: list[str], new: list[I
         if not one.item.image and not one.item.has_text:
             raise Problem(422, f"item {one.item.id!r} has no {'picture' if view == 'image' else 'text'}", param="view")
     if seen:
-        vectors = [*vectors, *await state.engine_of(catalogue).vectors(seen)]
+        new_vectors = await state.engine_of(catalogue).vectors(seen)
+        vectors = [*vectors, *map(catalogue.stored.fitted, new_vectors)]
     return vectors[0] if len(vectors) == 1 else mean_of(vectors)
 
 
