@@ -23,6 +23,7 @@ COMMANDS = [
     "data import",
     "data mine",
     "data split",
+    "data check",
     "data demo",
     "plan",
     "build",

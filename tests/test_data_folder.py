@@ -84,3 +84,86 @@ def test_a_folder_that_lacks_a_file_says_which(cli: Any, workspace: Path, tiny_b
     assert (failed.code, "has no train file" in failed.err) == (2, True)
     failed = cli("train", tiny_bundle, "-o", tmp_path / "run")
     assert (failed.code, "Missing option '--items'" in failed.err, "--data FOLDER" in failed.err) == (2, True, True)
+
+
+@pytest.mark.slow
+def test_from_a_public_set_to_a_fitted_model_in_three_commands(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As issue and docs have them, on generated reviews and products."""
+    import random
+
+    monkeypatch.chdir(tmp_path)
+    draw = random.Random(0)
+    kinds = ["bath", "toy", "bed", "food", "walk", "read"]
+    meta = [
+        {
+            "parent_asin": f"B{n:03}",
+            "title": f"{kinds[n % 6]} article {n}",
+            "features": [f"for {kinds[n % 6]}"],
+            "bought_together": None,
+        }
+        for n in range(90)
+    ]
+    log = [
+        {"user_id": f"u{u}", "parent_asin": f"B{(draw.randrange(15) * 6 + u % 6):03}", "timestamp": 1_600_000_000_000 + draw.randrange(10**9)}
+        for u in range(120) for _ in range(8)
+    ]  # fmt: skip
+    (tmp_path / "meta_Baby_Products.jsonl").write_text("".join(json.dumps(m) + "\n" for m in meta))
+    (tmp_path / "Baby_Products.jsonl").write_text("".join(json.dumps(m) + "\n" for m in log))
+    for command in (
+        (
+            "data",
+            "import",
+            "amazon-2023",
+            "--reviews",
+            "Baby_Products.jsonl",
+            "--meta",
+            "meta_Baby_Products.jsonl",
+            "-o",
+            "data/",
+            "--fetch-images",
+        ),
+        (
+            "data",
+            "mine",
+            "--events",
+            "data/events.parquet",
+            "--items",
+            "data/items.parquet",
+            "-o",
+            "data/",
+            "--split",
+            "time",
+        ),
+        (
+            "fit",
+            "--llm",
+            "qwen:tiny",
+            "--vision",
+            "siglip:tiny",
+            "--data",
+            "data/",
+            "-o",
+            "runs/mine",
+            "--allow-no-images",
+        ),
+    ):
+        done = cli(*command)
+        assert done.code == 0, done.err
+    assert done.out.strip().splitlines()[-1] == "runs/mine/bundle"
+    again = cli(
+        "fit",
+        "--llm",
+        "qwen:tiny",
+        "--vision",
+        "siglip:tiny",
+        "--data",
+        "data/",
+        "-o",
+        "runs/mine",
+        "--allow-no-images",
+    )
+    assert (again.code, "which was built before" in again.err) == (0, True)
+    failed = cli("fit", "--data", "data/", "-o", "runs/other")
+    assert (failed.code, "--llm and --vision" in failed.err) == (2, True)

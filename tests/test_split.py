@@ -125,8 +125,10 @@ def test_the_commands(cli: Any, tmp_path: Path) -> None:
         other,
         "--split",
         "item",
-        "--top",
-        "3",
+        "--val",
+        "0.3",
+        "--test",
+        "0.3",
     )
     assert done.code == 0, done.err
     assert "between two parts dropped" in done.err

@@ -103,7 +103,7 @@ def mine(
 
     \b
     Examples:
-      n2kit data mine --events events.csv --items items.jsonl -o mined
+      n2kit data mine --events events.csv --items items.jsonl -o .
       n2kit data mine --events events.csv --score swing --top 5 -o mined-swing --memory 1GB --json
       n2kit data mine --events events.csv --window 7d --half-life 1d --lower 0.01 -o mined-week
       n2kit data mine --print-sql spark --map user=user_id --map item=item_id --map time=ts

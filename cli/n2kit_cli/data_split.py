@@ -67,8 +67,8 @@ def split(
 
     \b
     Examples:
-      n2kit data split mined --val 0.2 --test 0.2 --allow
-      n2kit data split mined --by component --val 0.2 --test 0.2 --allow --force --json
+      n2kit data split . --val 0.4 --test 0.3 --allow --force
+      n2kit data split . --val 0.4 --test 0.3 --allow --force --seed 1 --json
     """
     from n2kit.data.folder import data_file, needed_file
     from n2kit.errors import BadInput
@@ -102,7 +102,7 @@ def split_folder(
     pairs = options.read_pairs(needed_file(data, "pairs"), items, lenient)
     with output_lock(data / "split"):
         return run(
-            pairs, items, data, by=by.value, shares=shares, images=data_file(data, "images"), seed=seed,
+            pairs, items, data, by="item" if by is By.item else "component", shares=shares, images=data_file(data, "images"), seed=seed,
             together=together, allow=allow,
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,8 +35,10 @@ class Fitted(StrEnum):
 @takes_data(pairs="train", val_pairs="val")
 @reads_items
 def fit(
-    bundle: options.Bundle,
     reading: Reading,
+    bundle: options.BundleOrNone = None,
+    llm: options.LLMName = None,
+    vision: options.VisionName = None,
     pairs: Annotated[
         Path | None,
         typer.Option(help="Positive pairs: two id columns, header optional. Without them nothing can be chosen."),
@@ -62,9 +65,11 @@ def fit(
     Examples:
       n2kit fit models/tiny --items items.jsonl --pairs train.csv --images images -o runs/fitted
       n2kit fit models/tiny --items items.jsonl --images images -o runs/no-pairs --width 32 --json
+      n2kit fit --llm qwen:tiny --vision siglip:tiny --data . -o runs/of-data
     """
     from n2kit.bundle.io import read_manifest
 
+    bundle = bundle or _built(llm, vision)
     read_manifest(bundle)
     check_page(html, reading.items, pairs, val_pairs)
     catalogue = reading.catalogue(variant.value)
@@ -86,6 +91,30 @@ def fit(
         page = Page(html, catalogue, validation or positives, reading.images, reading.on_bad_image, device)
         page.write(result.bundle, 0, result.sentence)
     _show(result, {"counts": counts, "read": catalogue.facts()} if json else None)
+
+
+def _built(llm: str | None, vision: str | None) -> Path:
+    """Build the bundle that --llm and --vision name, in its usual place, unless it is there.
+
+    Raises:
+        BadInput: neither is given.
+    """
+    from contextlib import redirect_stdout
+
+    from n2kit.errors import BadInput
+    from n2kit.recipe.settings import drop_none
+    from n2kit_cli.build import MODELS, build
+    from n2kit_cli.plan import planned, slug
+
+    if llm is None and vision is None:
+        raise BadInput("Missing argument 'BUNDLE'", "n2kit fit --help; or --llm and --vision, which build one")
+    folder = MODELS / slug(planned(None, drop_none(llm=llm, vision=vision), None, None).id)
+    if (folder / "manifest.json").is_file():
+        say(f"using {folder}, which was built before")
+    else:
+        with redirect_stdout(sys.stderr):  # its tables are remarks here
+            build(llm=llm, vision=vision, out=folder)
+    return folder
 
 
 def _show(result: FitResult, json: dict[str, Any] | None) -> None:

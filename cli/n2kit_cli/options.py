@@ -53,6 +53,7 @@ def _bundle(path: Path | None) -> Path | None:
 
 OF_ONE = "A bundle of n2kit build, or a run of n2kit train or n2kit fit."
 Bundle = Annotated[Path, typer.Argument(callback=_bundle, help=OF_ONE)]
+BundleOrNone = Annotated[Path | None, typer.Argument(callback=_bundle, help=f"{OF_ONE} Or --llm and --vision.")]
 TunedBundle = Annotated[Path, typer.Argument(callback=_bundle, help="A bundle or a run that was tuned with lora.")]
 ReferringBundle = Annotated[
     Path, typer.Argument(callback=_bundle, help="A bundle or a run that refers to weights elsewhere.")

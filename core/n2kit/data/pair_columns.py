@@ -144,9 +144,6 @@ def _log_columns(names: Iterable[str]) -> tuple[str, str] | None:
 def log_of_users(where: str, user: str | None, item: str | None) -> BadInput:
     """Make the error of a log of users and items that stands where pairs are wanted."""
     names = f" ({user}, {item or 'an item'})" if user else ""
-    by = user or "the user's column"
-    hint = (
-        f"two items of one user make a pair: join the log with itself on {by}, and keep the two item ids of each row "
-        f"(pandas: log.merge(log, on={user or 'user_id'!r}), without rows of the same item twice)"
-    )
+    where_from = where.partition(":")[0]
+    hint = f"two items of one user make a pair: n2kit data mine --events {where_from} -o data makes pairs of a log"
     return BadInput(f"{where}: a log of users and items{names}; pairs are two item ids that belong together", hint)

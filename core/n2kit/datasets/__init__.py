@@ -1,1 +1,1 @@
-"""Folders of data: public sets imported, pairs split, everything checked, images packed."""
+"""Folders of data: public sets imported, pairs split, everything checked."""

@@ -151,9 +151,11 @@ class Stages:
             f"SELECT (t - {first}) // {width} AS bin, count(*) FROM {raw} GROUP BY bin ORDER BY bin"
         ).fetchall()
         every = sum(count for _, count in rows)
-        found, seen = [], 0
+        found: list[int] = []
+        seen = 0
+        left = (shares[0] + shares[1], shares[1])
         for bin_, count in rows:
-            while len(found) < 2 and seen + count > every * (1 - sum(shares[len(found) :])):
+            while len(found) < 2 and seen + count > every * (1 - left[len(found)]):
                 found.append(first + bin_ * width)
             seen += count
         return found[0], found[1]

@@ -74,16 +74,16 @@ def _of_table(files: list[str], table: Path, count: Counts, unreadable: list[str
     used: set[str] = set()
     for row in table_rows(table, unreadable):
         count.read += 1
-        file = _picture(row, names)
+        picture = _picture(row, names)
         item = any_item(row)
-        if file is None:
+        if picture is None:
             count.drop("whose picture is not in the folder")
-        elif file in used:
+        elif picture in used:
             count.drop("of a picture that had a row before")
         else:
-            used.add(file)
+            used.add(picture)
             count.written += 1
-            yield item | {"id": str(item["id"] or Path(file).with_suffix("").as_posix()), "image": file}
+            yield item | {"id": str(item["id"] or Path(picture).with_suffix("").as_posix()), "image": picture}
     if left := len(files) - len(used):
         count.read += left
         count.drop("a picture without a row", left)

@@ -1,0 +1,51 @@
+"""n2kit data check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2kit_cli import options
+from n2kit_cli.output import document, say, table
+from n2kit_cli.pages import check_page
+from n2kit_cli.progress import progress
+
+
+def check(
+    data: Annotated[Path, typer.Argument(help="The data folder.")],
+    every_image: Annotated[
+        bool, typer.Option("--all-images", help="Open every picture, and not a sample of 1,000.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page: the tables, and pairs with their pictures.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    json: options.Json = False,
+) -> None:
+    """Look through a data folder: items, pictures, pairs, splits. Exit 1 where something would break a training.
+
+    \b
+    Examples:
+      n2kit data check . --html data.html
+      n2kit data check . --all-images --json
+    """
+    from n2kit.datasets.check import check as run
+    from n2kit.datasets.check import rows_of
+
+    check_page(html)
+    with progress("check") as bar:
+        found = run(data, every_image=every_image, seed=seed, html=html, progress=bar)
+    if json:
+        document(vars(found))
+    else:
+        table(("of", "what", "value"), list(rows_of(found.tables)))
+    for remark in found.odd:
+        say(f"note: {remark}")
+    for problem in found.broken:
+        say(f"would break a training: {problem}")
+    if html is not None:
+        say(f"wrote {html}")
+    if found.broken:
+        raise typer.Exit(1)

@@ -1,0 +1,191 @@
+"""A data folder looked through: what is read, what would break a training, what is odd; in numbers, and as a page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n2kit.data.folder import data_file, needed_file
+from n2kit.data.images import UnreadableImage, open_image
+from n2kit.data.items import Item, Items, read_items
+from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.datasets.leaks import find_leaks, same_items
+from n2kit.datasets.split import components
+from n2kit.errors import counted, truncate_list
+from n2kit.pages.neighbours import Figure, figure_of
+from n2kit.pages.render import render
+from n2kit.utils.files import write_text
+from n2kit.utils.version import VERSION
+
+SAMPLED, SHOWN = 1000, 18  # pictures that are opened, and pairs that the page shows
+SMALL, FLAT = 32, 2.0  # pixels of a side, and the spread of a picture of one colour
+PARTS = ("pairs", "train", "val", "test")
+
+
+@dataclass
+class Checked:
+    """The result of a check: tables of (what, value), and what would break a training."""
+
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+
+def check(
+    folder: Path, *, every_image: bool = False, seed: int = 0, html: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checked:  # fmt: skip
+    """Look through the items, pairs and pictures of a data folder.
+
+    Args:
+        every_image: open all pictures, and not a sample of 1,000. html: a page to write, with example pairs.
+    """
+    found = Checked()
+    images = data_file(folder, "images")
+    items = read_items(needed_file(folder, "items"), lenient=True)
+    _items(found, items)
+    _images(found, items, images, every_image, seed, progress)
+    pairs: dict[str, Pairs] = {}
+    for name in PARTS:
+        if (file := data_file(folder, name)) is not None:
+            pairs[name] = read_pairs(file, items, lenient=True)
+            _pairs(found, name, pairs[name], items)
+    if (pool := data_file(folder, "pool")) is not None:
+        _pool(found, set(read_ids(pool, items, lenient=True)), pairs)
+    _sides(found, pairs, items, images)
+    if html is not None:
+        _write_page(html, found, items, images, next(iter(pairs.values()), None), seed)
+    return found
+
+
+def _items(found: Checked, items: Items) -> None:
+    count = items.counts()
+    table: dict[str, Any] = {"items": len(items)} | {f"with {name}": number for name, number in count.items()}
+    table["picture and text"] = sum(bool(i.image) and i.has_text for i in items)
+    table["neither"] = sum(not i.image and not i.has_text for i in items)
+    table["columns read"] = (
+        ", ".join(f"{column} as {name}" for name, column in items.columns.items()) or "by their own names"
+    )
+    table["columns not read"] = ", ".join(items.unread) or "none"
+    lengths = [len(" ".join((i.title, i.content, *i.topics))) for i in items if i.has_text]
+    if lengths:
+        table["characters of a text, median and most"] = f"{int(np.median(lengths)):,}, {max(lengths):,}"
+    found.tables["items"] = table
+    if items.dropped:
+        found.broken.append(
+            f"{counted(len(items.dropped), 'row')} of the items cannot be used: {truncate_list(items.dropped)}"
+        )
+    if table["neither"]:
+        found.odd.append(f"{counted(table['neither'], 'item')} with neither a picture nor a text")
+
+
+def _images(
+    found: Checked,
+    items: Items,
+    images: Path | None,
+    every: bool,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    having = [item for item in items if item.image]
+    if not every and len(having) > SAMPLED:
+        drawn = np.random.default_rng(seed).choice(len(having), SAMPLED, replace=False)
+        having = [having[n] for n in sorted(drawn.tolist())]
+    unreadable: list[str] = []
+    kinds: Counter[str] = Counter()
+    for n, item in enumerate(having, 1):
+        try:
+            kinds[_oddness(item, images)] += 1
+        except UnreadableImage as problem:
+            unreadable.append(problem.message)
+        if progress:
+            progress(n, len(having))
+    table: dict[str, Any] = {"opened": len(having), "cannot be read": len(unreadable)}
+    found.tables["pictures"] = table | {name: number for name, number in sorted(kinds.items()) if name}
+    if unreadable:
+        found.broken.append(f"{counted(len(unreadable), 'picture')} cannot be read: {truncate_list(unreadable)}")
+    if strange := sum(number for name, number in kinds.items() if name):
+        found.odd.append(
+            f"{counted(strange, 'picture')} that may be placeholders: of one colour, or under {SMALL} pixels"
+        )
+
+
+def _oddness(item: Item, images: Path | None) -> str:
+    image = open_image(item, images)
+    if min(image.size) < SMALL:
+        return f"under {SMALL} pixels"
+    image.thumbnail((64, 64))
+    return "of one colour" if float(np.asarray(image, np.float32).std(axis=(0, 1)).max()) < FLAT else ""
+
+
+def _pairs(found: Checked, name: str, pairs: Pairs, items: Items) -> None:
+    degree = Counter(i for pair in pairs for i in pair)
+    ends = np.array([(items.position[a], items.position[b]) for a, b in pairs], np.int64)
+    label = components(len(items), ends)[ends[:, 0]]
+    sizes = np.unique(label, return_counts=True)[1]
+    ranked = np.sort(np.array(list(degree.values())))[::-1]
+    found.tables[name] = {
+        "pairs": len(pairs), "distinct": len(set(pairs)), "items": len(degree), "most pairs of an item": int(ranked[0]),
+        "share of the most popular 1 %": f"{ranked[: max(1, len(ranked) // 100)].sum() / ranked.sum():.0%}",
+        "components": len(sizes), "largest component": f"{sizes.max() / len(pairs):.0%} of the pairs",
+    }  # fmt: skip
+    if pairs.dropped:
+        found.broken.append(
+            f"{name}: {counted(len(pairs.dropped), 'row')} cannot be used: {truncate_list(pairs.dropped)}"
+        )
+
+
+def _pool(found: Checked, pool: set[str], pairs: dict[str, Pairs]) -> None:
+    missing = {b for _, b in pairs["test"] if b not in pool} if "test" in pairs else set()
+    found.tables["pool"] = {"items": len(pool), "test targets that are not in it": len(missing)}
+    if missing:
+        found.broken.append(
+            f"{counted(len(missing), 'test target')} are not in the pool: {truncate_list(sorted(missing))}"
+        )
+
+
+def _sides(found: Checked, pairs: dict[str, Pairs], items: Items, images: Path | None) -> None:
+    """Count what is the same twice in the catalogue, and on two sides of the split."""
+    groups = same_items(items, images)
+    found.tables["the same twice"] = {f"groups of the {kind}": len(ones) for kind, ones in groups.items()}
+    parts: dict[str, set[str]] = {
+        name: {i for pair in pairs[name] for i in pair} for name in ("train", "val", "test") if name in pairs
+    }
+    if len(parts) < 2:
+        return
+    leaks = find_leaks(parts, items, images, groups)
+    again = {tuple(sorted(p)) for p in pairs.get("train", ())} & {tuple(sorted(p)) for p in pairs.get("test", ())}
+    found.tables["on two sides of the split"] = {
+        kind: len(leaks.get(kind, ())) for kind in ("same id", "same image", "same text")
+    }
+    found.tables["on two sides of the split"]["same pair"] = len(again)
+    if again:
+        found.broken.append(f"{counted(len(again), 'pair')} of the test are in train, too")
+    if leaks:
+        found.odd.append("items on two sides of the split: usual in a split by time, and a leak in any other")
+
+
+def _write_page(html: Path, found: Checked, items: Items, images: Path | None, pairs: Pairs | None, seed: int) -> None:
+    drawn: list[tuple[Figure, list[Figure]]] = []
+    if pairs is not None:
+        order = np.random.default_rng(seed).permutation(len(pairs))[:SHOWN]
+        drawn = [
+            (figure_of(items[pairs.pairs[n][0]], images), [figure_of(items[pairs.pairs[n][1]], images)])
+            for n in order.tolist()
+        ]
+    source = resources.files("n2kit.pages").joinpath("templates/check.html.j2").read_text("utf8")
+    write_text(
+        html, render(source, tables=found.tables, broken=found.broken, odd=found.odd, pairs=drawn, version=VERSION)
+    )
+
+
+def rows_of(tables: dict[str, dict[str, Any]]) -> Iterable[tuple[str, str, Any]]:
+    """Yield the rows of all tables: of what, what, value."""
+    for title, table in tables.items():
+        yield from ((title, name, f"{value:,}" if isinstance(value, int) else value) for name, value in table.items())
