@@ -165,7 +165,7 @@ def test_a_card_function_that_fails_is_its_plugins(path: Path) -> None:
         "        config='card_mod:Config', card='card_mod:card', presets={'tiny': Preset()})]\n"
     )
     made = Manager([point(path, "card_mod", source, "card-dist")])
-    with pytest.raises(Unavailable, match="vision odd:tiny of card-dist: KeyError: 'width'"):
+    with pytest.raises(Unavailable, match="vision odd:tiny of card-dist 1.0: KeyError: 'width'"):
         Catalogue(made, []).resolve("vision", "odd:tiny").card()
 
 

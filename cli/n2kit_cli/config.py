@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, table
+from n2kit_cli.output import document, emit, table
 
 if TYPE_CHECKING:
     from n2kit.recipe.settings import Resolved
@@ -50,7 +50,7 @@ def show(
             [(key, _shown(value), _origin(resolved.origin, key)) for key, value in values],
         )
     else:
-        print(resolved.recipe.to_yaml(), end="")
+        emit(resolved.recipe.to_yaml(), end="")
 
 
 def _show_all(resolved: Resolved, json: bool) -> None:

@@ -12,7 +12,7 @@ from n2kit.errors import BadInput, counted
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.embed_folder import FolderOptions, embed_folder, is_file
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
 
@@ -116,6 +116,6 @@ def embed(
         }
         document(facts | {"skipped": vectors.skipped, "counts": counts, "read": read.facts()})
     else:
-        print(out)
+        emit(out)
     made = f"{counted(len(vectors.ids), 'vector')} of {vectors.vectors.shape[1]}"
     say(f"{'finished before:' if vectors.done_before else 'wrote'} {out}: {made}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 from n2kit_cli.streaming import Streamed, images_folder
 
@@ -101,7 +101,7 @@ def _report(done: Embedded, out: Path, items: Streamed, *, json: bool) -> None:
         facts |= {"new": done.new, "kept": done.kept, "removed": done.removed}
         document(facts | {"skipped": made.skipped, "counts": counts, "read": items.facts()})
     else:
-        print(out)
+        emit(out)
     grown = f" ({done.new:,} of them new, {counted(done.removed, 'row')} removed)" if done.kept else ""
     said = f"{counted(made.items, 'vector')} of {made.run.dim} in {counted(len(made.shards), 'shard')}{grown}"
     say(f"{'finished before:' if done.done_before else 'wrote'} {out}: {said}")

@@ -14,7 +14,7 @@ import typer
 from n2kit.errors import counted, naming
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
-from n2kit_cli.output import document, say, table
+from n2kit_cli.output import document, emit, say, table
 from n2kit_cli.pages import check_page, write_page
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _tables(
             for g in groups
             if g not in hidden
         ]
-        print()
+        emit()
         table(("bucket", "which", "queries", *shown), rows)
         if hidden:
             say(f"{counted(len(hidden), 'smaller category')} more in --json")

@@ -13,7 +13,7 @@ from n2kit.errors import counted
 from n2kit.utils.folders import next_run
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
-from n2kit_cli.output import document, say, table
+from n2kit_cli.output import document, emit, say, table
 from n2kit_cli.pages import Page, check_page
 from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
@@ -129,7 +129,7 @@ def _show(result: FitResult, json: dict[str, Any] | None) -> None:
         )
     say(f"this run was finished before: {result.bundle}" if result.done_before else result.sentence)
     if json is None:
-        print(result.bundle)
+        emit(result.bundle)
 
 
 def _rows(candidates: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

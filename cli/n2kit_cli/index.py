@@ -11,7 +11,7 @@ from n2kit.errors import BadInput, counted
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.index_changes import change_index, read_facts
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.pages import read_titles
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def index(
         told |= {"measured": [vars(one) for one in measured]} if measured else {}
         document(told | ({} if named is None else {"titles": named}))
     else:
-        print(out)
+        emit(out)
     remembered = "" if named is None else f", {named:,} of them with a title"
     say(f"wrote {out}: {counted(len(stored.ids), 'item')} of model {stored.fingerprint}{remembered}")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import count, document, fancy, say, table
+from n2kit_cli.output import count, data, document, emit, fancy, say, table
 
 if TYPE_CHECKING:
     from n2kit.contract.cards import Card, Kind
@@ -64,7 +63,7 @@ def _overview(entries: list[dict[str, Any]]) -> None:
     owned = {e["distribution"] for e in entries} != {"n2kit"}
     head = ("kind", "name", "presets", "default", "size", "licence", "weights", "what", *["from"] * owned)
     table(head, [_row(kind, some, owned) for (kind, _), some in rows.items()])
-    if fancy(sys.stdout):
+    if fancy(data()):
         say("n2kit ls NAME shows presets and options")
 
 
@@ -93,14 +92,14 @@ def _details(entry: dict[str, Any]) -> None:
         )
         for name, p in entry["presets"].items()
     ]
-    print(f"{entry['kind']} {entry['name']}: {entry['summary']}{others}\n")
+    emit(f"{entry['kind']} {entry['name']}: {entry['summary']}{others}\n")
     if rows:
         table(("preset", "", "size", "licence", "weights", "notes"), rows)
-        print()
+        emit()
     if entry["options"]:
         shown = [(f"{entry['kind']}.{name}", o["default"], o["description"]) for name, o in entry["options"].items()]
         table(("option (--set)", "default", "meaning"), shown)
-        print()
+        emit()
 
 
 def _entry(catalogue: Catalogue, kind: Kind, name: str) -> dict[str, Any]:

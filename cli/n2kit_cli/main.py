@@ -21,6 +21,7 @@ from n2kit.utils.signals import signal_handlers
 from n2kit_cli.commands import COMMANDS, add_commands, add_summaries
 from n2kit_cli.help_text import GroupedCommands, use_words
 from n2kit_cli.output import error, only_first_process, print_nowhere, say
+from n2kit_cli.stdout import keep_stdout, stdout_for_data
 from n2kit_cli.variables import warn_of_unread_variables
 
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
@@ -98,21 +99,32 @@ def run(arguments: list[str]) -> int:
         return _interrupted(arguments)
     except BrokenPipeError:
         return _reader_gone()
-    except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # typer's way, and rich's
-            return _reader_gone()
-        raise
     except typer.exceptions.TyperException as problem:
         return _usage(problem)
-    except OSError as problem:
+    except BaseException as problem:
+        return _unexpected(problem)
+
+
+def _unexpected(problem: BaseException) -> int:
+    """Report what no part of n2kit has foreseen: a plug-in's fault, then the machine's, then n2kit's own."""
+    from n2kit.plugins.blame import blame, lacks_memory
+
+    if isinstance(problem, SystemExit) and isinstance(problem.__context__, BrokenPipeError):  # typer's way, and rich's
+        return _reader_gone()
+    if (theirs := blame(problem)) is not None:
+        _show_traceback(problem)
+        error(theirs.message, theirs.hint)
+        return theirs.exit_code
+    if isinstance(problem, OSError):
         return _system(problem)
-    except UnicodeEncodeError as problem:
-        if problem.reason != "surrogates not allowed":
-            return _bug(problem)
+    if isinstance(problem, UnicodeEncodeError) and problem.reason == "surrogates not allowed":
         error(f"a name is no UTF-8: {ascii(problem.object)[:200]}", "rename the file, or the folder that it is in")
         return BAD_INPUT
-    except Exception as problem:
-        return _no_memory(problem) if _is_memory(problem) else _bug(problem)
+    if lacks_memory(problem):
+        return _no_memory(problem)
+    if isinstance(problem, SystemExit):
+        raise problem
+    return _bug(problem)
 
 
 def _refuse_undecodable(arguments: list[str]) -> None:
@@ -170,13 +182,7 @@ def _system(problem: OSError) -> int:
     return BAD_INPUT
 
 
-def _is_memory(problem: BaseException) -> bool:
-    """Tell whether memory was too short: Python's own error, or the one of torch, which may not be loaded here."""
-    names = {cls.__name__ for cls in type(problem).__mro__}
-    return "MemoryError" in names or "OutOfMemoryError" in names or "can't allocate memory" in str(problem)
-
-
-def _no_memory(problem: Exception) -> int:
+def _no_memory(problem: BaseException) -> int:
     what = str(problem).partition("\n")[0]
     error(
         f"not enough memory{f': {what}' if what else ''}",
@@ -194,9 +200,13 @@ def _usage(problem: Exception) -> int:
     return BAD_INPUT
 
 
-def _bug(problem: Exception) -> int:
+def _show_traceback(problem: BaseException) -> None:
     if "N2KIT_TRACEBACK" in os.environ:
         traceback.print_exception(problem)
+
+
+def _bug(problem: BaseException) -> int:
+    _show_traceback(problem)
     error(
         f"a bug in n2kit: {type(problem).__name__}: {problem}".splitlines()[0],
         "N2KIT_TRACEBACK=1 shows where; please report it",
@@ -225,7 +235,9 @@ def _program(arguments: list[str]) -> Any:
             program.add_command(program.commands.get(point.name, listed))
         elif first == point.name:
             try:
-                program.add_command(typer.main.get_group(point.load()), point.name)
+                with stdout_for_data():
+                    app = point.load()
+                program.add_command(typer.main.get_group(app), point.name)
             except (Exception, SystemExit) as problem:
                 reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
                 hint = f"n2kit plugins check {owner}"
@@ -236,6 +248,7 @@ def _program(arguments: list[str]) -> Any:
 def _command(app: typer.Typer) -> Any:
     command = typer.main.get_command(app)
     use_words(command)
+    keep_stdout(command)
     return command
 
 

@@ -10,7 +10,7 @@ import typer
 from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
 
@@ -80,7 +80,7 @@ def mine_negatives(
         facts = {"out": str(out), "pairs": len(distinct), "negatives": total, "without": len(without)}
         document(facts | {"queries_without": len({query for query, _ in without}), "fingerprint": stored.fingerprint})
     else:
-        print(out)
+        emit(out)
     say(
         f"wrote {out}: {counted(total, 'negative')} for {counted(len(distinct) - len(without), 'pair')} of model {stored.fingerprint}; "
         f"{counted(len(without), 'pair')} ({counted(len({query for query, _ in without}), 'query')}) without any"

@@ -12,7 +12,7 @@ from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.evaluate import cutoffs, interval
-from n2kit_cli.output import document, say, table
+from n2kit_cli.output import document, emit, say, table
 from n2kit_cli.pages import check_page, write_page
 from n2kit_cli.progress import progress
 from n2kit_cli.reading import Reading, reads_items
@@ -136,7 +136,7 @@ def _tables(found: Neglect) -> None:
                 rows.append((condition, name, f"{figure.value:.4f}", interval(figure.low, figure.high), *moved))
     table(("input", "metric", "value", "95 %", "change", "95 % of it", "p"), rows)
     if found.saliency is not None:
-        print()
+        emit()
         shares = [
             (n, *(f"{100 * share:.1f}" for share in layer)) for n, layer in enumerate(found.saliency.shares.tolist(), 1)
         ]

@@ -8,18 +8,30 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO
 
 from n2kit.utils.launcher import is_launched
 
 # What moves a terminal's cursor, colours it or turns its text around; a file's content or name may hold it.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+data_streams: list[TextIO] = []
+
 
 def fancy(stream: Any) -> bool:
     """Tell whether a stream is a terminal that may get colours and boxes."""
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ
+
+
+def data() -> TextIO:
+    """Return the stream that data is written to: stdout, as it was before a command began (`n2kit_cli.stdout`)."""
+    return data_streams[-1] if data_streams else sys.stdout
+
+
+def emit(*what: object, end: str = "\n", flush: bool = False) -> None:
+    """Print data; `print` itself goes to stderr while a command runs."""
+    print(*what, end=end, file=data(), flush=flush)
 
 
 def say(text: str) -> None:
@@ -34,28 +46,30 @@ def printable(text: str, keep: str = "") -> str:
 
 def document(value: Any) -> None:
     """Print the one JSON document of `--json`."""
-    print(json.dumps(value, ensure_ascii=False, indent=1, default=str, allow_nan=False))
+    emit(json.dumps(value, ensure_ascii=False, indent=1, default=str, allow_nan=False))
 
 
 def event(value: Mapping[str, Any]) -> None:
     """Print one line of an NDJSON stream. A reader that has gone stops no work: its results are files."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
     try:
-        print(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
+        emit(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
     except BrokenPipeError:
         print_nowhere()
 
 
 def print_nowhere() -> None:
-    """Send the rest of stdout to the null device."""
-    if sys.__stdout__ is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    """Send the rest of the data to the null device."""
+    streams = (data(), sys.__stdout__)
+    for stream in filter(None, streams):
+        with suppress(OSError, ValueError):  # in memory, as a test's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
     """Print a table on stdout: drawn on a terminal, Markdown in a pipe."""
     cells = [["" if c is None else printable(str(c), keep="\n") for c in row] for row in rows]
-    if fancy(sys.stdout):
+    if fancy(data()):
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
@@ -66,14 +80,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
             drawn.add_column(column, overflow="fold")
         for row in cells:
             drawn.add_row(*map(Text, row))
-        Console().print(drawn)
+        Console(file=data()).print(drawn)
         return
     if title:
-        print(f"{title}\n")
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "|".join("---" for _ in columns) + "|")
+        emit(f"{title}\n")
+    emit("| " + " | ".join(columns) + " |")
+    emit("|" + "|".join("---" for _ in columns) + "|")
     for row in cells:
-        print("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in row) + " |")
+        emit("| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in row) + " |")
 
 
 @contextmanager

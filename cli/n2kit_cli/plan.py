@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.output import count, document, error, say, table
+from n2kit_cli.output import count, document, emit, error, say, table
 
 if TYPE_CHECKING:
     from n2kit.planning.plan import Plan
@@ -79,7 +79,7 @@ def plan(
     else:
         show(made)
         use = estimate(made)
-        print(
+        emit(
             f"weights {use.weights / GB:.2f} · gradients {use.gradients / GB:.2f} · optimiser {use.optimiser / GB:.2f} · "
             f"activations ≈ {use.activations / GB:.2f} GB ({use.batch_size} pairs, {use.precision}) of {device / GB:.1f} GB ({what})"
         )
@@ -140,13 +140,13 @@ def show(plan: Plan) -> None:
         for r in plan.rows
     ]
     table(("part", "name", "shape", "parameters", "trained"), rows, title=plan.id)
-    print(
+    emit(
         f"\nvariant {plan.recipe.variant} · {plan.image_tokens} tokens an image · at most {plan.longest} tokens an item · "
         f"{count(plan.parameters)} parameters, {count(plan.trainable)} trained · {estimate(plan).total / 1e9:.2f} GB to train"
     )
     for row in plan.rows:
         if row.weights != "random":
-            print(f"{row.part}: {row.weights}" + (f", {row.licence}" if row.licence else ""))
+            emit(f"{row.part}: {row.weights}" + (f", {row.licence}" if row.licence else ""))
     for note in plan.notes:
         say(f"note: {note}")
 

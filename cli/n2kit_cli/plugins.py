@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
-from n2kit_cli.output import document, say, table
+from n2kit_cli.output import document, emit, say, table
 from n2kit_cli.progress import progress
 
 app = typer.Typer(
@@ -144,7 +144,7 @@ def new(
     say(f"wrote {counted(len(files), 'file')}; next:")
     where = shlex.quote(str(folder))
     say(f"  pip install -e {where} && pytest {where} && n2kit plugins check n2kit-{name}")
-    print(folder)
+    emit(folder)
 
 
 def _find(name: str) -> list[Any]:

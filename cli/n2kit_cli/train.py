@@ -11,7 +11,7 @@ from n2kit.errors import counted
 from n2kit.utils.folders import next_run
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
-from n2kit_cli.output import event, say
+from n2kit_cli.output import emit, event, say
 from n2kit_cli.pages import Page, check_page
 from n2kit_cli.plan import refuse
 from n2kit_cli.progress import progress
@@ -118,7 +118,7 @@ def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
         say(f"{took}, last loss {result.loss:.3f}{recall}{frozen}")
         say(result.sentence())
     if not json:
-        print(result.bundle)
+        emit(result.bundle)
 
 
 def _refuse(recipe: Recipe, device: str | None) -> None:

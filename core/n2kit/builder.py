@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from n2kit.bundle.references import of_component
-from n2kit.contract.cards import Card, MLLMCard
-from n2kit.contract.interfaces import LLM, DecomposedMLLM, Fusion, LoadSpec, Loss, VisionEncoder
+from n2kit.contract.cards import CARDS, Card, Kind, MLLMCard
+from n2kit.contract.interfaces import LLM, Connector, DecomposedMLLM, Fusion, LoadSpec, Loss, VisionEncoder
 from n2kit.errors import Mismatch
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.planning.plan import Plan
@@ -19,6 +19,13 @@ from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.recipe.settings import Choice, Recipe, drop_none, resolve
 from n2kit.recipe.variants import SPECS
 
+PARTS: dict[Kind, Any] = {
+    "llm": LLM,
+    "vision": VisionEncoder,
+    "connector": Connector,
+    "fusion": Fusion,
+    "loss": Loss,
+}
 DECOMPOSED_PARTS = ("llm", "vision", "connector")  # what a multimodal LLM brings
 
 
@@ -73,7 +80,7 @@ def from_plan(plan: Plan) -> Model:
         vision: VisionEncoder | None = load_backbone(chosen["vision"]) if "vision" in chosen else None
         parts = Parts(llm, loss_of(chosen["loss"]), vision)
         if vision is not None and "connector" in chosen:
-            parts.connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
+            parts.connector = _made(chosen["connector"], vision=vision.card, llm=llm.card)
     sources = _sources(plan, parts)  # before any adapter is added
     model = join(plan, parts)
     model.provenance.sources = sources
@@ -92,8 +99,7 @@ def join(plan: Plan, parts: Parts) -> Model:
     if not parts.llm.card.causal and plan.llm.causal:
         raise Mismatch(f"{plan.name('llm')} reads both ways, and its card says causal", "correct its card")
     if parts.vision is not None and "fusion" in chosen:
-        fusion: Fusion = chosen["fusion"].cls()(chosen["fusion"].config(), vision=parts.vision.card, llm=parts.llm.card)
-        parts.fusion = fusion
+        parts.fusion = _made(chosen["fusion"], vision=parts.vision.card, llm=parts.llm.card)
     provenance = Provenance({kind: _provenance(component) for kind, component in _owners(plan, parts).items()})
     if parts.vision is not None:
         provenance.parts["vision"]["transform"] = parts.vision.transform_id
@@ -107,7 +113,7 @@ def with_fusion(model: Model, reference: str, recipe: Recipe) -> Model:
     assert model.vision is not None
     connector = model.connector if SPECS[recipe.variant].early else None
     component = default_catalogue().resolve("fusion", reference)
-    fusion: Fusion = component.cls()(component.config(), vision=model.vision.card, llm=model.llm.card)
+    fusion: Fusion = _made(component, vision=model.vision.card, llm=model.llm.card)
     kept = ("llm", "vision", "loss", *(["connector"] if connector is not None else []))
     provenance = Provenance(
         {kind: facts for kind, facts in model.provenance.parts.items() if kind in kept}
@@ -145,9 +151,8 @@ def load_backbone(component: Component, *, head: bool = False) -> Any:
     Raises:
         Mismatch: it is not what its card says.
     """
-    made, where = component.cls(), component.weights.locate()
-    with component.attribute_errors():
-        part = made.create(LoadSpec(component.config(), where, head))
+    part = component.create(LoadSpec(component.config(), component.weights.locate(), head))
+    _check_class(component, part)
     check_card(component.reference, component.declared, part.card)
     return part
 
@@ -155,7 +160,9 @@ def load_backbone(component: Component, *, head: bool = False) -> Any:
 def _decompose(plan: Plan) -> Parts:
     """Load a multimodal LLM and return those of its three parts that the variant uses."""
     component, variant = plan.components["mllm"], SPECS[plan.recipe.variant]
-    joined: DecomposedMLLM = component.cls().create(LoadSpec(component.config(), component.weights.locate()))
+    joined: DecomposedMLLM = component.create(LoadSpec(component.config(), component.weights.locate()))
+    if not isinstance(joined, DecomposedMLLM):
+        raise component.fault(f"its create gives {type(joined).__name__}, not DecomposedMLLM")
     check_card(component.reference, component.declared, card_of(joined))
     return Parts(
         joined.llm,
@@ -167,7 +174,7 @@ def _decompose(plan: Plan) -> Parts:
 
 def measured_card(component: Component) -> Card:
     """Load a backbone and return its measured card."""
-    return card_of(component.cls().create(LoadSpec(component.config(), component.weights.locate())))
+    return card_of(component.create(LoadSpec(component.config(), component.weights.locate())))
 
 
 def card_of(loaded: Any) -> Card:
@@ -180,8 +187,33 @@ def card_of(loaded: Any) -> Card:
 
 
 def loss_of(component: Component) -> Loss:
-    loss: Loss = component.cls()(component.config())
+    loss: Loss = _made(component)
     return loss
+
+
+def _made(component: Component, **cards: Card) -> Any:
+    """Create a connector, a fusion or a loss.
+
+    Raises:
+        Unavailable: its class is none of its kind.
+    """
+    part = component.make(**cards)
+    _check_class(component, part)
+    return part
+
+
+def _check_class(component: Component, part: Any) -> None:
+    """Check that what a plug-in created is a part of its kind, and has a card where its kind has one.
+
+    Raises:
+        Unavailable: it is something else.
+    """
+    wanted = PARTS[component.kind]
+    if not isinstance(part, wanted):
+        raise component.fault(f"its class {type(part).__name__} is no {wanted.__name__} of n2kit.contract")
+    card = CARDS.get(component.kind)
+    if card is not None and not isinstance(getattr(part, "card", None), card):
+        raise component.fault(f"it has no `card` of the class {card.__name__} when it is created")
 
 
 def _provenance(component: Component) -> dict[str, Any]:

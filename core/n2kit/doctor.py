@@ -129,6 +129,8 @@ def _plugins() -> Iterator[Finding]:
                 yield Finding(check, "ok", found)
         except N2kitError as error:
             yield Finding(implementation.plugin_name, "problem", error.message, error.hint)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an exit, too
             what = f"its own check failed: {type(error).__name__}: {error}".splitlines()[0]
             yield Finding(implementation.plugin_name, "problem", what, "tell its author")

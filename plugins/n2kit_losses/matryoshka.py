@@ -26,7 +26,7 @@ class MatryoshkaLoss(Loss):
     def __init__(self, config: MatryoshkaConfig) -> None:
         super().__init__(config)
         component = config.inner()
-        self.inner: Loss = component.cls()(component.config())
+        self.inner: Loss = component.make()
         self.extra_inputs = self.inner.extra_inputs
 
     def forward(

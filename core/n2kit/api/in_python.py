@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from n2kit.errors import N2kitError
+from n2kit.plugins.blame import blaming
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,7 +32,8 @@ def in_python(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with blaming():
+                return function(*args, **kwargs)
         except N2kitError as problem:
             problem.message = reworded(problem.message)
             problem.hint = None if problem.hint is None else reworded(problem.hint)

@@ -23,6 +23,7 @@ from n2kit.contract.interfaces import LoadSpec, Part
 from n2kit.errors import BadInput, Failed, N2kitError, Unavailable
 from n2kit.modeling import lora
 from n2kit.modeling.model import Model, Parts, Provenance
+from n2kit.plugins.blame import blaming
 from n2kit.plugins.manager import RegisteredComponent, load_target, manager, require
 from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.recipe.prompt_templates import Template
@@ -146,33 +147,42 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     folder = bundle_folder(folder)
     manifest, own = read_manifest(folder), read_recipe(folder)
     verify(folder, manifest, own)
-    recipe = recipe or own
     try:
-        owners = {kind: _owner(kind, facts) for kind, facts in manifest.parts.items()}
-        provenance = Provenance(manifest.parts)
-        parts = _referred(folder, manifest, owners, provenance)
-        for kind, registered in owners.items():
-            if kind not in parts:
-                parts[kind] = _class(kind, registered).load(folder / kind)
-            if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith(ADAPTED):
-                lora.load(parts[kind], folder / kind / lora.FOLDER)
-        vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
-        if vision is not None and vision.transform_id != transform:
-            raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
-        template = Template(**read_json(folder / PROMPT))
-        model = Model(Parts(**parts), recipe, provenance, template)
-        joint, own_joint = load_file(folder / JOINT), _joint(model)
-        if {k: v.shape for k, v in joint.items()} != {k: v.shape for k, v in own_joint.items()}:
-            raise ValueError(f"{JOINT} does not fit: it holds {', '.join(sorted(joint))}")
-        for name, tensor in own_joint.items():
-            tensor.copy_(joint[name])
-        if broken := _not_finite(model):
-            raise ValueError(f"{broken} is not finite")
+        with blaming():
+            return _join(folder, manifest, own, recipe or own)
     except (N2kitError, MemoryError):
         raise
     except Exception as error:  # a part's file may say what it must not, and its library fail in any way
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BadInput(f"{folder} is damaged: {reason}", "build, train or copy the bundle again") from error
+
+
+def _join(folder: Path, manifest: Manifest, own: Recipe, recipe: Recipe) -> Model:
+    """Load the parts of a bundle and join them.
+
+    Args:
+        own: the bundle's own recipe; `recipe`, the one to join them by.
+    """
+    owners = {kind: _owner(kind, facts) for kind, facts in manifest.parts.items()}
+    provenance = Provenance(manifest.parts)
+    parts = _referred(folder, manifest, owners, provenance)
+    for kind, registered in owners.items():
+        if kind not in parts:
+            parts[kind] = _class(kind, registered).load(folder / kind)
+        if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith(ADAPTED):
+            lora.load(parts[kind], folder / kind / lora.FOLDER)
+    vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
+    if vision is not None and vision.transform_id != transform:
+        raise ValueError(f"image transform {vision.transform_id}, the manifest says {transform}")
+    template = Template(**read_json(folder / PROMPT))
+    model = Model(Parts(**parts), recipe, provenance, template)
+    joint, own_joint = load_file(folder / JOINT), _joint(model)
+    if {k: v.shape for k, v in joint.items()} != {k: v.shape for k, v in own_joint.items()}:
+        raise ValueError(f"{JOINT} does not fit: it holds {', '.join(sorted(joint))}")
+    for name, tensor in own_joint.items():
+        tensor.copy_(joint[name])
+    if broken := _not_finite(model):
+        raise ValueError(f"{broken} is not finite")
     return model.eval()
 
 

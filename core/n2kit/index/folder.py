@@ -15,6 +15,7 @@ from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.facts import Facts, load_facts, write_facts
 from n2kit.index.titles import Titles, read_titles, write_titles
+from n2kit.plugins.blame import blaming
 from n2kit.plugins.manager import load_target, manager
 from n2kit.utils.digests import file_digest
 from n2kit.utils.files import parse_json, read_json
@@ -195,8 +196,9 @@ def _read_manifest(folder: Path) -> Manifest:
 def _load(index_class: type[Index], folder: Path, manifest: Manifest) -> Index:
     """Load the plug-in's files, and look at the first and the last vector."""
     try:
-        index = index_class.load(folder)
-        ends = np.stack([index.vector(row) for row in (0, manifest.items - 1)])
+        with blaming():
+            index = index_class.load(folder)
+            ends = np.stack([index.vector(row) for row in (0, manifest.items - 1)])
     except N2kitError:
         raise
     except Exception as error:

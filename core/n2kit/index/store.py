@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2kit.contract.index import Index
 from n2kit.errors import BadInput
 from n2kit.index.facts import Facts
 from n2kit.index.folder import KIND, MadeBy, StoredIndex, load_index, write_index
@@ -37,7 +38,8 @@ def choose_index(name: str, options: Mapping[str, Any] | None = None) -> Compone
     chosen = default_catalogue().resolve("index", name)
     chosen = replace(chosen, options={**chosen.options, **(options or {})})
     chosen.config()
-    chosen.cls()
+    if not issubclass(cls := chosen.cls(), Index):
+        raise chosen.fault(f"its class {cls.__name__} is no Index of n2kit.contract")
     return chosen
 
 
@@ -113,8 +115,9 @@ def index_source(source: VectorSource, component: Component, where: str) -> Stor
             yield batch.vectors
 
     config, owner = component.config(), component.registered
+    cls = component.cls()
     with component.attribute_errors():
-        index = component.cls().build_from(pieces, len(source), source.width, config)
+        index = cls.build_from(pieces, len(source), source.width, config)
     if len(set(ids)) != len(ids):
         raise BadInput(f"{where}: an id is there twice", "one row an item: embed again")
     made_by = MadeBy(owner.spec.name, owner.distribution, config.model_dump(mode="json"))

@@ -14,6 +14,7 @@ from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.modeling.batch import Batch, collate
 from n2kit.modeling.prompts import PromptBuilder, Task
+from n2kit.plugins.blame import accuse
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
@@ -54,14 +55,27 @@ def iter_pixels(
         if not path or path in decoded or path in unreadable or (cache is not None and path in cache):
             continue
         try:
-            pixels = load(item) if load is not None else vision.transform(open_image(item, images))
+            pixels = vision.transform(open_image(item, images)) if load is None else load(item)
         except UnreadableImage as error:
             if policy == "error":
                 raise
             unreadable[path] = error.message
             continue
         decoded.add(path)
-        yield path, pixels
+        yield path, checked_pixels(vision, pixels)
+
+
+def checked_pixels(vision: VisionEncoder, pixels: object) -> Tensor:
+    """Return pixels [3, H, W] as an encoder's transform gave them.
+
+    Raises:
+        Unavailable: the transform of a third party gives something else.
+    """
+    if not isinstance(pixels, Tensor) or not pixels.is_floating_point() or pixels.ndim != 3:
+        found = f"{pixels.dtype} of {list(pixels.shape)}" if isinstance(pixels, Tensor) else type(pixels).__name__
+        wrong = f"its transform gives {found}, not float pixels [3, H, W]"
+        raise accuse(vision, wrong) or AssertionError(wrong)
+    return pixels
 
 
 @dataclass

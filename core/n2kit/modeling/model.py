@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from n2kit.contract.cards import KINDS
 from n2kit.contract.interfaces import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
 from n2kit.errors import counted
-from n2kit.modeling import lora
+from n2kit.modeling import lora, outputs
 from n2kit.modeling import trainable as tuners
 from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, hidden_states_with_cache
 from n2kit.modeling.prompts import IMG, SPECIAL_TOKENS, PromptBuilder
@@ -136,6 +136,8 @@ class Model(nn.Module):
         self.prompt_builder = PromptBuilder(
             parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0, template
         )
+        for _, made in parts.items():
+            outputs.watch(made)
         for kind in TUNED:
             if (part := getattr(self, kind)) is not None:
                 tuners.apply(part, kind, Tune.parse(getattr(recipe, kind).tune), recipe.train.seed)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from n2kit.contract.cards import ConnectorCard, LLMCard, MLLMCard, VisionCard
+from n2kit.contract.cards import ConnectorCard, FusionCard, LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch
 from n2kit.planning.memory import estimate
 from n2kit.planning.plan import MLLM, Plan, PlanRow
@@ -187,7 +187,7 @@ def _joint_card(plan: Plan, kind: str) -> Any:
     if component.registered.spec.card is None:
         raise BadInput(f"{kind} {component.reference} declares no card", "its plug-in must name one in its spec")
     try:
-        return component.load(component.registered.spec.card)(component.config(), vision, plan.llm)
+        return component.computed_card(ConnectorCard if kind == "connector" else FusionCard, vision, plan.llm)
     except Mismatch as refusal:
         plan.refusals.append(refusal)
         return None

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from n2kit.contract.card_types import card_problems
 from n2kit.contract.cards import CARDS, Card, Kind
 from n2kit.errors import BadInput, N2kitError, Unavailable, suggest
+from n2kit.plugins.blame import advice, blame, lacks_memory
 from n2kit.plugins.manager import OWN, RegisteredComponent, load_target, require
 from n2kit.plugins.weights import WeightsUri
 
@@ -84,15 +86,22 @@ class Component:
             return self.declared
         if self.registered.spec.card is None:
             raise Unavailable(f"{self.kind} {self.reference} declares no card", "its plug-in must name one in its spec")
-        read = self.load(self.registered.spec.card)
+        return self.computed_card(CARDS[self.kind], lambda: self.weights.locate(CARD_FILES))  # type: ignore[no-any-return]
+
+    def computed_card(self, expected: type, *inputs: Any) -> Any:
+        """Call the spec's card function with the options and `inputs`.
+
+        Raises:
+            Unavailable: it fails, or gives no card of the class `expected`, or one with facts of another type.
+        """
+        read, config = self.load(self.registered.spec.card or ""), self.config()
         with self.attribute_errors():
-            card = read(self.config(), lambda: self.weights.locate(CARD_FILES))
-        if not isinstance(card, CARDS[self.kind]):
-            raise Unavailable(
-                f"{self.kind} {self.reference}: its card is {card!r:.40}",
-                f"n2kit plugins check {self.registered.distribution}",
-            )
-        return card  # type: ignore[no-any-return]
+            card = read(config, *inputs)
+        if not isinstance(card, expected):
+            raise self.fault(f"its card is {card!r:.40}, not {expected.__name__}")
+        if problems := card_problems(card):
+            raise self.fault(f"its card: {problems[0]}")
+        return card
 
     @contextlib.contextmanager
     def attribute_errors(self, *but: type[Exception]) -> Iterator[None]:
@@ -106,17 +115,36 @@ class Component:
         """
         try:
             yield
-        except N2kitError:
+        except (N2kitError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            if isinstance(error, but):
+        except BaseException as error:
+            if isinstance(error, but) or lacks_memory(error):
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            if self.registered.distribution != OWN:
-                where = f"{self.kind} {self.reference} of {self.registered.distribution}"
-                raise Unavailable(
-                    f"{where}: {reason}", f"n2kit plugins check {self.registered.distribution}"
-                ) from error
+            if (found := blame(error, f"{self.kind} {self.reference}")) is not None:
+                raise found from error
+            if not isinstance(error, Exception):
+                raise
+            reason, owner = f"{type(error).__name__}: {error}".partition("\n")[0], self.registered
+            if owner.distribution != OWN:  # not even called: an argument that it does not take
+                raise self.fault(reason) from error
             if self.weights.scheme != "random":
                 raise BadInput(f"{self.weights}: not understood: {reason}", "check its config.json") from error
             raise
+
+    def fault(self, what: str) -> Unavailable:
+        """Make the error that says a fault of the component's code."""
+        owner = self.registered
+        where = f"{self.kind} {self.reference} of {owner.distribution} {owner.version}"
+        return Unavailable(f"{where}: {what}", advice(owner.distribution))
+
+    def make(self, **cards: Any) -> Any:
+        """Create the part of a connector, fusion or loss from the options and the cards of the backbones that it joins."""
+        cls, config = self.cls(), self.config()
+        with self.attribute_errors():
+            return cls(config, **cards)
+
+    def create(self, spec: Any) -> Any:
+        """Create a backbone from a `LoadSpec`."""
+        cls = self.cls()
+        with self.attribute_errors():
+            return cls.create(spec)

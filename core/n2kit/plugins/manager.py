@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 GROUP = "n2kit"
+COMMANDS = "n2kit.commands"  # the group of commands of plug-ins
 HOOK = "n2kit_"
 NAME = re.compile(r"\w+([.-]\w+)*")
 REQUIREMENT = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?((==|>=|<=|!=|~=|<|>)\d+(\.\d+)*)?")

@@ -27,7 +27,9 @@ def try_law(law: Law, under_test: ComponentUnderTest) -> LawResult:
     declared = law.capability is None or law.capability in under_test.spec.capabilities
     try:
         law.check(under_test)
-    except Exception as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:  # an exit, too
         reason = str(problem) if isinstance(problem, AssertionError) else f"{type(problem).__name__}: {problem}"
         reason = (reason.splitlines() or [""])[0]
         return LawResult(str(under_test), law.name, "failed" if declared else "not declared", reason)

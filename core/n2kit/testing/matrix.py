@@ -211,7 +211,7 @@ def _joined(combination: Combination, plan: Plan, seen: VisionOut | None) -> Mod
     """Build the model of a combination; backbones are shared by all combinations, other parts are new."""
     chosen = plan.components
     llm, vision = _backbone("llm", combination.llm), _backbone("vision", combination.vision)
-    connector = chosen["connector"].cls()(chosen["connector"].config(), vision=vision.card, llm=llm.card)
+    connector = chosen["connector"].make(vision=vision.card, llm=llm.card)
     model = join(plan, Parts(llm, loss_of(chosen["loss"]), vision, connector)).eval()
     model.calibrate(seen)
     model.zero_grad()
@@ -226,7 +226,7 @@ def _component(kind: str, reference: str) -> Any:
 @functools.cache
 def _backbone(kind: str, reference: str) -> Any:
     component = _component(kind, reference)
-    return component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
+    return component.create(LoadSpec(component.config(), component.weights.locate())).eval()
 
 
 @functools.cache

@@ -194,7 +194,9 @@ def _call_hooks(hook: str, report: EventHandler | None, **facts: Any) -> None:
     for implementation in getattr(manager().hook, hook).get_hookimpls():
         try:
             implementation.function(**{name: facts[name] for name in implementation.argnames})
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an exit, too
             if report:
                 reason = f"{type(error).__name__}: {error}"
                 report(WarningEvent(implementation.plugin_name, reason).to_json())

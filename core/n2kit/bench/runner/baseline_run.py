@@ -17,6 +17,7 @@ from n2kit.bench.runner.store import VECTORS
 from n2kit.embed.encode import Encoded
 from n2kit.embed.vectors_file import write_vectors
 from n2kit.errors import Failed
+from n2kit.plugins.blame import blaming
 
 if TYPE_CHECKING:
     from n2kit.bench.cell_row import CellRow
@@ -30,7 +31,8 @@ def run_baselines(bench: BenchContext, cells: Sequence[Cell]) -> None:
     for cell in cells:
         bench.emit(Phase(f"baseline {cell.baseline}"))
         try:
-            row = _run(bench, cell, frozen)
+            with blaming():
+                row = _run(bench, cell, frozen)
         except Exception as problem:
             row = failed_row(bench, cell, problem)
         bench.write(row)

@@ -24,6 +24,7 @@ from n2kit.bundle import io as bundles
 from n2kit.embed import embed, encode
 from n2kit.evaluate.neglect import Reading, sample_curves
 from n2kit.planning.planner import make_plan
+from n2kit.plugins.blame import blaming
 from n2kit.train import RunResult, train
 from n2kit.train.run import CHECKPOINTS, RESULT
 from n2kit.utils.device import pick_device
@@ -57,14 +58,16 @@ def run_cells(bench: BenchContext, cells: Sequence[Cell]) -> None:
         return
     start = bench.store.start_bundle(cells[0].run_key)
     try:
-        trained = _train_model(bench, cells[0], start)
+        with blaming():
+            trained = _train_model(bench, cells[0], start)
     except Exception as problem:
         for cell in cells:
             bench.write(failed_row(bench, cell, problem))
         return
     for cell in cells:
         try:
-            row = _evaluate_cell(bench, cell, trained)
+            with blaming():
+                row = _evaluate_cell(bench, cell, trained)
         except Exception as problem:
             row = failed_row(bench, cell, problem)
         bench.write(row)

@@ -23,6 +23,7 @@ from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import iter_pixels
 from n2kit.modeling.vision import encode_images
 from n2kit.planning.planner import make_plan
+from n2kit.plugins.blame import blaming
 from n2kit.train import fit
 from n2kit.train.engine import steps_of
 from n2kit.utils.device import pick_device, pick_precision
@@ -107,7 +108,8 @@ def estimate(
 def _note_failure(notes: list[str], arm: str) -> Iterator[None]:
     """Turn an error of a probe into a note: it would fail its own cells alone."""
     try:
-        yield
+        with blaming():
+            yield
     except Exception as problem:
         notes.append(f"{arm} could not be probed, and is not in the estimate: {one_line(problem)}")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from n2kit.bench.events import Crashed, Interrupted, Note, TaskEnded, TaskStarted, ignore
 from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
+from n2kit.plugins.blame import blaming
 from n2kit.plugins.isolation import describe_exit
 from n2kit.utils.signals import signal_handlers
 
@@ -192,7 +193,8 @@ def _perform(bench: BenchContext, task: Task, pipe: Any, threads: int, slot: int
     try:
         from n2kit.bench.runner.machine import prepare
 
-        task.perform(prepare(replace(bench, emit=pipe.send), threads, slot))
+        with blaming():
+            task.perform(prepare(replace(bench, emit=pipe.send), threads, slot))
     except StopError as problem:
         pipe.send(Crashed(problem.message, problem.hint or "", stops=True))
         os._exit(1)

@@ -53,7 +53,7 @@ def frozen_encoder(bench: BenchContext, cell: Cell) -> VisionEncoder:
     device = pick_device(bench.device)
     if cell.recipe.mllm is not None:
         whole = component_of(cell.recipe, "mllm")
-        vision: VisionEncoder = whole.cls().create(LoadSpec(whole.config(), whole.weights.locate())).vision
+        vision: VisionEncoder = whole.create(LoadSpec(whole.config(), whole.weights.locate())).vision
     else:
         vision = load_backbone(component_of(cell.recipe, "vision"))
     tuners.apply(vision, "vision", Tune.parse("frozen"), 0)
