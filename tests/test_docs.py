@@ -93,5 +93,5 @@ def test_fields_of_a_language_model_without_a_class() -> None:
 def test_unknown_kind_of_package_says_which_there_are(tmp_path: Path) -> None:
     from n2kit.scaffold import write_package
 
-    with pytest.raises(BadInput, match="no package to write for kind 'index'"):
-        write_package("x", "index", tmp_path)
+    with pytest.raises(BadInput, match="no package to write for kind 'mllm'"):
+        write_package("x", "mllm", tmp_path)

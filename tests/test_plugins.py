@@ -121,7 +121,7 @@ def test_a_malformed_spec_breaks_its_plugin_alone(path: Path, field: str, reason
 
 def test_names_that_could_not_be_written_are_refused(path: Path) -> None:
     made = Manager([point(path, "odd_name", GOOD, "bad-dist", name="a:b+c")])
-    assert "no name for a component" in (made.broken()[0].problem or "")
+    assert "is no name: letters" in (made.broken()[0].problem or "")
 
 
 def test_what_a_plugin_prints_is_no_data(path: Path, capfd: pytest.CaptureFixture[str]) -> None:

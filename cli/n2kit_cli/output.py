@@ -30,8 +30,8 @@ def data() -> TextIO:
 
 
 def emit(*what: object, end: str = "\n", flush: bool = False) -> None:
-    """Print data; `print` itself goes to stderr while a command runs."""
-    print(*what, end=end, file=data(), flush=flush)
+    """Print data for people; `print` itself goes to stderr while a command runs."""
+    print(*(printable(str(one), keep="\n\t") for one in what), end=end, file=data(), flush=flush)
 
 
 def say(text: str) -> None:
@@ -46,14 +46,14 @@ def printable(text: str, keep: str = "") -> str:
 
 def document(value: Any) -> None:
     """Print the one JSON document of `--json`."""
-    emit(json.dumps(value, ensure_ascii=False, indent=1, default=str, allow_nan=False))
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str, allow_nan=False), file=data())
 
 
 def event(value: Mapping[str, Any]) -> None:
     """Print one line of an NDJSON stream. A reader that has gone stops no work: its results are files."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
     try:
-        emit(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), flush=True)
+        print(json.dumps(finite, ensure_ascii=False, default=str, allow_nan=False), file=data(), flush=True)
     except BrokenPipeError:
         print_nowhere()
 

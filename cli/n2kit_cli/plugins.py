@@ -27,9 +27,9 @@ def list_(json: options.Json = False) -> None:
       n2kit plugins list
       n2kit plugins list --json
     """
-    from n2kit.plugins.manager import manager
+    from n2kit.plugins.catalogue import default_catalogue
 
-    found = manager().plugins
+    found = default_catalogue().plugins.plugins  # which knows of taken names
     if json:
         document([_facts(p) for p in found])
         return
@@ -74,9 +74,12 @@ def check(
       n2kit plugins check fusion
       n2kit plugins check faiss --json
     """
+    from n2kit.plugins.isolation import forget
     from n2kit.plugins.manager import manager
     from n2kit.testing.probe import probe_all
 
+    forget()
+    manager.cache_clear()
     chosen = (
         {p.qualified: p for name in names for p in _find(name)}
         if names
@@ -123,7 +126,7 @@ def known(json: options.Json = False) -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The component's name: what users will write for --vision and the like.")],
-    kind: Annotated[str, typer.Option(help="vision, llm, connector, fusion or loss.")],
+    kind: Annotated[str, typer.Option(help="vision, llm, connector, fusion, loss or index.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The folder; default n2kit-NAME.")] = None,
     json: options.Json = False,
 ) -> None:

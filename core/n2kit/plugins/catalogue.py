@@ -16,6 +16,7 @@ from typing import Any
 
 from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Preset
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
+from n2kit.plugins.blame import advice
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, Manager, RegisteredComponent, load_target, manager
 from n2kit.plugins.registry_file import check_registry
@@ -48,6 +49,10 @@ class Catalogue:
         self.aliases: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.known: dict[str, Known] = {}
         self._merge(parse_yaml(_built_in()), "registry.yaml")
+        self.own = {
+            kind: frozenset(names) for kind, names in self.aliases.items()
+        }  # names of n2kit's, beside its components'
+        self._warn_of_own_names()
         for path in _override_files() if layers is None else layers:
             self._merge(read_yaml(path), str(path))
 
@@ -56,6 +61,36 @@ class Catalogue:
         self.known |= {name: Known(**entry) for name, entry in checked.get("known_plugins", {}).items()}
         for kind in KINDS:
             self.aliases[kind] |= checked.get(kind, {})
+
+    def _warn_of_own_names(self) -> None:
+        """Add a warning to each plug-in that gives a component one of the catalogue's names."""
+        for plugin in self.plugins.plugins:
+            taken = [
+                f"{s.kind} {s.name!r}"
+                for s in plugin.specs
+                if plugin.distribution != OWN and s.name in self.own[s.kind]
+            ]
+            warning = f"{', '.join(taken)} also in {OWN}: write distribution/name"
+            if taken and warning not in plugin.warnings:
+                plugin.warnings.append(warning)
+
+    def _alias(self, kind: Kind, name: str, *, requested: bool) -> dict[str, Any] | None:
+        """Find the catalogue's entry for a name, with or without `n2kit/` before it.
+
+        Raises:
+            BadInput: a plug-in has a component of the same name.
+        """
+        alias = self.aliases[kind].get(name.removeprefix(f"{OWN}/"))
+        if alias is None or name not in self.own[kind] or not requested:
+            return alias
+        others = [
+            o.distribution for o in self.plugins.components(kind) if o.spec.name == name and o.distribution != OWN
+        ]
+        if others:
+            choices = ", ".join(f"{owner}/{name}" for owner in (OWN, *others))
+            number = "two" if len(others) == 1 else str(1 + len(others))
+            raise BadInput(f"{kind} {name!r} is provided by {number} installed packages", f"write one of: {choices}")
+        return alias
 
     def names(self, kind: Kind) -> list[str]:
         """List every name that a user can write for a kind, without presets."""
@@ -101,8 +136,11 @@ class Catalogue:
             and not (name == "hf" and preset in self.presets(kind, "hf"))
         ):
             return self._by_source(kind, reference)
-        alias = self.aliases[kind].get(name)
-        registered = self.plugins.find(kind, alias["component"] if alias else name, prefer=None if requested else OWN)
+        alias = self._alias(kind, name, requested=requested)
+        # An entry of the catalogue is n2kit's own, and means n2kit's own component.
+        own_alias = alias is not None and name.removeprefix(f"{OWN}/") in self.own[kind] and alias["component"] != name
+        prefer = OWN if not requested or own_alias else None
+        registered = self.plugins.find(kind, alias["component"] if alias else name, prefer=prefer)
         if registered is None and self._is_hub_id(kind, reference):
             elsewhere = source is not None and source.partition(":")[0] in SCHEMES
             return self._by_source(kind, str(source) if elsewhere else f"hf:{text.strip()}")
@@ -194,6 +232,11 @@ class Catalogue:
     def _unknown(self, kind: Kind, reference: str) -> BadInput | Unavailable:
         name = reference.partition(":")[0]
         for plugin in self.plugins.plugins:
+            bare = name.removeprefix(f"{plugin.distribution}/")
+            if (why := plugin.left_out.get(f"{kind} {bare!r}")) is not None:
+                return Unavailable(
+                    f"{kind} {bare!r} of {plugin.distribution} is left out: {why}", advice(plugin.distribution)
+                )
             if name in (plugin.name, plugin.qualified) and plugin.disabled:
                 return Unavailable(
                     f"plug-in {plugin.qualified} is disabled", "leave out --disable-plugin or N2KIT_PLUGINS"

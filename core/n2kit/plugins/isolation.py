@@ -1,6 +1,6 @@
 """The import of each plug-in, tried first in an interpreter of its own: one that aborts or is heavy harms no command.
 
-The result is kept in the cache folder until the plug-in's files change (a crash is not: it may be the environment's);
+The result is kept in the cache folder until the plug-in's files change (a crash and a long wait are not: they may be the environment's);
 n2kit's own plug-ins are not tried.
 """
 
@@ -91,7 +91,9 @@ def _outcome(running: Running, end: float) -> ProbeResult:
     try:
         process.wait(timeout=max(0.1, end - time.monotonic()))
     except subprocess.TimeoutExpired:
-        return ProbeResult(f"took more than {SECONDS} s to import", lasting=True)  # nobody waits for it twice
+        # Not lasting: the machine may have been busy, or the disk cold.
+        again = "the next command tries it again, --disable-plugin leaves it out"
+        return ProbeResult(f"took more than {SECONDS} s to import; {again}")
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
@@ -113,6 +115,12 @@ def _outcome(running: Running, end: float) -> ProbeResult:
             f"imports {', '.join(heavy)} at the top: import it in the module that `target` names", lasting=True
         )
     return ProbeResult(None, lasting=True)
+
+
+def forget() -> None:
+    """Forget what earlier imports have found, so that each plug-in is tried anew."""
+    with contextlib.suppress(OSError):
+        _file().unlink()
 
 
 def _text(file: IO[bytes]) -> list[str]:

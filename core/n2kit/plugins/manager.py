@@ -6,9 +6,8 @@ import contextlib
 import functools
 import importlib
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from n2kit.contract import hookspecs
-from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Kind, Preset
+from n2kit.contract.cards import ComponentSpec, Kind
 from n2kit.errors import BadInput, Unavailable, suggest
 from n2kit.plugins.api_version import api_problem, stated_api
 from n2kit.plugins.isolation import probe_imports
+from n2kit.plugins.specs import sound_specs
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 GROUP = "n2kit"
 COMMANDS = "n2kit.commands"  # the group of commands of plug-ins
 HOOK = "n2kit_"
-NAME = re.compile(r"\w+([.-]\w+)*")
-REQUIREMENT = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?((==|>=|<=|!=|~=|<|>)\d+(\.\d+)*)?")
 SELECT = "N2KIT_PLUGINS"
 OWN = "n2kit"  # the distribution of the plug-ins in this repository
 
@@ -46,6 +44,7 @@ class Plugin:
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
     disabled: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)  # component, such as `vision 'x'` → the reason
 
     @property
     def qualified(self) -> str:
@@ -95,15 +94,14 @@ class Manager:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is data
                 module = point.load()
                 _check_api(module)
-                plugin.specs = _components(module)
+                _register(module, plugin)
             self.pluggy.register(module, name=plugin.qualified)
-            self.pluggy.check_pending()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plug-in may even call sys.exit while it is imported
             if self.pluggy.has_plugin(plugin.qualified):
                 self.pluggy.unregister(name=plugin.qualified)
-            plugin.specs = []
+            plugin.specs, plugin.warnings = [], []
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
 
@@ -236,56 +234,31 @@ def _check_api(module: ModuleType) -> None:
         raise TypeError(problem)
 
 
-def _components(module: ModuleType) -> list[ComponentSpec]:
+def _register(module: ModuleType, plugin: Plugin) -> None:
+    """Read the components of a plug-in's module into `plugin`; a bad one is left out with a warning.
+
+    Raises:
+        TypeError: the module has no hook that there is, or no component is any good.
+    """
     hooks = {name for name in vars(hookspecs) if name.startswith(HOOK)}
     mine = {name for name in vars(module) if name.startswith(HOOK) and callable(getattr(module, name))}
-    if unknown := sorted(mine - hooks):
-        raise TypeError(
-            f"there is no hook {unknown[0]}; {suggest(unknown[0], hooks) or 'see n2kit.contract.hookspecs'}"
-        )
+    optional = {
+        name
+        for name in mine
+        if (getattr(getattr(module, name), f"{hookspecs.PROJECT}_impl", None) or {}).get("optionalhook")
+    }
+    for unknown in sorted(mine - hooks - optional):
+        warning = f"there is no hook {unknown}; {suggest(unknown, hooks) or 'see n2kit.contract.hookspecs'}"
+        if not mine & hooks:
+            raise TypeError(warning)
+        plugin.warnings.append(warning)
     if not mine:
         raise TypeError("implements no hook; n2kit_register_components is the usual one")
     register = getattr(module, "n2kit_register_components", None)
-    specs = register() if register else []
-    if not isinstance(specs, list | tuple):
-        raise TypeError(f"n2kit_register_components returned {type(specs).__name__}, not a list of ComponentSpec")
-    seen: set[tuple[str, str]] = set()
-    for spec in specs:
-        if not isinstance(spec, ComponentSpec):
-            raise TypeError(f"n2kit_register_components returned {type(spec).__name__}, not ComponentSpec")
-        _check_types(spec)
-        if spec.kind not in KINDS:
-            raise TypeError(f"component {spec.name!r} has unknown kind {spec.kind!r}; kinds: {', '.join(KINDS)}")
-        if (spec.kind, spec.name) in seen:
-            raise TypeError(f"registers {spec.kind} {spec.name!r} twice")
-        if unknown := sorted(set(spec.capabilities) - set(CAPABILITIES[spec.kind])):
-            offer = ", ".join(CAPABILITIES[spec.kind]) or "none"
-            raise TypeError(f"{spec.kind} {spec.name!r} declares capability {unknown[0]!r}; there are: {offer}")
-        seen.add((spec.kind, spec.name))
-    return list(specs)
-
-
-def _check_types(spec: ComponentSpec) -> None:
-    """Check the types of a spec's fields, so that a wrong one does not break a command that lists it.
-
-    Raises:
-        TypeError: for the first wrong field.
-    """
-    for name in ("kind", "name", "target", "summary", "config"):
-        if not (isinstance(value := getattr(spec, name), str) and value):
-            raise TypeError(f"a component's {name} is {value!r}, not a text")
-    if not NAME.fullmatch(spec.name):
-        raise TypeError(f"{spec.name!r} is no name for a component: letters, digits, and . _ - between them")
-    if not isinstance(spec.presets, Mapping) or not all(isinstance(v, Preset) for v in spec.presets.values()):
-        raise TypeError(f"presets of {spec.kind} {spec.name!r} are no mapping of names to Preset")
-    for name in ("requires", "model_types"):
-        if not isinstance(getattr(spec, name), tuple | list):
-            raise TypeError(f"{name} of {spec.kind} {spec.name!r} is no tuple")
-    if not all(map(REQUIREMENT.fullmatch, spec.requires)):  # a simple one: its parser takes its time to import
-        from packaging.requirements import Requirement
-
-        for wanted in spec.requires:
-            Requirement(wanted)
+    plugin.specs, plugin.left_out = sound_specs(register() if register else [])
+    plugin.warnings += [f"{what} is left out: {why}" for what, why in plugin.left_out.items()]
+    if plugin.left_out and not plugin.specs:
+        raise TypeError(next(iter(plugin.left_out.values())))
 
 
 def _warn_of_namesakes(plugins: list[Plugin]) -> None:

@@ -8,15 +8,25 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from n2kit.contract.cards import KINDS, Kind
 from n2kit.contract.hookspecs import PLUGIN_API
 from n2kit.errors import BadInput
+from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.weights import SCHEMES
 from n2kit.utils.folders import ensure_outside_bundles
 from n2kit.utils.locks import output_lock
 
-SCAFFOLDS = ("vision", "llm", "connector", "fusion", "loss")
+SCAFFOLDS: tuple[Kind, ...] = ("vision", "llm", "connector", "fusion", "loss", "index")
 RESERVED_NAMES = {*SCHEMES, "random", "none", "tests", "cli"}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def _owner(name: str) -> str | None:
+    """Return what has a name already, of any kind: a component, an entry of the catalogue, a known plug-in."""
+    catalogue = default_catalogue()
+    if name in catalogue.known:
+        return f"plug-in {catalogue.known[name].distribution}, which n2kit plugins known lists"
+    return next((f"{kind} that n2kit ls {name} shows" for kind in KINDS if name in catalogue.names(kind)), None)
 
 
 def write_package(name: str, kind: str, folder: Path) -> list[str]:
@@ -35,6 +45,8 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         raise BadInput(f"{name!r} is no name for a component", "lower-case letters, digits and single dashes: my-tower")
     if name in RESERVED_NAMES or importlib.util.find_spec("n2kit_" + name.replace("-", "_")) is not None:
         raise BadInput(f"{name!r} is taken: by n2kit, a weight source, or an installed module", "another name")
+    if owner := _owner(name):
+        raise BadInput(f"{name!r} is taken: by the {owner}", "another name")
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} exists and is not empty", "give another -o")
     ensure_outside_bundles(folder)
@@ -57,7 +69,11 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         f"{module}/__init__.py": "init.py.j2",
         f"{module}/plan.py": f"plan_{kind}.py.j2",
         f"{module}/model.py": f"model_{kind}.py.j2",
+        f"{module}/py.typed": "empty.j2",
         f"tests/test_{module}.py": "test.py.j2",
+        ".gitignore": "gitignore.j2",
+        ".github/workflows/test.yaml": "workflow.yaml.j2",
+        "LICENSE": "licence.j2",
     }
     templates = resources.files("n2kit.scaffold").joinpath("templates")
     with output_lock(folder):
