@@ -11,7 +11,7 @@ import typer
 from n2kit.errors import counted
 from n2kit_cli import options
 from n2kit_cli.data_split import By, Test, Val, after_mining, shares_of, split_folder
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def mine(
     if json:
         document(vars(found))
     else:
-        print(found.pairs_file)
+        emit(found.pairs_file)
     say(f"{'finished before: ' if found.done_before else ''}{found.sentence()}")
     if split is By.time and listed is not None:
         after_mining(out, listed)
@@ -175,7 +175,7 @@ def _of_vectors(
     if json:
         document({"out": str(out / "pairs.parquet"), **found})
     else:
-        print(out / "pairs.parquet")
+        emit(out / "pairs.parquet")
     say(f"{counted(found['used'], 'vector')} of {found['read']:,}{lost} · {counted(found['pairs'], 'pair')}")
 
 
@@ -185,5 +185,5 @@ def _print_sql(settings: MineSettings, columns: dict[str, str], dialect: Dialect
     named = {"user": "user", "item": "item", "time": "time"} | columns
     if settings.view or settings.click:
         named.setdefault("type", "type")
-    print(sql_of(settings, named, dialect=dialect.value), end="")
+    emit(sql_of(settings, named, dialect=dialect.value), end="")
     say(f"reads a view `events` of {counted(len(named), 'column')}: {', '.join(named.values())}")

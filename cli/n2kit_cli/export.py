@@ -9,7 +9,7 @@ import typer
 
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.pages import read_titles
 
 
@@ -47,6 +47,6 @@ def export(
     if json:
         document(done)
     else:
-        print(out)
+        emit(out)
     facts = ", ".join(f"{name} {value}" for name, value in done.items() if name not in ("kind", "out"))
     say(f"wrote {out}{f': {facts}' if facts else ''}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 
 app = typer.Typer(help="Bundles on a model hub.", no_args_is_help=True)
 Repository = Annotated[str, typer.Argument(help="ORGANISATION/NAME.")]
@@ -36,7 +36,7 @@ def push(
     if json:
         document({"repository": repository, "commit": address})
     else:
-        print(address)
+        emit(address)
     say(f"pushed {bundle} to {repository}")
 
 
@@ -60,5 +60,5 @@ def pull(
     if json:
         document({"bundle": str(out), "fingerprint": manifest.fingerprint, "width": manifest.width})
     else:
-        print(out)
+        emit(out)
     say(f"pulled {repository}: model {manifest.fingerprint}")
