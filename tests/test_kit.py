@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,6 +151,48 @@ def test_a_broken_part_fails_its_law(kind: Any, reference: str, spoil: Any, law:
     assert state == "failed"
     assert reason in found
     assert outcome(component_under_test(kind, reference), law)[0] == "passed"
+
+
+CARELESS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: torch.set_default_dtype(torch.float64), "the default dtype"),
+    (lambda: os.environ.update(A_PART="1"), "the environment"),
+    (lambda: os.chdir("/"), "the current folder"),
+    (lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN), "signal handlers"),
+    (lambda: random.seed(7), "the state of random"),
+    (lambda: np.random.seed(7), "the state of numpy's generator"),
+    (lambda: warnings.simplefilter("ignore"), "filters of warnings"),
+    (lambda: setattr(json, "dumps", lambda *a, **k: ""), "json.dumps"),
+    (lambda: torch.set_grad_enabled(False), "grad mode"),
+]
+
+
+@pytest.mark.parametrize(("careless", "what"), CARELESS, ids=[what for _, what in CARELESS])
+def test_a_part_that_changes_what_is_everybodys_fails(
+    careless: Any, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("A_PART", "0")
+    monkeypatch.setattr(json, "dumps", json.dumps)
+    monkeypatch.chdir(tmp_path)
+    handler, states = signal.getsignal(signal.SIGTERM), (random.getstate(), np.random.get_state())
+    created: list[int] = []
+
+    def late(part: Any) -> None:
+        created.append(1)
+        if len(created) == 2:
+            careless()
+
+    try:
+        with warnings.catch_warnings():
+            state, reason = outcome(spoiled("connector", "mlp:tiny", late), "the_process_stays_as_it_was")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        signal.signal(signal.SIGTERM, handler)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+    assert state == "failed"
+    assert reason == f"it changes {what}"
+    assert outcome(component_under_test("connector", "mlp:tiny"), "the_process_stays_as_it_was")[0] == "passed"
 
 
 def test_a_declared_capability_must_hold_and_another_is_a_hint() -> None:

@@ -192,11 +192,11 @@ def test_a_hook_that_raises_harms_no_training(run: Any, monkeypatch: pytest.Monk
             raise ValueError("no luck")
 
     plugin = Plugin()
-    manager().pluggy.register(plugin, name="grumpy")
+    manager().hooks.add(plugin, "grumpy")
     try:
         assert run(**{"train.max_steps": 1}).steps == 1
     finally:
-        manager().pluggy.unregister(plugin)
+        manager().hooks.unregister(plugin)
     (warning,) = (e for e in run.events if e["event"] == "warning")
     assert warning["plugin"] == "grumpy"
     for event in run.events:  # the command line can show every event there is

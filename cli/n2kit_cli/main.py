@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 import typer
@@ -24,6 +24,7 @@ from n2kit_cli.output import error, only_first_process, print_nowhere, say
 from n2kit_cli.stdout import keep_stdout, stdout_for_data
 from n2kit_cli.variables import warn_of_unread_variables
 
+COMMANDS_GROUP = "n2kit.commands"  # of plug-ins: NAME = "module:typer_app"
 BAD_INPUT, CANNOT, BUG, INTERRUPTED = 2, 3, 4, 130
 
 
@@ -220,7 +221,7 @@ def _program(arguments: list[str]) -> Any:
     Raises:
         Unavailable: the plug-in's command cannot be imported.
     """
-    first = arguments[0] if arguments else "--help"
+    first, left_out = _called(arguments)
     completes = "_N2KIT_COMPLETE" in os.environ  # a shell asks for the options of any command
     if first in COMMANDS and not completes:
         return _command(make_app([first]))
@@ -228,21 +229,63 @@ def _program(arguments: list[str]) -> Any:
     program: Any = _command(make_app([] if helps else COMMANDS))
     if helps:
         add_summaries(program)
-    for point in entry_points(group="n2kit.commands"):
-        owner = point.dist.name if point.dist else "a plug-in"
-        if helps:  # named, and not imported: their own help says more
-            listed = typer.core.TyperCommand(point.name, help=f"Of the plug-in {owner}.")
+    named = [point for point in entry_points(group=COMMANDS_GROUP) if helps or point.name == first]
+    usable = [point for point in named if not _is_disabled(point, left_out)]
+    if helps:
+        for point in usable:  # named, and not imported: their own help says more
+            listed = typer.core.TyperCommand(point.name, help=f"Of the plug-in {_owner(point)}.")
             program.add_command(program.commands.get(point.name, listed))
-        elif first == point.name:
-            try:
-                with stdout_for_data():
-                    app = point.load()
-                program.add_command(typer.main.get_group(app), point.name)
-            except (Exception, SystemExit) as problem:
-                reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-                hint = f"n2kit plugins check {owner}"
-                raise Unavailable(f"the command {first} of the plug-in {owner} is broken: {reason}", hint) from problem
+    elif usable:
+        program.add_command(_loaded(usable), first)
+    elif named:
+        hint = "leave out --disable-plugin or N2KIT_PLUGINS"
+        raise Unavailable(f"the command {first} of the plug-in {_owner(named[0])} is disabled", hint)
     return program
+
+
+def _loaded(points: list[EntryPoint]) -> Any:
+    """Import the command of a plug-in.
+
+    Raises:
+        BadInput: two packages provide it. Unavailable: it cannot be imported.
+    """
+    name, owners = points[0].name, sorted({_owner(point) for point in points})
+    if len(owners) > 1:
+        message = f"the command {name!r} is provided by two installed packages: {' and '.join(owners)}"
+        raise BadInput(message, f"n2kit --disable-plugin {owners[1]} {name} …")
+    try:
+        with stdout_for_data():
+            app = points[0].load()
+        return typer.main.get_group(app)
+    except (Exception, SystemExit) as problem:
+        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        hint = f"n2kit plugins check {owners[0]}"
+        raise Unavailable(f"the command {name} of the plug-in {owners[0]} is broken: {reason}", hint) from problem
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "a plug-in"
+
+
+def _called(arguments: list[str]) -> tuple[str, list[str]]:
+    """Find the word that a command line calls, behind the program's own options, and the plug-ins that it leaves out."""
+    words, left_out = iter(arguments), []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == "--disable-plugin":
+            left_out += (value if equals else next(words, "")).split(",")
+        else:
+            return word, left_out
+    return "--help", left_out
+
+
+def _is_disabled(point: EntryPoint, left_out: list[str]) -> bool:
+    from n2kit.plugins.manager import Plugin, Selection
+
+    plugin = Plugin(point.name, _owner(point), "", point.value)
+    return not Selection.read().includes(plugin) or bool(
+        {plugin.name, plugin.distribution, plugin.qualified} & set(left_out)
+    )
 
 
 def _command(app: typer.Typer) -> Any:

@@ -10,6 +10,7 @@ import typer
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
+from n2kit_cli.commands import COMMANDS
 from n2kit_cli.output import document, emit, say, table
 from n2kit_cli.progress import progress
 
@@ -30,13 +31,13 @@ def list_(json: options.Json = False) -> None:
     from n2kit.plugins.catalogue import default_catalogue
 
     found = default_catalogue().plugins.plugins  # which knows of taken names
+    for plugin in found:
+        if shadowed := sorted(set(plugin.commands) & set(COMMANDS)):
+            plugin.warnings.append(f"command {shadowed[0]!r} is n2kit's own: the plug-in's is never called")
     if json:
         document([_facts(p) for p in found])
         return
-    rows = [
-        (p.name, f"{p.distribution} {p.version}", ", ".join(f"{s.kind}:{s.name}" for s in p.specs), p.state)
-        for p in found
-    ]
+    rows = [(p.name, f"{p.distribution} {p.version}", ", ".join(_brings(p)), p.state) for p in found]
     table(("plug-in", "distribution", "brings", "state"), rows)
 
 
@@ -167,7 +168,11 @@ def _find(name: str) -> list[Any]:
 def _facts(plugin: Any) -> dict[str, Any]:
     names = ("name", "distribution", "version", "module", "problem", "warnings", "disabled")
     facts = {k: getattr(plugin, k) for k in names}
-    return facts | {"components": [f"{s.kind}:{s.name}" for s in plugin.specs]}
+    return facts | {"components": [f"{s.kind}:{s.name}" for s in plugin.specs], "commands": plugin.commands}
+
+
+def _brings(plugin: Any) -> list[str]:
+    return [*(f"{s.kind}:{s.name}" for s in plugin.specs), *(f"command:{name}" for name in plugin.commands)]
 
 
 def _component(spec: Any) -> dict[str, Any]:

@@ -123,14 +123,14 @@ def _plugins() -> Iterator[Finding]:
             f"pip uninstall {broken.distribution}, or tell its author",
         )
     yield Finding("plug-ins", "ok", f"{len(plugins.plugins) - len(plugins.broken())} loaded")
-    for implementation in plugins.hook.n2kit_doctor_checks.get_hookimpls():
-        try:
-            for check, found in implementation.function():
-                yield Finding(check, "ok", found)
-        except N2kitError as error:
-            yield Finding(implementation.plugin_name, "problem", error.message, error.hint)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # an exit, too
-            what = f"its own check failed: {type(error).__name__}: {error}".splitlines()[0]
-            yield Finding(implementation.plugin_name, "problem", what, "tell its author")
+    results, failures = plugins.hooks.call("n2kit_doctor_checks")
+    for result in results:
+        for line in result:
+            what, found = line if isinstance(line, tuple) and len(line) == 2 else ("a plug-in's check", line)
+            yield Finding(str(what), "ok", str(found))
+    for name, error in failures:
+        if isinstance(error, N2kitError):
+            yield Finding(name, "problem", error.message, error.hint)
+        else:
+            reason = f"its own check failed: {type(error).__name__}: {error}".splitlines()[0]
+            yield Finding(name, "problem", reason, "tell its author")

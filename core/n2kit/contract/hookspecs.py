@@ -40,3 +40,29 @@ def n2kit_run_started(run: Mapping[str, Any]) -> None:
 @hookspec
 def n2kit_run_finished(run: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Note that a training run ended; `result` is what `n2kit train --json` prints."""
+
+
+@hookspec
+def n2kit_step_logged(run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+    """Note a step of a training that is logged (`train.log_steps`); `event` is what `n2kit train --json` prints of it."""
+
+
+@hookspec
+def n2kit_validated(run: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+    """Note a validation of a training; `event` is what `n2kit train --json` prints of it."""
+
+
+@hookspec
+def n2kit_register_loggers() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return loggers of trainings: name → `module:Class`, for `n2kit train --log-to NAME`.
+
+    `Class(folder)` is made before the first step, with the run folder, and has `log(step, values)` and `end()`.
+    """
+
+
+@hookspec
+def n2kit_register_item_readers() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return readers of item files: ending (`.sqlite`) → `module:function`.
+
+    `function(path)` yields a mapping for each item, by column names; it raises ValueError for a file that it cannot read.
+    """

@@ -11,6 +11,7 @@ from n2kit.data.columns import FIELDS, Columns, proposal
 from n2kit.data.delimited import delimited_rows, notellm_rows
 from n2kit.data.image_source import stored_image
 from n2kit.data.item import Item, item_of
+from n2kit.data.item_readers import item_reader, plugged_rows
 from n2kit.data.items_read import ItemsRead
 from n2kit.data.seen_ids import SeenIds
 from n2kit.data.several_images import first_image
@@ -104,6 +105,8 @@ class ItemStream(ItemsRead):
         if self.notellm:
             self.found.learn(NOTELLM_COLUMNS)
             return notellm_rows(self.path, self.encoding, NOTELLM_COLUMNS, self.dropped, self.notes)
+        if (reader := item_reader(self.path)) is not None:
+            return plugged_rows(self.path, reader)
         kind = kind_of(self.path)
         if kind == "delimited":
             return _delimited(self.path, self.encoding, self.found, self.dropped, self.notes)

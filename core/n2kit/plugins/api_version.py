@@ -9,19 +9,32 @@ from pathlib import Path
 
 from n2kit.contract.hookspecs import API_CHANGES, PLUGIN_API
 
-_STATED = re.compile(r"^N2KIT_PLUGIN_API\b[^=\n]*=\s*\(\s*(\d+)\s*,\s*(\d+)\s*,?\s*\)", re.MULTILINE)
+_STATED = re.compile(r"^N2KIT_PLUGIN_API\b[^=\n]*=\s*([(\[][\d\s,()\[\]]*[)\]])\s*(?:#.*)?$", re.MULTILINE)
+_PAIR = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*,?\s*\)")
+Version = tuple[int, int]
 
 
-def api_problem(api: tuple[int, int] | None) -> str | None:
-    """Return the reason to refuse a plug-in of this API version; None if it can be loaded or states no version."""
-    if api is None or (api[0] == PLUGIN_API[0] and api[1] <= PLUGIN_API[1]):
+def versions_of(stated: object) -> tuple[Version, ...]:
+    """Read the value of `N2KIT_PLUGIN_API`: one version, or several that one release of a plug-in serves; empty where it is neither."""
+    several = (
+        stated if isinstance(stated, tuple | list) and stated and isinstance(stated[0], tuple | list) else (stated,)
+    )
+    if not all(isinstance(v, tuple | list) and len(v) == 2 and all(type(n) is int for n in v) for v in several):
+        return ()
+    return tuple((v[0], v[1]) for v in several)  # type: ignore[index]
+
+
+def api_problem(versions: tuple[Version, ...]) -> str | None:
+    """Return the reason to refuse a plug-in of these API versions; None if one of them can be loaded, or none is stated."""
+    if not versions or any(v[0] == PLUGIN_API[0] and v[1] <= PLUGIN_API[1] for v in versions):
         return None
-    cure = API_CHANGES if api < PLUGIN_API else "it needs a newer n2kit"
-    return f"written for plug-in API {api[0]}.{api[1]}; this n2kit has {PLUGIN_API[0]}.{PLUGIN_API[1]}: {cure}"
+    cure = API_CHANGES if max(versions) < PLUGIN_API else "it needs a newer n2kit"
+    stated = " and ".join(f"{major}.{minor}" for major, minor in versions)
+    return f"written for plug-in API {stated}; this n2kit has {PLUGIN_API[0]}.{PLUGIN_API[1]}: {cure}"
 
 
-def stated_api(entry: str) -> tuple[int, int] | None:
-    """Read `N2KIT_PLUGIN_API` from a plug-in's source, without an import; None where the text does not show it.
+def stated_api(entry: str) -> tuple[Version, ...]:
+    """Read `N2KIT_PLUGIN_API` from a plug-in's source, without an import; empty where the text does not show it.
 
     Args:
         entry: the entry point's value, `package.module` or `package.module:Attr`.
@@ -30,11 +43,11 @@ def stated_api(entry: str) -> tuple[int, int] | None:
     with contextlib.suppress(ImportError, ValueError, OSError, UnicodeDecodeError):
         spec = importlib.util.find_spec(top)  # finding a top-level module imports nothing
         if spec is None or spec.origin is None:
-            return None
+            return ()
         place = Path(spec.origin)
         if inner:
             place = place.parent.joinpath(*inner)
             place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
         if found := _STATED.search(place.read_text("utf8")):
-            return int(found[1]), int(found[2])
-    return None
+            return tuple((int(major), int(minor)) for major, minor in _PAIR.findall(found[1]))
+    return ()

@@ -13,12 +13,11 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import pluggy
-
 from n2kit.contract import hookspecs
 from n2kit.contract.cards import ComponentSpec, Kind
 from n2kit.errors import BadInput, Unavailable, suggest
-from n2kit.plugins.api_version import api_problem, stated_api
+from n2kit.plugins.api_version import api_problem, stated_api, versions_of
+from n2kit.plugins.hooks import Hooks
 from n2kit.plugins.isolation import probe_imports
 from n2kit.plugins.specs import sound_specs
 
@@ -44,6 +43,7 @@ class Plugin:
     problem: str | None = None
     warnings: list[str] = field(default_factory=list)
     disabled: bool = False
+    commands: list[str] = field(default_factory=list)  # `n2kit NAME`, of the group n2kit.commands
     left_out: dict[str, str] = field(default_factory=dict)  # component, such as `vision 'x'` → the reason
 
     @property
@@ -69,15 +69,16 @@ class Manager:
     """All plug-ins of this environment. Loading never raises: `plugins` says which are broken, and why."""
 
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
-        self.pluggy = pluggy.PluginManager(hookspecs.PROJECT)
-        self.pluggy.add_hookspecs(hookspecs)
+        self.hooks = Hooks(hookspecs.PROJECT, hookspecs)
         points = entry_points(group=GROUP) if found is None else found
         unique = {(_owner(p)[0], p.name, p.value): p for p in points}  # an editable install may list its points twice
         selection = Selection.read()
         pairs = [(p, Plugin(p.name, *_owner(p), p.value)) for _, p in sorted(unique.items())]
-        for _, plugin in pairs:
+        alone = _with_commands([plugin for _, plugin in pairs]) if found is None else []
+        self.plugins = [*(plugin for _, plugin in pairs), *alone]
+        for plugin in self.plugins:
             plugin.disabled = not selection.includes(plugin)
-        selection.check_names([plugin for _, plugin in pairs])
+        selection.check_names(self.plugins)
         enabled = [(p, plugin) for p, plugin in pairs if not plugin.disabled]
         foreign = [p for p, plugin in enabled if plugin.distribution != OWN]
         # An import of what the contract no longer has would fail without naming the cause: the source is read first.
@@ -85,7 +86,6 @@ class Manager:
         unsound = outdated | probe_imports([p for p in foreign if p.value not in outdated])
         for point, plugin in enabled:
             plugin.problem = unsound.get(point.value) or self._load(point, plugin)
-        self.plugins = [plugin for _, plugin in pairs]
         _warn_of_namesakes(self.plugins)
 
     def _load(self, point: EntryPoint, plugin: Plugin) -> str | None:
@@ -95,19 +95,15 @@ class Manager:
                 module = point.load()
                 _check_api(module)
                 _register(module, plugin)
-            self.pluggy.register(module, name=plugin.qualified)
+            self.hooks.add(module, plugin.qualified)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plug-in may even call sys.exit while it is imported
-            if self.pluggy.has_plugin(plugin.qualified):
-                self.pluggy.unregister(name=plugin.qualified)
+            if self.hooks.has_plugin(plugin.qualified):
+                self.hooks.unregister(name=plugin.qualified)
             plugin.specs, plugin.warnings = [], []
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
-
-    @property
-    def hook(self) -> Any:
-        return self.pluggy.hook
 
     def components(self, kind: Kind) -> list[RegisteredComponent]:
         """List every component of a kind in the order of names, namesakes included."""
@@ -227,10 +223,10 @@ def _owner(point: EntryPoint) -> tuple[str, str]:
 
 
 def _check_api(module: ModuleType) -> None:
-    api = getattr(module, "N2KIT_PLUGIN_API", None)
-    if not (isinstance(api, tuple) and len(api) == 2):
+    versions = versions_of(getattr(module, "N2KIT_PLUGIN_API", None))
+    if not versions:
         raise TypeError("states no N2KIT_PLUGIN_API = (major, minor)")
-    if problem := api_problem(api):
+    if problem := api_problem(versions):
         raise TypeError(problem)
 
 
@@ -259,6 +255,17 @@ def _register(module: ModuleType, plugin: Plugin) -> None:
     plugin.warnings += [f"{what} is left out: {why}" for what, why in plugin.left_out.items()]
     if plugin.left_out and not plugin.specs:
         raise TypeError(next(iter(plugin.left_out.values())))
+
+
+def _with_commands(plugins: list[Plugin]) -> list[Plugin]:
+    """Note each distribution's commands in the first of its plug-ins; return a plug-in for each that brings nothing else."""
+    alone: dict[str, Plugin] = {}
+    for point in sorted(set(entry_points(group=COMMANDS)), key=lambda p: p.name):
+        name, version = _owner(point)
+        owner = next((p for p in plugins if p.distribution == name), None)
+        owner = owner or alone.setdefault(name, Plugin(point.name, name, version, point.value))
+        owner.commands.append(point.name)
+    return list(alone.values())
 
 
 def _warn_of_namesakes(plugins: list[Plugin]) -> None:

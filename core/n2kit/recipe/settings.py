@@ -125,8 +125,10 @@ class Train(Settings):
     save_steps: int = Field(500, ge=1, description="steps between checkpoints")
     eval_steps: int = Field(100, ge=1, description="steps between recalls on the validation pairs")
     log_steps: int = Field(10, ge=1, description="steps between log entries")
-    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
-        [], description="who else gets what the log gets, each an extra of the package: n2kit[tensorboard]"
+    loggers: list[str] = Field(
+        [],
+        description="who else gets what the log gets: tensorboard, wandb, mlflow, each an extra of the package, n2kit[tensorboard]; "
+        "or a plug-in's",
     )
     feature_cache_gb: float = Field(
         4.0,

@@ -19,6 +19,7 @@ from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, Visi
 from n2kit.errors import Mismatch
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
+from n2kit.testing.process_state import lasting_state
 
 # The cards that connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
 SAME = tuple(
@@ -34,6 +35,7 @@ class ComponentUnderTest:
 
     def __init__(self, component: Component) -> None:
         self.component, self.kind, self.spec = component, component.kind, component.registered.spec
+        self.before = lasting_state()  # its class is not imported yet, unless another component of its module was tried
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.component.reference}"

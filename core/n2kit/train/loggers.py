@@ -11,17 +11,29 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from n2kit.errors import Unavailable
+from n2kit.errors import BadInput, Unavailable, suggest
+from n2kit.plugins.registries import one, registered
 from n2kit.train import distributed
+
+OWN = ("tensorboard", "wandb", "mlflow")
+HOOK = "n2kit_register_loggers"
 
 
 def require_packages(names: Iterable[str]) -> None:
-    """Check that these loggers' packages are installed.
+    """Check that there are these loggers, and that their packages are installed.
 
     Raises:
-        Unavailable: one is not, with its pip line.
+        BadInput: an unknown name. Unavailable: a package is not installed, with its pip line.
     """
-    if lacking := [name for name in names if importlib.util.find_spec(name) is None]:
+    names = list(names)
+    if others := [name for name in names if name not in OWN]:
+        there = registered(HOOK)
+        for name in others:
+            if name not in there:
+                hint = suggest(name, [*OWN, *there]) or f"there are {', '.join([*OWN, *there])}"
+                raise BadInput(f"train.loggers: unknown logger {name!r}", hint)
+            one(there[name], f"logger {name!r}").load()
+    if lacking := [name for name in names if name in OWN and importlib.util.find_spec(name) is None]:
         extra = f"n2kit[{','.join(lacking)}]"
         raise Unavailable(f"train.loggers: not installed: {', '.join(lacking)}", f'pip install "{extra}"')
 
@@ -34,6 +46,23 @@ def loggers(names: Iterable[str], folder: Path, note: Callable[[str], None]) -> 
     """
     require_packages(names)
     return [Logger(name, folder, note) for name in names] if distributed.is_main() else []
+
+
+class PluggedLogger:
+    """A plug-in's logger in the words of transformers' callbacks."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.entry, self.folder = one(registered(HOOK)[name], f"logger {name!r}"), folder
+        self.inner: Any = None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.inner = self.entry.load()(self.folder)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        self.inner.log(state.global_step, dict(logs or {}))
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.inner.end()
 
 
 class Logger(TrainerCallback):
@@ -50,7 +79,10 @@ class Logger(TrainerCallback):
         from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
         self.name, self.note = name, note
-        self.inner: Any = INTEGRATION_TO_CALLBACK[name]()
+        if name not in OWN:
+            self.inner: Any = PluggedLogger(name, folder.parent)
+            return
+        self.inner = INTEGRATION_TO_CALLBACK[name]()
         if name == "tensorboard":
             self.inner.logging_dir = str(folder)
 
@@ -76,6 +108,8 @@ class Logger(TrainerCallback):
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 getattr(self.inner, event)(args, state, control, **more)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an exit, too
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return None

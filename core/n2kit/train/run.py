@@ -127,7 +127,7 @@ def train(
         about = {"folder": folder, "recipe": recipe, "steps": steps_of(recipe.train, len(pairs))}
         if distributed.is_main():
             _call_hooks("n2kit_run_started", report, run=about)
-        with _recorded(folder, report) as record:
+        with _recorded(folder, report, about) as record:
             fitted = fit(
                 model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
                 on_bad_image=on_bad_image, device=device, resume=last, report=record, validate_start=bool(manifest.trained),
@@ -145,8 +145,9 @@ def train(
 
 
 @contextlib.contextmanager
-def _recorded(folder: Path, report: EventHandler | None) -> Iterator[EventHandler]:
-    """Make a handler that appends events to the run's file, in the first process, and reports them."""
+def _recorded(folder: Path, report: EventHandler | None, about: dict[str, Any]) -> Iterator[EventHandler]:
+    """Make a handler that appends events to the run's file, in the first process, reports them, and calls their hooks."""
+    hooks = {kind: hook for kind, hook in EVENT_HOOKS.items() if distributed.is_main() and manager().hooks.has(hook)}
     with (folder / EVENTS if distributed.is_main() else Path(os.devnull)).open("a", encoding="utf8") as log:
 
         def record(event: dict[str, Any]) -> None:
@@ -154,6 +155,8 @@ def _recorded(folder: Path, report: EventHandler | None) -> Iterator[EventHandle
             log.flush()
             if report:
                 report(event)
+            if event["event"] in hooks:
+                _call_hooks(hooks[event["event"]], report, run=about, event=event)
 
         yield record
 
@@ -183,6 +186,9 @@ def _finished(folder: Path) -> RunResult:
     return result
 
 
+EVENT_HOOKS = {"step": "n2kit_step_logged", "recall": "n2kit_validated"}
+
+
 def _method(recipe: Recipe, key: str) -> Any:
     """Return a setting of the method, without its choice of tuned parts."""
     value = getattr(recipe, key)
@@ -191,15 +197,9 @@ def _method(recipe: Recipe, key: str) -> Any:
 
 def _call_hooks(hook: str, report: EventHandler | None, **facts: Any) -> None:
     """Call a hook of all plug-ins; an exception in one is reported, and the training goes on."""
-    for implementation in getattr(manager().hook, hook).get_hookimpls():
-        try:
-            implementation.function(**{name: facts[name] for name in implementation.argnames})
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # an exit, too
-            if report:
-                reason = f"{type(error).__name__}: {error}"
-                report(WarningEvent(implementation.plugin_name, reason).to_json())
+    _, failures = manager().hooks.call(hook, **facts)
+    for plugin, error in failures if report else ():
+        report(WarningEvent(plugin, f"{type(error).__name__}: {error}").to_json())  # type: ignore[misc]
 
 
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:

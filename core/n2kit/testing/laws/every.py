@@ -14,6 +14,7 @@ from n2kit.errors import Mismatch, N2kitError
 from n2kit.plugins.catalogue import BACKBONES, check_card
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, equal, same_state
+from n2kit.testing.process_state import changed, lasting_state, passing_state
 from n2kit.testing.under_test import DIFFERENT, ComponentUnderTest, JointUnderTest, extras_for, folder, tensors
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
@@ -232,3 +233,21 @@ def _backward(under_test: ComponentUnderTest, part: Any) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         sum((t * torch.randn_like(t)).sum() for t in out).backward()  # type: ignore[union-attr]
+
+
+@law("vision", "llm", "connector", "fusion", "loss")
+def the_process_stays_as_it_was(under_test: ComponentUnderTest) -> None:
+    """Neither its import nor a creation changes what is everybody's: torch's defaults, random states, signals, folder, environment."""
+    under_test.new()  # whatever its libraries do when they are imported is done
+    kept, passing = lasting_state(), passing_state()
+    part = under_test.new()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        under_test.outputs(part)
+    wrong = [
+        *changed(under_test.before, lasting_state()),
+        *changed(kept, lasting_state()),
+        *changed(passing, passing_state()),
+    ]
+    assert not wrong, f"it changes {', '.join(dict.fromkeys(wrong))}"
+    assert torch.get_rng_state().equal(state), "a forward pass in eval mode draws random numbers"

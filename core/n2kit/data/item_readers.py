@@ -1,0 +1,47 @@
+"""Readers of item files that plug-ins bring, chosen by the file's ending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from n2kit.data.tables import KINDS, NumberedRow
+from n2kit.errors import BadInput, Unavailable
+from n2kit.plugins.blame import advice, blaming
+from n2kit.plugins.registries import Entry, one, registered
+
+HOOK = "n2kit_register_item_readers"
+
+
+def item_reader(path: Path) -> Entry | None:
+    """Find the plug-in's reader of a file; None for a file that n2kit reads itself, or that nobody registered.
+
+    Raises:
+        BadInput: two packages read such files.
+    """
+    ending = path.suffix.lower()
+    if not ending or ending in KINDS or ending == ".gz":
+        return None
+    entries = registered(HOOK).get(ending)
+    return one(entries, f"the item format {ending}") if entries else None
+
+
+def plugged_rows(path: Path, reader: Entry) -> Iterator[NumberedRow]:
+    """Yield the rows that a plug-in's reader gives, numbered from 1.
+
+    Raises:
+        BadInput: the file is no such file, as the reader says (`ValueError`). Unavailable: the reader fails otherwise.
+    """
+    read = reader.load()
+    try:
+        with blaming():
+            for number, row in enumerate(read(path), 1):
+                if not isinstance(row, Mapping):
+                    what = f"the item reader {reader.target} of {reader.distribution} gives {type(row).__name__}, no mapping"
+                    raise Unavailable(what, advice(reader.distribution))
+                yield number, row
+    except Unavailable as error:
+        if isinstance(error.__cause__, ValueError):
+            reason = str(error.__cause__).partition("\n")[0]
+            raise BadInput(f"{path}: {reason}", "check the file") from None
+        raise
