@@ -191,7 +191,7 @@ def test_a_part_that_changes_what_is_everybodys_fails(
         random.setstate(states[0])
         np.random.set_state(states[1])
     assert state == "failed"
-    assert reason == f"it changes {what}"
+    assert reason == f"its creation changes {what}"
     assert outcome(component_under_test("connector", "mlp:tiny"), "the_process_stays_as_it_was")[0] == "passed"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from n2kit.data.tables import KINDS, NumberedRow
-from n2kit.errors import BadInput, Unavailable
-from n2kit.plugins.blame import advice, blaming
+from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.plugins.blame import advice, lacks_memory
 from n2kit.plugins.registries import Entry, one, registered
 
 HOOK = "n2kit_register_item_readers"
@@ -34,14 +34,18 @@ def plugged_rows(path: Path, reader: Entry) -> Iterator[NumberedRow]:
     """
     read = reader.load()
     try:
-        with blaming():
-            for number, row in enumerate(read(path), 1):
-                if not isinstance(row, Mapping):
-                    what = f"the item reader {reader.target} of {reader.distribution} gives {type(row).__name__}, no mapping"
-                    raise Unavailable(what, advice(reader.distribution))
-                yield number, row
-    except Unavailable as error:
-        if isinstance(error.__cause__, ValueError):
-            reason = str(error.__cause__).partition("\n")[0]
-            raise BadInput(f"{path}: {reason}", "check the file") from None
+        for number, row in enumerate(read(path), 1):
+            if not isinstance(row, Mapping):
+                raise TypeError(f"gives {type(row).__name__}, no mapping")
+            yield number, row
+    except (N2kitError, KeyboardInterrupt, GeneratorExit):
         raise
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}".partition("\n")[0], "check the file") from error
+    except BaseException as error:  # an exit, too
+        if lacks_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise Unavailable(
+            f"item reader {reader.target} of {reader.distribution}: {reason}", advice(reader.distribution)
+        ) from error

@@ -21,7 +21,7 @@ def versions_of(stated: object) -> tuple[Version, ...]:
     )
     if not all(isinstance(v, tuple | list) and len(v) == 2 and all(type(n) is int for n in v) for v in several):
         return ()
-    return tuple((v[0], v[1]) for v in several)  # type: ignore[index]
+    return tuple((v[0], v[1]) for v in several)
 
 
 def api_problem(versions: tuple[Version, ...]) -> str | None:

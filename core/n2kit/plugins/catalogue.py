@@ -9,36 +9,23 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from n2kit.contract.cards import CARDS, KINDS, Card, Kind, Preset
+from n2kit.contract.cards import KINDS, Card, Kind, Preset
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.plugins.blame import advice
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, Manager, RegisteredComponent, load_target, manager
 from n2kit.plugins.registry_file import check_registry
+from n2kit.plugins.registry_layers import FOLDER_FILES, Known, built_in, model_type_of, override_files, preset_of
 from n2kit.plugins.weights import SCHEMES, WeightsUri
-from n2kit.utils.cache import config_folder
-from n2kit.utils.files import read_json
 from n2kit.utils.yaml_files import parse_yaml, read_yaml
 
 BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-FOLDER_FILES = ("config.json", "open_clip_config.json")  # by which a folder is recognised
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
-
-
-@dataclass(frozen=True)
-class Known:
-    """A plug-in that the catalogue knows: its distribution, what it brings (`vision:hello`), and how to install it."""
-
-    distribution: str
-    install: str
-    brings: str = ""
-    summary: str = ""
 
 
 class Catalogue:
@@ -48,12 +35,12 @@ class Catalogue:
         self.plugins = plugins
         self.aliases: dict[Kind, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.known: dict[str, Known] = {}
-        self._merge(parse_yaml(_built_in()), "registry.yaml")
+        self._merge(parse_yaml(built_in()), "registry.yaml")
         self.own = {
             kind: frozenset(names) for kind, names in self.aliases.items()
         }  # names of n2kit's, beside its components'
         self._warn_of_own_names()
-        for path in _override_files() if layers is None else layers:
+        for path in override_files() if layers is None else layers:
             self._merge(read_yaml(path), str(path))
 
     def _merge(self, content: Any, where: str) -> None:
@@ -104,7 +91,7 @@ class Catalogue:
     def _presets(
         self, kind: Kind, alias: dict[str, Any] | None, registered: RegisteredComponent | None
     ) -> dict[str, Preset]:
-        listed = {str(k): _preset(kind, v) for k, v in (alias or {}).get("presets", {}).items()}
+        listed = {str(k): preset_of(kind, v) for k, v in (alias or {}).get("presets", {}).items()}
         own = dict(registered.spec.presets) if registered else {}
         if alias is not None and registered is not None and self.aliases[kind].get(registered.spec.name) is not alias:
             # Another name for a part of what the component reads: of its tiny models, the one of that part.
@@ -260,18 +247,6 @@ class Catalogue:
         return BadInput(f"unknown {kind} {name!r}", hint)
 
 
-def model_type_of(folder: Path) -> str | None:
-    """Return the `model_type` of a folder's config.json; `timm` and `open_clip` for the folders that these two write."""
-    config, open_clip = (folder / name for name in FOLDER_FILES)
-    content = read_json(config) if config.is_file() else {}
-    if "model_type" not in content and isinstance(content.get("pretrained_cfg"), dict) and "architecture" in content:
-        return "timm"
-    if "model_type" not in content and open_clip.is_file():
-        return "open_clip"
-    model_type = content.get("model_type")
-    return model_type if isinstance(model_type, str) else None
-
-
 @functools.cache
 def default_catalogue() -> Catalogue:
     """Return the catalogue of this process, read once."""
@@ -319,28 +294,3 @@ def _default_preset(kind: Kind, known: Mapping[str, Preset]) -> str:
     if kind not in BACKBONES:
         return ""
     return next((name for name, v in known.items() if v.weights != "random"), next(iter(known), ""))
-
-
-def _preset(kind: Kind, entry: dict[str, Any]) -> Preset:
-    card = entry.get("card")
-    weights = entry.get("weights", "random")
-    if entry.get("revision"):
-        weights = f"{weights}@{entry['revision']}"
-    return Preset(
-        weights=weights,
-        options=entry.get("options", {}),
-        card=CARDS[kind](**card) if card else None,
-        licence=entry.get("licence"),
-        notes=entry.get("notes"),
-    )
-
-
-def _built_in() -> str:
-    packaged = resources.files("n2kit").joinpath("registry.yaml")
-    if packaged.is_file():
-        return packaged.read_text("utf8")
-    return (Path(__file__).parents[3] / "registry.yaml").read_text("utf8")
-
-
-def _override_files() -> list[Path]:
-    return [p for p in (config_folder() / "registry.yaml", Path("n2kit-registry.yaml")) if p.is_file()]

@@ -28,7 +28,7 @@ class Hooks(pluggy.PluginManager):
         for caller in self.get_hookcallers(module) or []:
             for implementation in caller.get_hookimpls():
                 if implementation.plugin is module and not (implementation.wrapper or implementation.hookwrapper):
-                    implementation.function = self._guarded(name, implementation.function)
+                    implementation.function = self._guarded(name, implementation.function)  # type: ignore[misc]
 
     def call(self, hook: str, **facts: Any) -> tuple[list[Any], list[Failure]]:
         """Call a hook of all plug-ins; return their results, those that are None left out, and what failed."""

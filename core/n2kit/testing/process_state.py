@@ -17,7 +17,7 @@ import torch
 
 FUNCTIONS = {
     "json": (json, ("dumps", "loads", "dump", "load")),
-    "torch": (torch, ("load", "save", "manual_seed", "compile", "matmul", "stack", "cat")),
+    "torch": (torch, ("load", "save", "matmul", "stack", "cat")),
     "torch.nn.functional": (torch.nn.functional, ("linear", "softmax", "cross_entropy", "normalize", "embedding")),
     "torch.nn.Module": (torch.nn.Module, ("__call__", "__setattr__", "to", "train", "state_dict", "load_state_dict")),
 }

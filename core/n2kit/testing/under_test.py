@@ -16,10 +16,10 @@ from torch import Tensor
 
 from n2kit.contract.cards import Kind, LLMCard, VisionCard
 from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, VisionOut
-from n2kit.errors import Mismatch
+from n2kit.errors import Mismatch, N2kitError
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
-from n2kit.testing.process_state import lasting_state
+from n2kit.testing.process_state import changed, lasting_state
 
 # The cards that connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
 SAME = tuple(
@@ -35,7 +35,10 @@ class ComponentUnderTest:
 
     def __init__(self, component: Component) -> None:
         self.component, self.kind, self.spec = component, component.kind, component.registered.spec
-        self.before = lasting_state()  # its class is not imported yet, unless another component of its module was tried
+        before = lasting_state()
+        with contextlib.suppress(N2kitError):  # the laws say it
+            component.cls()
+        self.changed_by_import = changed(before, lasting_state())
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.component.reference}"

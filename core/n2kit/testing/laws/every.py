@@ -238,16 +238,18 @@ def _backward(under_test: ComponentUnderTest, part: Any) -> None:
 @law("vision", "llm", "connector", "fusion", "loss")
 def the_process_stays_as_it_was(under_test: ComponentUnderTest) -> None:
     """Neither its import nor a creation changes what is everybody's: torch's defaults, random states, signals, folder, environment."""
-    under_test.new()  # whatever its libraries do when they are imported is done
+    assert not under_test.changed_by_import, f"its import changes {', '.join(under_test.changed_by_import)}"
+    under_test.new()  # whatever its libraries do at the first use is done
     kept, passing = lasting_state(), passing_state()
+
+    def assert_same(what: str) -> None:
+        wrong = [*changed(kept, lasting_state()), *changed(passing, passing_state())]
+        assert not wrong, f"{what} changes {', '.join(wrong)}"
+
     part = under_test.new()
+    assert_same("its creation")
     state = torch.get_rng_state()
     with torch.no_grad():
         under_test.outputs(part)
-    wrong = [
-        *changed(under_test.before, lasting_state()),
-        *changed(kept, lasting_state()),
-        *changed(passing, passing_state()),
-    ]
-    assert not wrong, f"it changes {', '.join(dict.fromkeys(wrong))}"
+    assert_same("a forward pass")
     assert torch.get_rng_state().equal(state), "a forward pass in eval mode draws random numbers"
