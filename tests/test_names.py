@@ -135,3 +135,13 @@ def test_a_plugin_that_was_slow_once_is_tried_again(tmp_path: Path, monkeypatch:
     }
     monkeypatch.setattr(isolation, "SECONDS", 30)
     assert probe_imports([point]) == {}
+
+
+def test_options_of_components_are_listed_with_their_types(cli: Any) -> None:
+    done = cli("config", "schema", "--loss", "notellm2", "--connector", "qformer")
+    assert done.code == 0, done.err
+    assert "| connector.tokens | integer ≥ 1 |" in done.out
+    assert "| loss." in done.out
+    assert set(json.loads(cli("config", "schema", "--loss", "notellm2", "--json").out)) == {"loss"}
+    assert cli("config", "schema", "--loss", "nothing").code == 2
+    assert "| connector qformer | tokens | integer ≥ 1 |" in cli("plugins", "info", "connectors").out

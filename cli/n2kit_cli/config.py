@@ -93,22 +93,54 @@ def _options(kind: str, values: Mapping[str, Any]) -> list[tuple[str, Any, Any, 
 
 
 @app.command()
-def schema(json: options.Json = False) -> None:
+def schema(
+    llm: options.LLMName = None,
+    vision: options.VisionName = None,
+    mllm: options.MLLMName = None,
+    connector: options.ConnectorName = None,
+    fusion: options.FusionName = None,
+    loss: options.LossName = None,
+    index: Annotated[str | None, typer.Option("--index", help="n2kit ls index.")] = None,
+    json: options.Json = False,
+) -> None:
     """List every setting there is: its type, its default, its meaning. With --json, as a JSON schema for an editor.
+
+    With the name of a component, the options of that component.
 
     \b
     Examples:
       n2kit config schema
       n2kit config schema --json
+      n2kit config schema --loss notellm2 --index flat
     """
     from n2kit.recipe.schema import settings
-    from n2kit.recipe.settings import Recipe
+    from n2kit.recipe.settings import Recipe, drop_none
 
-    if json:
+    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, index=index)
+    if named:
+        _show_component_options(named, json)
+    elif json:
         document({"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema())
     else:
         rows = [(s.key, s.type, _shown(s.default), s.meaning) for s in settings()]
         table(("setting", "type", "default", "meaning"), rows)
+
+
+def _show_component_options(named: Mapping[str, str], json: bool) -> None:
+    """Print the options of components: kind → name."""
+    from n2kit.plugins.catalogue import resolve_component
+
+    chosen = {kind: resolve_component(kind, name) for kind, name in named.items()}  # type: ignore[arg-type]
+    if json:
+        document({kind: one.load(one.registered.spec.config).model_json_schema() for kind, one in chosen.items()})
+        return
+    found = [(kind, options.of_component(one.registered)) for kind, one in chosen.items()]
+    rows = [
+        (f"{kind}.{key}", o["type"], _shown(o["default"]), o["description"] or "")
+        for kind, own in found
+        for key, o in own.items()
+    ]
+    table(("option", "type", "default", "meaning"), rows)
 
 
 def _origin(origin: Mapping[str, str], key: str) -> str:

@@ -144,11 +144,15 @@ Compute = Annotated[
 
 
 def of_component(registered: RegisteredComponent) -> dict[str, dict[str, Any]]:
-    """Describe the options of a component: name → description and default."""
+    """Describe the options of a component: name → description, default and type."""
     from n2kit.plugins.manager import load_target
+    from n2kit.recipe.schema import kind_of
 
     schema = load_target(registered.spec.config, owner=registered.distribution).model_json_schema()
-    return {k: {f: v.get(f) for f in ("description", "default")} for k, v in schema.get("properties", {}).items()}
+    return {
+        name: {"description": facts.get("description"), "default": facts.get("default"), "type": kind_of(facts)}
+        for name, facts in schema.get("properties", {}).items()
+    }
 
 
 def columns(renames: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -49,6 +49,8 @@ def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: o
     Examples:
       n2kit plugins info connectors
     """
+    from n2kit.plugins.manager import RegisteredComponent
+
     found = _find(name)
     if len(found) > 1:
         raise BadInput(
@@ -61,6 +63,14 @@ def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: o
     say(f"{plugin.name}: {plugin.distribution} {plugin.version}, module {plugin.module}, {plugin.state}")
     rows = [(s.kind, s.name, ", ".join(s.presets), s.summary, s.target) for s in plugin.specs]
     table(("kind", "name", "presets", "what", "class"), rows)
+    found_options = [
+        (f"{s.kind} {s.name}", key, o["type"], o["default"], o["description"])
+        for s in plugin.specs
+        for key, o in options.of_component(RegisteredComponent(s, plugin.distribution, plugin.version)).items()
+    ]
+    if found_options:
+        emit()
+        table(("component", "option", "type", "default", "meaning"), found_options)
 
 
 @app.command()

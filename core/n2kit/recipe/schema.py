@@ -54,9 +54,11 @@ def kind_of(given: Mapping[str, Any]) -> str:
         return " or ".join(kind_of(one) for one in given["anyOf"])
     if "enum" in given:
         return " | ".join(map(str, given["enum"]))
-    if given.get("type") == "array":
+    if "const" in given:
+        return str(given["const"])
+    if given.get("type") == "array" and "items" in given:
         return f"list of {kind_of(given['items'])}s"
-    if given.get("type") == "object":
+    if given.get("type") == "object" and {"propertyNames", "additionalProperties"} <= given.keys():
         return f"mapping of {kind_of(given['propertyNames'])} to {kind_of(given['additionalProperties'])}"
     bounds = [f"{sign} {given[bound]}" for bound, sign in BOUNDS.items() if bound in given]
     return " ".join([given.get("type", "any"), *bounds])
