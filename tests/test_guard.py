@@ -12,6 +12,7 @@ import pytest
 import n2kit
 from installed import install, on_path
 from n2kit.errors import Unavailable
+from n2kit.scaffold import write_package
 
 AUTHOR = "Author-email: Jane Doe <jane@example.org>\nProject-URL: Issues, https://example.org/issues\n"
 SPEC = """
@@ -340,3 +341,23 @@ def test_the_others_are_unharmed(late: Path, cli: Any) -> None:
     assert cli("plan", "--llm", "qwen:tiny", "--vision", "clip:tiny", "--json").code == 0
     (found,) = [p for p in json.loads(cli("plugins", "list", "--json").out) if p["distribution"] == "late-dist"]
     assert found["problem"] is None
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["honest", "lying"])
+def test_a_card_that_claims_causal_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: bool) -> None:
+    name = f"peek-{'not' if honest else 'ahead'}"
+    module = "n2kit_" + name.replace("-", "_")
+    write_package(name, "llm", tmp_path / "package")
+    model = tmp_path / "package" / module / "model.py"
+    if not honest:
+        model.write_text(model.read_text().replace("return states\n", "return states + states.mean(1, keepdim=True)\n"))
+    monkeypatch.syspath_prepend(tmp_path / "package")
+    entry = f"from {module} import *\nfrom {module} import N2KIT_PLUGIN_API\n"
+    install(tmp_path, f"n2kit-{name}", {f"entry_{module}.py": entry})
+    with on_path(tmp_path, monkeypatch):
+        parts = {"vision": "clip:tiny", "connector": "mlp:2", "settings": {"prompt.body_tokens": 400}}
+        if honest:
+            n2kit.build(f"{name}:tiny", **parts)
+            return
+        with pytest.raises(Unavailable, match="its card says causal, and a later token changes an earlier state"):
+            n2kit.build(f"{name}:tiny", **parts)

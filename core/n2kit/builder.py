@@ -13,11 +13,13 @@ from n2kit.errors import Mismatch
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.planning.plan import Plan
 from n2kit.planning.planner import make_plan
+from n2kit.plugins.blame import is_foreign
 from n2kit.plugins.catalogue import BACKBONES, check_card, default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.recipe.settings import Choice, Recipe, drop_none, resolve
 from n2kit.recipe.variants import SPECS
+from n2kit.utils.contexts import eval_mode
 
 PARTS: dict[Kind, Any] = {
     "llm": LLM,
@@ -153,8 +155,21 @@ def load_backbone(component: Component, *, head: bool = False) -> Any:
     """
     part = component.create(LoadSpec(component.config(), component.weights.locate(), head))
     _check_class(component, part)
+    if isinstance(part, LLM) and part.card.causal and is_foreign(part) and _sees_later_tokens(part):
+        raise component.fault("its card says causal, and a later token changes an earlier state")
     check_card(component.reference, component.declared, part.card)
     return part
+
+
+@torch.no_grad()
+def _sees_later_tokens(llm: LLM) -> bool:
+    """Tell whether the states of a row's first half change with its second half: [1, 8] token ids."""
+    with eval_mode(llm):
+        x = llm.embed(torch.arange(8)[None] % llm.card.vocab)
+        other = torch.cat([x[:, :4], x[:, 4:].flip(1) + 1], 1)
+        extras = llm.extras(torch.ones(1, 8, dtype=torch.bool))
+        one, two = (llm(rows, **extras)[:, :4].float() for rows in (x, other))
+    return bool((one - two).abs().max() > 1e-3 * one.abs().max())
 
 
 def _decompose(plan: Plan) -> Parts:
