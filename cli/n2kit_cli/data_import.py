@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import BadInput, suggest
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def import_(
     if json:
         document({"out": str(out)} | found.facts())
     else:
-        print(out)
+        emit(out)
 
 
 def _run(
@@ -171,5 +171,5 @@ def demo(
     if json:
         document({"out": str(out), "rows": counts})
     else:
-        print(out)
+        emit(out)
     say(f"wrote {out}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}")

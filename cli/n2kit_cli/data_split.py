@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 
 if TYPE_CHECKING:
     from n2kit.datasets.split import Split
@@ -85,7 +85,7 @@ def split(
     if json:
         document(vars(found))
     else:
-        print(data / "train.parquet")
+        emit(data / "train.parquet")
     say(found.sentence())
 
 

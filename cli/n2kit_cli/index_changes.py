@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 
 if TYPE_CHECKING:
     from n2kit.index import Titles
@@ -33,7 +33,7 @@ def change_index(
     if json:
         document({"index": str(out), "items": len(done.stored.ids), "fingerprint": done.stored.fingerprint} | counts)
     else:
-        print(out)
+        emit(out)
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     say(f"wrote {out}: {counted(len(done.stored.ids), 'item')} ({said})")
 

@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
 
@@ -49,7 +49,7 @@ def neighbours(
             {"out": str(out), "items": done.items, "rows": done.rows, "computed": done.computed, "items_a_second": pace}
         )
     else:
-        print(out)
+        emit(out)
     made = f"{counted(done.rows, 'row')} of {counted(done.items, 'item')}"
     say(f"wrote {out}: {made}, {pace:,} items a second" if pace else f"finished before: {out}: {made}")
 

@@ -9,7 +9,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.output import document, say
+from n2kit_cli.output import document, emit, say
 
 
 def semantic_ids(
@@ -38,7 +38,7 @@ def semantic_ids(
         facts = {"out": str(out), "items": done.items, "collisions": done.collisions}
         document(facts | {"largest": done.largest, "used": done.used})
     else:
-        print(out)
+        emit(out)
     shares = ", ".join(f"{share:.0%}" for share in done.used)
     shared = f"{done.collisions:,} share all codes with another, at most {done.largest:,} together"
     say(f"wrote {out}: {counted(done.items, 'item')}, {shared}; codes used by level: {shares}")
