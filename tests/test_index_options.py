@@ -46,24 +46,24 @@ from n2kit.contract import Index
 
 class Deaf(Index):
     def __init__(self, vectors, m=0):
-        self.vectors, self.m = vectors, m
+        self.stored, self.m = vectors, m
 
     @classmethod
     def build(cls, vectors, config):
         return cls(vectors)
 
     def search(self, queries, k):
-        scores = queries @ self.vectors.T
+        scores = queries @ self.stored.T
         rows = np.argsort(-scores, axis=1)[:, :k]
         more = k - rows.shape[1]
         found = np.take_along_axis(scores, rows, 1)
         return np.pad(found, ((0, 0), (0, more)), constant_values=-2), np.pad(rows, ((0, 0), (0, more)), constant_values=-1)
 
     def vector(self, row):
-        return self.vectors[row]
+        return self.stored[row]
 
     def save(self, folder):
-        np.save(folder / "v.npy", self.vectors)
+        np.save(folder / "v.npy", self.stored)
         (folder / "m.json").write_text(json.dumps(self.m))
 
     @classmethod
