@@ -68,6 +68,11 @@ def test_what_is_refused(vectors: Path, tmp_path: Path) -> None:
         semantic_ids(vectors, tmp_path / "a.parquet")
 
 
+def test_fewer_items_than_numbers_of_a_vector(tmp_path: Path) -> None:
+    write_table(Vectors([f"i{n}" for n in range(24)], np.eye(24, 64, dtype=np.float32), "f"), tmp_path / "v.parquet")
+    assert semantic_ids(tmp_path / "v.parquet", tmp_path / "a.parquet", codes=4).items == 24
+
+
 def test_the_command_line(cli: Any, vectors: Path, tmp_path: Path) -> None:
     done = cli("semantic-ids", vectors, "--codes", "8", "-o", tmp_path / "a.parquet", "--json")
     assert json.loads(done.out)["items"] == 320

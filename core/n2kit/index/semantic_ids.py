@@ -87,6 +87,8 @@ def _trained(source: VectorSource, levels: int, codes: int) -> Codebook:
     sample = np.concatenate([batch.vectors[::step] for batch in source.batches()])
     made = faiss.ResidualQuantizer(source.width, levels, codes.bit_length() - 1)
     made.cp.min_points_per_centroid = 1  # or faiss warns of few vectors on stderr
+    if len(sample) <= source.width:  # too few for the principal axes, by which faiss begins
+        made.train_type = faiss.ResidualQuantizer.Train_default
     made.train(np.ascontiguousarray(sample, np.float32))
     found = faiss.vector_to_array(made.codebooks).reshape(-1, source.width)
     return Codebook(levels, codes, found, source.fingerprint)
