@@ -446,7 +446,7 @@ def test_what_cannot_be_is_one_line(name: str, changed: dict[str, Any], message:
 def test_the_page_on_baselines_runs(at_workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[1] / "docs" / "baselines.md").read_text("utf8")
     exec(page.partition("```python\n")[2].partition("```")[0], {})
-    assert "(24, 64)" in capsys.readouterr().out
+    assert "(24, 256)" in capsys.readouterr().out
     assert all(f"`{name}`" in page for name in NAMES)
 
 

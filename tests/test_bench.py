@@ -232,7 +232,9 @@ def test_a_dry_run_goes_on_where_a_probe_fails(cli: Any, tmp_path: Path) -> None
     listed = json.loads(seen.out)
     assert [cell["state"] for cell in listed["cells"]] == ["open", "open"]
     assert listed["seconds"] > 0  # of the text alone
-    assert ["basic could not be probed" in note and "not an image" in note for note in listed["notes"]] == [True]
+    assert ["basic could not be probed" in note and "not an image" in note for note in listed["notes"]] == [True], (
+        listed["notes"]
+    )
 
 
 @pytest.mark.slow

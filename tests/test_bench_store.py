@@ -140,5 +140,5 @@ def test_features_that_have_no_room_are_said() -> None:
     assert cache_too_small(found, 1000) is None
     many = int(1.5e9 / 4 / sum(values.values()))
     said = cache_too_small(found, many) or ""
-    assert f"features of {many} images by siglip:tiny and clip:tiny take up to 1.5 GB" in said
+    assert f"features of {many:,} images by siglip:tiny and clip:tiny take up to 1.5 GB" in said
     assert "--set train.feature_cache_gb=2" in said

@@ -25,9 +25,11 @@ def disk_full(store: Store) -> StopError:
 
 
 def one_line(problem: BaseException) -> str:
-    """Write an error in one line."""
-    message = problem.message if isinstance(problem, N2kitError) else f"{type(problem).__name__}: {problem}"
-    return message.splitlines()[0]
+    """Write an error in one line; of one of n2kit's that lists things, the first of them."""
+    if not isinstance(problem, N2kitError):
+        return f"{type(problem).__name__}: {problem}".splitlines()[0]
+    head, *listed = problem.message.splitlines()
+    return f"{head}: {listed[0].strip()}" + " …" * (len(listed) > 1) if listed else head
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def more_neighbours_than_vectors(under_test: IndexUnderTest) -> None:
 def gives_back_what_it_stores(under_test: IndexUnderTest) -> None:
     """`vector(row)` is the stored vector, nearly; saved and loaded, it finds the same."""
     vectors = under_test.vectors().numpy()
-    assert np.allclose(under_test.part.vector(7), vectors[7], atol=0.05), "vector(7) is another"
+    assert (vectors @ under_test.part.vector(7)).argmax() == 7, "vector(7) is another"
     want = under_test.part.search(vectors[:20], 5)[1]
     with folder() as where:
         under_test.part.save(where)
@@ -74,9 +74,10 @@ def _holds(index: Any, vectors: np.ndarray) -> None:
     assert index.rows in (None, len(vectors)), f"it holds {index.rows} vectors, and not {len(vectors)}"
     hits = float((index.search(vectors, 1)[1][:, 0] == np.arange(len(vectors))).mean())
     assert hits > 0.9, f"only {hits:.0%} of the vectors find themselves first"
-    assert np.allclose(index.vector(len(vectors) - 1), vectors[-1], atol=0.05), "the last vector is another"
-    some = np.array([len(vectors) - 1, 0, 7])
-    assert np.allclose(index.vectors(some), vectors[some], atol=0.05), "vectors(rows) are others"
+    # What an index keeps of a vector may be a code of it, as near as the CPU that trained the codes made it.
+    last, some = len(vectors) - 1, np.array([len(vectors) - 1, 0, 7])
+    assert (vectors @ index.vector(last)).argmax() == last, "the last vector is another"
+    assert ((index.vectors(some) @ vectors.T).argmax(1) == some).all(), "vectors(rows) are others"
 
 
 @law("index")
