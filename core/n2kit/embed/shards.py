@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ import numpy as np
 from n2kit.embed.encode import Encoded
 from n2kit.embed.vectors_file import Vectors, read_table, write_table
 from n2kit.errors import BadInput, Failed
+from n2kit.utils.folders import parts_folder
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,7 @@ class Shards:
     @classmethod
     def of(cls, out: Path, run: dict[str, object]) -> Shards:
         """Make the folder, and remove those that another command left for the same file; the caller has its lock."""
-        key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
-        prefix = f".{out.name}.parts-"
-        folder = out.with_name(prefix + key)
-        for left in out.parent.iterdir():
-            if left != folder and re.fullmatch(re.escape(prefix) + "[0-9a-f]{12}", left.name):
-                shutil.rmtree(left, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, str(run["fingerprint"]), bool(run["visual"]))
+        return cls(parts_folder(out, run), str(run["fingerprint"]), bool(run["visual"]))
 
     def file(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"

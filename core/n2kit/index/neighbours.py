@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from n2kit.errors import BadInput
 from n2kit.index.folder import MANIFEST, StoredIndex, load_index
 from n2kit.index.rules import Kept, Rules
 from n2kit.utils.files import atomic_write, ensure_writable_file
-from n2kit.utils.folders import ensure_outside_bundles
+from n2kit.utils.folders import ensure_outside_bundles, parts_folder
 from n2kit.utils.locks import output_lock
 
 BLOCK = 4096  # items a part: what an interrupted run loses at most
@@ -107,14 +106,7 @@ class _Parts:
 
     @classmethod
     def of(cls, out: Path, run: dict[str, object]) -> _Parts:
-        key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
-        prefix = f".{out.name}.parts-"
-        folder = out.with_name(prefix + key)
-        for left in out.parent.iterdir():
-            if left != folder and re.fullmatch(re.escape(prefix) + "[0-9a-f]{12}", left.name):
-                shutil.rmtree(left, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
+        return cls(parts_folder(out, run))
 
     def file(self, start: int) -> Path:
         return self.folder / f"{start:010d}.npz"

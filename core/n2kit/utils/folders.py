@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -138,6 +140,18 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
         finally:
             if old.exists() and not folder.exists():
                 old.replace(folder)
+
+
+def parts_folder(out: Path, run: Mapping[str, object]) -> Path:
+    """Make the folder, beside a file, of the parts of this run's work on it, and remove those that another run left there."""
+    key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
+    prefix = f".{out.name}.parts-"
+    folder = out.with_name(prefix + key)
+    for left in out.parent.iterdir():
+        if left != folder and re.fullmatch(re.escape(prefix) + "[0-9a-f]{12}", left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
