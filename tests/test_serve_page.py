@@ -191,11 +191,11 @@ class TestInABrowser:
         page.goto("/?id=noto:3")
         ids(page)
         for name in ("text alone", "picture alone"):
-            page.get_by_label(name).check()
+            page.get_by_role("checkbox", name=name, exact=True).check()
             page.wait_for_function(
                 f"() => [...document.querySelectorAll('.columns h2')].some(e => e.textContent.startsWith('{name}'))"
             )
-        page.get_by_label("why this one?").check()
+        page.get_by_role("checkbox", name="why this one?", exact=True).check()
         page.wait_for_selector(".below p")
         for column, view in enumerate(("multimodal", "text", "image")):
             wanted = server("/v1/recommend", {"id": "noto:3", "view": view, "k": 18}).body["neighbours"]
@@ -249,7 +249,7 @@ class TestInABrowser:
     def test_the_map_leads_to_items(self, page: Any, server: Live) -> None:
         page.goto("/")
         ids(page)
-        page.get_by_label("as a map").check()
+        page.get_by_role("checkbox", name="as a map", exact=True).check()
         page.wait_for_selector(".map canvas")
         assert page.url.endswith("map=1")
         item = next(i for i in server("/v1/map").body["items"] if i["x"] == 1)
