@@ -70,11 +70,11 @@ TINY: dict[str, tuple[dict[str, Any], VisionCard]] = {
     "tiny-efficientnet": (
         {
             "model_type": "efficientnet", "width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320,
-            "image_size": 64, "initializer_range": 0.5,
+            "image_size": 64, "initializer_range": 1.0,
         },
         VisionCard(4, 320, 320, 64, 123612),
     ),
-    "tiny-mobilenet-v1": ({"model_type": "mobilenet_v1", "depth_multiplier": 0.25, **_LARGER}, VisionCard(4, 256, 256, 64, 213072)),
+    "tiny-mobilenet-v1": ({"model_type": "mobilenet_v1", "depth_multiplier": 0.25, **_LARGER, "initializer_range": 0.3}, VisionCard(4, 256, 256, 64, 213072)),
     "tiny-mobilenet-v2": (
         {"model_type": "mobilenet_v2", "depth_multiplier": 0.25, "finegrained_output": False, **_LARGER},
         VisionCard(4, 320, 320, 64, 159392),

@@ -177,11 +177,11 @@ def assert_model_works(model: Model, seen: VisionOut | None = None) -> None:
         loss = loss + sum(view.sum() for view in out.views.values())
     loss.backward()
     _gradients_everywhere(model, leaves)
-    vectors = out.views["multimodal"].detach()
-    assert distance(vectors[0], vectors[1]) > 1e-6, "the image does not matter"
     with torch.no_grad():
-        alone = model(_batch(model, ITEMS[:1], leaves))
-    assert distance(alone.views["multimodal"][0], vectors[0]) <= TOLERANCE, (
+        alone, other = (model(_batch(model, [item], leaves)).views["multimodal"] for item in ITEMS[:2])
+    # The same operations on the same text: with random weights an image moves some vectors by a rounding error or two only.
+    assert not alone.equal(other), "the image does not matter"
+    assert distance(alone[0], out.views["multimodal"][0].detach()) <= TOLERANCE, (
         "a row in a batch differs from the row alone"
     )
     if model.llm.card.causal:
