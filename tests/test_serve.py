@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,13 @@ def options(workspace: Path, tiny_bundle: Path, tmp_path_factory: pytest.TempPat
     vectors = n2kit.embed(tiny_bundle, items, images=images)
     n2kit.Index.build(vectors, items=items, images=images).save(folder / "main.index")
     return ServeOptions({"main": folder / "main.index"}, (tiny_bundle,), items, images, folder / "votes.csv", "cpu")
+
+
+@pytest.fixture
+def own(options: ServeOptions, tmp_path: Path) -> ServeOptions:
+    """The same, of an index that may change."""
+    n2kit.Index.load(options.indexes["main"]).save(tmp_path / "own.index")
+    return replace(options, indexes={"main": tmp_path / "own.index"})
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +269,7 @@ def test_a_view_is_the_query_by_its_text_or_picture_alone(
         ({"id": "noto:3", "k": 0}, 400, "k: "),
         ({"id": "noto:3", "index": "other"}, 404, "there are: main"),
         ({"id": "noto:3", "filter": {"colour": "x"}}, 400, "filter"),
+        ({"id": "noto:3", "where": "colour = 'x'"}, 400, "where: no column colour"),
     ],
 )
 def test_what_cannot_be_recommended_is_said(server: Live, asked: Any, status: int, says: str) -> None:
@@ -269,22 +278,86 @@ def test_what_cannot_be_recommended_is_said(server: Live, asked: Any, status: in
     assert says in answer.body["error"]["message"]
 
 
-def test_items_are_put_in_replaced_and_taken_out(server: Live, workspace: Path) -> None:
-    uri = data_uri(workspace)
-    assert server("/v1/items", {"items": [{"title": "no id"}]}).status == 400
-    put = server(
-        "/v1/items", {"items": [{"id": "new", "title": "thing 3", "topics": ["topic3"], "image": uri, "category": "x"}]}
+def test_items_are_put_in_replaced_and_taken_out_and_a_new_server_has_them_so(
+    own: ServeOptions, workspace: Path
+) -> None:
+    uri, new = data_uri(workspace), {"title": "thing 3", "topics": ["topic3"], "category": "it's new"}
+    with live(own) as server:
+        assert server("/v1/items", {"items": [{"title": "no id"}]}).status == 400
+        put = server("/v1/items", {"items": [{"id": "new", "image": uri} | new]})
+        assert (put.status, put.body["items"]) == (200, 25), put.body
+        assert set(ids(server("/v1/recommend", {"id": "noto:3", "k": 2}))) == {"new", "twemoji:3"}  # both are alike
+        server("/v1/items", {"items": [{"id": "noto:3", "title": "something else", "content": "a text"}]})
+        before = server("/v1/recommend", {"id": "new", "k": 23}).body
+    with live(own) as server:
+        assert server("/v1/recommend", {"id": "new", "k": 23}).body == before
+        assert server("/v1/items?id=noto:3").body["items"][0]["content"] == "a text"
+        shown = server("/v1/items?id=new").body["items"][0]
+        assert shown == {"id": "new", "content": "", "picture": True} | new
+        assert server("/v1/image?id=new").headers["content-type"] == "image/webp"
+        assert ids(server("/v1/recommend", {"id": "new", "view": "image", "k": 3}))
+        assert ids(server("/v1/recommend", {"id": "noto:4", "filter": {"category": "it's new"}})) == ["new"]
+        assert ids(server("/v1/recommend", {"id": "noto:4", "where": "category != 'x'"})) == ["new"]
+        assert server("/v1/catalogue").body["indexes"][0]["categories"] == {"x": 23, "it's new": 1}
+        gone = server("/v1/items?id=new&id=noto:3", method="DELETE")
+        assert gone.body["items"] == 23
+        assert server("/v1/recommend", {"id": "noto:3"}).status == 404
+    with live(own) as server:
+        assert not {"new", "noto:3"} & set(ids(server("/v1/recommend", {"id": "noto:4", "k": 30})))
+        for item in server("/v1/items?limit=200").body["items"][1:]:
+            assert server(f"/v1/items?id={item['id']}", method="DELETE").status == 200
+        last = server("/v1/items").body["items"]
+        refused = server(f"/v1/items?id={last[0]['id']}", method="DELETE")
+        assert (refused.status, len(last)) == (400, 1)
+        assert "no item is left" in refused.body["error"]["message"]
+
+
+def test_changes_of_many_clients_are_all_kept_and_none_suffers_from_another(own: ServeOptions, tmp_path: Path) -> None:
+    with live(own) as server, ThreadPoolExecutor(8) as pool:
+        put = [pool.submit(server, "/v1/items", {"items": [{"id": f"n{n}", "title": f"oak {n}"}]}) for n in range(16)]
+        assert {done.result().status for done in put} == {200}
+        held, write = threading.Event(), server.state._changes["main"]._work
+        server.state._changes["main"]._work = lambda changes: held.wait(20) and write(changes)  # type: ignore[assignment,return-value]
+        first = pool.submit(server, "/v1/items?id=n0", method="DELETE")
+        while server.state._changes["main"].waiting or not server.state.catalogues:
+            time.sleep(0.01)
+        later = [pool.submit(server, f"/v1/items?id=n{n}", method="DELETE") for n in (1, 2, 3)]
+        held.set()
+        assert {done.result().status for done in [first, *later]} == {200}
+        assert len(ids(server("/v1/recommend", {"id": "n5", "k": 40}))) == 24 + 16 - 4 - 1
+    assert set(n2kit.Index.load(own.indexes["main"]).stored.ids) >= {f"n{n}" for n in range(4, 16)}
+
+
+def test_the_command_line_finds_what_a_server_was_given(own: ServeOptions, workspace: Path, tiny_bundle: Path) -> None:
+    with live(own) as server:
+        server("/v1/items", {"items": [{"id": "new", "title": "oak chair", "image": data_uri(workspace)}]})
+    found = n2kit.recommend(own.indexes["main"], {"title": "oak chair"}, model=tiny_bundle, k=25)
+    assert next(r.title for r in found if r.id == "new") == "oak chair"
+
+
+def test_an_index_is_read_only_where_it_is_asked_for_strangers_may_call_or_its_folder_cannot_be_written(
+    options: ServeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    from n2kit.serve.state import State
+
+    said: list[str] = []
+    with live(options, read_only=True) as server:
+        assert server("/v1/catalogue").body["indexes"][0]["read_only"] == "--read-only"
+        for refused in (
+            server("/v1/items", {"items": [{"id": "n", "title": "a"}]}),
+            server("/v1/items?id=noto:3", method="DELETE"),
+        ):
+            assert (refused.status, "main is read-only" in refused.body["error"]["message"]) == (403, True)
+    no_bundle = replace(options, bundles=(), feedback=None)
+    State(replace(no_bundle, host="0.0.0.0"), said.append).close()
+    assert "main is read-only: anybody who reaches 0.0.0.0 could change it: --api-key" in said
+    monkeypatch.setattr(
+        tempfile, "mkdtemp", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
     )
-    assert (put.status, put.body["items"]) == (200, 25), put.body
-    assert set(ids(server("/v1/recommend", {"id": "noto:3", "k": 2}))) == {"new", "twemoji:3"}  # both are alike
-    assert server("/v1/image?id=new").headers["content-type"] == "image/webp"
-    assert ids(server("/v1/recommend", {"id": "new", "view": "image", "k": 3}))
-    server("/v1/items", {"items": [{"id": "noto:3", "title": "something else"}]})
-    assert server("/v1/items?id=noto:3").body["items"][0]["title"] == "something else"
-    gone = server("/v1/items?id=new&id=noto:3", method="DELETE")
-    assert gone.body["items"] == 23
-    assert server("/v1/recommend", {"id": "noto:3"}).status == 404
-    assert not {"new", "noto:3"} & set(ids(server("/v1/recommend", {"id": "noto:4", "k": 30})))
+    State(no_bundle, said.append).close()
+    assert "cannot be written: Permission denied" in said[-2]
 
 
 def test_a_reload_shows_a_new_index_keeps_the_old_one_if_it_cannot_and_drops_no_request(
@@ -444,14 +517,19 @@ ODD: tuple[Any, ...] = (
         ("/v1/embeddings", {"input": "a", "messages": None, "items": None, "model": None, "encoding_format": "float", "dimensions": 16, "modality": "text"}),
         ("/v1/embeddings", {"messages": [{"role": "user", "content": "a"}]}),
         ("/v1/embeddings", {"items": [{"title": "a"}]}),
-        ("/v1/recommend", {"id": "noto:4", "ids": [], "item": None, "items": [], "index": None, "k": 3, "view": "multimodal", "filter": None, "exclude": [], "fold": None, "diversify": 0, "explain": False}),
+        ("/v1/recommend", {"id": "noto:4", "ids": [], "item": None, "items": [], "index": None, "k": 3, "view": "multimodal", "where": None, "filter": None, "exclude": [], "fold": None, "diversify": 0, "explain": False}),
         ("/v1/recommend", {"item": {"title": "a"}}),
         ("/v1/items", {"items": [{"id": "odd", "title": "a"}], "index": None}),
         ("/v1/feedback", {"query": "noto:4", "target": "twemoji:4", "vote": 0, "index": None}),
     ],
 )  # fmt: skip
-def test_nothing_that_is_sent_is_a_bug_of_the_server(server: Live, path: str, valid: dict[str, Any]) -> None:
+def test_nothing_that_is_sent_is_a_bug_of_the_server(own: ServeOptions, path: str, valid: dict[str, Any]) -> None:
     """Every field with every odd value: an answer, or an error that says what is wrong."""
+    with live(own) as server:
+        send_odd(server, path, valid)
+
+
+def send_odd(server: Live, path: str, valid: dict[str, Any]) -> None:
     assert server(path, valid).status == 200
     odd = [{**valid, name: value} for name in valid for value in ODD]
     odd += [
@@ -472,7 +550,6 @@ def test_nothing_that_is_sent_is_a_bug_of_the_server(server: Live, path: str, va
         assert answer.status == 200 or answer.body["error"]["message"], body
     for raw in (b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"id": NaN}'):
         assert server(path, raw).status == 400
-    server("/v1/items?id=odd", method="DELETE")
 
 
 # The queue.

@@ -33,6 +33,9 @@ def serve(
     feedback: Annotated[
         Path | None, typer.Option(help="A pairs file, .csv or .jsonl, for the page's thumbs up and down.")
     ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Let no request put items into an index, or take them out.")
+    ] = False,
     api_key: Annotated[
         str | None, typer.Option(envvar="N2KIT_API_KEY", help="A key that every request of /v1 has to bring.")
     ] = None,
@@ -83,7 +86,7 @@ def serve(
     catalogue = None if items is None else options.read(items, item_format, renames, lenient, encoding)
     wanted = ServeOptions(
         indexes=named(index or []), bundles=tuple(map(bundle_folder, bundle or ())), items=catalogue, images=images,
-        feedback=feedback, device=device, host=host, port=port, api_key=api_key or None,
+        read_only=read_only, feedback=feedback, device=device, host=host, port=port, api_key=api_key or None,
         image_hosts=tuple(h.lower() for h in image_hosts or ()), hosts=tuple(hosts or ()), origins=tuple(origins or ()),
         max_concurrent=max_concurrent, max_inputs=max_inputs, max_body=max_body * 1_000_000,
         max_pixels=max_pixels * 1_000_000, batch_tokens=batch_tokens, batch_wait=batch_wait / 1000,

@@ -95,7 +95,7 @@ class Index:
 
     def __repr__(self) -> str:
         titles = "" if self.stored.titles is None else ", with titles"
-        return f"<Index of {counted(len(self), 'item')}, {len(self.stored.index.vector(0))} wide{titles}>"
+        return f"<Index of {counted(len(self), 'item')}, {self.stored.width} wide{titles}>"
 
 
 @in_python

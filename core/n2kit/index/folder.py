@@ -54,6 +54,11 @@ class StoredIndex:
     def __post_init__(self) -> None:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
 
+    @property
+    def width(self) -> int:
+        """The number of a vector's numbers."""
+        return len(self.index.vector(0))
+
     def near_item(self, item_id: str, k: int) -> list[Neighbour]:
         """Find the k nearest other items.
 
@@ -79,8 +84,7 @@ class StoredIndex:
 
     def fitted(self, vector: np.ndarray) -> np.ndarray:
         """Cut a vector of the model that made the index to the index's width, as `n2kit embed --dim` did: [d]."""
-        width = len(self.index.vector(0))
-        if len(vector) <= width:
+        if len(vector) <= (width := self.width):
             return vector
         unit: np.ndarray = vector[:width] / np.linalg.norm(vector[:width])
         return unit
@@ -137,7 +141,7 @@ def write_index(stored: StoredIndex, folder: Path) -> None:
         options=dict(stored.made_by.options),
         fingerprint=stored.fingerprint,
         items=len(stored.ids),
-        width=len(stored.index.vector(0)),
+        width=stored.width,
         metric="dot product of unit vectors",
         dtype="float32",
         files={name: file_digest(folder / name) for name in sorted(entries(folder))},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +14,15 @@ from n2kit.index.where import where
 
 FEW = 20_000  # allowed items that are all compared: an index could not skip the others
 POOL = 5  # candidates a place, from which variety is chosen
+
+
+@dataclass
+class Hit:
+    """A neighbour, and the ids of the near-duplicates that are left out for it, best first."""
+
+    id: str
+    score: float
+    folded: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -57,17 +66,34 @@ def search(
     Raises:
         BadInput: a condition that is none, or on columns that are not known.
     """
-    options = options or SearchOptions()
+    hits = search_folded(stored, vector, k, options or SearchOptions(), without=without, facts=facts)
+    return [Neighbour(hit.id, hit.score) for hit in hits]
+
+
+def search_folded(
+    stored: StoredIndex,
+    vector: np.ndarray,
+    k: int,
+    options: SearchOptions,
+    *,
+    without: Collection[str] = (),
+    facts: Facts | None = None,
+) -> list[Hit]:
+    """Find what `search` finds, each with the near-duplicates that are left out for it."""
     allowed = np.ones(len(stored.ids), bool)
     if options.where is not None:
         allowed &= _condition(stored, options.where, facts)
     allowed[[stored.position[i] for i in without if i in stored.position]] = False
     most = k * POOL if options.diversify else k
     found = _nearest(stored, vector, allowed, most)
-    chosen = _distinct(stored, found, most, options.distinct) if options.distinct is not None else _first(found, most)
+    twins: dict[int, list[int]] = {}
+    if options.distinct is not None:
+        chosen, twins = _distinct(stored, found, most, options.distinct)
+    else:
+        chosen = [one for one, _ in zip(found, range(most), strict=False)]
     if options.diversify:
         chosen = _varied(stored, chosen, k, options.diversify)
-    return [Neighbour(stored.ids[row], score) for row, score in chosen]
+    return [Hit(stored.ids[row], score, [stored.ids[twin] for twin in twins.get(row, ())]) for row, score in chosen]
 
 
 def mean_vector(stored: StoredIndex, ids: Sequence[str]) -> np.ndarray:
@@ -76,7 +102,17 @@ def mean_vector(stored: StoredIndex, ids: Sequence[str]) -> np.ndarray:
     Raises:
         BadInput: one is not in the index; they cancel each other out.
     """
-    vectors = np.stack([stored.vector_of(item_id) for item_id in ids])
+    return middle_of(np.stack([stored.vector_of(item_id) for item_id in ids]))
+
+
+def middle_of(vectors: np.ndarray) -> np.ndarray:
+    """Return the middle of unit vectors [n, d], of unit length: [d]; of one vector, itself.
+
+    Raises:
+        BadInput: they cancel each other out.
+    """
+    if len(vectors) == 1:
+        return vectors[0]  # type: ignore[no-any-return]
     middle = vectors.mean(axis=0)
     length = float(np.linalg.norm(middle))
     if length < 1e-6:
@@ -121,24 +157,24 @@ def _nearest(stored: StoredIndex, vector: np.ndarray, allowed: np.ndarray, most:
         reach *= 4
 
 
-def _first(found: Iterator[tuple[int, float]], most: int) -> list[tuple[int, float]]:
-    return [one for one, _ in zip(found, range(most), strict=False)]
-
-
 def _distinct(
     stored: StoredIndex, found: Iterator[tuple[int, float]], most: int, limit: float
-) -> list[tuple[int, float]]:
-    """Take rows that are no near-duplicates of better ones."""
+) -> tuple[list[tuple[int, float]], dict[int, list[int]]]:
+    """Take rows that are no near-duplicates of better ones; each with those that are its own, as far as they stand above the next."""
     chosen: list[tuple[int, float]] = []
-    vectors: list[np.ndarray] = []
+    twins: dict[int, list[int]] = {}
+    vectors = np.empty((min(most, len(stored.ids)), stored.width), np.float32)
     for row, score in found:
         own = stored.index.vector(row)
-        if all(float(own @ other) <= limit for other in vectors):
-            chosen.append((row, score))
-            vectors.append(own)
-        if len(chosen) == most:
+        alike = vectors[: len(chosen)] @ own
+        if len(chosen) and float(alike.max()) > limit:
+            twins.setdefault(chosen[int(alike.argmax())][0], []).append(row)
+        elif len(chosen) == most:
             break
-    return chosen
+        else:
+            vectors[len(chosen)] = own
+            chosen.append((row, score))
+    return chosen, twins
 
 
 def _varied(stored: StoredIndex, pool: list[tuple[int, float]], k: int, weight: float) -> list[tuple[int, float]]:

@@ -16,7 +16,7 @@ from n2kit.index.folder import KIND, MadeBy, StoredIndex, load_index, write_inde
 from n2kit.index.titles import Titles
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
-from n2kit.utils.files import disk_full_guard
+from n2kit.utils.files import disk_full_guard, sync_tree
 from n2kit.utils.folders import atomic_dir, ensure_writable
 from n2kit.utils.locks import output_lock
 
@@ -75,6 +75,7 @@ def save_index(stored: StoredIndex, folder: Path, *, force: bool = False) -> Non
         with atomic_dir(folder) as staged:
             write_index(stored, staged)
             load_index(staged)  # a library may not say that the disk is full
+            sync_tree(staged)
 
 
 def index_of(vectors_file: Path, component: Component | None = None) -> StoredIndex:

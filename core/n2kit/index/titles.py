@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from n2kit.data.image_source import GivenImage, image_of
 from n2kit.data.items import Item, Items
 from n2kit.errors import BadInput
 from n2kit.utils.files import parse_json
@@ -17,10 +19,14 @@ TITLES = "titles.json"
 
 @dataclass(frozen=True)
 class Titles:
-    """Items by what people see of them, and the folder that their image paths are relative to."""
+    """Items by what people see of them, and the folder that their image paths are relative to.
+
+    whole: ids of items that no file has, since a server took them: all of them is remembered, with the picture itself.
+    """
 
     items: Items
     images: Path | None = None
+    whole: frozenset[str] = frozenset()
 
     def title(self, item_id: str) -> str:
         """Return an item's title, or its topics; empty for one that is not known."""
@@ -36,7 +42,11 @@ class Titles:
 
 def write_titles(titles: Titles, ids: Iterable[str], folder: Path) -> None:
     """Write title and image of the items of an index into its folder."""
-    rows = {i: {"title": titles.title(i), "image": titles.image(i)} for i in ids if i in titles.items}
+    rows = {
+        i: _whole(titles.items[i]) if i in titles.whole else {"title": titles.title(i), "image": titles.image(i)}
+        for i in ids
+        if i in titles.items
+    }
     images = None if titles.images is None else str(titles.images.resolve())
     text = json.dumps({"images": images, "items": rows}, ensure_ascii=False)
     (folder / TITLES).write_text(text, encoding="utf8")
@@ -53,10 +63,25 @@ def read_titles(folder: Path) -> Titles | None:
         return None
     content: Any = parse_json(file.read_bytes(), file, hint="index again")
     try:
-        items = Items(
-            [Item(str(i), image=str(row["image"]), title=str(row["title"])) for i, row in content["items"].items()]
-        )
-        images = content["images"]
-        return Titles(items, None if images is None else Path(images))
+        items = Items([_item(str(i), row) for i, row in content["items"].items()])
+        images, whole = content["images"], frozenset(i for i, row in content["items"].items() if "content" in row)
+        return Titles(items, None if images is None else Path(images), whole)
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(f"{file}: not the titles of an index: {error}", "index again") from None
+
+
+def _whole(item: Item) -> dict[str, Any]:
+    """Write all of an item; a picture that it holds, as a data URI."""
+    image = str(item.image)
+    if isinstance(item.image, GivenImage) and isinstance(item.image.source, bytes):
+        image = f"data:image/webp;base64,{base64.b64encode(item.image.source).decode()}"
+    return {
+        "title": item.title, "topics": list(item.topics), "content": item.content, "category": item.category, "image": image
+    }  # fmt: skip
+
+
+def _item(item_id: str, row: dict[str, Any]) -> Item:
+    if "content" not in row:
+        return Item(item_id, image=str(row["image"]), title=str(row["title"]))
+    texts = {name: str(row[name]) for name in ("title", "content", "category")}
+    return Item(item_id, image=image_of(str(row["image"])), topics=tuple(map(str, row["topics"])), **texts)

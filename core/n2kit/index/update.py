@@ -30,7 +30,7 @@ class Updated:
 
 def update_index(
     folder: Path,
-    vectors: Path | None = None,
+    vectors: Path | Vectors | None = None,
     *,
     delete: Sequence[str] = (),
     titles: Titles | None = None,
@@ -39,6 +39,7 @@ def update_index(
     """Put vectors into an index, in place of those of the same ids, and delete others. The folder is replaced in one step.
 
     Args:
+        vectors: a file of vectors, or the vectors themselves.
         titles, facts: of the new items.
 
     Raises:
@@ -46,7 +47,7 @@ def update_index(
     """
     with output_lock(folder):
         before = load_index(folder)
-        new = _new(before, vectors) if vectors is not None else None
+        new = _checked(before, vectors) if isinstance(vectors, Vectors) else _read(before, vectors)
         if unknown := [item_id for item_id in delete if item_id not in before.position]:
             more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
             hint = suggest(unknown[0], before.ids) or "delete what is there"
@@ -72,26 +73,36 @@ def updated(before: StoredIndex, new: Vectors | None, delete: Sequence[str] = ()
     ids = [before.ids[row] for row in stay] + (new.ids if new is not None else [])
     if not ids:
         raise BadInput("no item is left in the index", "remove its folder")
-    width = len(before.index.vector(0))
-    vectors = new.vectors if new is not None else np.zeros((0, width), np.float32)
+    vectors = new.vectors if new is not None else np.zeros((0, before.width), np.float32)
     config = choose_index(before.made_by.component, before.made_by.options).config()
     return StoredIndex(before.index.updated(stay, vectors, config), ids, before.fingerprint, before.made_by)
 
 
-def _new(before: StoredIndex, path: Path) -> Vectors:
+def _read(before: StoredIndex, path: Path | None) -> Vectors | None:
+    if path is None:
+        return None
     source = open_vectors(path)
-    if source.fingerprint != before.fingerprint:
+    _check(before, source.fingerprint, source.width, str(path))
+    batches = list(source.batches())
+    ids = [item_id for batch in batches for item_id in batch.ids]
+    table = Vectors(ids, np.concatenate([batch.vectors for batch in batches]), source.fingerprint)
+    return _checked(before, table, str(path))
+
+
+def _checked(before: StoredIndex, table: Vectors, where: str = "the new vectors") -> Vectors:
+    _check(before, table.fingerprint, table.vectors.shape[1], where)
+    check_unit_length(table, where)
+    return table
+
+
+def _check(before: StoredIndex, fingerprint: str, width: int, where: str) -> None:
+    if fingerprint != before.fingerprint:
         raise BadInput(
-            f"the index is of model {before.fingerprint}, and {path} is of model {source.fingerprint}",
+            f"the index is of model {before.fingerprint}, and {where} is of model {fingerprint}",
             "embed with the model that made the index, or index all anew",
         )
-    if source.width != (width := len(before.index.vector(0))):
-        raise BadInput(f"the index is {width} wide, and {path} {source.width}", "embed with the same --dim")
-    batches = list(source.batches())
-    for batch in batches:
-        check_unit_length(batch, str(path))
-    ids = [item_id for batch in batches for item_id in batch.ids]
-    return Vectors(ids, np.concatenate([batch.vectors for batch in batches]), source.fingerprint)
+    if width != (own := before.width):
+        raise BadInput(f"the index is {own} wide, and {where} {width}", "embed with the same --dim")
 
 
 def _titles(before: Titles | None, new: Titles | None, ids: list[str]) -> Titles | None:
@@ -101,4 +112,6 @@ def _titles(before: Titles | None, new: Titles | None, ids: list[str]) -> Titles
     from n2kit.data.items import Items
 
     of = [new.items if item_id in new.items else before.items for item_id in ids]
-    return Titles(Items([some[i] for some, i in zip(of, ids, strict=True) if i in some]), new.images or before.images)
+    items = Items([some[i] for some, i in zip(of, ids, strict=True) if i in some])
+    whole = new.whole | {item_id for item_id in before.whole if item_id not in new.items}
+    return Titles(items, new.images or before.images, whole.intersection(ids))

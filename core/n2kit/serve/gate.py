@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from n2kit.serve.options import LOOPBACK
 from n2kit.serve.problems import answer
 from n2kit.serve.state import State
 
 LOG = logging.getLogger("n2kit.serve")
 WORK = "/v1/"  # paths that need the key, and count as work
 CHEAP = ("/v1/image",)  # of which a page asks for dozens at once
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEYED = (WORK, "/metrics", "/openapi.json", "/docs")
 
 

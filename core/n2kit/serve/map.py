@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,11 @@ MOST = 4000  # items that a browser draws; of more, as many evenly taken
 
 def points(catalogue: Catalogue) -> list[dict[str, Any]]:
     """Place the items: id, title, category, and x and y from 0 to 1."""
-    step = -(-len(catalogue) // MOST)
-    ids = list(islice(catalogue.ids(), 0, None, step or 1))
-    if not ids:
-        return []
-    place = plane(np.stack([catalogue.vector(i) for i in ids]))
+    rows = np.arange(0, len(catalogue), -(-len(catalogue) // MOST))
+    place = plane(catalogue.stored.index.vectors(rows))
     low, high = place.min(0), place.max(0)
     place = (place - low) / np.maximum(high - low, 1e-12)
-    items = map(catalogue.item, ids)
+    items = [catalogue.item(catalogue.stored.ids[row]) for row in rows]
     return [
         {
             "id": item.id,

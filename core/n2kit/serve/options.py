@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MOST_UPSERTS = 100_000  # items that a server holds beside its indexes
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class ServeOptions:
 
     indexes: name → index folder. bundles: folders of bundles; each answers for the indexes that it made.
     items, images: the catalogue's file and folder of pictures; without them, what the indexes remember.
+    read_only: requests put no items into an index, and take none out.
     feedback: the pairs file that votes are written to; None: no votes are taken.
     image_hosts: hosts, `name` or `name:port`, that images may be fetched from; none by default.
     hosts: further names that the server may be called by. origins: of pages elsewhere that may call it (CORS).
@@ -34,6 +35,7 @@ class ServeOptions:
     image_hosts: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    read_only: bool = False
     max_concurrent: int = 128
     max_inputs: int = 256
     max_body: int = 32_000_000

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index import StoredIndex, load_index
+from n2kit.serve.batching import Batcher, Closed
 from n2kit.serve.catalogue import Catalogue
+from n2kit.serve.changes import Change, refuse_changes, why_read_only, write_changes
 from n2kit.serve.engine import Engine
 from n2kit.serve.metrics import Metrics
 from n2kit.serve.options import ServeOptions
@@ -16,6 +20,7 @@ from n2kit.serve.problems import Problem
 from n2kit.serve.votes import Votes
 
 LOG = logging.getLogger("n2kit")
+MOST_CHANGES = 10_000  # items that one writing of an index takes
 
 
 class State:
@@ -34,6 +39,8 @@ class State:
         self.options, self.metrics, self.stopping = options, Metrics(), False
         self.votes = None if options.feedback is None else Votes(options.feedback)
         self._reloading = threading.Lock()
+        self._writing = threading.Lock()  # of folders, and of the catalogues that are served
+        self._changes: dict[str, Batcher[Change, None]] = {}
         stored = {name: load_index(folder) for name, folder in options.indexes.items()}
         self.engines: dict[str, Engine] = {}  # by fingerprint
         try:
@@ -49,10 +56,15 @@ class State:
         except BaseException:
             self.close()
             raise
+        self.read_only = {name: why_read_only(folder, options) for name, folder in options.indexes.items()}
+        for name, reason in self.read_only.items():
+            if reason is None:
+                self._changes[name] = Batcher(partial(self._write, name), lambda _: 1, most=MOST_CHANGES, wait=0)
+            else:
+                notify(f"{name} is read-only: {reason}")
         self.metrics.watch("n2kit_waiting", "Requests that wait for a model.", self._waiting)
         for catalogue in self.catalogues.values():
-            known = sum(i in catalogue.items for i in catalogue.stored.ids) if catalogue.items is not None else 0
-            missing = len(catalogue.stored.ids) - known
+            missing = sum(not catalogue.knows(i) for i in catalogue.stored.ids)
             notify(
                 f"{catalogue.name}: {counted(len(catalogue.stored.ids), 'item')} of model {catalogue.stored.fingerprint}"
                 + f", {missing:,} of them without title or picture" * bool(missing)
@@ -123,18 +135,15 @@ class State:
             raise Problem(409, "a reload is under way")
         try:
             new = {}
-            for name, folder in self.options.indexes.items():
-                stored, old = load_index(folder), self.catalogues[name]
-                if old.engine is not None and stored.fingerprint != old.engine.fingerprint:
-                    raise BadInput(
-                        f"{name} is now of model {stored.fingerprint}, and {old.engine.fingerprint} is served"
-                    )
-                if old.overlay.layer.items and len(stored.index.vector(0)) != old.width:
-                    raise BadInput(
-                        f"{name} is now {len(stored.index.vector(0))} wide, and items were put in that are {old.width}"
-                    )
-                new[name] = old.with_index(stored)
-            self.catalogues = new
+            with self._writing:
+                for name, folder in self.options.indexes.items():
+                    stored, old = load_index(folder), self.catalogues[name]
+                    if old.engine is not None and stored.fingerprint != old.engine.fingerprint:
+                        raise BadInput(
+                            f"{name} is now of model {stored.fingerprint}, and {old.engine.fingerprint} is served"
+                        )
+                    new[name] = old.with_index(stored)
+                self.catalogues = new
         except (N2kitError, OSError) as problem:
             self.metrics.reloads.labels("failed").inc()
             LOG.warning("not reloaded, the indexes before go on: %s", problem)
@@ -145,10 +154,32 @@ class State:
         finally:
             self._reloading.release()
 
+    async def change(self, name: str, changes: Sequence[Change]) -> Catalogue:
+        """Put items into an index, and take others out: in its folder when this returns; the catalogue as it is then.
+
+        Raises:
+            Problem: the index is read-only; its folder is in use; the server is stopping. BadInput: no item would be left.
+        """
+        refuse_changes(name, self.read_only[name])
+        try:
+            await asyncio.wrap_future(self._changes[name].submit(list(changes)))
+        except Closed:
+            raise Problem(503, "the server is stopping", "ask another one") from None
+        return self.catalogues[name]
+
+    def _write(self, name: str, changes: list[Change]) -> list[None]:
+        with self._writing:
+            old = self.catalogues[name]
+            stored = write_changes(self.options.indexes[name], old.stored, changes)
+            self.catalogues = self.catalogues | {name: old.with_index(stored)}
+        return [None] * len(changes)
+
     def _waiting(self) -> float:
         return sum(engine.batcher.waiting for engine in self.engines.values())
 
     def close(self) -> None:
-        """Finish what the models have taken."""
+        """Finish what the models have taken, and what is to be written."""
         for engine in self.engines.values():
             engine.close()
+        for changes in self._changes.values():
+            changes.close()

@@ -5,19 +5,20 @@ from __future__ import annotations
 from itertools import islice
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from n2kit.data.items import Item, item_of
 from n2kit.serve.catalogue import Catalogue
+from n2kit.serve.changes import Change, refuse_changes
 from n2kit.serve.engine import Given
 from n2kit.serve.map import points
 from n2kit.serve.pictures import item_given
 from n2kit.serve.problems import Problem
 from n2kit.serve.routes import Served
 from n2kit.serve.routes.recommend import seen
+from n2kit.serve.state import State
 from n2kit.serve.thumbnails import SIDES, small_copy, thumbnail
 
 router = APIRouter(tags=["catalogue"])
@@ -36,7 +37,7 @@ class Upsert(BaseModel):
 @router.get("/v1/catalogue")
 async def catalogue(state: Served) -> dict[str, Any]:
     """Describe what is served: indexes, views, categories, and whether votes are taken."""
-    indexes = await run_in_threadpool(lambda: [_described(name, c) for name, c in state.catalogues.items()])
+    indexes = await run_in_threadpool(lambda: [_described(c, state) for c in state.catalogues.values()])
     return {"indexes": indexes, "feedback": None if state.votes is None else state.votes.counts()}
 
 
@@ -54,7 +55,7 @@ async def items(
     found = state.catalogue(index)
     if id:
         for item_id in id:
-            found.vector(item_id)
+            found.vector(item_id)  # or it is not there
         return {"object": "list", "items": [seen(found, i) for i in id]}
     wanted = query.casefold().strip()
 
@@ -64,7 +65,7 @@ async def items(
         return category in (None, item.category) and (not wanted or any(wanted in word.casefold() for word in words))
 
     listed = await run_in_threadpool(
-        lambda: list(islice((i for i in found.ids() if matches(i)), offset, offset + limit))
+        lambda: list(islice((i for i in found.stored.ids if matches(i)), offset, offset + limit))
     )
     return {"object": "list", "items": [seen(found, i) for i in listed]}
 
@@ -93,8 +94,9 @@ async def image(
 
 @router.post("/v1/items")
 async def upsert(asked: Upsert, state: Served) -> dict[str, Any]:
-    """Put items in, in place of those of the same id: found from now on, and until the server stops."""
+    """Put items in, in place of those of the same id: they are in the index's folder, and found, from now on."""
     found = state.catalogue(asked.index)
+    refuse_changes(found.name, state.read_only[found.name])
     engine = state.engine_of(found)
     if len(asked.items) > state.options.max_inputs:
         raise Problem(413, f"{len(asked.items)} items, at most {state.options.max_inputs} in one request")
@@ -108,18 +110,19 @@ async def upsert(asked: Upsert, state: Served) -> dict[str, Any]:
         raise Problem(400, "two items have one id", param="items")
     vectors = await engine.vectors([Given(item) for item in new])
     kept = await run_in_threadpool(lambda: [_kept(item) for item in new])
-    found.overlay.upsert(kept, np.stack(list(map(found.stored.fitted, vectors))))
-    return {"object": "list", "upserted": [item.id for item in kept], "items": len(found)}
+    changes = [Change(item.id, item, found.stored.fitted(vector)) for item, vector in zip(kept, vectors, strict=True)]
+    now = await state.change(found.name, changes)
+    return {"object": "list", "upserted": [item.id for item in kept], "items": len(now)}
 
 
 @router.delete("/v1/items")
 async def delete(state: Served, id: Annotated[list[str], Query()], index: str | None = None) -> dict[str, Any]:
-    """Take items out, until the server stops."""
+    """Take items out of the index and its folder."""
     found = state.catalogue(index)
     for item_id in id:
-        found.vector(item_id)
-    found.overlay.delete(id)
-    return {"object": "list", "deleted": id, "items": len(found)}
+        found.vector(item_id)  # or it is not there
+    now = await state.change(found.name, [Change(item_id) for item_id in id])
+    return {"object": "list", "deleted": id, "items": len(now)}
 
 
 @router.post("/v1/reload")
@@ -128,11 +131,11 @@ async def reload(state: Served) -> dict[str, Any]:
     return {"items": await run_in_threadpool(state.reload)}
 
 
-def _described(name: str, served: Catalogue) -> dict[str, Any]:
+def _described(served: Catalogue, state: State) -> dict[str, Any]:
     return {
-        "name": name, "items": len(served), "model": served.stored.fingerprint, "new_items": served.engine is not None,
-        "views": served.views, "put_in": len(served.overlay.layer.items), "categories": served.categories(),
-        "pictures": served.images is not None,
+        "name": served.name, "items": len(served), "model": served.stored.fingerprint, "new_items": served.engine is not None,
+        "views": served.views, "read_only": state.read_only[served.name], "categories": served.categories,
+        "columns": list(served.facts.columns), "pictures": served.images is not None,
     }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from n2kit.data.items import Item
+from n2kit.errors import BadInput
+from n2kit.index.search import Hit, SearchOptions, middle_of, search_folded
 from n2kit.serve.catalogue import Catalogue
 from n2kit.serve.engine import VIEWS, Given
+from n2kit.serve.explaining import Why, explain
 from n2kit.serve.pictures import item_given
 from n2kit.serve.problems import Problem
-from n2kit.serve.recommending import Hit, Wanted, explain, mean_of, neighbours
 from n2kit.serve.routes import Served
 from n2kit.serve.state import State
 
@@ -48,10 +50,13 @@ class RecommendRequest(BaseModel):
     index: str | None = Field(None, description="A name of /v1/catalogue; the first one without.")
     k: int = Field(10, ge=1, le=MOST_K)
     view: View = Field("multimodal", description="text or image: the query by that alone, among the items as they are.")
+    where: str | None = Field(
+        None, max_length=2000, description="A condition on columns: category = 'chairs' and price < 20."
+    )
     filter: Filter | None = None
     exclude: list[str] = Field([], max_length=10_000, description="Ids that are not wanted.")
     fold: float | None = Field(
-        None, ge=0, le=1, description="Fold near-duplicates, from this cosine on, into the best."
+        None, ge=0, le=1, description="Fold near-duplicates, nearer than this cosine, into the best."
     )
     diversify: float = Field(0.0, ge=0, lt=1, description="0: by score alone; more: less of the same.")
     explain: bool = Field(False, description="Say which view of the query brought each neighbour.")
@@ -92,25 +97,41 @@ async def _recommended(asked: RecommendRequest, ids: list[str], new: list[Item],
     catalogue = state.catalogue(asked.index)
     views = [asked.view] if not asked.explain else list(dict.fromkeys([asked.view, *catalogue.views]))
     vectors = {view: await _query(catalogue, state, ids, new, view) for view in views}
-    category = asked.filter.category if asked.filter else []
-    wanted = Wanted(
-        asked.k, frozenset([category] if isinstance(category, str) else category), frozenset([*asked.exclude, *ids]),
-        asked.fold, asked.diversify,
-    )  # fmt: skip
-    if wanted.categories and not catalogue.whole and not catalogue.overlay.layer.items:
-        raise Problem(400, "the categories of the items are not known", "n2kit serve --items FILE", "filter")
+    exclude = {*asked.exclude, *ids}
+    how = SearchOptions(_condition(asked, catalogue), asked.diversify, asked.fold)
 
-    def found() -> list[Hit]:
-        hits = neighbours(catalogue, vectors[asked.view], wanted)
-        if asked.explain:
-            explain(catalogue, hits, vectors, wanted.exclude)
-        return hits
+    def found() -> tuple[list[Hit], list[Why]]:
+        hits = search_folded(
+            catalogue.stored, vectors[asked.view], asked.k, how, without=exclude, facts=catalogue.facts if how.where else None
+        )  # fmt: skip
+        return hits, explain(catalogue, [hit.id for hit in hits], vectors, exclude) if asked.explain else []
 
-    hits = await run_in_threadpool(found)
+    try:
+        hits, whys = await run_in_threadpool(found)
+    except BadInput as problem:
+        raise Problem(400, problem.message.replace("--where", "where", 1), param="where") from None
+    told = [_written(catalogue, hit) | ({"why": whys[n]} if whys else {}) for n, hit in enumerate(hits)]
     return {
         "object": "list", "index": catalogue.name, "model": catalogue.stored.fingerprint, "view": asked.view,
-        "neighbours": [_written(catalogue, hit) for hit in hits],
+        "neighbours": told,
     }  # fmt: skip
+
+
+def _condition(asked: RecommendRequest, catalogue: Catalogue) -> str | None:
+    """Join the conditions of a request to one.
+
+    Raises:
+        Problem: the categories of the items are not known.
+    """
+    conditions = [f"({asked.where})"] if asked.where else []
+    if asked.filter is not None:
+        if "category" not in catalogue.facts.columns:
+            raise Problem(400, "the categories of the items are not known", "n2kit serve --items FILE", "filter")
+        given = asked.filter.category
+        quoted = [name.replace("'", "''") for name in ([given] if isinstance(given, str) else given)]
+        if quoted:
+            conditions.append("category in (" + ", ".join(f"'{name}'" for name in quoted) + ")")
+    return " and ".join(conditions) or None
 
 
 async def _query(catalogue: Catalogue, state: State, ids: list[str], new: list[Item], view: str) -> np.ndarray:
@@ -135,12 +156,11 @@ async def _query(catalogue: Catalogue, state: State, ids: list[str], new: list[I
     if seen:
         new_vectors = await state.engine_of(catalogue).vectors(seen)
         vectors = [*vectors, *map(catalogue.stored.fitted, new_vectors)]
-    return vectors[0] if len(vectors) == 1 else mean_of(vectors)
+    return middle_of(np.stack(vectors))
 
 
 def _written(catalogue: Catalogue, hit: Hit) -> dict[str, Any]:
-    own = seen(catalogue, hit.id) | {"score": round(hit.score, 6), "folded": hit.folded}
-    return own if hit.why is None else own | {"why": hit.why}
+    return seen(catalogue, hit.id) | {"score": round(hit.score, 6), "folded": hit.folded}
 
 
 def seen(catalogue: Catalogue, item_id: str) -> dict[str, Any]:
