@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, Mismatch
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.manager import manager
+from n2kit.train.pairs import PairExtras
 
 ALL = [o.spec.name for o in manager().components("loss")]
 B = 4
@@ -103,6 +105,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Callable[..., torch.Tensor]]] = {
     "infonce": ("infonce", {}, infonce("symmetric")),
     "infonce one_direction": ("infonce", {"form": "one_direction"}, infonce("one_direction")),
     "infonce one_tower": ("infonce", {"form": "one_tower"}, infonce("one_tower")),
+    "multi-positive": ("multi-positive", {}, infonce("one_tower")),  # of partners alone
     "sigmoid": ("sigmoid", {}, sigmoid),
     "triplet": ("triplet", {}, triplet("hardest")),
     "triplet all": ("triplet", {"negatives": "all"}, triplet("all")),
@@ -333,3 +336,20 @@ def test_matryoshka_around_what_cannot_be(x: torch.Tensor) -> None:
     for wrong, what in (({"widths": [2, 2]}, "one twice"), ({"widths": [2], "weights": [1.0, 2.0]}, "2 weights for 1")):
         with pytest.raises(ValueError, match=what):
             loss("matryoshka", **wrong)
+
+
+def test_several_positives_are_weighted_by_their_grades(x: torch.Tensor) -> None:
+    items = ["a", "b", "c", "a", "e", "f", "g", "h"]  # a is in two pairs, and so e and h are partners of both its rows
+    pairs = Pairs([("a", "e"), ("b", "f"), ("c", "g"), ("a", "h")], grades={("a", "e"): 0.5, ("c", "g"): 2.0})
+    known = PairExtras(pairs)(items)
+    grade = {frozenset(pair): pairs.grade(pair) for pair in pairs}
+    costs = []
+    for i in range(2 * B):
+        mine = {p: grade.get(frozenset((items[i], items[p])), 0.0) for p in range(2 * B) if items[p] != items[i]}
+        against = [n for n, weight in mine.items() if not weight]
+        s = {p: cosine(x, i, p) * math.exp(3.0) for p in mine}
+        cost = {p: torch.stack([s[p], *(s[n] for n in against)]).logsumexp(0) - s[p] for p, g in mine.items() if g}
+        costs.append(sum(mine[p] * c for p, c in cost.items()) / sum(mine[p] for p in cost))
+    out = loss("multi-positive")({"multimodal": x}, None, known["exclude"], positives=known["positives"]).loss
+    torch.testing.assert_close(out, torch.stack([torch.as_tensor(c) for c in costs]).mean())
+    assert [len(costs), int((known["positives"] > 0).sum())] == [8, 2 * (2 + 2 + 1 + 1)]

@@ -74,7 +74,10 @@ TINY: dict[str, tuple[dict[str, Any], VisionCard]] = {
         },
         VisionCard(4, 320, 320, 64, 123612),
     ),
-    "tiny-mobilenet-v1": ({"model_type": "mobilenet_v1", "depth_multiplier": 0.25, **_LARGER, "initializer_range": 0.3}, VisionCard(4, 256, 256, 64, 213072)),
+    "tiny-mobilenet-v1": (
+        {"model_type": "mobilenet_v1", "depth_multiplier": 0.25, **_LARGER, "initializer_range": 0.3},
+        VisionCard(4, 256, 256, 64, 213072),
+    ),
     "tiny-mobilenet-v2": (
         {"model_type": "mobilenet_v2", "depth_multiplier": 0.25, "finegrained_output": False, **_LARGER},
         VisionCard(4, 320, 320, 64, 159392),

@@ -1,4 +1,4 @@
-"""Losses on pairs: notellm2 (the paper's), notellm, infonce, sigmoid, triplet, cosent, and matryoshka around any of them."""
+"""Losses on pairs: notellm2 (the paper's) and notellm, infonce, multi-positive, sigmoid, triplet, cosent; matryoshka around any."""
 
 from n2kit.contract import ComponentSpec, hookimpl
 
@@ -39,6 +39,13 @@ def n2kit_register_components() -> list[ComponentSpec]:
             "losses:InfoNCE",
             "InfoNCEConfig",
             "left → right and right → left, averaged; or one direction, or one tower (`form`)",
+            "negatives",
+        ),
+        _loss(
+            "multi-positive",
+            "multi_positive:MultiPositiveLoss",
+            "ContrastiveConfig",
+            "all known partners of a row that are in the batch, weighted by the pairs' grades, against its negatives",
             "negatives",
         ),
         _loss(

@@ -342,10 +342,12 @@ class Loss(RandomInitPart):
 
     extra_inputs: names of keyword inputs that `forward` takes besides the views. `grades` [B]: how alike the two items of a pair
         are, 1 where the pairs file has no third column. `log_q` [2B]: log of the frequency of a row's item in all pairs.
+        `positives` [2B, 2B]: the grade of the pair of two rows' items, 0 where they are no known pair; None: partners alone, of grade 1.
         `generation`: the mean of −log p over the tokens of the answers that the step's items are to give (see
         `n2kit.modeling.prompts.Task`), a scalar with gradient, 0 where nothing was asked; its spec declares the capability too.
         `negatives` [M], where there are any: the numbers of the last M rows of all views, 2B, 2B+1, …, which are hard negatives:
-        they have no partner, and every one of the 2B rows has them among its candidates. `present`, `exclude` and `log_q` cover them.
+        they have no partner, and every one of the 2B rows has them among its candidates. `present`, `exclude`, `positives` and `log_q`
+        cover them.
     """
 
     extra_inputs: frozenset[str] = frozenset()

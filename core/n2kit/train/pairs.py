@@ -43,7 +43,7 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
     if pairs.negatives and "negatives" not in loss.extra_inputs:
         raise BadInput(
             f"hard negatives of {counted(len(pairs.negatives), 'pair')}, and loss {name} takes none",
-            "leave their columns out, or build with --loss notellm2, infonce, sigmoid or triplet",
+            "leave their columns out, or build with --loss notellm2, infonce, multi-positive, sigmoid or triplet",
         )
 
 
@@ -54,10 +54,10 @@ class PairExtras:
     the items of all pairs and negatives, for the logQ correction of in-batch sampling.
     """
 
-    KNOWN = frozenset({"grades", "log_q", "negatives"})  # of what `Loss.extra_inputs` can name
+    KNOWN = frozenset({"grades", "log_q", "negatives", "positives"})  # of what `Loss.extra_inputs` can name
 
     def __init__(self, pairs: Pairs) -> None:
-        self.pairs, self.graph = pairs, pairs.graph()
+        self.pairs, self.graph, self.listed = pairs, pairs.graph(), set(pairs)
         ends = Counter(i for pair in pairs for i in (*pair, *pairs.negatives.get(pair, ())))
         self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
 
@@ -68,24 +68,36 @@ class PairExtras:
         log_q = torch.tensor([self.log_q[i] for i in ids])
         facts = {
             "exclude": self.exclude(ids), "grades": torch.tensor([self.pairs.grade(pair) for pair in ends]), "log_q": log_q,
+            "positives": self.positives(ids),
         }  # fmt: skip
         return facts | ({"negatives": torch.arange(rows, len(ids))} if hard else {})
 
     def exclude(self, ids: Sequence[str]) -> Tensor:
         """Return [n, n] bool: true for the same item, and for known positives in either direction."""
+        out = torch.zeros(len(ids), len(ids), dtype=torch.bool)
+        out[tuple(torch.tensor(self._known(ids)).T)] = True
+        return out
+
+    def positives(self, ids: Sequence[str]) -> Tensor:
+        """Return [n, n]: the grade of the pair of two rows' items, the higher one of both directions; 0 of no pair."""
+        out = torch.zeros(len(ids), len(ids))
+        for n, m in self._known(ids):
+            either = ((ids[n], ids[m]), (ids[m], ids[n]))
+            out[n, m] = max((self.pairs.grade(pair) for pair in either if pair in self.listed), default=0.0)
+        return out
+
+    def _known(self, ids: Sequence[str]) -> list[tuple[int, int]]:
+        """List the rows of the same item, and of known positives."""
         rows: dict[str, list[int]] = defaultdict(list)
         for n, i in enumerate(ids):
             rows[i].append(n)
-        near = [
+        return [
             (n, m)
             for i, own in rows.items()
             for j in (i, *(self.graph.get(i, set()) & rows.keys()))
             for n in own
             for m in rows[j]
         ]
-        out = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-        out[tuple(torch.tensor(near).T)] = True
-        return out
 
 
 @dataclass
