@@ -28,7 +28,7 @@ TINY = ("--llm", "qwen:tiny", "--vision", "siglip:tiny", "--connector", "qformer
 
 @dataclass(frozen=True)
 class Took:
-    """What a process took: seconds, CPU seconds, and the peak of its memory in MB."""
+    """The costs of a process: seconds, CPU seconds, and the peak of its memory in MB."""
 
     seconds: float
     cpu: float

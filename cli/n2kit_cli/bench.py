@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,13 +20,6 @@ from n2kit_cli.progress import progress
 
 if TYPE_CHECKING:
     from n2kit.bench import PreparedBench
-
-
-class EngineName(StrEnum):
-    """The runner of the cells: processes here, or Ray."""
-
-    local = "local"
-    ray = "ray"
 
 
 class _RunFirst(TyperGroup):
@@ -105,12 +97,8 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each task; default: this machine's, divided among the jobs.")
     ] = None,
-    engine: Annotated[
-        EngineName, typer.Option(help="ray: tasks run where Ray has room; needs n2kit[ray].")
-    ] = EngineName.local,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, or auto; default: Ray is started here.")
-    ] = None,
+    engine: options.Engine = options.EngineName.local,
+    ray_address: options.RayAddress = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
     keep_bundles: Annotated[
         bool, typer.Option("--keep-bundles", help="Keep every trained bundle; without it, results alone.")

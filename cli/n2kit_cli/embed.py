@@ -65,6 +65,9 @@ def embed(
     shard_size: Annotated[
         int | None, typer.Option(min=1, help="Items a shard: what a process that is killed loses at most. Folder.")
     ] = None,
+    engine: options.Engine = options.EngineName.local,
+    ray_address: options.RayAddress = None,
+    jobs: options.Actors = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -77,7 +80,7 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16 --append
     """
-    own = FolderOptions(dim, dtype.value, append, shard, shard_size)
+    own = FolderOptions(dim, dtype.value, append, shard, shard_size, engine, ray_address, jobs)
     if not is_file(out):
         embed_folder(
             bundle, reading, out, own, without=without and without.value, device=device, force=force, json=json,

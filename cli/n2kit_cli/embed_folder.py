@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,14 @@ class FolderOptions:
     append: bool = False
     shard: str | None = None
     shard_size: int | None = None
+    engine: options.EngineName = options.EngineName.local
+    ray_address: str | None = None
+    jobs: int | None = None
 
     def given(self) -> str | None:
         """Return the first flag that was given."""
-        names = ("dim", "dtype", "append", "shard", "shard_size")
         own = FolderOptions()
-        found = next((name for name in names if getattr(self, name) != getattr(own, name)), None)
+        found = next((f.name for f in fields(self) if getattr(self, f.name) != getattr(own, f.name)), None)
         return None if found is None else f"--{found.replace('_', '-')}"
 
 
@@ -66,10 +68,14 @@ def embed_folder(
     """Embed into a folder, and say what was done."""
     from n2kit.bundle.io import read_manifest, read_recipe
     from n2kit.embed.dataset.plan import check_folder
+    from n2kit.embed.dataset.ray import RayEngine
     from n2kit.embed.dataset.run import SHARD, Settings
     from n2kit.embed.dataset.run import embed_folder as run
 
     check_folder(out)
+    ray = options.ray_options(own.engine, own.ray_address, own.jobs)
+    if ray is not None and own.shard is not None:
+        raise BadInput(f"--shard {own.shard}: Ray shares out the shards itself", "leave out --shard, or --engine ray")
     place = place_of(own.shard)
     manifest = read_manifest(bundle)
     items = Streamed(reading, read_recipe(bundle).variant, without)
@@ -85,7 +91,8 @@ def embed_folder(
     with progress("embed") as bar:
         done = run(
             model, manifest.fingerprint, items, out, how, source=items.source, append=own.append, place=place,
-            shard_size=own.shard_size or SHARD, force=force, progress=bar, notify=say,
+            shard_size=own.shard_size or SHARD, engine=None if ray is None else RayEngine(bundle, how, device, ray), force=force,
+            progress=bar, notify=say,
         )  # fmt: skip
     _report(done, out, items, json=json)
 

@@ -27,6 +27,9 @@ def neighbours(
     cap: Annotated[
         str | None, typer.Option("--cap", help="category=3: at most three neighbours of one category in a list.")
     ] = None,
+    engine: options.Engine = options.EngineName.local,
+    ray_address: options.RayAddress = None,
+    jobs: options.Actors = None,
     force: options.Force = False,
     json: options.Json = False,
 ) -> None:
@@ -40,9 +43,12 @@ def neighbours(
     from n2kit.index.neighbours import all_neighbours
     from n2kit.index.rules import Rules
 
+    ray = options.ray_options(engine, ray_address, jobs)
     begun = time.perf_counter()
     with progress("neighbours") as bar:
-        done = all_neighbours(index, out, k, Rules(exclude_same, _cap(cap)), mutual=mutual, force=force, progress=bar)
+        done = all_neighbours(
+            index, out, k, Rules(exclude_same, _cap(cap)), mutual=mutual, ray=ray, force=force, progress=bar
+        )
     pace = round(done.computed / (time.perf_counter() - begun)) if done.computed else None
     if json:
         document(

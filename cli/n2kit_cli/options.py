@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from n2kit.errors import counted, truncate_list
+from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from n2kit.data.pairs import Pairs
     from n2kit.modeling.model import Model
     from n2kit.plugins.manager import RegisteredComponent
+    from n2kit.utils.ray_queue import RayOptions
 
 
 class OnBadImage(StrEnum):
@@ -43,6 +44,13 @@ class Precision(StrEnum):
     auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class EngineName(StrEnum):
+    """Where the work is done: here, or by Ray."""
+
+    local = "local"
+    ray = "ray"
 
 
 def _bundle(path: Path | None) -> Path | None:
@@ -92,6 +100,9 @@ BadImage = Annotated[OnBadImage, typer.Option("--on-bad-image", help="What to do
 Html = Annotated[
     Path | None, typer.Option("--html", help="Write a page: items and their nearest neighbours, with pictures.")
 ]
+Engine = Annotated[EngineName, typer.Option(help="ray: the work is done where Ray has room; needs n2kit[ray].")]
+RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, or auto; default: Ray is started here.")]
+Actors = Annotated[int | None, typer.Option("--jobs", min=1, help="Actors of Ray; default: one a GPU, or one a node.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Sets = Annotated[
     list[str] | None,
@@ -239,6 +250,21 @@ def load_model(bundle: Path, device: str | None) -> Model:
     from n2kit.utils.device import pick_device
 
     return load(bundle).to(pick_device(device))
+
+
+def ray_options(engine: EngineName, address: str | None, jobs: int | None) -> RayOptions | None:
+    """Return which Ray is to do the work; None: this process.
+
+    Raises:
+        BadInput: actors are counted, and there is no Ray.
+    """
+    from n2kit.utils.ray_queue import RayOptions
+
+    if engine is EngineName.ray or address is not None:
+        return RayOptions(address, jobs)
+    if jobs is not None:
+        raise BadInput(f"--jobs {jobs}: actors of Ray, and this process works alone", "--engine ray")
+    return None
 
 
 def dropped(file: Path, problems: list[str]) -> None:

@@ -17,6 +17,7 @@ from n2kit.index.rules import Kept, Rules
 from n2kit.utils.files import atomic_write, ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles, parts_folder
 from n2kit.utils.locks import output_lock
+from n2kit.utils.ray_queue import RayOptions, run_queue
 
 BLOCK = 4096  # items a part: what an interrupted run loses at most
 META = b"n2kit neighbours"
@@ -40,6 +41,7 @@ def all_neighbours(
     rules: Rules | None = None,
     *,
     mutual: bool = False,
+    ray: RayOptions | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Neighbours:
@@ -47,6 +49,7 @@ def all_neighbours(
 
     Args:
         rules: who may stand in a list; the next ones take the places. mutual: leave out a neighbour that has not the item among its own k.
+        ray: which Ray computes the parts; None: this process does.
 
     Raises:
         BadInput: no index; a column that it does not remember; `out` holds something else.
@@ -56,7 +59,7 @@ def all_neighbours(
     ensure_outside_bundles(out)
     with output_lock(out):
         stored = load_index(index)
-        kept = Kept(stored, rules)
+        Kept(stored, rules)  # before hours of work: a column that the index does not remember
         run = {"index": hashlib.sha256((index / MANIFEST).read_bytes()).hexdigest(), "k": k, "mutual": mutual} | asdict(
             rules
         )
@@ -64,17 +67,63 @@ def all_neighbours(
         if (done := _finished(out, run, force)) is not None:
             return Neighbours(out, len(stored.ids), done, 0)
         parts = _Parts.of(out, run)
-        computed = 0
-        for start in range(0, len(stored.ids), BLOCK):
-            rows = np.arange(start, min(start + BLOCK, len(stored.ids)))
-            if not parts.whole(start, len(rows), k):
-                parts.write(start, *_block(stored, rows, k, kept if rules else None))
-                computed += len(rows)
-            if progress:
-                progress(int(rows[-1]) + 1, len(stored.ids))
+        blocks = _Blocks(index.absolute(), parts, k, rules, BLOCK, len(stored.ids))
+        computed = _compute(blocks, stored, ray, progress)
         written = _write(out, stored, parts, k, run, mutual=mutual)
         shutil.rmtree(parts.folder, ignore_errors=True)
     return Neighbours(out, len(stored.ids), written, computed)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The work on all blocks of `size` items, as it is sent to an actor of Ray, which opens the index for itself."""
+
+    index: Path
+    parts: _Parts
+    k: int
+    rules: Rules
+    size: int
+    items: int
+
+    def __call__(self) -> Callable[[int], int]:
+        return self.worker(load_index(self.index))
+
+    def worker(self, stored: StoredIndex) -> Callable[[int], int]:
+        """Return what writes the part of the block that starts at a row, and says of how many items it has computed any."""
+        kept = Kept(stored, self.rules) if self.rules else None
+
+        def compute(start: int) -> int:
+            rows = np.arange(start, start + self.count(start))
+            if self.parts.whole(start, len(rows), self.k):
+                return 0
+            self.parts.write(start, *_block(stored, rows, self.k, kept))
+            return len(rows)
+
+        return compute
+
+    def count(self, start: int) -> int:
+        return min(self.size, self.items - start)
+
+
+def _compute(blocks: _Blocks, stored: StoredIndex, ray: RayOptions | None, progress: Progress | None) -> int:
+    """Compute the parts that are missing, here or by Ray; return of how many items."""
+    done = computed = 0
+
+    def take(start: int, fresh: int) -> bool:
+        nonlocal done, computed
+        done, computed = done + blocks.count(start), computed + fresh
+        if progress:
+            progress(done, blocks.items)
+        return True
+
+    starts = range(0, blocks.items, blocks.size)
+    if ray is not None:
+        run_queue(ray, blocks.index, blocks, starts, take)
+    else:
+        work = blocks.worker(stored)
+        for start in starts:
+            take(start, work(start))
+    return computed
 
 
 def _block(stored: StoredIndex, queries: np.ndarray, k: int, kept: Kept | None) -> tuple[np.ndarray, np.ndarray]:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import platform
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n2kit.bench.events import Interrupted, Note, ignore
 from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.errors import Unavailable
+from n2kit.utils.ray_queue import Surroundings, connected
 from n2kit.utils.signals import signal_handlers
 
 if TYPE_CHECKING:
     from n2kit.bench.runner.context import BenchContext
-
-SENT = ("N2KIT_", "HF_", "XDG_")  # prefixes of the environment variables that are sent to other nodes
 
 
 def run_ray(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int, address: str | None = None) -> None:
@@ -35,16 +29,16 @@ def run_ray(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int,
         Unavailable: no Ray, or no such cluster. StopError: a full disk, or nodes that do not see the output folder.
         KeyboardInterrupt: Ctrl-C or SIGTERM; running trainings have saved a checkpoint.
     """
-    with _connected(address, jobs * threads) as ray:
+    with connected(address, jobs * threads) as ray:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # One call a process: a cell's memory is its own.
         remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_calls=1, max_retries=0)(_work)
-        environment = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
         root = bench.store.root.absolute()
+        surroundings = Surroundings(root / "data.json")
         sent = ray.put(replace(bench, emit=ignore, store=replace(bench.store, root=root)))
         for features in (True, False):
             wanted = [task for task in tasks if task.features is features]
-            running = {remote.remote(sent, task, str(Path.cwd()), environment, threads): task for task in wanted}
+            running = {remote.remote(sent, task, surroundings, threads): task for task in wanted}
             with signal_handlers(signal.default_int_handler, signal.SIGTERM):  # for which Ray has a handler of its own
                 _wait(ray, bench, running)
 
@@ -82,38 +76,16 @@ def _over(ray: Any, bench: BenchContext, reference: Any, task: Task) -> None:
             bench.emit_row(row)
 
 
-@contextmanager
-def _connected(address: str | None, cpus: int) -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics unless the user asks for them
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ImportError:
-        raise Unavailable("--engine ray needs Ray, which is not installed", "pip install 'n2kit[ray]'") from None
-    own = {} if address else {"num_cpus": cpus}
-    try:
-        ray.init(address=address, **own, log_to_driver=False, include_dashboard=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise Unavailable(
-            f"no Ray cluster at {address or 'this machine'}: {reason}", "ray start --head starts one"
-        ) from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _work(bench: BenchContext, task: Task, folder: str, environment: dict[str, str], threads: int) -> None:
+def _work(bench: BenchContext, task: Task, surroundings: Surroundings, threads: int) -> None:
     """Perform a task on some node.
 
     Raises:
         StopError: the node does not see what the bench sees.
     """
-    if not Path(folder).is_dir() or not (bench.store.root / "data.json").is_file():
-        where = folder if not Path(folder).is_dir() else bench.store.root
-        raise StopError(f"node {platform.node()} does not see {where}", "a cluster needs a folder that all nodes share")
-    os.chdir(folder)
-    os.environ.update(environment)
+    try:
+        surroundings.enter()
+    except Unavailable as problem:
+        raise StopError(problem.message, problem.hint) from None
     from n2kit.bench.runner.machine import prepare
 
     task.perform(prepare(bench, threads, slot=0))

@@ -94,10 +94,10 @@ def work(shards: Shards, encode: Encodes, place: tuple[int, int] = (0, 1), progr
     while pending:
         before = len(pending)
         for number in list(pending):
-            if _ended(shards):
+            if ended(shards):
                 return
             there = shards.look(number)
-            if there or _try(shards, number, encode, _shifted(shards, pending, progress)):
+            if there or compute_if_free(shards, number, encode, _shifted(shards, pending, progress)):
                 pending.remove(number)
             if there and progress:
                 progress(_done(shards, pending), shards.plan.items)
@@ -105,7 +105,7 @@ def work(shards: Shards, encode: Encodes, place: tuple[int, int] = (0, 1), progr
             time.sleep(POLL)
 
 
-def _try(shards: Shards, number: int, encode: Encodes, progress: Progress | None) -> bool:
+def compute_if_free(shards: Shards, number: int, encode: Encodes, progress: Progress | None) -> bool:
     """Compute a shard, unless another process does or has just done it."""
     with ExitStack() as held:
         try:
@@ -113,7 +113,7 @@ def _try(shards: Shards, number: int, encode: Encodes, progress: Progress | None
         except InUseError:
             return False
         if not spool_file(shards.folder / WORK, number).is_file():
-            if _ended(shards):
+            if ended(shards):
                 return False
             raise Failed(f"the items of shard {number} are no longer in {shards.folder / WORK}", "--force begins anew")
         if not shards.look(number):
@@ -121,7 +121,7 @@ def _try(shards: Shards, number: int, encode: Encodes, progress: Progress | None
         return True
 
 
-def _ended(shards: Shards) -> bool:
+def ended(shards: Shards) -> bool:
     """Tell whether another process has finished the folder."""
     return base_of(shards.folder) not in ("", shards.plan.key["base"])
 
