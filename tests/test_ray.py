@@ -71,7 +71,7 @@ def actors(driver: int) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def local(tiny_bundle: Path, workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of the items."""
+    """The folder that one process makes of the items."""
     out = tmp_path_factory.mktemp("local") / "v"
     embedded(tiny_bundle, out, workspace)
     return out
