@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from n2kit.contract import LLMCard, read_json
 from n2kit.errors import BadInput, Unavailable
 from n2kit_hf import traits
 from n2kit_hf.adapters import refuse_adapter
+from n2kit_hf.sentence_modules import PoolingMode, SentenceModules, modules_of
 from n2kit_hf.weight_files import parameter_count, tensor_shapes
 
 Locate = Callable[[], Path | None]
@@ -49,6 +51,9 @@ class LLMConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention", "adapter"})
+    pooling: PoolingMode | None = Field(
+        None, description="of a text embedder's states; null: as its folder says (1_Pooling), else the state at the last token"
+    )
     adapter: str | None = Field(
         None, description="a folder that peft wrote: a low-rank adapter to put into the weights"
     )
@@ -85,13 +90,13 @@ def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
     if folder is not None and folder.suffix == ".gguf":
         from n2kit_hf.gguf import card_of
 
-        return card_of(folder)
+        return _pooled(card_of(folder), modules_of(None, options.pooling))
     text = text_config(folder, options)
     if text.get("is_encoder_decoder"):
         raise BadInput(
             f"model_type {text.get('model_type')!r} is an encoder with a decoder", "a decoder or an encoder alone"
         )
-    return LLMCard(
+    card = LLMCard(
         input_width=_fact(text, _INPUT_WIDTH),
         output_width=_fact(text, _OUTPUT_WIDTH),
         layers=_fact(text, _LAYERS),
@@ -101,6 +106,21 @@ def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
         causal=traits.reads_forwards(text),
         embeds=traits.reads_embeddings(text),
         attention=traits.attention_of(text.get("model_type")),
+    )
+    return _pooled(card, modules_of(folder, options.pooling))
+
+
+def _pooled(card: LLMCard, modules: SentenceModules | None) -> LLMCard:
+    """Return the card of a text embedder with its own pooling; a folder without weights has no parameters to count."""
+    if modules is None:
+        return card
+    layers = sum(layer.parameters for layer in modules.layers) if card.parameters else 0
+    return replace(
+        card,
+        output_width=modules.layers[-1].outputs if modules.layers else card.output_width,
+        parameters=card.parameters + layers,
+        causal=card.causal and modules.pooling == "last",
+        template=modules.template,
     )
 
 

@@ -21,7 +21,6 @@ from transformers import (
 
 from n2kit.contract import LLM, LLMCard, LoadSpec, read_json
 from n2kit.errors import BadInput, Mismatch
-from n2kit_hf import adapters
 from n2kit_hf.bodies import (
     implementations,
     in_float32,
@@ -33,12 +32,15 @@ from n2kit_hf.bodies import (
     unfinished,
     unused_positions,
 )
-from n2kit_hf.cards import LLMConfig, context_of, text_config
-from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
+from n2kit_hf.cards import context_of
+from n2kit_hf.checkpoints import load_model, quietly, random_model
+from n2kit_hf.pooling import SentencePooling
 from n2kit_hf.prefix_cache import PrefixCache, prefix_cache_works
+from n2kit_hf.reading import attention_asked, read_model
+from n2kit_hf.sentence_modules import SentenceModules, modules_of
 from n2kit_hf.tiny import byte_tokenizer
 from n2kit_hf.tokenizers import check_tokenizer, read_tokenizer
-from n2kit_hf.traits import attention_of, reads_embeddings
+from n2kit_hf.traits import reads_embeddings
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
 NOT_HASHED = (
@@ -64,15 +66,21 @@ class TransformersLLM(LLM):
 
     Args:
         whole: the causal language model that `model` is the body of; its head is then a part of this one, and saved with it.
+        pooling: a text embedder's own, where its vector is more than the state at the last token. Every state is then that vector.
 
     Raises:
         Mismatch: the head does more than `scores` knows of.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, whole: PreTrainedModel | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        whole: PreTrainedModel | None = None,
+        pooling: SentencePooling | None = None,
     ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.model, self.tokenizer = settled(language_body(model)), tokenizer
         self._whole = () if whole is None else (whole,)  # no module of ours: its weights are those of body and head
         table: Any = self.model.get_input_embeddings()
@@ -84,12 +92,12 @@ class TransformersLLM(LLM):
             layers=text.num_hidden_layers,
             vocab=table.weight.shape[0],
             context=context_of(text.to_dict()) - unused_positions(model),
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=sum(p.numel() for part in (model, pooling) if part is not None for p in part.parameters()),
             causal=tried.causal,
             embeds=tried.embeds and reads_embeddings(text.to_dict()),
             attention=implementations(model),
         )
-        if not tried.causal:
+        if not tried.causal:  # a mean over all states makes a causal model read both ways, too
             self.extra_inputs = frozenset({"mask"})
         if whole is not None:
             self._keep_head(whole)
@@ -111,14 +119,15 @@ class TransformersLLM(LLM):
             from n2kit_hf.gguf import converted
 
             path = converted(path)
-        attention = _attention(path, options)
+        attention, modules = attention_asked(path, options), modules_of(path, options.pooling)
         if path is None:
             reader = AutoModelForCausalLM if spec.head else AutoModel
             kind = dict(options.config)
             config = AutoConfig.for_model(kind.pop("model_type"), attn_implementation=attention, **kind)
-            made = cls._of(random_model(reader, config, options), byte_tokenizer(config), spec.head)
+            made = cls._of(random_model(reader, config, options), byte_tokenizer(config), spec.head, modules)
         else:
-            made = cls._of(_read(path, options, attention, head=spec.head), read_tokenizer(path), spec.head)
+            model = read_model(path, options, attention, head=spec.head)
+            made = cls._of(model, read_tokenizer(path), spec.head, modules, spec.path)
             check_tokenizer(made.tokenizer, made.card.vocab, path)
         if not made.card.embeds:
             what = f"model_type {made.model.config.model_type!r} cannot be joined: it reads token ids"
@@ -126,7 +135,26 @@ class TransformersLLM(LLM):
         return made
 
     @classmethod
-    def _of(cls, loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, head: bool) -> Self:
+    def _of(
+        cls,
+        loaded: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        head: bool,
+        modules: SentenceModules | None = None,
+        folder: Path | None = None,
+    ) -> Self:
+        """Make the part of a loaded model.
+
+        Raises:
+            Mismatch: a head is asked for, and the model is a text embedder with a pooling.
+        """
+        if modules is not None and modules.alters_states:
+            if head:
+                raise Mismatch(
+                    f"{folder or 'llm.pooling'}: a text embedder that pools its states scores no tokens",
+                    "another language model, or a loss that generates nothing",
+                )
+            return cls(loaded, tokenizer, pooling=SentencePooling.read(modules, folder))
         if not head:
             return cls(loaded, tokenizer)
         loaded = text_alone(loaded)
@@ -201,6 +229,8 @@ class TransformersLLM(LLM):
         real = None if mask is None else mask.long()
         cache = {"use_cache": False} if past is None else past.arguments(self.model)
         out: Tensor = self.model(inputs_embeds=x, attention_mask=real, **cache).last_hidden_state
+        if self.pooling is not None:
+            out = self.pooling(out, mask)
         return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
     def logits(self, hidden_states: Tensor) -> Tensor:
@@ -215,7 +245,8 @@ class TransformersLLM(LLM):
     def settings_id(self) -> str:
         config = self.model.config
         facts = {k: v for k, v in config.to_dict().items() if k not in NOT_HASHED}
-        return f"{type(self).__name__} {config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
+        pooling = "" if self.pooling is None else f" {self.pooling.modules_read}"
+        return f"{type(self).__name__}{pooling} {config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
 
     @functools.cached_property
     def supports_prefix_cache(self) -> bool:
@@ -258,6 +289,8 @@ class TransformersLLM(LLM):
         attention = self.model.config._attn_implementation if self.card.attention else None
         facts = {"attention": attention} | ({"head": True} if self._whole else {})
         (folder / N2KIT_FILE).write_text(json.dumps(facts))
+        if self.pooling is not None:
+            self.pooling.save(self.model.config.get_text_config().hidden_size, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -265,34 +298,4 @@ class TransformersLLM(LLM):
         head = facts.get("head", False)
         reader = AutoModelForCausalLM if head else AutoModel
         model = load_model(reader, folder, "auto", facts["attention"], saved=True)
-        return cls._of(model, read_tokenizer(folder), head)
-
-
-def _read(path: Path, options: LLMConfig, attention: str | None, *, head: bool) -> PreTrainedModel:
-    """Read a folder's model, with its adapter put into the weights where `options` names one.
-
-    Raises:
-        BadInput: the folder holds an adapter itself, or the named one does not fit.
-    """
-    if options.adapter is None:
-        return load_model(AutoModelForCausalLM if head else AutoModel, path, DTYPES[options.dtype], attention)
-    folder = Path(options.adapter).expanduser()
-    whole = head or any(name.startswith(adapters.WITH_HEAD) for name in adapters.names_in(folder))
-    loaded = load_model(AutoModelForCausalLM if whole else AutoModel, path, DTYPES[options.dtype], attention)
-    loaded = adapters.merged(loaded, folder)
-    body: PreTrainedModel = loaded.base_model if whole and not head else loaded
-    return body
-
-
-def _attention(path: Path | None, options: LLMConfig) -> str | None:
-    """Return the requested implementation of attention.
-
-    Raises:
-        Mismatch: the architecture does not have it.
-    """
-    kind = text_config(path, options).get("model_type")
-    there = attention_of(kind)
-    if options.attention is not None and options.attention not in there:
-        offer = f"has {' and '.join(there)}" if there else "has no attention to choose"
-        raise Mismatch(f"attention {options.attention} was asked for, and model_type {kind!r} {offer}", "leave it out")
-    return options.attention
+        return cls._of(model, read_tokenizer(folder), head, modules_of(folder), folder)

@@ -15,6 +15,8 @@ def card_problems(card: Any) -> list[str]:
             found += [f"{name}.{problem}" for problem in card_problems(value)]
         elif kind == "bool" and type(value) is not bool:
             found.append(f"{name} is {value!r:.40}, not true or false")
+        elif kind.startswith("str") and not (value is None or isinstance(value, str)):
+            found.append(f"{name} is {value!r:.40}, not a text")
         elif kind.startswith("tuple") and not (isinstance(value, tuple) and all(isinstance(v, str) for v in value)):
             found.append(f"{name} is {value!r:.40}, not a tuple of texts")
         elif kind.startswith("int") and not _whole(value, optional=kind.endswith("None")):

@@ -46,6 +46,8 @@ class LLMCard:
     causal: bool = True
     embeds: bool = True  # reads embeddings instead of ids, with a gradient for them
     attention: tuple[str, ...] = ("sdpa", "eager")  # implementations to choose from; none in a state-space model
+    # The prompt template that a text embedder was trained on (docs/prompts.md); None: n2kit's own fit. No fact of the weights.
+    template: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", tuple(self.attention))  # a list, where it was read from a file
@@ -92,6 +94,7 @@ class Preset:
     """A choice of weights within a component, and the facts that are known without them.
 
     `options` are the component's own settings; `card` is declared, and compared with the loaded weights at build time.
+    `template` is the prompt template that an embedding model was trained on; None: n2kit's own fit.
     """
 
     weights: str = "random"
@@ -99,6 +102,7 @@ class Preset:
     card: Card | None = None
     licence: str | None = None
     notes: str | None = None
+    template: str | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ ANSWER_TOKENS = 48  # an answer is cut to this
 PAD = 0  # fills a row on the right; causal attention never lets a real position see it
 
 PromptKind = Literal["basic", "micl", "text", "image", "text_then_image"]
-_PIECES = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
+_NAMED_TOKEN = re.compile(r"<\|\w+\|>")  # as most tokenizers write their special tokens
 _TOPIC = re.compile(r"#(\w+)#")
 TOPIC_MARK = "[话题]"
 TOPIC_CHARS = 16  # longest `#topic#`, hashes included; a longer one stays text
@@ -107,8 +107,10 @@ class PromptBuilder:
         self.template = replace(template, **limits)
         self.variant, self.image_tokens, self.body_tokens = variant, image_tokens, settings.body_tokens
         self.tokenizer = tokenizer
-        self.start = _start_ids(tokenizer)
-        self.suffix = self._tokens(self.template.suffix)
+        self._special = _special_ids(tokenizer, self.template)
+        self._pieces = re.compile("(" + "|".join(map(re.escape, sorted(self._special, reverse=True))) + ")")
+        self.start, end = _start_and_end(tokenizer)
+        self.suffix = self._body(self.template.suffix) + (end if self.template.end_tokens else [])
         self.then_image = self._body(self._then_image()) if variant.residual else []
         for kind in kinds_of(variant):
             fixed = len(self._body(FIELDS.sub("", getattr(self.template, kind))))
@@ -141,6 +143,8 @@ class PromptBuilder:
         question = [TEXT_EMB, *self._tokens(self._question(task))] if task else []
         behind = [TEXT_EMB, *self.then_image, *self.suffix] if kind == "text_then_image" else []
         tokens = [*self.start, *body, *self.suffix, *behind, *question, *answer]
+        if not tokens:
+            raise BadInput(f"item {item.id!r}: the tokenizer gives its text no token", "leave the item out")
         return layout(tokens, self.image_tokens, len(answer), has_text=item.has_text and kind != "image")
 
     def render(self, item: Item, *, image: bool) -> str:
@@ -203,8 +207,9 @@ class PromptBuilder:
 
     def _body(self, body: str, fields: dict[str, str] | None = None) -> list[int]:
         out: list[int] = []
-        for piece in _PIECES.split(body):  # split before filling: a user's "<IMG>" is text
-            out.extend([SPECIAL_TOKENS[piece]] if piece in SPECIAL_TOKENS else self._tokens(_fill(piece, fields or {})))
+        for piece in self._pieces.split(body):  # split before filling: a user's "<IMG>" is text
+            special = self._special.get(piece)
+            out.extend(self._tokens(_fill(piece, fields or {})) if special is None else [special])
         return out
 
     def _tokens(self, text: str) -> list[int]:
@@ -215,14 +220,34 @@ class PromptBuilder:
 
 
 def _fill(body: str, fields: dict[str, str]) -> str:
-    return FIELDS.sub(lambda match: fields.get(match[1], ""), body)
+    whole = " ".join(text for name in ("title", "topics", "content") if (text := fields.get(name)))
+    return FIELDS.sub(lambda match: whole if match[1] == "text" else fields.get(match[1], ""), body)
 
 
-def _start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Find the ids that a tokenizer puts before every text (a BOS, or nothing), by trying."""
-    with_special = list(tokenizer("a")["input_ids"])
-    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    for cut in range(len(with_special)):
-        if with_special[cut : cut + len(plain)] == plain:
-            return [int(i) for i in with_special[:cut]]
-    return []
+def _special_ids(tokenizer: PreTrainedTokenizerBase, template: Template) -> dict[str, int]:
+    """Map the special tokens that a template may have to their ids: n2kit's, and the tokenizer's where the template asks for them.
+
+    Raises:
+        BadInput: the template has one that the tokenizer does not know.
+    """
+    if not template.special_tokens:
+        return SPECIAL_TOKENS
+    own = {str(token): int(id) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    texts = [text for text in vars(template).values() if isinstance(text, str)]
+    named = {token for text in texts for token in _NAMED_TOKEN.findall(text)}
+    if unknown := sorted(named - set(own)):
+        raise BadInput(
+            f"the prompt template has the special token {unknown[0]}, and the tokenizer has none",
+            "a template for this model: --set prompt.template=…",
+        )
+    return own | SPECIAL_TOKENS
+
+
+def _start_and_end(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Find the ids that a tokenizer puts before every text (a BOS, CLS, or nothing) and behind it (EOS, SEP), by trying."""
+    whole = [int(i) for i in tokenizer("a")["input_ids"]]
+    plain = [int(i) for i in tokenizer("a", add_special_tokens=False)["input_ids"]]
+    for cut in range(len(whole)):
+        if whole[cut : cut + len(plain)] == plain:
+            return whole[:cut], whole[cut + len(plain) :]
+    return [], []

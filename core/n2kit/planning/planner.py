@@ -61,7 +61,7 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Cat
         recipe = recipe.model_copy(update={"connector": recipe.connector.model_copy(update={"name": TINY_CONNECTOR})})
         chosen["connector"] = component_of(recipe, "connector", catalogue)
     plan = _cards(recipe, chosen)
-    plan.recipe = with_template(recipe, plan.llm)
+    plan.recipe = with_template(recipe, plan.llm, chosen["mllm" if "mllm" in chosen else "llm"])
     plan.rows = _rows(plan)
     apply(plan, requested)
     return plan
@@ -109,11 +109,17 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Catalogue) -
     return chosen
 
 
-def with_template(recipe: Recipe, llm: LLMCard) -> Recipe:
-    """Return a recipe whose prompt template is named, where it was left to the language model's size."""
+def with_template(recipe: Recipe, llm: LLMCard, owner: Component) -> Recipe:
+    """Return a recipe whose prompt template is named, where it was left open.
+
+    It is the one that an embedding model was trained on, by its preset or by its folder, else one for the language model's size.
+
+    Args:
+        owner: the component of the language model.
+    """
     if recipe.prompt.template != AUTO:
         return recipe
-    name = template_for(llm.layers, llm.input_width, llm.vocab)
+    name = owner.template or llm.template or template_for(llm.layers, llm.input_width, llm.vocab)
     return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"template": name})})
 
 

@@ -170,8 +170,9 @@ class Catalogue:
             chosen = known[preset]
             reference = f"{name}:{preset}"
             options = base | dict(chosen.options)
+            weights = WeightsUri.parse(chosen.weights)
             return Component(
-                kind, reference, registered, options, WeightsUri.parse(chosen.weights), chosen.card, chosen.licence
+                kind, reference, registered, options, weights, chosen.card, chosen.licence, chosen.template
             )
         spec = registered.spec
         if preset and spec.shorthand:

@@ -14,11 +14,11 @@ from n2kit.plugins.blame import advice, blame, lacks_memory
 from n2kit.plugins.manager import OWN, RegisteredComponent, load_target, require
 from n2kit.plugins.weights import WeightsUri
 
+# What a card may read, without the weights: the last four of text embedders.
 CARD_FILES = [
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-]  # what a card may read, without the weights
+    "config.json", "preprocessor_config.json", "processor_config.json",
+    "modules.json", "config_sentence_transformers.json", "*_Pooling/config.json", "*_Dense/config.json",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Component:
     weights: WeightsUri = field(default_factory=lambda: WeightsUri("random"))
     declared: Card | None = None
     licence: str | None = None
+    template: str | None = None  # the prompt template that an embedding model was trained on
 
     def config(self) -> Any:
         """Validate the component's options and return them as its pydantic model.

@@ -13,7 +13,7 @@ HINT = "write it like the registry.yaml that n2kit ships"
 TEXT, MAPPING, NAME = "a text", "a mapping", "a name"
 KNOWN = {"distribution": TEXT, "brings": TEXT, "summary": TEXT, "install": TEXT}
 ENTRY = {"component": TEXT, "default": NAME, "tiny": NAME, "presets": MAPPING, "options": MAPPING}
-PRESET = {"weights": TEXT, "revision": NAME, "licence": TEXT, "notes": TEXT, "options": MAPPING, "card": MAPPING}
+PRESET = {"weights": TEXT, "revision": NAME, "licence": TEXT, "notes": TEXT, "template": TEXT, "options": MAPPING, "card": MAPPING}
 TYPES: dict[str, type | tuple[type, ...]] = {TEXT: str, MAPPING: dict, NAME: (str, int, float)}
 
 
@@ -104,6 +104,8 @@ def _of_type(value: Any, kind: str, at: str) -> Iterator[str]:
         yield f"{at} is {value!r}, not a whole number from 0"
     elif kind == "bool" and type(value) is not bool:
         yield f"{at} is {value!r}, not true or false"
+    elif kind.startswith("str") and not isinstance(value, str):
+        yield f"{at} is {value!r}, not a text"
     elif kind.startswith("tuple") and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
         yield f"{at} is {value!r}, not a list of texts"
     elif kind in ("LLMCard", "VisionCard"):

@@ -49,6 +49,7 @@ def preset_of(kind: Kind, entry: dict[str, Any]) -> Preset:
         card=CARDS[kind](**card) if card else None,
         licence=entry.get("licence"),
         notes=entry.get("notes"),
+        template=entry.get("template"),
     )
 
 

@@ -14,6 +14,7 @@ from n2kit.utils.files import real_path
 WEIGHT_ENDINGS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".ckpt"}
 NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "rng_state", "adapter_")
 SCHEMES = ("hf", "file", "pkg")
+MODULE_FILES = "[0-9]_*/*"  # of a text embedder's modules behind its language model
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "tokenizer*", "*.tiktoken", "merges*", "vocab*"]
 
 
@@ -86,7 +87,8 @@ def weight_files(place: Path) -> dict[str, Path]:
             fnmatch.fnmatch(name, p) for p in NOT_NEEDED
         )
 
-    return {file.name: file for file in sorted(place.iterdir()) if file.is_file() and wanted(file.name)}
+    files = [*sorted(place.iterdir()), *sorted(place.glob(MODULE_FILES))]
+    return {file.relative_to(place).as_posix(): file for file in files if file.is_file() and wanted(file.name)}
 
 
 def sets_of_weights(place: Path) -> dict[str, str]:

@@ -11,7 +11,10 @@ from n2kit.utils.yaml_files import read_yaml
 
 AUTO = "auto"  # stands for the one that `template_for` names
 SMALL = 1_000_000_000  # parameters
-FIELDS = re.compile(r"\{(title|topics|content|category)\}")
+PLAIN = "plain"  # the text alone; `plain:WORDS` puts words before it
+ITEM_FIELDS = ("title", "topics", "content", "category")
+FIELD_NAMES = (*ITEM_FIELDS, "text")  # {text}: those of title, topics and content that an item has, one space between them
+FIELDS = re.compile(r"\{(" + "|".join(FIELD_NAMES) + r")\}")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Template:
     Empty: `image` stands there.
     The last three are for losses that generate: what stands behind the compressed word and asks for the category, or for
     `{count}` topics, and how the answer to it is written. They begin by closing the suffix's quote. Empty: not to be asked.
+    special_tokens: in the template's own words the tokenizer's special tokens are such, as in a chat; in an item's they are text.
+    end_tokens: a row ends with the tokens that the tokenizer puts behind every text (SEP, EOS).
     """
 
     basic: str
@@ -38,6 +43,17 @@ class Template:
     category_task: str = ""
     topics_task: str = ""
     answer: str = ""
+    special_tokens: bool = False
+    end_tokens: bool = False
+
+
+def _embedder(before: str, suffix: str = "", *, special_tokens: bool = False) -> Template:
+    """Make the template of a model that was trained on an image and a text as they are, between fixed words."""
+    return Template(
+        basic=f"{before}<IMG>{{text}}", micl=f"{before}<IMG><IMG_EMB>{{text}}", text=f"{before}{{text}}",
+        image=f"{before}<IMG>", suffix=suffix, then_image="<IMG>", topic_separator=" ", title_chars=400,
+        content_chars=2000, special_tokens=special_tokens, end_tokens=True,
+    )  # fmt: skip
 
 
 TEMPLATES: dict[str, Template] = {
@@ -94,6 +110,14 @@ TEMPLATES: dict[str, Template] = {
         topics_task='". {count} topics:',
         answer=" {answer}.",
     ),
+    # What text embedders were trained on: the text, and what their tokenizer puts around it.
+    PLAIN: _embedder(""),
+    # Qwen3-VL-Embedding's chat, with the instruction that its authors' code has by default (arXiv 2601.04720).
+    "qwen3-vl-embedding": _embedder(
+        "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        special_tokens=True,
+    ),
 }
 
 
@@ -104,16 +128,19 @@ def template_for(layers: int, width: int, vocab: int) -> str:
 
 
 def load_template(name: str) -> Template:
-    """Return a built-in template by name, or read a user's YAML file with the keys of `Template`.
+    """Return a built-in template by name (`plain:WORDS`: the text behind those words), or read a YAML file with `Template`'s keys.
 
     Raises:
         BadInput: unknown name, or a file whose prompts lack a placeholder that they need.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
+    if name.startswith(f"{PLAIN}:"):
+        return _embedder(_without_marks(name.removeprefix(f"{PLAIN}:"), name))
     path = Path(name)
     if not path.is_file():
-        raise BadInput(f"no prompt template {name!r}", f"built in: {', '.join(TEMPLATES)}; auto; or give a YAML file")
+        built_in = f"built in: {', '.join(TEMPLATES)}, {PLAIN}:WORDS"
+        raise BadInput(f"no prompt template {name!r}", f"{built_in}; auto; or give a YAML file")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
@@ -133,21 +160,29 @@ def load_template(name: str) -> Template:
     return template
 
 
+def _without_marks(words: str, name: str) -> str:
+    """Return the words of `plain:WORDS`, which stand before every text.
+
+    Raises:
+        BadInput: a field or a special token of n2kit is among them.
+    """
+    if FIELDS.search(words) or re.search("<(IMG|IMG_EMB|TEXT_EMB)>", words):
+        raise BadInput(f"prompt template {name!r} has a placeholder", "words alone; placeholders need a YAML file")
+    return words
+
+
 def _validate(template: Template, path: Path) -> None:
     for name, value in vars(template).items():
-        number = name in ("title_chars", "content_chars", "topics")
+        number, switch = name in ("title_chars", "content_chars", "topics"), name in ("special_tokens", "end_tokens")
         if number and not (isinstance(value, int) and value >= 0):
             raise BadInput(f"{path}: {name} must be a whole number from 0", "it is what a field is cut to")
-        if not number and not isinstance(value, str):
+        if switch and not isinstance(value, bool):
+            raise BadInput(f"{path}: {name} must be true or false", "see docs/prompts.md")
+        if not (number or switch or isinstance(value, str)):
             raise BadInput(f"{path}: {name} must be a text", "quote it")
     for kind in ("basic", "micl", "text", "image"):
-        if unknown := set(re.findall(r"\{(\w+)\}", getattr(template, kind))) - {
-            "title",
-            "topics",
-            "content",
-            "category",
-        }:
-            known = "{title}, {topics}, {content}, {category}"
+        if unknown := set(re.findall(r"\{(\w+)\}", getattr(template, kind))) - set(FIELD_NAMES):
+            known = ", ".join(f"{{{name}}}" for name in FIELD_NAMES)
             raise BadInput(f"{path}: {kind} has an unknown field {{{unknown.pop()}}}", f"fields: {known}")
     for kind, word in (
         ("text", "<IMG>"),
@@ -169,9 +204,9 @@ def _validate(template: Template, path: Path) -> None:
         if kind == "micl" and body.index("<IMG>") > body.index("<IMG_EMB>"):
             raise BadInput(f"{path}: micl has <IMG_EMB> before <IMG>", "the image is read before its word is given")
         if kind in ("basic", "micl", "text") and not FIELDS.search(body):
-            raise BadInput(f"{path}: {kind} has no field", "write {title}, {topics}, {content} or {category} into it")
-    if not template.suffix:
-        raise BadInput(f"{path}: suffix is empty", "end the prompt with an open quote")
+            raise BadInput(f"{path}: {kind} has no field", "write {title}, {topics}, {content}, {category} or {text} into it")
+    if not (template.suffix or template.end_tokens):
+        raise BadInput(f"{path}: suffix is empty", "end the prompt with an open quote, or set end_tokens: true")
     for name, mark in (("category_task", ""), ("topics_task", "{count}"), ("answer", "{answer}")):
         text = getattr(template, name)
         if text and (mark not in text or "<IMG" in text or "<TEXT_EMB>" in text):

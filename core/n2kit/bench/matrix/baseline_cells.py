@@ -53,7 +53,7 @@ def _baseline(
             )
         parts = {kind: component_of(recipe, kind) for kind in kinds}
         if "llm" in parts and isinstance(llm := parts["llm"].card(), LLMCard):
-            recipe = with_template(recipe, llm)
+            recipe = with_template(recipe, llm, parts["llm"])
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
         facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.learns_from, baseline.needs)
     except (Mismatch, Unavailable) as problem:

@@ -149,7 +149,8 @@ def _wording(recipe: Recipe, *, tasks: bool) -> dict[str, Any]:
     """Describe a prompt by its words; `tasks`: with those that a generating loss uses."""
     words = asdict(load_template(recipe.prompt.template))
     limits = recipe.prompt.model_dump(exclude={"template"}, exclude_defaults=True)
-    return limits | {name: text for name, text in words.items() if tasks or name not in TASKS}
+    # A switch that is off is left out: templates had none once, and their cells keep their keys.
+    return limits | {name: text for name, text in words.items() if text is not False and (tasks or name not in TASKS)}
 
 
 def weights_id(weights: WeightsUri) -> str:
