@@ -79,3 +79,139 @@ def test_vectors_are_those_of_sentence_transformers(name: str, tmp_path: Path) -
     model.save(tmp_path / "bundle")
     again = n2kit.load(tmp_path / "bundle")
     np.testing.assert_array_equal(again.encode(TEXTS, precision="fp32"), model.encode(TEXTS, precision="fp32"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plan_knows_the_embedder_without_its_weights(name: str, tmp_path: Path) -> None:
+    save_embedder(name, tmp_path)
+    resolved = resolve({"llm": f"file:{tmp_path / 'embedder'}", "variant": "text_only", "head.width": None})
+    plan = make_plan(resolved.recipe, requested=resolved.origin)
+    model = build(tmp_path / "embedder")
+    assert plan.llm == model.llm.card
+    _, mode, widths, prompt = CASES[name]
+    assert plan.recipe.prompt.template == (f"plain:{prompt}" if prompt else "plain")
+    assert model.width == (widths[-1] if widths else 32)
+    assert plan.llm.causal == (mode == "lasttoken")
+
+
+@pytest.mark.parametrize("variant", ["only_late_fusion", "late_early_fusion", "basic"])
+def test_a_frozen_text_space_is_kept_to_the_bit(variant: str, workspace: Path, tmp_path: Path) -> None:
+    """Items of text alone keep the embedder's vectors through a training; those with a picture move."""
+    reference = save_embedder("EmbeddingGemma", tmp_path)
+    frozen = {"llm.tune": "frozen", "vision.tune": "frozen"}
+    model = build(tmp_path / "embedder", variant, **frozen)
+    texts = ["oak chair", {"title": "a cup", "topics": ["kitchen"]}]
+    want = model.encode(texts, precision="fp32")
+    assert (want == build(tmp_path / "embedder").encode(texts, precision="fp32")).all()
+    np.testing.assert_allclose(want[0], reference.encode_document("oak chair"), atol=1e-5)
+    model.save(tmp_path / "start")
+    run = n2kit.train(
+        tmp_path / "start", workspace / "items.jsonl", workspace / "train.csv", images=workspace / "images",
+        out=tmp_path / "run", max_steps=2, batch_size=4, lr=0.1,
+    )  # fmt: skip
+    trained = n2kit.load(run.bundle)
+    assert (trained.encode(texts, precision="fp32") == want).all()
+    picture = {"title": "x", "image": "noto_3.png"}
+    before, after = (one.encode(picture, images=workspace / "images") for one in (model, trained))
+    assert abs(after - before).max() > 1e-3
+
+
+def test_a_tuned_embedder_trains_what_comes_behind_its_blocks(tmp_path: Path) -> None:
+    save_embedder("BERT with a narrower vector", tmp_path)
+    model = build(tmp_path / "embedder", **{"llm.tune": "last:1"})
+    trained = {name for name, p in model.llm.named_parameters() if p.requires_grad}
+    assert {"pooling.layers.0.weight", "pooling.layers.0.bias"} <= trained
+    assert not any(".layer.0." in name or "embeddings" in name for name in trained)
+
+
+def test_a_pooling_can_be_asked_for(tmp_path: Path) -> None:
+    """Where the folder says nothing, and over what it says; the vectors are another model's then."""
+    vectors = {
+        pooling: n2kit.build(
+            "bert:tiny", variant="text_only", settings={"head.width": None, "llm.pooling": pooling}
+        ).encode(TEXTS, precision="fp32")
+        for pooling in (None, "last", "mean", "cls")
+    }
+    assert np.abs(vectors["mean"] - vectors["cls"]).max() > 1e-2
+    model = n2kit.build("qwen:tiny", variant="text_only", settings={"llm.pooling": "mean", "head.width": None})
+    assert not model.llm.card.causal
+    ids = torch.tensor([[5, 6, 7]])
+    plain = n2kit.build("qwen:tiny", variant="text_only", settings={"head.width": None})
+    with torch.no_grad():
+        mean = model.llm(model.llm.embed(ids), mask=torch.tensor([[True, True, False]]))
+        states = plain.llm(plain.llm.embed(ids))
+    torch.testing.assert_close(mean[0], states[0, :2].mean(0).expand(3, -1), atol=1e-6, rtol=0)
+    with pytest.raises(Mismatch, match="needs a causal LLM"):
+        n2kit.build("qwen:tiny", "siglip:tiny", settings={"llm.pooling": "mean"})
+
+
+def change(folder: Path, file: str, **facts: Any) -> None:
+    path = folder / file
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | facts))
+
+
+@pytest.mark.parametrize(
+    ("file", "facts", "complaint"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling max: n2kit has last, mean, cls"),
+        ("1_Pooling/config.json", {"pooling_mode": ["mean", "cls"]}, "pooling mean and cls"),
+        ("2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Softmax"}, "activation Softmax"),
+        ("2_Dense/config.json", {"use_residual": True}, "a residual"),
+        ("2_Dense/config.json", {"in_features": 20}, "not the weights of this layer"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
+    ],
+)
+def test_what_is_not_read_is_refused(file: str, facts: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    save_embedder("BERT with a narrower vector", tmp_path)
+    change(tmp_path / "embedder", file, **facts)
+    with pytest.raises(BadInput, match=complaint):
+        build(tmp_path / "embedder")
+
+
+def test_broken_folders_are_named(tmp_path: Path) -> None:
+    save_embedder("BERT with a narrower vector", tmp_path)
+    folder = tmp_path / "embedder"
+    modules = json.loads((folder / "modules.json").read_text())
+    for content, complaint in (
+        ("{}", "no list of modules"),
+        (json.dumps(modules[:1]), "no pooling in it"),
+        (json.dumps([*modules, {"type": "x.LSTM", "path": "4_LSTM"}]), "module LSTM at place 4"),
+        (json.dumps([modules[0], modules[1] | {"path": "../1_Pooling"}]), "no folder of a module"),
+    ):
+        (folder / "modules.json").write_text(content)
+        with pytest.raises(BadInput, match=complaint):
+            build(folder)
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(BadInput, match="reads safetensors alone"):
+        build(folder)
+
+
+def test_a_bundle_by_reference_knows_the_dense_layers(tmp_path: Path) -> None:
+    """A dense layer that was exchanged is another model."""
+    save_embedder("EmbeddingGemma", tmp_path)
+    model = build(tmp_path / "embedder")
+    model.save(tmp_path / "bundle", by_reference=True)
+    np.testing.assert_array_equal(n2kit.load(tmp_path / "bundle").encode(TEXTS), model.encode(TEXTS))
+    layer = tmp_path / "embedder" / "2_Dense" / "model.safetensors"
+    layer.write_bytes(layer.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(BadInput, match=r"2_Dense/model.safetensors"):
+        n2kit.load(tmp_path / "bundle")
+
+
+def test_an_embedder_gives_no_answers(tmp_path: Path) -> None:
+    save_embedder("a decoder with a dense layer", tmp_path)
+    with pytest.raises(Mismatch, match="scores no tokens"):
+        build(tmp_path / "embedder", **{"loss.name": "notellm", "prompt.template": "compact"})
+
+
+def test_the_text_alone_is_its_prompt(tmp_path: Path) -> None:
+    """Fields that an item lacks leave no gap, and what stands before the text is the folder's."""
+    save_embedder("ModernBERT, mean", tmp_path)
+    builder = build(tmp_path / "embedder").prompt_builder
+    item = Item("1", title="oak chair", topics=("wood", "home"), content="made by hand")
+    assert builder.render(item, image=False) == "search_document: oak chair wood home made by hand"
+    assert builder.render(Item("2", content="made by hand"), image=False) == "search_document: made by hand"
+    ids, tokenizer = builder(item, image=False).ids, builder.tokenizer
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)

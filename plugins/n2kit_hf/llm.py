@@ -108,7 +108,7 @@ class TransformersLLM(LLM):
 
         Raises:
             BadInput: nothing to make it from, or no checkpoint of a language model.
-            Mismatch: an attention that the architecture does not have, or a model that needs token ids.
+            Mismatch: an attention that the architecture does not have, a model that needs token ids, or a head of a text embedder.
         """
         path, options = spec.path, spec.config
         if path is None and not options.config:
@@ -120,6 +120,9 @@ class TransformersLLM(LLM):
 
             path = converted(path)
         attention, modules = attention_asked(path, options), modules_of(path, options.pooling)
+        if spec.head and modules is not None and modules.alters_states:
+            what = f"{path or 'llm.pooling'}: a text embedder that pools its states scores no tokens"
+            raise Mismatch(what, "another language model, or a loss that generates nothing")
         if path is None:
             reader = AutoModelForCausalLM if spec.head else AutoModel
             kind = dict(options.config)
@@ -143,17 +146,7 @@ class TransformersLLM(LLM):
         modules: SentenceModules | None = None,
         folder: Path | None = None,
     ) -> Self:
-        """Make the part of a loaded model.
-
-        Raises:
-            Mismatch: a head is asked for, and the model is a text embedder with a pooling.
-        """
         if modules is not None and modules.alters_states:
-            if head:
-                raise Mismatch(
-                    f"{folder or 'llm.pooling'}: a text embedder that pools its states scores no tokens",
-                    "another language model, or a loss that generates nothing",
-                )
             return cls(loaded, tokenizer, pooling=SentencePooling.read(modules, folder))
         if not head:
             return cls(loaded, tokenizer)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from n2kit.contract import TEMPLATES
 
 BYTES = 256
+WORDY = ("zh", "en", "compact")  # templates with words of their own
 
 
 def byte_tokenizer(config: Any) -> PreTrainedTokenizerFast:
@@ -26,7 +27,7 @@ def byte_tokenizer(config: Any) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if size > BYTES:
-        texts = [text for t in TEMPLATES.values() for text in (t.basic, t.micl, t.suffix)]
+        texts = [text for t in map(TEMPLATES.__getitem__, WORDY) for text in (t.basic, t.micl, t.suffix)]
         tokenizer.train_from_iterator(
             texts * 2, BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
         )

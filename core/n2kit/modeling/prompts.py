@@ -28,7 +28,7 @@ ANSWER_TOKENS = 48  # an answer is cut to this
 PAD = 0  # fills a row on the right; causal attention never lets a real position see it
 
 PromptKind = Literal["basic", "micl", "text", "image", "text_then_image"]
-_NAMED_TOKEN = re.compile(r"<\|\w+\|>")  # as most tokenizers write their special tokens
+_NAMED_TOKEN = re.compile(r"<[^<>{}\s]+>")  # as tokenizers write their special tokens
 _TOPIC = re.compile(r"#(\w+)#")
 TOPIC_MARK = "[话题]"
 TOPIC_CHARS = 16  # longest `#topic#`, hashes included; a longer one stays text
@@ -235,7 +235,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase, template: Template) -> dict
     own = {str(token): int(id) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     texts = [text for text in vars(template).values() if isinstance(text, str)]
     named = {token for text in texts for token in _NAMED_TOKEN.findall(text)}
-    if unknown := sorted(named - set(own)):
+    if unknown := sorted(named - set(own) - set(SPECIAL_TOKENS)):
         raise BadInput(
             f"the prompt template has the special token {unknown[0]}, and the tokenizer has none",
             "a template for this model: --set prompt.template=…",

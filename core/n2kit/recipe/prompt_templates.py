@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2kit.errors import BadInput
@@ -47,13 +47,17 @@ class Template:
     end_tokens: bool = False
 
 
-def _embedder(before: str, suffix: str = "", *, special_tokens: bool = False) -> Template:
-    """Make the template of a model that was trained on an image and a text as they are, between fixed words."""
+def _embedder(before: str, suffix: str = "", image: str = "<IMG>", *, chat: bool = False) -> Template:
+    """Make the template of a model that reads an image and a text as they are, between fixed words."""
     return Template(
-        basic=f"{before}<IMG>{{text}}", micl=f"{before}<IMG><IMG_EMB>{{text}}", text=f"{before}{{text}}",
-        image=f"{before}<IMG>", suffix=suffix, then_image="<IMG>", topic_separator=" ", title_chars=400,
-        content_chars=2000, special_tokens=special_tokens, end_tokens=True,
+        basic=f"{before}{image}{{text}}", micl=f"{before}{image}<IMG_EMB>{{text}}", text=f"{before}{{text}}",
+        image=f"{before}{image}", suffix=suffix, then_image=image, topic_separator=" ", title_chars=400,
+        content_chars=2000, special_tokens=chat, end_tokens=True,
     )  # fmt: skip
+
+
+# For models that were trained to answer and not to embed: the prompt of E5-V (arXiv 2407.12580) in a chat's turn.
+_ONE_WORD = "\nSummary of the above in one word:"
 
 
 TEMPLATES: dict[str, Template] = {
@@ -116,9 +120,24 @@ TEMPLATES: dict[str, Template] = {
     "qwen3-vl-embedding": _embedder(
         "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n",
         "<|im_end|>\n<|im_start|>assistant\n",
-        special_tokens=True,
+        chat=True,
     ),
-}
+    # The chats of multimodal models, laid out as their processors in transformers do it for one tile.
+    "qwen-vl-chat": _embedder("<|im_start|>user\n", f"{_ONE_WORD}<|im_end|>\n<|im_start|>assistant\n", chat=True),
+    "internvl-chat": _embedder(
+        "<|im_start|>user\n", f"{_ONE_WORD}<|im_end|>\n<|im_start|>assistant\n", "<img><IMG></img>\n", chat=True
+    ),
+    "gemma-3-chat": _embedder(
+        "<start_of_turn>user\n", f"{_ONE_WORD}<end_of_turn>\n<start_of_turn>model\n", "\n\n<IMG>\n\n", chat=True
+    ),
+    "smolvlm-chat": replace(
+        _embedder(
+            "<|im_start|>User:", f"{_ONE_WORD}<end_of_utterance>\nAssistant:",
+            "<fake_token_around_image><global-img><IMG><fake_token_around_image>", chat=True,
+        ),
+        text="<|im_start|>User: {text}",
+    ),
+}  # fmt: skip
 
 
 def template_for(layers: int, width: int, vocab: int) -> str:
