@@ -28,7 +28,7 @@ from n2kit_hf.llm import TransformersLLM
 TINIES = [
     f"{o.spec.name}:{v}"
     for o in manager().components("llm")
-    if o.spec.target.startswith("n2kit_hf.")
+    if o.spec.target == "n2kit_hf.llm:TransformersLLM"
     for v in o.spec.presets
     if v.startswith("tiny")
 ]
@@ -94,7 +94,7 @@ def read(llm: TransformersLLM, x: Tensor, real: list[int] | None = None) -> Tens
 
 
 def test_every_model_type_that_a_family_names_is_tried() -> None:
-    specs = [o.spec for o in manager().components("llm") if o.spec.target.startswith("n2kit_hf.")]
+    specs = [o.spec for o in manager().components("llm") if o.spec.target == "n2kit_hf.llm:TransformersLLM"]
     tried = {config_of(name).config["model_type"] for name in ALL}  # type: ignore[index]
     assert {t for spec in specs for t in spec.model_types} - {"*"} <= tried
 

@@ -36,11 +36,18 @@ from n2kit_mllm.tower import QwenTower, patches
 NAMES = {
     "qwen2.5-vl": tiny.QWEN25, "qwen2-vl": tiny.QWEN2, "qwen3-vl": tiny.QWEN3, "llava": tiny.LLAVA, "blip-2": tiny.BLIP2,
     "gemma-3": tiny.GEMMA3, "internvl": tiny.INTERNVL, "smolvlm": tiny.SMOLVLM,
+    "gemma-4": tiny.GEMMA4,
 }  # fmt: skip
 SIGLIP = {"vision_config": tiny.LLAVA["vision_config"] | {"model_type": "siglip_vision_model"}}
 IDEFICS = tiny.SMOLVLM | {"model_type": "idefics3"}
 CASES = NAMES | {
     "smolvlm as idefics3": IDEFICS,
+    # As the larger ones: no embeddings of layers, and a picture's tokens see each other in layers of a window.
+    "gemma-4 as 31b": tiny.GEMMA4
+    | {
+        "text_config": tiny.GEMMA4["text_config"]
+        | {"hidden_size_per_layer_input": 0, "use_bidirectional_attention": "vision"}
+    },
     "llava with siglip": tiny.LLAVA | SIGLIP | {"vision_feature_select_strategy": "full"},
 }
 IMAGE_ID = 5
@@ -105,6 +112,19 @@ def whole_states(whole: Any, ids: Tensor, pixels: Tensor) -> Tensor:
     if kind == "gemma3":
         seen = (ids == IMAGE_ID).long()
         return whole.model(input_ids=ids, pixel_values=pixels, token_type_ids=seen).last_hidden_state  # type: ignore[no-any-return]
+    if kind == "gemma4":
+        patch = whole.config.vision_config.patch_size
+        side = pixels.shape[-1] // patch
+        flat = (
+            pixels.unfold(2, patch, patch)
+            .unfold(3, patch, patch)
+            .permute(0, 2, 3, 4, 5, 1)
+            .reshape(len(pixels), side**2, -1)
+        )
+        places = torch.cartesian_prod(torch.arange(side), torch.arange(side)).flip(1).expand(len(pixels), -1, -1)
+        seen = (ids == IMAGE_ID).long()
+        given = {"pixel_values": flat, "image_position_ids": places, "mm_token_type_ids": seen}
+        return whole.model(input_ids=ids, **given).last_hidden_state  # type: ignore[no-any-return]
     if kind in ("llava", "internvl", "smolvlm", "idefics3"):
         pictures = pixels[:, None] if kind in ("smolvlm", "idefics3") else pixels
         return whole.model(input_ids=ids, pixel_values=pictures).last_hidden_state  # type: ignore[no-any-return]
@@ -283,6 +303,7 @@ LAYOUTS = {  # beginnings of keys that other versions of transformers wrote
     "internvl": {},
     "gemma-3": {"model.vision_tower.": "model.vision_tower.vision_model."},
     "smolvlm": {},
+    "gemma-4": {},
 }
 
 
@@ -291,7 +312,7 @@ def test_folders_have_the_card_of_what_is_loaded(name: str, catalogue: Catalogue
     """From config.json and safetensors headers alone, in each layout of keys; the head does not count."""
     save_whole(name, tmp_path)
     options: dict[str, Any] = {} if name in WITH_POOLED else {"mllm.pool": "mean"}
-    options |= {"mllm.image_size": 64} if name.startswith("qwen") else {}
+    options |= {"mllm.image_size": 64} if name.startswith("qwen") or name == "gemma-4" else {}
     states = []
     for number, change in enumerate(({}, LAYOUTS[name])):
         renamed(tmp_path, change)

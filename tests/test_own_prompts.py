@@ -12,8 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 import n2kit
-from n2kit.data.items import Item
 from n2kit.data.images import open_image
+from n2kit.data.items import Item
 from n2kit.errors import BadInput
 from n2kit.recipe.prompt_templates import TEMPLATES
 from n2kit_hf.tiny import byte_tokenizer
@@ -80,7 +80,7 @@ def build(name: str, folder: Path, variant: str = "basic") -> n2kit.Model:
 
 def reference(name: str, whole: Any, tokenizer: Any, text: str, pixels: Any, places: int) -> Any:
     """Compute the state at the chat's last token, by transformers' own forward on the tokens of the chat as one text."""
-    _, facts, chat, image = CASES[name]
+    _, _, chat, image = CASES[name]
     drawn = "" if pixels is None else image.replace("{places}", PLACE * places)
     if pixels is None and name == "smolvlm-chat":
         drawn = " "  # its chat has a space behind the colon where no image stands

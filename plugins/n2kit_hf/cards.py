@@ -20,7 +20,8 @@ from n2kit_hf.weight_files import parameter_count, tensor_shapes
 Locate = Callable[[], Path | None]
 # One fact, the names that architectures give it.
 _WIDTH = ("hidden_size", "n_embd", "d_model", "dim")
-_OUTPUT_WIDTH = ("word_embed_proj_dim", *_WIDTH)  # OPT projects back before it returns
+# OPT and EmbeddingGemma 2 project before they return.
+_OUTPUT_WIDTH = ("word_embed_proj_dim", "embedding_dim", *_WIDTH)
 _INPUT_WIDTH = ("word_embed_proj_dim", "embedding_size", *_WIDTH)
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
@@ -31,7 +32,7 @@ _HEADS = (
     "vocab_layer_norm.", "vocab_projector.", "vocab_transform.",
 )  # fmt: skip
 _BUFFERS = (
-    ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", "inv_freq", "position_ids",
+    ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", "inv_freq", "layer_scalar", "position_ids",
     "token_type_ids",
 )  # fmt: skip
 
@@ -52,7 +53,8 @@ class LLMConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
     KEEPS_CARD: ClassVar = frozenset({"seed", "dtype", "attention", "adapter"})
     pooling: PoolingMode | None = Field(
-        None, description="of a text embedder's states; null: as its folder says (1_Pooling), else the state at the last token"
+        None,
+        description="of a text embedder's states; null: as its folder says (1_Pooling), else the state at the last token",
     )
     adapter: str | None = Field(
         None, description="a folder that peft wrote: a low-rank adapter to put into the weights"
@@ -108,6 +110,17 @@ def llm_card(options: LLMConfig, locate: Locate) -> LLMCard:
         attention=traits.attention_of(text.get("model_type")),
     )
     return _pooled(card, modules_of(folder, options.pooling))
+
+
+def gemma4_card(options: LLMConfig, locate: Locate) -> LLMCard:
+    """Read the card of Gemma 4, whose embeddings carry those of its layers (see `n2kit_hf.gemma4`)."""
+    folder = locate()
+    return layered(llm_card(options, lambda: folder), text_config(folder, options))
+
+
+def layered(card: LLMCard, text: Mapping[str, Any]) -> LLMCard:
+    """Return the card of a Gemma 4 whose embeddings carry those of its layers."""
+    return replace(card, embeds=True, input_width=card.input_width + traits.layered_width(text))
 
 
 def _pooled(card: LLMCard, modules: SentenceModules | None) -> LLMCard:

@@ -1,6 +1,6 @@
 """Language-model families of transformers: a name, the architectures behind it, and tiny random models of them. No torch.
 
-A row of `FAMILIES` is all that a family needs: every one is read by `n2kit_hf.llm:TransformersLLM`.
+A row of `FAMILIES` is all that a family needs: nearly every one is read by `n2kit_hf.llm:TransformersLLM`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,17 @@ GPT2 = {
     "model_type": "gpt2", "vocab_size": 512, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512,
     "bos_token_id": 0, "eos_token_id": 0, **BOLD,
 }  # fmt: skip
+GEMMA4 = {
+    **GROUPED,
+    "model_type": "gemma4_text",
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 512,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 64,
+    "pad_token_id": 0,
+}
 STATES = {"vocab_size": 512, **BOLD, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, **IDS}
 
 
@@ -51,18 +62,21 @@ class Family:
     model_types: tuple[str, ...]
     tinies: Mapping[str, Tiny]
     causal: bool = True
+    target: str = "n2kit_hf.llm:TransformersLLM"
+    card: str = "n2kit_hf.cards:llm_card"
+    logits: bool = True
 
     def spec(self) -> ComponentSpec:
         return ComponentSpec(
             kind="llm",
             name=self.name,
-            target="n2kit_hf.llm:TransformersLLM",
+            target=self.target,
             summary=self.summary,
             config="n2kit_hf.cards:LLMConfig",
-            card="n2kit_hf.cards:llm_card",
+            card=self.card,
             model_types=self.model_types,
             presets={name: tiny.preset() for name, tiny in self.tinies.items()},
-            capabilities=frozenset({"blocks", "bfloat16"} | ({"logits"} if self.causal else set())),
+            capabilities=frozenset({"blocks", "bfloat16"} | ({"logits"} if self.causal and self.logits else set())),
         )
 
 
@@ -81,6 +95,16 @@ FAMILIES = (
             "tiny": Tiny({**GROUPED, "model_type": "gemma2", "head_dim": 8}, 35104, "Gemma 2", facts=EAGER),
             "tiny-3": Tiny({**GROUPED, "model_type": "gemma3_text", "head_dim": 8}, 35136, "Gemma 3"),
         },
+    ),
+    Family(
+        "gemma-4", "Gemma 4 (text): its embeddings carry those of its layers", ("gemma4_text",),
+        {
+            "tiny": Tiny(GEMMA4, 48024, "Gemma 4, as E2B and E4B", facts={"input_width": 48}),
+            "tiny-31b": Tiny(
+                {**GEMMA4, "hidden_size_per_layer_input": 0}, 38224, "Gemma 4, as 31B: no embeddings of layers",
+            ),
+        },
+        target="n2kit_hf.gemma4:Gemma4LLM", card="n2kit_hf.cards:gemma4_card", logits=False,
     ),
     Family(
         "phi", "Phi-1.5, Phi-2, Phi-3, Phi-3.5, Phi-4", ("phi", "phi3", "phimoe"),

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,8 @@ class TransformersLLM(LLM):
         Mismatch: the head does more than `scores` knows of.
     """
 
+    carries_layers: ClassVar[bool] = False  # its embeddings carry those of the model's layers, where it has some
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -94,7 +96,7 @@ class TransformersLLM(LLM):
             context=context_of(text.to_dict()) - unused_positions(model),
             parameters=sum(p.numel() for part in (model, pooling) if part is not None for p in part.parameters()),
             causal=tried.causal,
-            embeds=tried.embeds and reads_embeddings(text.to_dict()),
+            embeds=tried.embeds and (self.carries_layers or reads_embeddings(text.to_dict())),
             attention=implementations(model),
         )
         if not tried.causal:  # a mean over all states makes a causal model read both ways, too
@@ -222,9 +224,12 @@ class TransformersLLM(LLM):
         real = None if mask is None else mask.long()
         cache = {"use_cache": False} if past is None else past.arguments(self.model)
         out: Tensor = self.model(inputs_embeds=x, attention_mask=real, **cache).last_hidden_state
-        if self.pooling is not None:
-            out = self.pooling(out, mask)
-        return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
+        return self.finish(out, x, mask)
+
+    def finish(self, states: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Pool states where the model is a text embedder that does, and return them in the type of x."""
+        states = states if self.pooling is None else self.pooling(states, mask)
+        return states.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Score the next tokens of hidden_states [n, Dh] as the causal language model does: [n, vocab]."""

@@ -54,7 +54,8 @@ class SentencePooling(nn.Module):
             file = folder / about.path / WEIGHTS
             if not file.is_file():
                 raise BadInput(
-                    f"{file} is missing: n2kit reads safetensors alone", "save the model again with sentence-transformers"
+                    f"{file} is missing: n2kit reads safetensors alone",
+                    "save the model again with sentence-transformers",
                 )
             try:
                 tensors = load_file(file)

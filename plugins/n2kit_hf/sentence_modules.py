@@ -20,7 +20,11 @@ OLD_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }  # fmt: skip
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")  # of torch.nn
-DOCUMENTS = ("document", "passage", "corpus")  # names of the prompt that a text to be found gets, the first that is there
+DOCUMENTS = (
+    "document",
+    "passage",
+    "corpus",
+)  # names of the prompt that a text to be found gets, the first that is there
 VECTOR = "sentence_embedding"
 
 
@@ -74,7 +78,9 @@ def modules_of(folder: Path | None, pooling: PoolingMode | None = None) -> Sente
         entries = json.loads(file.read_bytes())
     except (ValueError, RecursionError):
         entries = None
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("type"), str) for e in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("type"), str) for e in entries
+    ):
         raise BadInput(f"{file}: no list of modules", "give a folder that sentence-transformers wrote")
     found, layers = None, []
     for number, entry in enumerate(entries):

@@ -13,9 +13,9 @@ UNLIMITED = 2**31  # the context of a model whose positions have no end
 
 # Encoders: every position sees every other one, unless the configuration says `is_decoder`.
 ENCODERS = frozenset({
-    "albert", "bert", "big_bird", "camembert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
-    "esm", "eurobert", "jina_embeddings_v3", "megatron-bert", "modernbert", "mpnet", "nomic_bert", "roberta",
-    "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod",
+    "albert", "bert", "big_bird", "camembert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra",
+    "embedding_gemma2_text", "ernie", "esm", "eurobert", "jina_embeddings_v3", "megatron-bert", "modernbert", "mpnet", "nomic_bert",
+    "roberta", "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod",
 })  # fmt: skip
 
 # Positions are counted from behind the padding token's id, so that many rows of the table are never used.
@@ -39,8 +39,16 @@ def reads_forwards(config: Mapping[str, Any]) -> bool:
 
 
 def reads_embeddings(config: Mapping[str, Any]) -> bool:
-    """Tell whether input embeddings are all that a model reads: Gemma 3n and 4 look up a second embedding by token id."""
-    return not config.get("hidden_size_per_layer_input")
+    """Tell whether embeddings are all that a model reads: Gemma 3n and 4 look up a second one by token id.
+
+    EmbeddingGemma 2 computes its second one from the first. For Gemma 4 see `n2kit_hf.gemma4`.
+    """
+    return not config.get("hidden_size_per_layer_input") or config.get("model_type") == "embedding_gemma2_text"
+
+
+def layered_width(config: Mapping[str, Any]) -> int:
+    """Count the numbers of a token's embeddings for the layers of Gemma 4, which stand behind its first embedding."""
+    return int(config.get("num_hidden_layers", 30) * (config.get("hidden_size_per_layer_input", 256) or 0))
 
 
 def attention_of(model_type: str | None) -> tuple[str, ...]:

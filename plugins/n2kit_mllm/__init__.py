@@ -1,9 +1,14 @@
 """Existing multimodal LLMs as representation models: Qwen2-VL to Qwen3-VL, InternVL, SmolVLM, LLaVA, BLIP-2; and two towers alone."""
 
 from n2kit.contract import ComponentSpec, LLMCard, MLLMCard, Preset, VisionCard, hookimpl
-from n2kit_mllm.tiny import BLIP2, GEMMA3, INTERNVL, LLAVA, QWEN2, QWEN3, QWEN25, SMOLVLM
+from n2kit_mllm.tiny import BLIP2, GEMMA3, GEMMA4, INTERNVL, LLAVA, QWEN2, QWEN3, QWEN25, SMOLVLM
 
 N2KIT_PLUGIN_API = (2, 0)
+OPTIONS = {
+    "QwenVL": "QwenOptions",
+    "Qwen3VL": "QwenOptions",
+    "Gemma4": "Gemma4Options",
+}  # of families with a size to choose
 
 _QWEN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35104)
 _LLAMA = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=34976)
@@ -14,6 +19,8 @@ _INTERN_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, cont
 _INTERN_TOWER = VisionCard(tokens=17, token_width=32, pooled_width=32, image_size=32, parameters=23776, prefix_tokens=1)
 _GEMMA_LLM = LLMCard(input_width=32, output_width=32, layers=2, vocab=512, context=2048, parameters=35136)
 _GEMMA_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=32, parameters=23840)
+_GEMMA4_LLM = LLMCard(input_width=48, output_width=32, layers=2, vocab=512, context=2048, parameters=48024)
+_GEMMA4_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=31008)
 _SMOL_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=32, parameters=23840)
 _QWEN2_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=50080)
 _QWEN25_TOWER = VisionCard(tokens=16, token_width=32, pooled_width=0, image_size=64, parameters=54144)
@@ -29,7 +36,7 @@ def _mllm(
         name=name,
         target=f"n2kit_mllm.families:{family}",
         summary=summary,
-        config=f"n2kit_mllm.config:{'QwenOptions' if family.startswith('Qwen') else 'MLLMOptions'}",
+        config=f"n2kit_mllm.config:{OPTIONS.get(family, 'MLLMOptions')}",
         card=f"n2kit_mllm.cards:{family.lower()}_card",
         model_types=model_types,
         presets={"tiny": Preset(options=options, card=card, notes="random weights")},
@@ -54,6 +61,10 @@ def n2kit_register_components() -> list[ComponentSpec]:
         _mllm(
             "gemma-3", "Gemma3", "Gemma 3 (4B, 12B, 27B): SigLIP, a mean over patches, one linear layer, language model",
             ("gemma3",), {"config": GEMMA3}, MLLMCard(_GEMMA_LLM, _GEMMA_TOWER, 6, 1120),
+        ),
+        _mllm(
+            "gemma-4", "Gemma4", "Gemma 4 at one square image size: its tower, a norm, one linear layer, language model",
+            ("gemma4",), {"config": GEMMA4, "image_size": 64}, MLLMCard(_GEMMA4_LLM, _GEMMA4_TOWER, 18, 1136),
         ),
         _mllm(
             "internvl", "InternVL", "InternVL3 (…-hf) at one tile: InternViT, pixel shuffle, two linear layers, language model",

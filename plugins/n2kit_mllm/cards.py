@@ -10,9 +10,9 @@ from typing import Any
 
 from n2kit.contract import LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput
-from n2kit_hf.cards import LLMConfig, Locate, llm_card, read_config
+from n2kit_hf.cards import LLMConfig, Locate, layered, llm_card, read_config
 from n2kit_hf.weight_files import parameter_count
-from n2kit_mllm.config import MLLMOptions, QwenOptions, QwenTowerOptions, TowerOptions
+from n2kit_mllm.config import Gemma4Options, MLLMOptions, QwenOptions, QwenTowerOptions, TowerOptions
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,15 @@ INTERNVL = Family(("internvl",), r"(model\.)?vision_tower\.", r"(model\.)?multi_
 GEMMA3 = Family(
     ("gemma3",), r"(model\.)?vision_tower\.(vision_model\.)?", r"(model\.)?multi_modal_projector\.", ("gemma3_text",)
 )
+GEMMA4 = Family(
+    ("gemma4",), r"(model\.)?vision_tower\.", r"(model\.)?(embed_vision|embed_audio|audio_tower)\.", ("gemma4_text",)
+)
 SMOLVLM = Family(("smolvlm", "idefics3"), r"(model\.)?vision_model\.", r"(model\.)?connector\.")
-BUFFERS = ("position_ids", "inv_freq")  # older files hold them; they are no parameters
+# In a file, and no parameters: positions in older ones; scales and bounds of Gemma 4.
+BUFFERS = (
+    "position_ids", "inv_freq", "layer_scalar", "std_bias", "std_scale", "input_min", "input_max", "output_min",
+    "output_max",
+)  # fmt: skip
 
 # What transformers takes for keys that a text_config or a vision_config leaves out.
 TEXTS: dict[str, dict[str, int]] = {
@@ -43,6 +50,7 @@ TEXTS: dict[str, dict[str, int]] = {
     },
     "qwen2": {"hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 151936, "max_position_embeddings": 32768},
     "gemma3_text": {"hidden_size": 2304, "num_hidden_layers": 26, "vocab_size": 262208, "max_position_embeddings": 131072},
+    "gemma4_text": {"hidden_size": 2304, "num_hidden_layers": 30, "vocab_size": 262144, "max_position_embeddings": 131072},
     "opt": {"hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 50272, "max_position_embeddings": 2048},
 }  # fmt: skip
 TOWERS: dict[str, dict[str, int]] = {
@@ -68,6 +76,7 @@ USUAL_TEXT = {
     "smolvlm": "llama",
     "idefics3": "llama",
     "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
 }
 USUAL_TOWER = {
     "llava": "clip_vision_model", "blip-2": "blip_2_vision_model", "internvl": "internvl_vision", "smolvlm": "smolvlm_vision",
@@ -154,6 +163,29 @@ def gemma3_card(options: MLLMOptions, locate: Locate) -> MLLMCard:
     llm, vision = _llm(config, folder, GEMMA3), _vit(options, config, folder, GEMMA3)
     inside = vision.token_width * (1 + llm.input_width)
     return MLLMCard(llm, vision, config.get("mm_tokens_per_image", 256) + 2, inside + 2 * llm.input_width)
+
+
+def gemma4_card(options: Gemma4Options, locate: Locate) -> MLLMCard:
+    """Read the card of Gemma 4, whose tower pools squares of patches itself.
+
+    Raises:
+        BadInput: a checkpoint without a tower.
+    """
+    folder = locate()
+    config = read(options, folder, GEMMA4)
+    if not (facts := config.get("vision_config")):
+        raise BadInput(f"{folder or 'the architecture'} has no vision_config", "as a language model: --llm gemma-4@…")
+    text, width = {**TEXTS["gemma4_text"], **config["text_config"]}, facts.get("hidden_size", 768)
+    llm = layered(_llm(config, folder, GEMMA4), text)
+    vision = VisionCard(
+        tokens=side_of(options.image_size, facts.get("patch_size", 16), facts.get("pooling_kernel_size", 3)) ** 2,
+        token_width=width,
+        pooled_width=width if options.pool else 0,
+        image_size=options.image_size,
+        parameters=parameter_count(folder, lambda key: _under(GEMMA4.vision)(key) and not key.endswith(BUFFERS)),
+    )
+    inside = width * llm.output_width + llm.input_width - llm.output_width
+    return MLLMCard(llm, vision, vision.tokens + 2, inside + 2 * llm.input_width)
 
 
 def llava_card(options: MLLMOptions, locate: Locate) -> MLLMCard:

@@ -31,6 +31,10 @@ class QwenTowerOptions(TowerOptions):
     image_size: int = Field(448, ge=1, description="side of the square input, a multiple of patch × merge (28)")
 
 
+class Gemma4TowerOptions(TowerOptions):
+    image_size: int = Field(768, ge=1, description="side of the square input, a multiple of patch × pooling (48)")
+
+
 class MLLMOptions(TowerOptions):
     """Options of a whole multimodal LLM."""
 
@@ -41,6 +45,10 @@ class MLLMOptions(TowerOptions):
 
 class QwenOptions(QwenTowerOptions, MLLMOptions):
     """Options of Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
+
+
+class Gemma4Options(Gemma4TowerOptions, MLLMOptions):
+    """Options of Gemma 4."""
 
 
 class WrapConfig(BaseModel):
@@ -73,6 +81,14 @@ class PoolConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
     tokens: int  # of a picture
     eps: float  # of the norm
+
+
+class NormConfig(BaseModel):
+    """Options of Gemma 4's projector."""
+
+    model_config = ConfigDict(extra="forbid")
+    eps: float  # of the norm
+    layered: int  # numbers behind each embedding, for the language model's layers
 
 
 class QueryConfig(BaseModel):

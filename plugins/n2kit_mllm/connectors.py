@@ -13,7 +13,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.activations import ACT2FN
 
 from n2kit.contract import Connector, LLMCard, VisionCard
-from n2kit_mllm.config import PoolConfig, ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
+from n2kit_mllm.config import NormConfig, PoolConfig, ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
 
 
 class Wrap(Connector):
@@ -102,6 +102,25 @@ class GemmaProjector(Wrap):
         means = tokens.unflatten(1, (side, folds, side, folds)).mean((2, 4)).flatten(1, 2)
         normed = functional.rms_norm(means.float(), means.shape[-1:], 1 + self.norm_weight.float(), self.config.eps)
         return super().forward(normed.to(tokens.dtype) @ self.projection)
+
+
+class Gemma4Projector(Wrap):
+    """A norm and a linear map (Gemma 4), between two rows as `Wrap` puts them.
+
+    Behind a visual token's embedding stand those of the layers, which are the padding token's: `layered` [De − D].
+    """
+
+    config_class = NormConfig
+
+    def __init__(self, config: NormConfig, vision: VisionCard, llm: LLMCard) -> None:
+        super().__init__(config, vision=vision, llm=llm)
+        self.projection = nn.Linear(vision.token_width, llm.input_width - config.layered, bias=False)
+        self.layered = nn.Parameter(torch.zeros(config.layered))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        normed = functional.rms_norm(tokens.float(), tokens.shape[-1:], eps=self.config.eps).to(tokens.dtype)
+        behind = self.layered.to(tokens.dtype).expand(*tokens.shape[:2], -1)
+        return super().forward(torch.cat([self.projection(normed), behind], -1))
 
 
 class Blip2QFormer(Connector):

@@ -10,10 +10,11 @@ from torch import nn
 
 from n2kit.contract import MLLM, Connector, DecomposedMLLM, LoadSpec
 from n2kit_hf.llm import TransformersLLM
-from n2kit_mllm.cards import BLIP2, GEMMA3, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, dropped
-from n2kit_mllm.config import PoolConfig, ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
-from n2kit_mllm.connectors import Blip2QFormer, GemmaProjector, LlavaProjector, ShuffleProjector, Wrap
-from n2kit_mllm.text import DEEP_LAYERS, GemmaText, Qwen3Text, QwenText
+from n2kit_mllm.cards import BLIP2, GEMMA3, GEMMA4, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, dropped
+from n2kit_mllm.config import NormConfig, PoolConfig, ProjectorConfig, QueryConfig, ShuffleConfig, WrapConfig
+from n2kit_mllm.connectors import Blip2QFormer, Gemma4Projector, GemmaProjector, LlavaProjector, ShuffleProjector, Wrap
+from n2kit_mllm.gemma4 import Gemma4Tower
+from n2kit_mllm.text import DEEP_LAYERS, Gemma4Text, GemmaText, Qwen3Text, QwenText
 from n2kit_mllm.tower import (
     Blip2Tower,
     GemmaTower,
@@ -106,6 +107,29 @@ class Gemma3(TakenApart):
             std = vision.card.token_width**-0.5
             nn.init.normal_(made.projection, std=std, generator=torch.Generator().manual_seed(spec.config.seed))
         made.rows.data.copy_(llm.embed(torch.tensor([[config.boi_token_index, config.eoi_token_index]]))[0].detach())
+        return made
+
+
+class Gemma4(TakenApart):
+    """Gemma 4, whose pictures are of any proportions, at one square size; its ears are left out."""
+
+    family, llm, vision, connector = GEMMA4, Gemma4Text, Gemma4Tower, Gemma4Projector
+
+    @staticmethod
+    def halves(whole: Any) -> tuple[Any, Any]:
+        return whole.model.language_model, whole.model.vision_tower
+
+    @staticmethod
+    def between(whole: Any, spec: LoadSpec, llm: TransformersLLM, vision: MLLMTower) -> Connector:
+        config, trained = whole.config, whole.model.embed_vision
+        width = config.text_config.hidden_size
+        options = NormConfig(eps=config.vision_config.rms_norm_eps, layered=llm.card.input_width - width)
+        made = Gemma4Projector(options, vision=vision.card, llm=llm.card)
+        made.projection.load_state_dict(trained.embedding_projection.state_dict())
+        ids = torch.tensor([[config.boi_token_id, config.eoi_token_id, config.text_config.pad_token_id]])
+        first, last, padding = llm.embed(ids)[0].detach()
+        made.rows.data.copy_(torch.stack([first, last]))
+        made.layered.data.copy_(padding[width:])
         return made
 
 

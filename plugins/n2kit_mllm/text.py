@@ -1,4 +1,4 @@
-"""Language models that know of pictures: Qwen-VL's positions and deeper features, Gemma 3's attention."""
+"""Language models that know of pictures: Qwen-VL's positions and deeper features, Gemma's attention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from n2kit_hf.gemma4 import Gemma4LLM
 from n2kit_hf.llm import TransformersLLM
 
 DEEP_LAYERS = "n2kit_deepstack_layers"  # in the configuration of the language model, which does not know of the tower's
@@ -67,22 +68,38 @@ class GemmaText(TransformersLLM):
         return out.to(x.dtype)
 
 
-def picture_masks(image: Tensor, window: int, dtype: torch.dtype) -> dict[str, Tensor]:
+class Gemma4Text(Gemma4LLM):
+    """Gemma 4's language model beside its tower: in the larger ones a picture's tokens see each other, in layers of a window alone."""
+
+    extra_inputs = frozenset({"image"})
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: Any = None, image: Tensor | None = None) -> Tensor:
+        """Compute the hidden states [B, T, Dh] of x [B, T, De], image [B, T] bool; right padding needs no mask."""
+        config, masks = self.model.config, None
+        if image is not None and config.use_bidirectional_attention == "vision":
+            masks = picture_masks(image, config.sliding_window, x.dtype, everywhere=False)
+        out: Tensor = self.model(**self.split(x), attention_mask=masks, use_cache=False).last_hidden_state
+        return out.to(x.dtype)
+
+
+def picture_masks(image: Tensor, window: int, dtype: torch.dtype, *, everywhere: bool = True) -> dict[str, Tensor]:
     """Build what is added to attention scores, for layers that see all and for those of a window: [B, 1, T, T] each.
 
     Args:
         image: [B, T] bool, the visual tokens of at most one picture a row. The first and the last of them are text.
+        everywhere: a picture's tokens see each other in layers that see all, too.
     """
     before = functional.pad(image, (1, 0))[:, :-1]
     behind = functional.pad(image, (0, 1))[:, 1:]
     picture = image & before & behind
     index = torch.arange(image.shape[1], device=image.device)
     back = index[:, None] - index  # how far a key lies behind its query
-    seen = (back >= 0) | (picture[:, :, None] & picture[:, None, :])
+    behind_or_beside = (back >= 0) | (picture[:, :, None] & picture[:, None, :])
+    seen = behind_or_beside if everywhere else (back >= 0).expand_as(behind_or_beside)
     lowest = torch.finfo(dtype).min
     return {
         name: torch.zeros(seen.shape, dtype=dtype, device=image.device).masked_fill(~allowed, lowest)[:, None]
-        for name, allowed in (("full_attention", seen), ("sliding_attention", seen & (back < window)))
+        for name, allowed in (("full_attention", seen), ("sliding_attention", behind_or_beside & (back < window)))
     }
 
 

@@ -50,6 +50,20 @@ GEMMA3: dict[str, Any] = {
     "mm_tokens_per_image": 4,
     "boi_token_index": 3, "eoi_token_index": 4, "image_token_index": 5,
 }  # fmt: skip
+GEMMA4: dict[str, Any] = {
+    "model_type": "gemma4",
+    "text_config": _TEXT | {
+        "model_type": "gemma4_text", "head_dim": 8, "global_head_dim": 16, "sliding_window": 8, "pad_token_id": 0,
+        "layer_types": ["sliding_attention", "full_attention"], "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 512,
+    },
+    "vision_config": {
+        "model_type": "gemma4_vision", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8, "patch_size": 8, "pooling_kernel_size": 2,
+        "position_embedding_size": 64, "initializer_range": 0.2,
+    },
+    "boi_token_id": 3, "eoi_token_id": 4, "image_token_id": 5, "video_token_id": 6, "audio_token_id": 7,
+}  # fmt: skip
 INTERNVL: dict[str, Any] = {
     "model_type": "internvl",
     "text_config": _TEXT | {"model_type": "qwen2"},

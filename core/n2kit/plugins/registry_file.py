@@ -13,7 +13,9 @@ HINT = "write it like the registry.yaml that n2kit ships"
 TEXT, MAPPING, NAME = "a text", "a mapping", "a name"
 KNOWN = {"distribution": TEXT, "brings": TEXT, "summary": TEXT, "install": TEXT}
 ENTRY = {"component": TEXT, "default": NAME, "tiny": NAME, "presets": MAPPING, "options": MAPPING}
-PRESET = {"weights": TEXT, "revision": NAME, "licence": TEXT, "notes": TEXT, "template": TEXT, "options": MAPPING, "card": MAPPING}
+PRESET = {
+    "weights": TEXT, "revision": NAME, "licence": TEXT, "notes": TEXT, "template": TEXT, "options": MAPPING, "card": MAPPING,
+}  # fmt: skip
 TYPES: dict[str, type | tuple[type, ...]] = {TEXT: str, MAPPING: dict, NAME: (str, int, float)}
 
 

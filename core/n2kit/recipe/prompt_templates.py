@@ -13,7 +13,10 @@ AUTO = "auto"  # stands for the one that `template_for` names
 SMALL = 1_000_000_000  # parameters
 PLAIN = "plain"  # the text alone; `plain:WORDS` puts words before it
 ITEM_FIELDS = ("title", "topics", "content", "category")
-FIELD_NAMES = (*ITEM_FIELDS, "text")  # {text}: those of title, topics and content that an item has, one space between them
+FIELD_NAMES = (
+    *ITEM_FIELDS,
+    "text",
+)  # {text}: those of title, topics and content that an item has, one space between them
 FIELDS = re.compile(r"\{(" + "|".join(FIELD_NAMES) + r")\}")
 
 
@@ -223,7 +226,9 @@ def _validate(template: Template, path: Path) -> None:
         if kind == "micl" and body.index("<IMG>") > body.index("<IMG_EMB>"):
             raise BadInput(f"{path}: micl has <IMG_EMB> before <IMG>", "the image is read before its word is given")
         if kind in ("basic", "micl", "text") and not FIELDS.search(body):
-            raise BadInput(f"{path}: {kind} has no field", "write {title}, {topics}, {content}, {category} or {text} into it")
+            raise BadInput(
+                f"{path}: {kind} has no field", "write {title}, {topics}, {content}, {category} or {text} into it"
+            )
     if not (template.suffix or template.end_tokens):
         raise BadInput(f"{path}: suffix is empty", "end the prompt with an open quote, or set end_tokens: true")
     for name, mark in (("category_task", ""), ("topics_task", "{count}"), ("answer", "{answer}")):
