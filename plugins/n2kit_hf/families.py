@@ -64,7 +64,6 @@ class Family:
     causal: bool = True
     target: str = "n2kit_hf.llm:TransformersLLM"
     card: str = "n2kit_hf.cards:llm_card"
-    logits: bool = True
 
     def spec(self) -> ComponentSpec:
         return ComponentSpec(
@@ -76,7 +75,7 @@ class Family:
             card=self.card,
             model_types=self.model_types,
             presets={name: tiny.preset() for name, tiny in self.tinies.items()},
-            capabilities=frozenset({"blocks", "bfloat16"} | ({"logits"} if self.causal and self.logits else set())),
+            capabilities=frozenset({"blocks", "bfloat16"} | ({"logits"} if self.causal else set())),
         )
 
 
@@ -104,7 +103,7 @@ FAMILIES = (
                 {**GEMMA4, "hidden_size_per_layer_input": 0}, 38224, "Gemma 4, as 31B: no embeddings of layers",
             ),
         },
-        target="n2kit_hf.gemma4:Gemma4LLM", card="n2kit_hf.cards:gemma4_card", logits=False,
+        target="n2kit_hf.gemma4:Gemma4LLM", card="n2kit_hf.cards:gemma4_card",
     ),
     Family(
         "phi", "Phi-1.5, Phi-2, Phi-3, Phi-3.5, Phi-4", ("phi", "phi3", "phimoe"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from n2kit.contract import LLM
 from n2kit_hf.llm import TransformersLLM
 from n2kit_hf.pooling import SentencePooling
 
@@ -43,7 +44,7 @@ class Gemma4LLM(TransformersLLM):
         layered: Any = self.model.embed_tokens_per_layer
         return torch.cat([rows, layered(ids)], -1)
 
-    def split(self, x: Tensor) -> dict[str, Tensor]:
+    def model_inputs(self, x: Tensor) -> dict[str, Tensor]:
         """Split x [B, T, De] into what the model takes: the embeddings, and those of each layer [B, T, layers, P]."""
         if not self._layered():
             return {"inputs_embeds": x}
@@ -55,7 +56,7 @@ class Gemma4LLM(TransformersLLM):
     def supports_prefix_cache(self) -> bool:
         return False
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, past: Any = None) -> Tensor:
-        """Compute the hidden states [B, T, Dh] of x [B, T, De]; see `TransformersLLM.forward`."""
-        real = None if mask is None else mask.long()
-        return self.finish(self.model(**self.split(x), attention_mask=real, use_cache=False).last_hidden_state, x, mask)
+    def generate(
+        self, x: Tensor, max_new_tokens: int, eos_token_id: int | None = None, num_beams: int = 1
+    ) -> list[int]:
+        return LLM.generate(self, x, max_new_tokens, eos_token_id, num_beams)  # transformers' own would need token ids

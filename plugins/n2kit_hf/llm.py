@@ -164,7 +164,7 @@ class TransformersLLM(LLM):
             self.lm_head = head
         x = self.embed((torch.arange(8)[None] + self.card.vocab // 2).remainder(self.card.vocab))
         with torch.no_grad(), quietly():
-            said = whole(inputs_embeds=x, use_cache=False).logits if head is not None else None
+            said = whole(**self.model_inputs(x), use_cache=False).logits if head is not None else None
             ours = None if said is None else self.logits(self(x))
         if said is None or ours is None or not torch.allclose(ours, said, atol=1e-2 * float(said.abs().max())):
             what = f"model_type {whole.config.model_type!r} scores tokens with more than a linear head"
@@ -223,13 +223,13 @@ class TransformersLLM(LLM):
         """
         real = None if mask is None else mask.long()
         cache = {"use_cache": False} if past is None else past.arguments(self.model)
-        out: Tensor = self.model(inputs_embeds=x, attention_mask=real, **cache).last_hidden_state
-        return self.finish(out, x, mask)
+        out: Tensor = self.model(**self.model_inputs(x), attention_mask=real, **cache).last_hidden_state
+        out = out if self.pooling is None else self.pooling(out, mask)
+        return out.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
 
-    def finish(self, states: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Pool states where the model is a text embedder that does, and return them in the type of x."""
-        states = states if self.pooling is None else self.pooling(states, mask)
-        return states.to(x.dtype)  # Mamba keeps its residuals, and so its states, in float32
+    def model_inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Name what the model takes for embeddings x [B, T, De]."""
+        return {"inputs_embeds": x}
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """Score the next tokens of hidden_states [n, Dh] as the causal language model does: [n, vocab]."""

@@ -78,7 +78,7 @@ class Gemma4Text(Gemma4LLM):
         config, masks = self.model.config, None
         if image is not None and config.use_bidirectional_attention == "vision":
             masks = picture_masks(image, config.sliding_window, x.dtype, everywhere=False)
-        out: Tensor = self.model(**self.split(x), attention_mask=masks, use_cache=False).last_hidden_state
+        out: Tensor = self.model(**self.model_inputs(x), attention_mask=masks, use_cache=False).last_hidden_state
         return out.to(x.dtype)
 
 

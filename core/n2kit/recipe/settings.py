@@ -80,7 +80,9 @@ class Prompt(Settings):
     """Limits of the prompt. Fields are cut, never the end of the prompt; a null limit is the template's own."""
 
     template: str = Field(
-        "auto", description="a built-in name (en, zh, compact), a YAML file, or auto: compact for a small LLM, else en"
+        "auto",
+        description="a built-in name (en, zh, compact, plain, …), plain:WORDS, a YAML file, or auto: an embedding model's own, else "
+        "compact for a small LLM and en for a larger one",
     )
     body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
     title_chars: int | None = Field(None, ge=0, description="most characters of a title")

@@ -52,6 +52,7 @@ def run_baseline(
     val_pairs: Pairs | None = None,
     llm: str | None = None,
     vision: str | None = None,
+    mllm: str | None = None,
     images: Path | None = None,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -75,7 +76,7 @@ def run_baseline(
     """
     if name not in NAMES:
         raise BadInput(f"unknown baseline {name!r}", suggest(name, NAMES) or f"baselines: {', '.join(NAMES)}")
-    baseline, given = BASELINES[name], {"llm": llm, "vision": vision}
+    baseline, given = BASELINES[name], {"llm": llm, "vision": vision, "mllm": mllm}
     if missing := [kind for kind in baseline.takes if given[kind] is None]:
         raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
     recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
@@ -125,6 +126,7 @@ def _modalities(
     compute = {
         "llm": lambda: frozen.text(recipe, items, device),
         "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
+        "mllm": lambda: frozen.whole(recipe, items, images, on_bad_image, device),
     }
     found = {kind: compute[kind]() for kind in BASELINES[name].takes}
     if "llm" in found and name not in CLOSED_FORM:

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from n2kit.builder import from_plan, load_backbone
+from n2kit.embed.encode import encode
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.halves import check_folder, image_half, text_half, unreadable
 from n2kit.inputs.reader import iter_pixels
@@ -84,6 +85,26 @@ class FrozenFeatures:
         about = (recipe.vision.model_dump(), recipe.train.precision, device, items.digest(), str(images), on_bad_image)
         return self._memoized(_hash("image", *about), lambda: self._image(recipe, items, images, on_bad_image, device))
 
+    def whole(
+        self, recipe: Recipe, items: Items, images: Path | None, on_bad_image: OnBadImage, device: str | None = None
+    ) -> Features:
+        """Compute a multimodal LLM's own vector of each item, image and text in one prompt: [n, Dh].
+
+        Raises:
+            UnreadableImage: under policy `error`. BadInput, Mismatch, Unavailable: the model cannot be built.
+        """
+        folder = check_folder(items, images)
+        model = from_plan(make_plan(_joined_alone(recipe))).to(pick_device(device)).eval()
+        readable = [item for item in items if item.has_text or item.image]
+        how: dict[str, Any] = {"images": folder, "on_bad_image": on_bad_image, "precision": recipe.train.precision}
+        out = encode(model, readable, progress=self._named("items"), **how)
+        rows = dict(zip(out.ids, out.vectors, strict=True))
+        present = np.array([item.id in rows for item in items], dtype=bool)
+        values = np.stack([rows.get(item.id, np.zeros(model.width, np.float32)) for item in items])
+        timed = [item for item in readable if item.id in rows and item.id not in out.skipped][:TIMED_ITEMS]
+        cost = _cost(lambda: encode(model, timed, **how), len(timed))
+        return Features(values, present, cost, sum(p.numel() for p in model.parameters()), dict(out.skipped))
+
     def _memoized(self, key: str, compute: Callable[[], Features]) -> Features:
         if key not in self.known:
             self.known[key] = compute()
@@ -136,6 +157,12 @@ def _text_alone(recipe: Recipe) -> Recipe:
     head = recipe.head.model_copy(update={"width": None})
     fresh = {"variant": "text_only", "llm": llm, "mllm": None, "train": train, "head": head, "loss": Recipe().loss}
     return recipe.model_copy(update=fresh)
+
+
+def _joined_alone(recipe: Recipe) -> Recipe:
+    """Return a recipe for a multimodal LLM as it is: image and text in its prompt, no head."""
+    train, head = recipe.train.model_copy(update={"seed": 0}), recipe.head.model_copy(update={"width": None})
+    return recipe.model_copy(update={"variant": "basic", "train": train, "head": head, "loss": Recipe().loss})
 
 
 def _encoder(recipe: Recipe) -> VisionEncoder:

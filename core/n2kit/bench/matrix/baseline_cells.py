@@ -11,7 +11,7 @@ from n2kit.bench.matrix.baseline_names import BASELINES, settings_of
 from n2kit.bench.matrix.cell import Cell, short, vision_feature_key
 from n2kit.bench.matrix.combinations import backbones_of
 from n2kit.bench.matrix.spec import AXES, MatrixSpec
-from n2kit.contract.cards import LLMCard, VisionCard
+from n2kit.contract.cards import LLMCard, MLLMCard, VisionCard
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.planning.planner import component_of, with_template
 from n2kit.recipe.settings import resolve
@@ -25,6 +25,8 @@ def baseline_cells(matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterat
                 f"unknown baseline {name!r}", suggest(name, BASELINES) or f"baselines: {', '.join(BASELINES)}"
             )
     for name, backbones in itertools.product(matrix.baselines, backbones_of(matrix)):
+        if matrix.mllm and "mllm" in BASELINES[name].takes and "mllm" not in backbones:
+            continue  # a matrix of both has it for its multimodal ones
         yield from _baseline(name, backbones, matrix, data)
 
 
@@ -32,7 +34,8 @@ def _baseline(
     name: str, backbones: Mapping[str, str], matrix: MatrixSpec, data: Mapping[str, str | None]
 ) -> Iterator[Cell]:
     baseline, default = BASELINES[name], resolve().recipe
-    taken = {kind: backbones.get(kind) or getattr(default, kind).name for kind in baseline.takes}
+    chosen = {kind: backbones.get(kind) or getattr(getattr(default, kind), "name", None) for kind in baseline.takes}
+    taken = {kind: name for kind, name in chosen.items() if name is not None}
     recipe, head = settings_of(matrix.settings, taken)
     kinds = [*baseline.takes, *(["loss"] if baseline.trained else [])]
     axes = (
@@ -46,7 +49,9 @@ def _baseline(
             raise Unavailable(
                 f"the baseline {name} needs {baseline.needs}, which is not installed", 'pip install "n2kit[bench]"'
             )
-        if baseline.takes and "mllm" in backbones:
+        if "mllm" in baseline.takes and "mllm" not in backbones:
+            raise Mismatch(f"baseline {name} is a multimodal LLM's own vector, and none is named", "--mllm NAME")
+        if baseline.takes and "mllm" in backbones and "mllm" not in baseline.takes:
             raise Mismatch(
                 f"baseline {name} takes no multimodal LLM apart",
                 f"name its {' and '.join(baseline.takes)} on their own",
@@ -54,6 +59,8 @@ def _baseline(
         parts = {kind: component_of(recipe, kind) for kind in kinds}
         if "llm" in parts and isinstance(llm := parts["llm"].card(), LLMCard):
             recipe = with_template(recipe, llm, parts["llm"])
+        if "mllm" in parts and isinstance(whole := parts["mllm"].card(), MLLMCard):
+            recipe = with_template(recipe, whole.llm, parts["mllm"])
         trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
         facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.learns_from, baseline.needs)
     except (Mismatch, Unavailable) as problem:
@@ -66,8 +73,8 @@ def _baseline(
     names = {kind: part.reference for kind, part in parts.items()}
     common["axes"] = axes | names
     arm = ": ".join([name, *(["+".join(short(names[kind]) for kind in baseline.takes)] if taken else [])])
-    run_key = keys.digest("baselines", facts["parts"].get("llm"), dict(data))
-    seen = keys.of_vectors("vision" in parts, data, "both")
+    run_key = keys.digest("baselines", facts["parts"].get("mllm" if "mllm" in parts else "llm"), dict(data))
+    seen = keys.of_vectors(not parts.keys().isdisjoint(("vision", "mllm")), data, "both")
     figures = seen | matrix.evaluation
     card = parts["vision"].card() if "vision" in parts else None
     vision_key = vision_feature_key(parts["vision"], card, recipe) if isinstance(card, VisionCard) else None

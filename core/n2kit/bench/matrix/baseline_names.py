@@ -14,7 +14,7 @@ from n2kit.recipe.settings import Recipe, Settings, resolve
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline: the frozen backbones that it takes (`llm`, `vision`), the pairs that it learns from (`pairs`, `val_pairs`),
+    """A baseline: the frozen backbones that it takes (`llm`, `vision`, or `mllm`), the pairs that it learns from (`pairs`, `val_pairs`),
     `trained` if that is by a gradient, with a seed, and the distribution that it needs where not every installation has it.
     """
 
@@ -31,6 +31,7 @@ BASELINES: dict[str, Baseline] = {
     "tfidf": Baseline("TF-IDF of words and characters", needs="scikit-learn"),
     "text": Baseline("the frozen LLM's compressed word of the text prompt", ("llm",)),
     "vision": Baseline("the frozen vision encoder's pooled vector", ("vision",)),
+    "mllm": Baseline("the frozen multimodal LLM's own vector of image and text, by its own prompt", ("mllm",)),
     "text-std": Baseline("text, standardised by the training items", ("llm",), ("pairs",)),
     "vision-std": Baseline("vision, standardised by the training items", ("vision",), ("pairs",)),
     "concat-std": Baseline("both, standardised by the training items and concatenated", BOTH, ("pairs",)),
@@ -46,7 +47,7 @@ BASELINES: dict[str, Baseline] = {
 NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}
 OWN = "baseline."  # prefix of the settings of heads: baseline.max_steps
 # Settings that a baseline shares with the joined models of a matrix. Those of their training do not apply to a linear head.
-SHARED = ("llm", "vision", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
+SHARED = ("llm", "vision", "mllm", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
 
 
 class HeadSettings(Settings):

@@ -84,14 +84,14 @@ def of_baseline(
         learns_from: the pairs that it learns from.
         library: a distribution that computes it.
     """
-    seen = ["items", "on_bad_image", *["images"] * ("vision" in parts), *learns_from]
+    seen = ["items", "on_bad_image", *["images"] * ("vision" in parts or "mllm" in parts), *learns_from]
     return {
         "version": CELL_VERSION,
         "versions": versions(parts.values()) | ({library: installed(library)} if library else {}),
         "baseline": name,
         "parts": {kind: part(component) for kind, component in parts.items()},
         "precision": recipe.train.precision,
-        "prompt": _wording(recipe, tasks=False) if "llm" in parts else None,
+        "prompt": _wording(recipe, tasks=False) if "llm" in parts or "mllm" in parts else None,
         "head": None if head is None else [recipe.head.model_dump(), dict(head)],
         "data": {key: data[key] for key in seen},
     }
