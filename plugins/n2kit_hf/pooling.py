@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -37,6 +37,7 @@ class SentencePooling(nn.Module):
             states = (states * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1e-9)
         elif self.modules_read.pooling == "cls":
             states = states[:, :1]
+        layer: Any
         for layer, activation in zip(self.layers, self.activations, strict=True):
             states = activation(layer(states.to(layer.weight.dtype)))
         return states.expand(-1, length, -1)

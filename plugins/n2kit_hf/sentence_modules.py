@@ -82,7 +82,8 @@ def modules_of(folder: Path | None, pooling: PoolingMode | None = None) -> Sente
         isinstance(e, dict) and isinstance(e.get("type"), str) for e in entries
     ):
         raise BadInput(f"{file}: no list of modules", "give a folder that sentence-transformers wrote")
-    found, layers = None, []
+    found: PoolingMode | None = None
+    layers: list[DenseLayer] = []
     for number, entry in enumerate(entries):
         kind, path = entry["type"].rpartition(".")[2], str(entry.get("path") or "")
         if kind == "Transformer" and number == 0 and path in ("", "."):

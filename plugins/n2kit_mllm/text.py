@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from n2kit_hf.gemma4 import Gemma4LLM
 from n2kit_hf.llm import TransformersLLM
+from n2kit_hf.pooling import SentencePooling
 
 DEEP_LAYERS = "n2kit_deepstack_layers"  # in the configuration of the language model, which does not know of the tower's
 
@@ -34,8 +35,14 @@ class Qwen3Text(QwenText):
     They come with the embeddings: x is [B, T, (1 + layers) · De], and all but the first De numbers are zero where text stands.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, whole: PreTrainedModel | None = None) -> None:
-        super().__init__(model, tokenizer, whole)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        whole: PreTrainedModel | None = None,
+        pooling: SentencePooling | None = None,
+    ) -> None:
+        super().__init__(model, tokenizer, whole, pooling)
         self.card = replace(self.card, input_width=self.card.input_width * (1 + self._deep_layers()))
 
     def _deep_layers(self) -> int:
