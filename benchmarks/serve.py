@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+MOST = 1000  # texts
 UNBATCHED = ["--batch-tokens", "1", "--batch-wait", "0"]
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     asked = parser.parse_args()
     texts = _texts(asked.items)
+    embedded = [embed_rates(asked.bundle, texts)]
     rows = {}
     for name, flags in (("batched", []), ("one by one", UNBATCHED)):
         with server(asked.bundle, [*flags, "--max-concurrent", str(2 * asked.clients)]) as (port, process):
@@ -41,23 +43,30 @@ def main() -> None:
             before = cpu_seconds(process)
             rows[name] = load(port, texts, asked.clients, asked.seconds)
             rows[name]["cpu"] = cpu_seconds(process) - before
+        embedded.append(embed_rates(asked.bundle, texts))
+    print_table(asked.clients, asked.seconds, rows, np.array(embedded))
+
+
+def print_table(clients: int, seconds: float, rows: dict[str, dict[str, Any]], embedded: np.ndarray) -> None:
+    """Print a line for each way to serve, and one for `embed`: texts a second, and a CPU second, before, between and after: [3, 2]."""
+    own = embedded.mean(axis=0)
     print(
-        f"| {asked.clients} clients, {asked.seconds:g} s | requests/s | a CPU second | p50, ms | p99, ms | p99 / p50 | errors |"
+        f"| {clients} clients, {seconds:g} s | texts/s | share of `embed` | a CPU second | share | p50, ms | p99, ms | p99 / p50 | errors |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, row in rows.items():
         p50, p99 = np.percentile(row["seconds"], [50, 99]) * 1000
-        rate = len(row["seconds"]) / row["took"]
-        busy = len(row["seconds"]) / row["cpu"]
-        print(f"| {name} | {rate:.1f} | {busy:.1f} | {p50:.0f} | {p99:.0f} | {p99 / p50:.2f} | {row['errors']} |")
-    wall, busy = embed_rates(asked.bundle, texts[:512])
-    print(f"| `encode` of the same texts, 32 at a time | {wall:.1f} | {busy:.1f} | | | | |")
+        rates = len(row["seconds"]) / np.array([row["took"], row["cpu"]])
+        cells = [f"{rate:.1f} | {rate / one:.2f}" for rate, one in zip(rates, own, strict=True)]
+        print(f"| {name} | {' | '.join(cells)} | {p50:.0f} | {p99:.0f} | {p99 / p50:.2f} | {row['errors']} |")
+    spread = " ".join(f"{rate:.1f}" for rate in embedded[:, 0])
+    print(f"| `embed`, same texts, 3 runs: {spread} | {own[0]:.1f} | 1 | {own[1]:.1f} | 1 | | | | |")
 
 
 def _texts(items: Path) -> list[str]:
     from n2kit.data.items import read_items
 
-    return [item.title or ", ".join(item.topics) for item in read_items(items) if item.has_text][:2000]
+    return [item.title or ", ".join(item.topics) for item in read_items(items) if item.has_text][:MOST]
 
 
 @contextmanager
@@ -107,14 +116,26 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def embed_rates(bundle: str, texts: list[str]) -> tuple[float, float]:
-    """Return the texts that `encode` makes vectors of in a second, and in a second of CPU time, in this process."""
-    import n2kit
+    """Return the texts that `embed` makes vectors of in a second, and in a second of CPU time, in a process of its own."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import serve; serve.print_rates({bundle!r})"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, check=True)
+    wall, busy = json.loads(done.stdout)
+    return wall, busy
 
-    model = n2kit.load(bundle)
-    model.encode(texts[:64])  # what is slow at first is not measured
+
+def print_rates(bundle: str) -> None:
+    """Embed texts that stdin holds, and print the rates."""
+    import n2kit
+    from n2kit.embed import encode
+
+    model, texts = n2kit.load(bundle), json.load(sys.stdin)
+    encode(model, texts[:64])  # what is slow at first is not measured
     start, before = time.perf_counter(), time.process_time()
-    model.encode(texts)
-    return len(texts) / (time.perf_counter() - start), len(texts) / (time.process_time() - before)
+    encode(model, texts)
+    print(json.dumps([len(texts) / (time.perf_counter() - start), len(texts) / (time.process_time() - before)]))
 
 
 if __name__ == "__main__":

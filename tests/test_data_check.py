@@ -41,3 +41,70 @@ def test_what_would_break_a_training_is_named(cli: Any, folder: Path) -> None:
     assert found["tables"]["on two sides of the split"]["same id"] == 16
     assert any("neither" in remark for remark in found["odd"])
     assert cli("data", "check", folder / "none").code == 2
+
+
+@pytest.fixture
+def foreign(folder: Path) -> Path:
+    """A data folder whose columns have names that nobody knows."""
+    (folder / "items.jsonl").unlink()
+    named = {"title": "bezeichnung", "image": "foto"}
+    head, *rows = (folder / "items.csv").read_text().splitlines()
+    head = ",".join(named.get(name, name) for name in head.split(","))
+    (folder / "items.csv").write_text("\n".join([head, *rows]) + "\n")
+    for name in ("train", "val", "test"):
+        rows = (folder / f"{name}.csv").read_text().splitlines()[1:]
+        (folder / f"{name}.csv").write_text("\n".join(["rang,links,rechts", *(f"7,{row}" for row in rows)]) + "\n")
+    return folder
+
+
+MAP = ["--map", "title=bezeichnung", "--map", "image=foto", "--map", "query=links", "--map", "target=rechts"]
+
+
+def test_a_map_is_written_once_and_read_by_every_command(cli: Any, foreign: Path, tmp_path: Path) -> None:
+    assert cli("data", "check", foreign, "--write-map").code == 2
+    done = cli("data", "check", foreign, *MAP, "--write-map")
+    assert (done.code, f"wrote {foreign / 'columns.yaml'}" in done.err) == (0, True), done.err
+    assert cli("data", "check", foreign).code == 0
+    built = cli("build", "--llm", "qwen:tiny", "--vision", "siglip:tiny", "-o", tmp_path / "tiny")
+    assert built.code == 0
+    done = cli("embed", tmp_path / "tiny", "--data", foreign, "-o", tmp_path / "v.parquet")
+    assert "24 with a picture, 24 with a title" in done.err
+    assert "foto read as image (columns.yaml)" in done.err
+    done = cli("index", tmp_path / "v.parquet", "-o", tmp_path / "i", "--data", foreign)
+    assert "bezeichnung read as title (columns.yaml)" in done.err
+    done = cli("eval", "--vectors", tmp_path / "v.parquet", "--data", foreign, "--k", "1")
+    assert (done.code, "test.csv: links read as query, rechts read as target (columns.yaml)" in done.err) == (
+        0,
+        True,
+    ), done.err
+
+
+def test_a_flag_counts_over_the_file_and_what_is_written_before_stays(cli: Any, foreign: Path) -> None:
+    import n2kit
+
+    (foreign / "columns.yaml").write_text("items.csv: {title: category, image: foto}\nother.csv: {title: x}\n")
+    assert n2kit.read_items(foreign / "items.csv").items[0].title == "x"
+    mapped = n2kit.read_items(foreign / "items.csv", columns={"title": "bezeichnung"})
+    assert (mapped.items[0].title, mapped.mapped) == ("thing 0", ("image",))
+    cli("data", "check", foreign, *MAP, "--write-map")
+    written = (foreign / "columns.yaml").read_text()
+    assert written.startswith("items.csv:\n  title: bezeichnung\n  image: foto\nother.csv:\n  title: x\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("items.csv: {titel: foto}", "no such field 'titel'"),
+        ("items.csv: [title]", "items.csv is no mapping of fields to columns"),
+        ("items.csv: {title: 3}", "items.csv is no mapping"),
+        ("- title", "it is no mapping"),
+        ("items.csv: {title: none}", "items.csv:1, by columns.yaml: no column none"),
+        ("items.csv: {title: [", "columns.yaml:"),
+        ("", "24 items"),
+    ],
+)
+def test_a_map_that_is_none_is_named(cli: Any, folder: Path, text: str, says: str) -> None:
+    (folder / "items.jsonl").unlink()
+    (folder / "columns.yaml").write_text(text)
+    done = cli("data", "check", folder, "--json")
+    assert says in done.err if says != "24 items" else json.loads(done.out)["broken"] == [], done.err

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import n2kit
+from n2kit.data.items import Item
 from n2kit.embed.encode import encode
 from n2kit.errors import BadInput, Unavailable
 from n2kit.export import export
@@ -61,6 +62,9 @@ def test_sentence_transformers_gives_the_same_vectors_and_trains_on(
     ):
         assert ((model.encode(theirs) * wanted).sum(1) >= 0.99999).all()
         assert model.encode("oak").shape == (16,)
+        prompt, long = model[0].model.prompt_builder, Item("x", image="x.png", title="oak " * 500)
+        longest = max(len(prompt(long, image=image).ids) for image in (False, True))
+        assert longest <= model.max_seq_length < 2 * longest
         with pytest.raises(BadInput, match="prompt of its own"):
             model.encode(["oak"], prompt="query: ")
         with pytest.raises(BadInput, match="is a URL"):

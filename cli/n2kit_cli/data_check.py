@@ -22,6 +22,10 @@ def check(
         Path | None, typer.Option("--html", help="Write a page: the tables, and pairs with their pictures.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    renames: options.Map = None,
+    write_map: Annotated[
+        bool, typer.Option("--write-map", help="Write --map into the folder's columns.yaml, which every command reads.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Look through a data folder: items, pictures, pairs, splits. Exit 1 where something would break a training.
@@ -33,10 +37,17 @@ def check(
     """
     from n2kit.datasets.check import check as run
     from n2kit.datasets.check import rows_of
+    from n2kit.datasets.check import write_map as write
+    from n2kit.errors import BadInput
 
     check_page(html)
+    columns, pair_columns = options.columns(renames)
+    if write_map and not renames:
+        raise BadInput("--write-map writes what --map names, and there is none", "--map title=name --write-map")
     with progress("check") as bar:
-        found = run(data, every_image=every_image, seed=seed, html=html, progress=bar)
+        found = run(
+            data, every_image=every_image, seed=seed, html=html, columns=columns, pair_columns=pair_columns, progress=bar
+        )  # fmt: skip
     if json:
         document(vars(found))
     else:
@@ -47,5 +58,7 @@ def check(
         say(f"would break a training: {problem}")
     if html is not None:
         say(f"wrote {html}")
+    if write_map:
+        say(f"wrote {write(data, columns, pair_columns)}")
     if found.broken:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from n2kit.data.column_map import FILE, mapped_columns
 from n2kit.data.columns import FIELDS, Columns, proposal
 from n2kit.data.delimited import delimited_rows, notellm_rows
 from n2kit.data.image_source import stored_image
@@ -52,7 +53,9 @@ class ItemStream(ItemsRead):
             raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
         self.path, self.notellm, self.encoding = path, notellm, encoding
         self.every_column = every_column
-        self.found = Columns(dict(columns or {}), f"{path}:1")
+        known = {} if notellm else mapped_columns(path, FIELDS)
+        self.mapped = tuple(name for name in known if name not in (columns or {}))
+        self.found = Columns(known | dict(columns or {}), f"{path}:1" + f", by {FILE}" * bool(self.mapped))
         self.had = dict.fromkeys(FIELDS, 0)  # items that have each field
 
     def __iter__(self) -> Iterator[Item]:
@@ -79,7 +82,8 @@ class ItemStream(ItemsRead):
             yield item, row
         if self.found.names:
             self.found.check()
-        self.columns, self.unread = self.found.renamed, self.found.unread
+        mapped = {name: self.found.asked[name] for name in self.mapped if self.found.asked[name] != name}
+        self.columns, self.unread = mapped | self.found.renamed, self.found.unread
         self.propose = proposal(self.found.sources, self.unread, first)
 
     def __len__(self) -> int:

@@ -33,6 +33,7 @@ class Items(ItemsRead):
     unread: tuple[str, ...] = ()
     propose: str | None = None
     several: int = 0
+    mapped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.position = {item.id: i for i, item in enumerate(self.items)}
@@ -81,7 +82,8 @@ def read_items(
     <24 items · 24 with a picture, 24 with a title, 24 with topics>
 
     Args:
-        columns: field → the file's own column name (`--map title=name`). Usual other names are known, in letters of any case.
+        columns: field → the file's own column name (`--map title=name`), over those of a `columns.yaml` beside the file. Usual other
+            names are known, in letters of any case.
         notellm: the paper's headerless CSV: id, title, content, image, category.
         lenient: drop what cannot be used instead of refusing the file.
         encoding: of a text file that is not UTF-8, and has no byte-order mark.
@@ -96,7 +98,9 @@ def read_items(
         with contextlib.suppress(ColumnsChangedError):
             items = list(stream)
     check_rows(stream, lenient)
-    return Items(items, stream.dropped, stream.notes, stream.columns, stream.unread, stream.propose, stream.several)
+    return Items(
+        items, stream.dropped, stream.notes, stream.columns, stream.unread, stream.propose, stream.several, stream.mapped
+    )  # fmt: skip
 
 
 def check_rows(stream: ItemStream, lenient: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from n2kit.data.column_map import FILE
 from n2kit.errors import counted
 
 
@@ -13,7 +14,7 @@ class ItemsRead(ABC):
 
     dropped: rows that could not be used. notes: what the reader took for granted. columns: fields that were read from a column of
     another name. unread: columns that were not read; propose: the `--map` that one of them may want. several: items that came with
-    several images, of which they have the first.
+    several images, of which they have the first. mapped: those of `columns` that `columns.yaml` names.
     """
 
     dropped: list[str]
@@ -22,6 +23,7 @@ class ItemsRead(ABC):
     unread: tuple[str, ...] = ()
     propose: str | None = None
     several: int = 0
+    mapped: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -44,7 +46,11 @@ class ItemsRead(ABC):
         if self.several:
             parts.append(f"the first picture of {counted(self.several, 'item')} with several")
         if self.columns:
-            parts.append(", ".join(f"{column} read as {name}" for name, column in self.columns.items()))
+            read = (
+                f"{column} read as {name}" + f" ({FILE})" * (name in self.mapped)
+                for name, column in self.columns.items()
+            )
+            parts.append(", ".join(read))
         if self.unread:
             parts.append(f"not read: {', '.join(self.unread)}" + (f" ({self.propose})" if self.propose else ""))
         return " · ".join(parts)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from n2kit.data.column_map import FILE, mapped_columns
 from n2kit.data.items import raise_row_errors
 from n2kit.data.pair_columns import FIELDS, log_of_users
 from n2kit.data.pair_rows import PairRow, pair_rows
@@ -89,11 +90,13 @@ def read_pairs(
     path, columns = Path(path), dict(columns or {})
     if wrong := set(columns) - set(FIELDS):
         raise BadInput(f"--map {wrong.pop()}=…: no such field of pairs", f"fields: {', '.join(FIELDS)}")
+    mapped = {name: column for name, column in mapped_columns(path, FIELDS).items() if name not in columns}
+    columns = mapped | columns
     grades: dict[Pair, float] = {}
     problems: list[str] = []
     rows: list[tuple[PairRow, Pair]] = []
     unread: dict[str, None] = {}
-    notes: list[str] = []
+    notes = [f"{path.name}: {', '.join(f'{c} read as {f}' for f, c in mapped.items())} ({FILE})"] if mapped else []
     second = 0  # rows whose first id alone is unknown
     for row in pair_rows(path, known, columns, encoding, problems, notes):
         if row.unread:

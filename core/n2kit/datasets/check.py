@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from n2kit.data.column_map import write_columns
 from n2kit.data.folder import data_file, needed_file
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
@@ -39,22 +40,24 @@ class Checked:
 
 def check(
     folder: Path, *, every_image: bool = False, seed: int = 0, html: Path | None = None,
+    columns: Mapping[str, str] | None = None, pair_columns: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checked:  # fmt: skip
     """Look through the items, pairs and pictures of a data folder.
 
     Args:
         every_image: open all pictures, and not a sample of 1,000. html: a page to write, with example pairs.
+        columns, pair_columns: of the items and of the pairs, as `--map` names them.
     """
     found = Checked()
     images = data_file(folder, "images")
-    items = read_items(needed_file(folder, "items"), lenient=True)
+    items = read_items(needed_file(folder, "items"), columns=columns, lenient=True)
     _items(found, items)
     _images(found, items, images, every_image, seed, progress)
     pairs: dict[str, Pairs] = {}
     for name in PARTS:
         if (file := data_file(folder, name)) is not None:
-            pairs[name] = read_pairs(file, items, lenient=True)
+            pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True)
             _pairs(found, name, pairs[name], items)
     if (pool := data_file(folder, "pool")) is not None:
         _pool(found, set(read_ids(pool, items, lenient=True)), pairs)
@@ -62,6 +65,13 @@ def check(
     if html is not None:
         _write_page(html, found, items, images, next(iter(pairs.values()), None), seed)
     return found
+
+
+def write_map(folder: Path, columns: Mapping[str, str], pair_columns: Mapping[str, str]) -> Path:
+    """Write columns of a data folder's items and pairs into its `columns.yaml`, which every command reads."""
+    files = {needed_file(folder, "items"): columns} if columns else {}
+    files |= {file: pair_columns for name in PARTS if pair_columns and (file := data_file(folder, name)) is not None}
+    return write_columns(folder, {file.name: own for file, own in files.items()})
 
 
 def _items(found: Checked, items: Items) -> None:

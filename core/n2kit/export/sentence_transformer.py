@@ -54,6 +54,12 @@ class N2kitModule(InputModule):  # type: ignore[misc]
         variant = self.model.variant
         return [*["text"] * variant.text, *["image"] * variant.image, "message"]
 
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens of the longest item, which longer texts are cut to; it is the model's, and not to be set."""
+        prompt = self.model.prompt_builder
+        return prompt.body_tokens + len(prompt.suffix) + prompt.image_tokens + len(prompt.then_image)
+
     def get_embedding_dimension(self) -> int:
         return self.model.width
 
