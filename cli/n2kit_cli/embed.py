@@ -47,7 +47,7 @@ def embed(
     without: Annotated[
         Without | None, typer.Option("--without", help="Take images or texts away; an item with nothing else keeps it.")
     ] = None,
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = None,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     dim: Annotated[

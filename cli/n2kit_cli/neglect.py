@@ -37,7 +37,7 @@ def neglect(
     k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
     bootstrap: options.Bootstrap = 1000,
     seed: options.BootstrapSeed = 0,
-    batch_size: options.BatchSize = 32,
+    batch_size: options.BatchSize = None,
     precision: options.Compute = options.Precision.auto,
     device: options.Device = None,
     force: options.Force = False,

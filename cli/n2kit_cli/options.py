@@ -138,7 +138,9 @@ VariantName = Annotated[
     ),
 ]
 Combination = Annotated[str | None, typer.Argument(help="A combination's id: LLM+VISION+CONNECTOR+FUSION.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Items at a time.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Items at a time; default: 32, on a GPU by tokens.")
+]
 Bootstrap = Annotated[
     int,
     typer.Option(

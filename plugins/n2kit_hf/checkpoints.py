@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from n2kit.errors import BadInput, counted
 from n2kit_hf.bodies import tied_elsewhere
 from n2kit_hf.weight_files import weight_files
 
+NOT_HASHED = ("_name_or_path", "architectures", "dtype")  # what no output hangs on but through the weights
 HEAD = "lm_head.weight"
 POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024  # bytes
 DTYPES: dict[str, Any] = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -55,6 +57,12 @@ def load_model(
         )
     loaded: PreTrainedModel = model.eval()
     return loaded
+
+
+def settings_of(model: Any) -> str:
+    """Write down a model's configuration, in so far as its outputs hang on it with the same weights."""
+    facts = {k: v for k, v in model.config.to_dict().items() if k not in NOT_HASHED}
+    return f"{model.config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
 
 
 def _problem(cls: Any, folder: Path, error: Exception) -> BadInput:

@@ -33,7 +33,7 @@ from n2kit_hf.bodies import (
     unused_positions,
 )
 from n2kit_hf.cards import context_of
-from n2kit_hf.checkpoints import load_model, quietly, random_model
+from n2kit_hf.checkpoints import load_model, quietly, random_model, settings_of
 from n2kit_hf.pooling import SentencePooling
 from n2kit_hf.prefix_cache import PrefixCache, prefix_cache_works
 from n2kit_hf.reading import attention_asked, read_model
@@ -43,11 +43,6 @@ from n2kit_hf.tokenizers import check_tokenizer, read_tokenizer
 from n2kit_hf.traits import reads_embeddings
 
 N2KIT_FILE = "n2kit.json"  # what transformers does not keep
-NOT_HASHED = (
-    "_name_or_path",
-    "architectures",
-    "dtype",
-)  # of a configuration, what no state hangs on but through the weights
 
 
 class Tried(NamedTuple):
@@ -241,10 +236,8 @@ class TransformersLLM(LLM):
 
     @property
     def settings_id(self) -> str:
-        config = self.model.config
-        facts = {k: v for k, v in config.to_dict().items() if k not in NOT_HASHED}
         pooling = "" if self.pooling is None else f" {self.pooling.modules_read}"
-        return f"{type(self).__name__}{pooling} {config._attn_implementation} {json.dumps(facts, sort_keys=True, default=str)}"
+        return f"{type(self).__name__}{pooling} {settings_of(self.model)}"
 
     @functools.cached_property
     def supports_prefix_cache(self) -> bool:

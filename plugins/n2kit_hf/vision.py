@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
 from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionEncoder, VisionOut, measure_card, read_json
 from n2kit.errors import BadInput
 from n2kit_hf.cards import read_config
-from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model
+from n2kit_hf.checkpoints import DTYPES, load_model, quietly, random_model, settings_of
 from n2kit_hf.image_cards import family_of, has_pooler, input_size
 from n2kit_hf.image_families import FAMILIES, Family
 from n2kit_hf.image_processor import read_processing
@@ -68,6 +68,10 @@ class TransformersVision(VisionEncoder):
     @property
     def transform_id(self) -> str:
         return self.image_transform.id
+
+    @property
+    def settings_id(self) -> str:
+        return f"{type(self).__name__} {settings_of(self.model)}"
 
     def forward(self, pixels: Tensor) -> VisionOut:
         out: Any = self.model(pixels.to(self.model.dtype), **self._order(pixels))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from n2kit.contract import Fit, ImageTransform, LoadSpec, VisionCard, VisionEncoder, VisionOut, read_json
-from n2kit_hf.checkpoints import quietly
+from n2kit_hf.checkpoints import quietly, settings_of
 from n2kit_hf.image_families import CLIP, HALF, IMAGENET, Colours
 from n2kit_hf.image_processor import read_processing
 from n2kit_mllm.cards import BLIP2, GEMMA3, INTERNVL, LLAVA, QWEN, QWEN3, SMOLVLM, Family, layers_read, side_of, square
@@ -71,6 +71,10 @@ class MLLMTower(VisionEncoder):
     @property
     def transform_id(self) -> str:
         return self.image_transform.id
+
+    @property
+    def settings_id(self) -> str:
+        return f"{type(self).__name__} {self.pool} {self.layers} {settings_of(self.model)}"
 
     def save(self, folder: Path) -> None:
         with quietly():

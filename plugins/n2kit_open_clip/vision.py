@@ -61,6 +61,12 @@ class OpenClipVision(VisionEncoder):
     def transform_id(self) -> str:
         return self.image_transform.id
 
+    @property
+    def settings_id(self) -> str:
+        return (
+            f"{type(self).__name__} {json.dumps(self.architecture, sort_keys=True)} open_clip {open_clip.__version__}"
+        )
+
     def forward(self, pixels: Tensor) -> VisionOut:
         visual: Any = self.visual
         pixels = pixels.to(next(visual.parameters()).dtype)

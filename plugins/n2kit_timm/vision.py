@@ -68,6 +68,10 @@ class TimmVision(VisionEncoder):
     def transform_id(self) -> str:
         return self.image_transform.id
 
+    @property
+    def settings_id(self) -> str:
+        return f"{type(self).__name__} {self.config.model_dump_json()} {self.by_map} timm {timm.__version__}"
+
     def forward(self, pixels: Tensor) -> VisionOut:
         model: Any = self.model
         pixels = pixels.to(next(model.parameters()).dtype)

@@ -145,9 +145,17 @@ class Part(nn.Module, ABC):
 
 
 class VisionEncoder(Part):
-    """An encoder of images to tokens and one pooled vector. The image transform belongs to the part and is saved with it."""
+    """An encoder of images to tokens and one pooled vector. The image transform belongs to the part and is saved with it.
+
+    settings_id: a text that differs whenever `forward` computes something else with the same weights; None where the part does not
+        say. Then it is saved once a process that caches its outputs, to learn what they depend on.
+    """
 
     card: VisionCard
+
+    @property
+    def settings_id(self) -> str | None:
+        return None
 
     @classmethod
     @abstractmethod

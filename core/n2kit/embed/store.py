@@ -36,7 +36,7 @@ def embed(
     *,
     images: Path | None = None,
     visual: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     on_bad_image: OnBadImage = "error",
     precision: Precision = "auto",
     force: bool = False,

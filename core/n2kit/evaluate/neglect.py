@@ -102,7 +102,7 @@ class Reading:
     """Options for reading a catalogue; the same for all ways of altering it."""
 
     images: Path | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     on_bad_image: OnBadImage = "error"
     precision: Precision = "auto"
     progress: PhaseProgress | None = None

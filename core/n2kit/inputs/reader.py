@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
 from n2kit.modeling.batch import Batch, collate
-from n2kit.modeling.prompts import PromptBuilder, Task
+from n2kit.modeling.prompts import PromptBuilder, Task, TokenizedPrompt
 from n2kit.plugins.blame import accuse
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Reader:
         lazy_features: leave cached features in the cache's memory, as `Batch.vision_rows`.
         answered: rows of items that have something to generate (a `Task`) end with the answer; false: with the question.
         load: as for `iter_pixels`.
+        laid_out: prompts that are built already, for items all of whose images can be read: identity of the item → prompt.
 
     Raises (when called):
         UnreadableImage: under policy `error`.
@@ -106,6 +107,7 @@ class Reader:
     states: StateCache | None = None
     answered: bool = True
     load: LoadImage | None = None
+    laid_out: Mapping[int, TokenizedPrompt] = field(default_factory=dict)
 
     def __call__(
         self, items: Sequence[Item], tasks: Sequence[Task | None] | None = None
@@ -121,7 +123,7 @@ class Reader:
             return None, []
         with_image = [self._has_image(items[n]) for n in kept]
         prompts = [
-            self.prompt_builder(items[n], image=image, task=tasks[n] if tasks else None, answered=self.answered)
+            self._prompt(items[n], image, tasks[n] if tasks else None)
             for n, image in zip(kept, with_image, strict=True)
         ]
         rows = [row for row, image in enumerate(with_image) if image]
@@ -136,9 +138,16 @@ class Reader:
             batch.pixels = torch.stack([pixels[path] for path in paths])
         return batch, kept
 
+    def _prompt(self, item: Item, image: bool, task: Task | None) -> TokenizedPrompt:
+        known = self.laid_out.get(id(item)) if task is None and image == self._wants_image(item) else None
+        return known or self.prompt_builder(item, image=image, task=task, answered=self.answered)
+
+    def _wants_image(self, item: Item) -> bool:
+        return self.prompt_builder.variant.image and bool(item.image)
+
     def _has_image(self, item: Item) -> bool:
         """Return whether the variant reads an image of the item."""
-        return self.prompt_builder.variant.image and bool(item.image) and item.image not in self.unreadable
+        return self._wants_image(item) and item.image not in self.unreadable
 
     def _usable(self, item: Item) -> bool:
         if item.image in self.unreadable and self.on_bad_image == "skip":

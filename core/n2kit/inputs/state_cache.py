@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from n2kit.inputs.tensor_store import TensorStore
+from n2kit.inputs.tensor_store import TensorStore, add_tensors
 from n2kit.modeling.lora import lora_config_of
 from n2kit.modeling.partial_forward import forward_until, num_frozen_layers
 from n2kit.modeling.prefix_sharing import ExecutionOptions, gather_hidden_states
@@ -126,9 +126,7 @@ class StateStore(TensorStore):
         about = f"{self.llm.settings_id} {lora_config_of(self.llm)} {self.num_layers} {self.dtype}"
         digest = hashlib.sha256(about.encode())
         trained = {name for name, p in self.llm.named_parameters(remove_duplicate=False) if p.requires_grad}
-        for name, tensor in sorted((n, t) for n, t in self.llm.state_dict().items() if n not in trained):
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_tensors(digest, {name: t for name, t in self.llm.state_dict().items() if name not in trained})
         return digest.hexdigest()[:24]
 
 

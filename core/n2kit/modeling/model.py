@@ -320,7 +320,7 @@ class Model(nn.Module):
         items: Given,
         *,
         images: str | Path | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         on_bad_image: Literal["error", "text-only"] = "error",
         precision: Precision = "auto",
         show_progress: bool = False,

@@ -138,13 +138,13 @@ def _prefix(llm: LLM, x: Tensor, ids: Tensor, shared: int) -> Tensor:
     return prefix if trained else prefix.detach()
 
 
-def group_sizes(lengths: list[int], max_tokens: int | None) -> list[int]:
-    """Split rows of ascending lengths into groups of at most `max_tokens` each, padding included: the groups' sizes."""
+def group_sizes(lengths: list[int], max_tokens: int | None, max_rows: int | None = None) -> list[int]:
+    """Split rows of ascending lengths into groups of at most `max_tokens` each, padding included, and `max_rows`: the groups' sizes."""
     if max_tokens is None:
         return [len(lengths)]
     sizes = [0]
     for length in lengths:
-        if sizes[-1] and (sizes[-1] + 1) * length > max_tokens:
+        if sizes[-1] and ((sizes[-1] + 1) * length > max_tokens or sizes[-1] == max_rows):
             sizes.append(0)
         sizes[-1] += 1
     return sizes

@@ -56,7 +56,7 @@ class Settings:
     visual: bool = False
     dim: int | None = None
     dtype: DType = "float32"
-    batch_size: int = 32
+    batch_size: int | None = None
     on_bad_image: OnBadImage = "error"
     precision: Precision = "auto"
 

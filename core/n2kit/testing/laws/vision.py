@@ -56,6 +56,7 @@ def the_transform_takes_any_image(under_test: VisionUnderTest) -> None:
         assert pixels.equal(under_test.part.transform(image)), f"{what}: a second look gives other pixels"
     assert under_test.part.transform_id == under_test.new().transform_id, "transform_id is not stable"
     assert under_test.part.transform_id, "transform_id is empty"
+    assert under_test.part.settings_id == under_test.new().settings_id, "settings_id is not stable"
 
 
 @law("vision")
