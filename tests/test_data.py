@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -298,6 +301,27 @@ def test_headers_name_their_columns(tmp_path: Path) -> None:
 def test_transparency_becomes_white() -> None:
     assert to_rgb(Image.new("RGBA", (1, 1), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
     assert to_rgb(Image.new("L", (1, 1), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("resample", [*Image.Resampling])
+@pytest.mark.parametrize("size", [(500, 333), (31, 47), (1, 1), (700, 9)])
+def test_the_quick_resize_is_at_most_two_levels_off(fit: Any, resample: int, size: tuple[int, int]) -> None:
+    """On noise, which is the worst that there is; the values of 8 bits, before mean and deviation."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
+    exact = ImageTransform(64, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), fit, 72, int(resample))
+    quick = replace(exact, resizer="torch")
+    assert (quick(image) - exact(image)).abs().max() < 2.01
+    assert quick.id != exact.id  # cached features of the one are none of the other
+
+
+def test_a_transform_that_was_saved_before_there_was_another_resize_keeps_its_id() -> None:
+    assert ImageTransform(30, (0.0,), (1.0,)).id == "e19bde073e1d"
+
+
+def test_an_rgb_image_is_not_copied() -> None:
+    image = Image.new("RGB", (3, 3))
+    assert to_rgb(image) is image
 
 
 def test_fits_keep_or_lose_what_they_say() -> None:

@@ -22,7 +22,7 @@ from n2kit_hf.cards import VisionConfig
 from n2kit_hf.image_cards import vision_card
 from n2kit_hf.image_families import FAMILIES, IMAGENET
 from n2kit_hf.image_processor import read_processing
-from n2kit_hf.vision import TransformersVision
+from n2kit_hf.vision import TransformersVision, read_transform
 from n2kit_hf.vision_specs import TINY
 from n2kit_siglip.cards import FAMILIES as SIGLIP
 
@@ -213,6 +213,18 @@ def test_pictures_are_prepared_as_transformers_does(processor: str, settings: di
     want, got = theirs(image, return_tensors="pt")["pixel_values"][0], ours(image)
     assert got.shape == want.shape
     assert (got - want).abs().mean() < 0.02 * (1 + want.abs().mean())
+
+
+@pytest.mark.parametrize("processor", ["CLIPImageProcessor", "SiglipImageProcessor", "ViTImageProcessor"])
+def test_pixels_are_within_two_levels_of_the_checkpoints_own_processor(processor: str, tmp_path: Path) -> None:
+    theirs = getattr(transformers, processor)()
+    theirs.save_pretrained(tmp_path)
+    ours = read_transform(tmp_path, FAMILIES["vit"], 224, None)
+    assert ours.resizer == "torch"
+    image = noise(500, 400)
+    want, got = theirs(image, return_tensors="pt")["pixel_values"][0], ours(image)
+    levels = 255 * torch.tensor(ours.std)[:, None, None]
+    assert ((got - want) * levels).abs().max() < 2.01
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def read_transform(folder: Path | None, family: Family, size: int, fit: Fit | No
     """Read the transform that a checkpoint was trained with (preprocessor_config.json), else return its family's."""
     facts = vars(read_processing(folder, family.colours)) | {"size": size}
     facts["resize"] = max(facts["resize"], size) if facts["resize"] else None
-    return ImageTransform(**(facts | ({"fit": fit} if fit else {})))
+    return ImageTransform(**(facts | ({"fit": fit} if fit else {})), resizer="torch")
 
 
 def _model_class(family: Family) -> Any:

@@ -126,6 +126,7 @@ def transform_of(config: OpenClipConfig, weights: Path | None, visual: Any) -> I
         std=tuple(facts["std"]),
         fit=config.fit or FITS[facts["resize_mode"]],
         resample=int(Resampling["BILINEAR" if facts["interpolation"] == "bilinear" else "BICUBIC"]),
+        resizer="torch",
     )
 
 

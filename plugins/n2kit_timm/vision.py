@@ -209,6 +209,7 @@ def _transform(model: Any, config: TimmConfig) -> ImageTransform:
         fit=config.fit,
         resize=math.floor(size / data["crop_pct"]) if config.fit == "crop" else None,
         resample=int(Resampling[data["interpolation"].upper()]),
+        resizer="torch",
     )
 
 
