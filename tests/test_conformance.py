@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from n2kit.contract.cards import KINDS, Kind
+from n2kit.contract.kinds import KINDS, Kind
 from n2kit.testing import Law, component_under_test, parametrize_components
 from n2kit.testing.references import references
 from n2kit.testing.suites import assert_law

@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from n2kit.contract.cards import KINDS
 from n2kit.contract.interfaces import VisionOut
+from n2kit.contract.kinds import KINDS
 from n2kit.testing import component_under_test, laws_of
 from n2kit.testing.check import check_component, try_law
 from n2kit.testing.matrix import (
@@ -31,7 +31,7 @@ from n2kit.testing.matrix import (
     run,
     uncovered,
 )
-from n2kit.testing.under_test import UNDER_TEST, ComponentUnderTest
+from n2kit.testing.under_test import ComponentUnderTest, class_under_test
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin-hello"
 
@@ -41,7 +41,7 @@ def spoiled(kind: Any, reference: str, spoil: Callable[[Any], None], **spec: Any
     sound = component_under_test(kind, reference)
     registered = replace(sound.component.registered, spec=replace(sound.spec, **spec))
 
-    class Spoiled(UNDER_TEST[kind]):  # type: ignore[misc]
+    class Spoiled(class_under_test(kind)):  # type: ignore[misc]
         def make(self) -> Any:
             part = super().make()
             spoil(part)

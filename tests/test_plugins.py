@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from n2kit.contract.cards import KINDS
+from n2kit.contract.kinds import KINDS
 from n2kit.errors import BadInput, Mismatch, Unavailable
 from n2kit.plugins.catalogue import Catalogue, check_card, default_catalogue
 from n2kit.plugins.isolation import probe_imports

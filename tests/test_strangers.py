@@ -90,7 +90,7 @@ def test_installed_from_wheels(elsewhere: Run) -> None:
 def test_passes_plugins_check(checked: dict[str, Any], name: str) -> None:
     assert checked[name]["problems"] == []
     assert checked[name]["hints"] == []
-    assert checked[name]["laws"] >= (4 if name.endswith("index") else 9)
+    assert checked[name]["laws"] >= ({"n2kit-my-index": 4, "n2kit-my-mllm": 5}.get(name, 9))
 
 
 @pytest.mark.slow
@@ -107,8 +107,9 @@ def test_their_own_tests_pass(elsewhere: Run, tmp_path: Path) -> None:
 def test_they_build_train_and_embed(elsewhere: Run, workspace: Path, tmp_path: Path) -> None:
     """One by one, beside parts of n2kit, and all together; in one interpreter, since torch takes seconds."""
     usual = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp:4", "fusion": "gate", "loss": "notellm2"}
-    strangers = {kind: f"my-{kind}" for kind in SCAFFOLDS if kind != "index"}
+    strangers = {kind: f"my-{kind}" for kind in SCAFFOLDS if kind not in ("index", "mllm")}
     choices = {name: usual | {kind: name} for kind, name in strangers.items()}
+    choices |= {"whole": {"mllm": "my-mllm", "fusion": "gate", "loss": "notellm2"}}
     choices |= {"all": strangers, "hello": usual | {"vision": "hello"}}
     data = ["--items", workspace / "items.jsonl", "--images", workspace / "images", "--device", "cpu"]
     pairs = ["--pairs", workspace / "train.csv", "--max-steps", "1", "--batch-size", "4"]
@@ -139,7 +140,7 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
         ("a_b", "vision"),
         ("", "vision"),
         ("../x", "vision"),
-        ("grid", "mllm"),
+        ("grid", "reranker"),
         ("resnet", "vision"),
         ("sum", "loss"),
         ("hello", "llm"),

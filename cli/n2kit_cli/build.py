@@ -9,6 +9,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
+from n2kit_cli.option_groups import chooses
 from n2kit_cli.output import document, say
 from n2kit_cli.plan import planned, refuse, show, slug
 
@@ -18,14 +19,10 @@ if TYPE_CHECKING:
 MODELS = Path("models")
 
 
+@chooses()
 def build(
+    chosen: dict[str, str],
     combination: options.Combination = None,
-    llm: options.LLMName = None,
-    vision: options.VisionName = None,
-    mllm: options.MLLMName = None,
-    connector: options.ConnectorName = None,
-    fusion: options.FusionName = None,
-    loss: options.LossName = None,
     variant: options.VariantName = None,
     tune: options.Tuned = None,
     lr: options.Rates = None,
@@ -58,16 +55,16 @@ def build(
       n2kit build --llm qwen:tiny --variant text_only --dry-run --json
     """
     from n2kit.bundle.manifest import KIND
+    from n2kit.contract.kinds import BACKBONES
     from n2kit.planning.advice import propose
     from n2kit.planning.memory import device_memory
     from n2kit.planning.planner import describe
-    from n2kit.plugins.catalogue import BACKBONES
     from n2kit.recipe.settings import drop_none
     from n2kit.recipe.tuning import lr_flags, tune_flags
     from n2kit.utils.folders import ensure_writable
     from n2kit.utils.locks import output_lock
 
-    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = chosen | drop_none(variant=variant)
     named |= drop_none(**{"llm.adapter": str(adapter) if adapter else None})
     plan = planned(combination, {**named, **tune_flags(tune), **lr_flags(lr)}, sets, recipe)
     propose(plan, *device_memory())

@@ -70,8 +70,9 @@ def verify(name: Name, kind: KindName = None, json: options.Json = False) -> Non
 
 def _resolve(name: str, kind: str | None) -> Component:
     """Resolve the backbone of that name, of whichever kind has it."""
+    from n2kit.contract.kinds import BACKBONES
     from n2kit.errors import BadInput, N2kitError
-    from n2kit.plugins.catalogue import BACKBONES, default_catalogue
+    from n2kit.plugins.catalogue import default_catalogue
 
     if kind is not None and kind not in BACKBONES:
         raise BadInput(f"no cards of kind {kind!r}", f"--kind {', '.join(BACKBONES)}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.contract.kinds import KINDS
 from n2kit_cli import options
+from n2kit_cli.option_groups import chooses
 from n2kit_cli.output import document, emit, table
 
 if TYPE_CHECKING:
@@ -93,14 +95,9 @@ def _options(kind: str, values: Mapping[str, Any]) -> list[tuple[str, Any, Any, 
 
 
 @app.command()
+@chooses(*KINDS)
 def schema(
-    llm: options.LLMName = None,
-    vision: options.VisionName = None,
-    mllm: options.MLLMName = None,
-    connector: options.ConnectorName = None,
-    fusion: options.FusionName = None,
-    loss: options.LossName = None,
-    index: Annotated[str | None, typer.Option("--index", help="n2kit ls index.")] = None,
+    chosen: dict[str, str],
     json: options.Json = False,
 ) -> None:
     """List every setting there is: its type, its default, its meaning. With --json, as a JSON schema for an editor.
@@ -114,11 +111,10 @@ def schema(
       n2kit config schema --loss notellm2 --index flat
     """
     from n2kit.recipe.schema import settings
-    from n2kit.recipe.settings import Recipe, drop_none
+    from n2kit.recipe.settings import Recipe
 
-    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, index=index)
-    if named:
-        _show_component_options(named, json)
+    if chosen:
+        _show_component_options(chosen, json)
     elif json:
         document({"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema())
     else:

@@ -13,6 +13,7 @@ from n2kit.errors import counted
 from n2kit.utils.folders import next_run
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
+from n2kit_cli.option_groups import chooses
 from n2kit_cli.output import document, emit, say, table
 from n2kit_cli.pages import Page, check_page
 from n2kit_cli.progress import progress
@@ -34,11 +35,11 @@ class Fitted(StrEnum):
 
 @takes_data(pairs="train", val_pairs="val")
 @reads_items
+@chooses("llm", "vision")
 def fit(
     reading: Reading,
+    chosen: dict[str, str],
     bundle: options.BundleOrNone = None,
-    llm: options.LLMName = None,
-    vision: options.VisionName = None,
     pairs: Annotated[
         Path | None,
         typer.Option(help="Positive pairs: two id columns, header optional. Without them nothing can be chosen."),
@@ -69,7 +70,7 @@ def fit(
     """
     from n2kit.bundle.io import read_manifest
 
-    bundle = bundle or _built(llm, vision)
+    bundle = bundle or _built(chosen)
     read_manifest(bundle)
     check_page(html, reading.items, pairs, val_pairs)
     catalogue = reading.catalogue(variant.value)
@@ -93,7 +94,7 @@ def fit(
     _show(result, {"counts": counts, "read": catalogue.facts()} if json else None)
 
 
-def _built(llm: str | None, vision: str | None) -> Path:
+def _built(chosen: dict[str, str]) -> Path:
     """Build the bundle that --llm and --vision name, in its usual place, unless it is there.
 
     Raises:
@@ -102,18 +103,17 @@ def _built(llm: str | None, vision: str | None) -> Path:
     from contextlib import redirect_stdout
 
     from n2kit.errors import BadInput
-    from n2kit.recipe.settings import drop_none
     from n2kit_cli.build import MODELS, build
     from n2kit_cli.plan import planned, slug
 
-    if llm is None and vision is None:
+    if not chosen:
         raise BadInput("Missing argument 'BUNDLE'", "n2kit fit --help; or --llm and --vision, which build one")
-    folder = MODELS / slug(planned(None, drop_none(llm=llm, vision=vision), None, None).id)
+    folder = MODELS / slug(planned(None, chosen, None, None).id)
     if (folder / "manifest.json").is_file():
         say(f"using {folder}, which was built before")
     else:
         with redirect_stdout(sys.stderr):  # its tables are remarks here
-            build(llm=llm, vision=vision, out=folder)
+            build(**chosen, out=folder)
     return folder
 
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from n2kit.contract.kinds import KINDS
 from n2kit_cli import options
 from n2kit_cli.output import count, data, document, emit, fancy, say, table
 
 if TYPE_CHECKING:
-    from n2kit.contract.cards import Card, Kind
+    from n2kit.contract.cards import Card
+    from n2kit.contract.kinds import Kind
     from n2kit.plugins.catalogue import Catalogue
 
 MISSING = "its plug-in is not installed"
@@ -20,9 +22,7 @@ RANDOM = "tiny"  # how presets of random weights are called: n2kit ls NAME has t
 def ls(
     what: Annotated[
         str | None,
-        typer.Argument(
-            help="llm, vision, mllm, connector, fusion, loss or index; or a name, for its presets and options."
-        ),
+        typer.Argument(help=f"{', '.join(KINDS)}; or a name, for its presets and options."),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -35,7 +35,6 @@ def ls(
       n2kit ls qformer
       n2kit ls llm --json
     """
-    from n2kit.contract.cards import KINDS
     from n2kit.errors import BadInput, suggest
     from n2kit.plugins.catalogue import default_catalogue
 

@@ -119,16 +119,6 @@ Tuned = Annotated[
 Rates = Annotated[
     str | None, typer.Option("--lr", help="Learning rate: 1e-4 of all that is trained, or llm=1e-5,connector=1e-4.")
 ]
-LLMName = Annotated[str | None, typer.Option("--llm", help="Language model: NAME[:PRESET][@SOURCE]; n2kit ls llm.")]
-VisionName = Annotated[str | None, typer.Option("--vision", help="Vision encoder; n2kit ls vision.")]
-MLLMName = Annotated[
-    str | None, typer.Option("--mllm", help="A multimodal LLM in place of llm, vision and connector; n2kit ls mllm.")
-]
-ConnectorName = Annotated[
-    str | None, typer.Option("--connector", help="qformer:16 for 16 tokens an image; n2kit ls connector.")
-]
-FusionName = Annotated[str | None, typer.Option("--fusion", help="Late fusion; n2kit ls fusion.")]
-LossName = Annotated[str | None, typer.Option("--loss", help="n2kit ls loss.")]
 VariantName = Annotated[
     str | None,
     typer.Option(

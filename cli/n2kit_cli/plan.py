@@ -10,6 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
+from n2kit_cli.option_groups import chooses
 from n2kit_cli.output import count, document, emit, error, say, table
 
 if TYPE_CHECKING:
@@ -18,14 +19,10 @@ if TYPE_CHECKING:
 SHOWN = 20  # suggestions in a table
 
 
+@chooses()
 def plan(
+    chosen: dict[str, str],
     combination: options.Combination = None,
-    llm: options.LLMName = None,
-    vision: options.VisionName = None,
-    mllm: options.MLLMName = None,
-    connector: options.ConnectorName = None,
-    fusion: options.FusionName = None,
-    loss: options.LossName = None,
     variant: options.VariantName = None,
     tune: options.Tuned = None,
     sets: options.Sets = None,
@@ -61,12 +58,12 @@ def plan(
     from n2kit.recipe.settings import drop_none, parse_sets
     from n2kit.recipe.tuning import tune_flags
 
-    named = drop_none(llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant)
+    named = chosen | drop_none(variant=variant)
     if memory is not None and not math.isfinite(memory):
         raise BadInput(f"--memory {memory} is no size", "gigabytes, as 24")
     device, what = (memory * GB, "as given") if memory is not None else device_memory()
     if suggest:
-        if combination or mllm or recipe:
+        if combination or "mllm" in chosen or recipe:
             raise BadInput(
                 "--suggest varies parts, and all of them are given", "leave out the combination, --mllm, --recipe"
             )

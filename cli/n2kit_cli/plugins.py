@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from n2kit.contract.kinds import KINDS
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
 from n2kit_cli.commands import COMMANDS
@@ -137,7 +138,7 @@ def known(json: options.Json = False) -> None:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The component's name: what users will write for --vision and the like.")],
-    kind: Annotated[str, typer.Option(help="vision, llm, connector, fusion, loss or index.")],
+    kind: Annotated[str, typer.Option(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The folder; default n2kit-NAME.")] = None,
     json: options.Json = False,
 ) -> None:

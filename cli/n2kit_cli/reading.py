@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable, Container
 from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, field, fields
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 
 from n2kit_cli import options
+from n2kit_cli.option_groups import with_options
 from n2kit_cli.output import say
 from n2kit_cli.progress import progress
 
@@ -102,7 +102,6 @@ class Reading:
 def reads_items(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `Reading` in place of its parameter `reading`."""
     hints = get_type_hints(Reading, include_extras=True)
-    signature = inspect.signature(command, eval_str=True)
     group = [
         inspect.Parameter(
             one.name,
@@ -113,15 +112,4 @@ def reads_items(command: Callable[..., None]) -> Callable[..., None]:
         for one in fields(Reading)
         if one.init
     ]
-
-    @wraps(command)
-    def with_group(**given: Any) -> None:
-        chosen = {one.name: given.pop(one.name) for one in fields(Reading) if one.init}
-        command(reading=Reading(**chosen), **given)
-
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        parameters += group if name == "reading" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-    with_group.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_group.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-    return with_group
+    return with_options("reading", group, lambda given: Reading(**given))(command)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
+from n2kit.contract.kinds import CHOICES
 from n2kit_cli.output import say
 
 KNOWN = ("N2KIT_API_KEY", "N2KIT_CACHE", "N2KIT_PLUGINS", "N2KIT_TRACEBACK", "N2KIT_WEIGHTS")
 # The first words of settings, as `n2kit.recipe.settings.Recipe` has them; its module takes its time to import.
-SECTIONS = ("llm", "vision", "mllm", "connector", "fusion", "loss", "variant", "licences", "head", "prompt", "train")
+SECTIONS = (*CHOICES, "variant", "licences", "head", "prompt", "train")
 
 
 def warn_of_unread_variables() -> None:

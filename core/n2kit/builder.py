@@ -7,27 +7,23 @@ from typing import Any
 import torch
 
 from n2kit.bundle.references import of_component
-from n2kit.contract.cards import CARDS, Card, Kind, MLLMCard
-from n2kit.contract.interfaces import LLM, Connector, DecomposedMLLM, Fusion, LoadSpec, Loss, VisionEncoder
+from n2kit.contract.cards import Card, MLLMCard
+from n2kit.contract.interfaces import LLM, DecomposedMLLM, Fusion, LoadSpec, Loss, VisionEncoder
+from n2kit.contract.kinds import BACKBONES, CARDS, KIND_SPECS
 from n2kit.errors import Mismatch
 from n2kit.modeling.model import Model, Parts, Provenance
 from n2kit.planning.plan import Plan
 from n2kit.planning.planner import make_plan
 from n2kit.plugins.blame import is_foreign
-from n2kit.plugins.catalogue import BACKBONES, check_card, default_catalogue
+from n2kit.plugins.catalogue import check_card, default_catalogue
 from n2kit.plugins.component import Component
+from n2kit.plugins.manager import OWN, load_target
 from n2kit.plugins.weights_reference import WeightsReference
-from n2kit.recipe.settings import Choice, Recipe, drop_none, resolve
+from n2kit.recipe.choices import Choice
+from n2kit.recipe.settings import Recipe, drop_none, resolve
 from n2kit.recipe.variants import SPECS
 from n2kit.utils.contexts import eval_mode
 
-PARTS: dict[Kind, Any] = {
-    "llm": LLM,
-    "vision": VisionEncoder,
-    "connector": Connector,
-    "fusion": Fusion,
-    "loss": Loss,
-}
 DECOMPOSED_PARTS = ("llm", "vision", "connector")  # what a multimodal LLM brings
 
 
@@ -223,7 +219,7 @@ def _check_class(component: Component, part: Any) -> None:
     Raises:
         Unavailable: it is something else.
     """
-    wanted = PARTS[component.kind]
+    wanted = load_target(KIND_SPECS[component.kind].interface, owner=OWN)
     if not isinstance(part, wanted):
         raise component.fault(f"its class {type(part).__name__} is no {wanted.__name__} of n2kit.contract")
     card = CARDS.get(component.kind)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-Kind = Literal["llm", "vision", "mllm", "connector", "fusion", "loss", "index"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+if TYPE_CHECKING:
+    from n2kit.contract.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,6 @@ class MLLMCard:
 
 
 Card = VisionCard | LLMCard | MLLMCard
-CARDS: dict[str, Any] = {"vision": VisionCard, "llm": LLMCard, "mllm": MLLMCard}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class ComponentSpec:
     model_types: `model_type` values of Hugging Face configurations that the component reads.
     requires: distributions that must be installed, as pip writes them (`open_clip_torch>=2.30`); `extra`, the pip extra of the
             owning distribution that brings them.
-    capabilities: what the component can do beyond its interface, out of `CAPABILITIES`; the conformance kit tries each.
+    capabilities: what the component can do beyond its interface, out of those of its kind (`KIND_SPECS`); the conformance kit tries each.
     """
 
     kind: Kind
@@ -136,18 +135,3 @@ class ComponentSpec:
     requires: tuple[str, ...] = ()
     extra: str | None = None
     capabilities: frozenset[str] = frozenset()
-
-
-# blocks: `blocks()` gives the stack in order of depth (for checkpointing, sharding, tuning the last few).
-# bfloat16: works and stays finite in bfloat16. mask: leaves out the vision tokens that `mask` hides.
-# logits: can keep its output head and score the next token.
-# generation: lowers the cost of answers too. negatives: takes hard negatives. Both are `extra_inputs` of a `Loss`.
-CAPABILITIES: dict[Kind, tuple[str, ...]] = {
-    "llm": ("blocks", "bfloat16", "logits"),
-    "vision": ("blocks", "bfloat16"),
-    "mllm": ("blocks", "bfloat16"),
-    "connector": ("bfloat16", "mask"),
-    "fusion": ("bfloat16",),
-    "loss": ("generation", "negatives"),
-    "index": (),
-}

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from n2kit.contract.cards import CARDS, LLMCard, VisionCard
+from n2kit.contract.cards import LLMCard, VisionCard
+from n2kit.contract.kinds import CARDS
 from n2kit.errors import Mismatch
 from n2kit.utils.files import read_json
 

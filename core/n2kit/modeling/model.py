@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from n2kit.contract.cards import KINDS
 from n2kit.contract.interfaces import LLM, Connector, Fusion, Loss, Part, VisionEncoder, VisionOut
+from n2kit.contract.kinds import KINDS
 from n2kit.errors import counted
 from n2kit.modeling import lora, outputs
 from n2kit.modeling import trainable as tuners

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from n2kit.contract.cards import ConnectorCard, FusionCard, LLMCard, MLLMCard, VisionCard
+from n2kit.contract.kinds import BACKBONES, CHOICES
 from n2kit.errors import BadInput, Mismatch
 from n2kit.planning.memory import estimate
-from n2kit.planning.plan import MLLM, Plan, PlanRow
+from n2kit.planning.plan import CHOSEN, MLLM, Plan, PlanRow
 from n2kit.planning.rules import apply
-from n2kit.plugins.catalogue import BACKBONES, Catalogue, default_catalogue
+from n2kit.plugins.catalogue import Catalogue, default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import require
 from n2kit.recipe.prompt_templates import AUTO, load_template, template_for
@@ -136,11 +137,13 @@ def component_of(recipe: Recipe, kind: str, catalogue: Catalogue | None = None, 
 
 
 def _kinds(recipe: Recipe) -> list[str]:
-    """List the kinds of components that a recipe needs."""
+    """List the kinds of components that a recipe needs, and those beside a model's parts that it names."""
     variant = SPECS[recipe.variant]
-    if recipe.mllm is not None:
-        return ["mllm"] + ["fusion"] * variant.late + ["loss"]
-    return ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early + ["fusion"] * variant.late + ["loss"]
+    backbones = (
+        ["llm"] + ["vision"] * variant.image + ["connector"] * variant.early if recipe.mllm is None else ["mllm"]
+    )
+    others = [kind for kind in CHOICES if kind not in (*CHOSEN, "loss") and getattr(recipe, kind) is not None]
+    return [*backbones, *["fusion"] * variant.late, "loss", *others]
 
 
 def _is_tiny(chosen: dict[str, Component]) -> bool:

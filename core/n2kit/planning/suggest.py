@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from n2kit.contract.cards import Kind
+from n2kit.contract.kinds import Kind
 from n2kit.errors import N2kitError
 from n2kit.planning.advice import TUNINGS, Fitting, tuned
 from n2kit.planning.memory import GB, backward_through_llm, estimate, tune_of

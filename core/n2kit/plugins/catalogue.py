@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from n2kit.contract.cards import KINDS, Card, Kind, Preset
+from n2kit.contract.cards import Card, Preset
+from n2kit.contract.kinds import BACKBONES, KINDS, Kind
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
 from n2kit.plugins.blame import advice
 from n2kit.plugins.component import Component
@@ -23,7 +24,6 @@ from n2kit.plugins.registry_layers import FOLDER_FILES, Known, built_in, model_t
 from n2kit.plugins.weights import SCHEMES, WeightsUri
 from n2kit.utils.yaml_files import parse_yaml, read_yaml
 
-BACKBONES: tuple[Kind, ...] = ("llm", "vision", "mllm")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SOURCE = re.compile(r"@(?=(?:hf:|file:|pkg:|random$))")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from n2kit.contract.card_types import card_problems
-from n2kit.contract.cards import CARDS, Card, Kind
+from n2kit.contract.cards import Card
+from n2kit.contract.kinds import CARDS, Kind
 from n2kit.errors import BadInput, N2kitError, Unavailable, suggest
 from n2kit.plugins.blame import advice, blame, lacks_memory
 from n2kit.plugins.manager import OWN, RegisteredComponent, load_target, require

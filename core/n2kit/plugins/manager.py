@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from n2kit.contract import hookspecs
-from n2kit.contract.cards import ComponentSpec, Kind
+from n2kit.contract.cards import ComponentSpec
+from n2kit.contract.kinds import Kind
 from n2kit.errors import BadInput, Unavailable, suggest
 from n2kit.plugins.api_version import api_problem, stated_api, versions_of
 from n2kit.plugins.hooks import Hooks

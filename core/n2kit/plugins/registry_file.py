@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from n2kit.contract.cards import CARDS, KINDS, LLMCard, VisionCard
+from n2kit.contract.cards import LLMCard, VisionCard
+from n2kit.contract.kinds import CARDS, KINDS
 from n2kit.errors import BadInput, suggest
 
 HINT = "write it like the registry.yaml that n2kit ships"

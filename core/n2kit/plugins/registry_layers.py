@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from n2kit.contract.cards import CARDS, Kind, Preset
+from n2kit.contract.cards import Preset
+from n2kit.contract.kinds import CARDS, Kind
 from n2kit.utils.cache import config_folder
 from n2kit.utils.files import read_json
 

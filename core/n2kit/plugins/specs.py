@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from n2kit.contract.cards import CAPABILITIES, KINDS, ComponentSpec, Preset
+from n2kit.contract.cards import ComponentSpec, Preset
+from n2kit.contract.kinds import KIND_SPECS, KINDS
 
 NAME = re.compile(r"\w+([.-]+\w+)*")  # of components and of presets
 LONGEST_NAME, LONGEST_SUMMARY, SHOWN = 64, 300, 20  # characters
@@ -67,8 +68,9 @@ def _check(spec: Any) -> None:
     for field in ("requires", "model_types"):
         if not isinstance(getattr(spec, field), tuple | list):
             raise TypeError(f"{field} of {spec.kind} {spec.name!r} is no tuple")
-    if unknown := sorted(set(spec.capabilities) - set(CAPABILITIES[spec.kind])):
-        offer = ", ".join(CAPABILITIES[spec.kind]) or "none"
+    known = KIND_SPECS[spec.kind].capabilities
+    if unknown := sorted(set(spec.capabilities) - set(known)):
+        offer = ", ".join(known) or "none"
         raise TypeError(f"{spec.kind} {spec.name!r} declares capability {unknown[0]!r}; there are: {offer}")
     if not all(map(REQUIREMENT.fullmatch, spec.requires)):  # a simple one: its parser takes its time to import
         from packaging.requirements import Requirement

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from n2kit.recipe.settings import CHOICES, Recipe
+from n2kit.contract.kinds import CHOICES
+from n2kit.recipe.settings import Recipe
 
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError, field_validator
 
+from n2kit.contract.kinds import CHOICES
 from n2kit.errors import BadInput, suggest
-from n2kit.recipe.tuning import Tune
+from n2kit.recipe.choices import Backbone, Choices, Settings
 from n2kit.recipe.variants import SPECS
 from n2kit.utils.cache import config_folder
 from n2kit.utils.yaml_files import ERRORS, construct, parse_yaml, problem_of, read_with_lines
@@ -26,50 +27,9 @@ VariantName = Literal[
     "text_only", "image_only", "basic", "only_late_fusion", "late_early_fusion", "micl", "notellm2", "late_whitened",
     "joined_whitened",
 ]  # fmt: skip
-CHOICES = ("llm", "vision", "mllm", "connector", "fusion", "loss")
 SHOWN = 60  # characters of a value in an error
 UNKNOWN = "extra_forbidden"  # pydantic's name for a key that a model does not have
 PROJECT_FILE = Path("n2kit.yaml")
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Choice(BaseModel):
-    """A component by name; every other key is an option of that component."""
-
-    model_config = ConfigDict(extra="allow")
-    name: str = Field(
-        description="NAME[:PRESET][@SOURCE], as n2kit ls lists them; other keys are the component's options"
-    )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-def _valid_tune(text: str) -> str:
-    return str(Tune.parse(text))
-
-
-class Backbone(Choice):
-    """An LLM or a vision encoder, and how it is tuned; see `n2kit.recipe.tuning`."""
-
-    tune: Annotated[str, AfterValidator(_valid_tune)] = Field(
-        "frozen",
-        description="frozen: bit-equal and in eval mode; last:K: the last K blocks and what comes after them; lora:R or "
-        "lora:R:ALPHA: adapters of rank R on the linear layers of its blocks (ALPHA is 2 R); qlora:R: the same, the LLM's weights "
-        "in 4 bits meanwhile; full: all of it",
-    )
-
-
-class Joint(Choice):
-    """A connector, and whether it is tuned."""
-
-    tune: Literal["frozen", "full"] = Field(
-        "full", description="frozen, for one that was trained before; full: all of it"
-    )
 
 
 class Head(Settings):
@@ -165,17 +125,9 @@ class Train(Settings):
     )
 
 
-class Recipe(Settings):
+class Recipe(Choices):
     """Everything that decides what a model computes and how it is trained."""
 
-    llm: Backbone = Field(Backbone(name="qwen", tune="full"), description="the language model")
-    vision: Backbone = Field(Backbone(name="siglip"), description="the vision encoder")
-    mllm: Choice | None = Field(
-        None, description="a multimodal LLM in place of llm, vision and connector; their `tune` still holds"
-    )
-    connector: Joint = Field(Joint(name="qformer"), description="vision tokens → visual tokens")
-    fusion: Choice = Field(Choice(name="gate"), description="late fusion of the image into the compressed word")
-    loss: Choice = Field(Choice(name="notellm2"), description="what training lowers")
     variant: VariantName = Field(
         "notellm2",
         description="how image and text come together: the paper's ablation, late_whitened or joined_whitened",

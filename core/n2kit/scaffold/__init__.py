@@ -8,15 +8,16 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from n2kit.contract.cards import KINDS, Kind
 from n2kit.contract.hookspecs import PLUGIN_API
+from n2kit.contract.kinds import BACKBONES, KINDS, Kind
 from n2kit.errors import BadInput
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.weights import SCHEMES
 from n2kit.utils.folders import ensure_outside_bundles
 from n2kit.utils.locks import output_lock
 
-SCAFFOLDS: tuple[Kind, ...] = ("vision", "llm", "connector", "fusion", "loss", "index")
+TEMPLATES = resources.files("n2kit.scaffold").joinpath("templates")
+SCAFFOLDS: tuple[Kind, ...] = tuple(kind for kind in KINDS if TEMPLATES.joinpath(f"model_{kind}.py.j2").is_file())
 RESERVED_NAMES = {*SCHEMES, "random", "none", "tests", "cli"}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -35,7 +36,7 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
     Raises:
         BadInput: a name that cannot be one, a kind without a scaffold, or a folder that is not empty.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     from n2kit.utils.version import VERSION
 
@@ -59,10 +60,13 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         "class": "".join(part.capitalize() for part in name.split("-")),
         "api": PLUGIN_API,
         "version": VERSION.partition("+")[0],
-        "suite": {"llm": "LLM"}.get(kind, kind.capitalize()) + "Suite",
-        "backbone": kind in ("vision", "llm"),
+        "suite": {"llm": "LLM", "mllm": "MLLM"}.get(kind, kind.capitalize()) + "Suite",
+        "backbone": kind in BACKBONES,
     }
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)
+    loader = FunctionLoader(lambda template: TEMPLATES.joinpath(template).read_text("utf8"))
+    environment = Environment(
+        loader=loader, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False
+    )
     written = {
         "pyproject.toml": "pyproject.toml.j2",
         "README.md": "README.md.j2",
@@ -75,11 +79,9 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         ".github/workflows/test.yaml": "workflow.yaml.j2",
         "LICENSE": "licence.j2",
     }
-    templates = resources.files("n2kit.scaffold").joinpath("templates")
     with output_lock(folder):
         for file, template in written.items():
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = environment.from_string(templates.joinpath(template).read_text("utf8")).render(facts)
-            path.write_text(text, "utf8")
+            path.write_text(environment.get_template(template).render(facts), "utf8")
     return sorted(written)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from n2kit.contract.cards import Kind
+from n2kit.contract.kinds import Kind
 from n2kit.errors import N2kitError
 from n2kit.testing.law_result import LawResult
 from n2kit.testing.laws import Law, laws_of

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 
 from n2kit.contract.cards import ComponentSpec
+from n2kit.contract.kinds import KIND_SPECS
 from n2kit.plugins.isolation import HEAVY, describe_exit
 from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.testing.law_result import LawResult
@@ -22,7 +23,6 @@ from n2kit.testing.references import references_of
 SECONDS = 900
 TOGETHER = 4  # interpreters at a time, of some hundreds of MB each
 END = '{"end": true}'  # the child's last line
-WITH_CARD = ("llm", "vision", "mllm", "connector", "fusion")
 
 
 @dataclass
@@ -118,7 +118,7 @@ def law_results(plugin: Plugin) -> Iterator[LawResult]:
 def declarations(spec: ComponentSpec, distribution: str) -> list[str]:
     """List the targets that a spec names and that cannot be imported, except `target`, which the laws import."""
     found = []
-    if spec.kind in WITH_CARD and spec.card is None:
+    if KIND_SPECS[spec.kind].card is not None and spec.card is None:
         found.append("declares no card")
     for what in filter(None, (spec.config, spec.card, spec.wildcard)):
         try:

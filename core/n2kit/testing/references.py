@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from n2kit.contract.cards import ComponentSpec, Kind
+from n2kit.contract.cards import ComponentSpec
+from n2kit.contract.kinds import Kind
 from n2kit.plugins.manager import OWN, manager
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from n2kit.contract.cards import KINDS, Kind
+from n2kit.contract.kinds import KINDS, Kind
 from n2kit.plugins.manager import OWN
 from n2kit.testing.laws import Law, laws_of
 from n2kit.testing.references import references

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from n2kit.contract.cards import Kind, LLMCard, VisionCard
+from n2kit.contract.cards import LLMCard, VisionCard
 from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, VisionOut
+from n2kit.contract.kinds import KIND_SPECS, Kind
 from n2kit.errors import Mismatch, N2kitError
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
+from n2kit.plugins.manager import OWN, load_target
 from n2kit.testing.process_state import changed, lasting_state
 
 # The cards that connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
@@ -205,10 +207,10 @@ class IndexUnderTest(ComponentUnderTest):
         return torch.nn.functional.normalize(draw(200, 16, seed=6), dim=-1)
 
 
-UNDER_TEST: dict[Kind, type[ComponentUnderTest]] = {
-    "vision": VisionUnderTest, "llm": LLMUnderTest, "mllm": MLLMUnderTest, "connector": ConnectorUnderTest,
-    "fusion": FusionUnderTest, "loss": LossUnderTest, "index": IndexUnderTest,
-}  # fmt: skip
+def class_under_test(kind: Kind) -> type[ComponentUnderTest]:
+    """Return the class that makes components of a kind ready for the laws."""
+    found: type[ComponentUnderTest] = load_target(KIND_SPECS[kind].under_test, owner=OWN)
+    return found
 
 
 @functools.lru_cache(maxsize=4)  # laws of one component follow each other
@@ -218,7 +220,7 @@ def component_under_test(kind: Kind, reference: str) -> ComponentUnderTest:
     Raises:
         BadInput, Unavailable: as `--llm`, `--vision`, … would.
     """
-    return UNDER_TEST[kind](default_catalogue().resolve(kind, reference))
+    return class_under_test(kind)(default_catalogue().resolve(kind, reference))
 
 
 def extras_for(loss: Loss, pairs: int) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from n2kit.evaluate.sentences import decisive_cutoff, found_sentence, wilson
 from n2kit.inputs.reader import OnBadImage
 from n2kit.modeling.model import Model
 from n2kit.plugins.manager import manager
-from n2kit.recipe.settings import Choice, Recipe, changed_settings
+from n2kit.recipe.choices import Choice
+from n2kit.recipe.settings import Recipe, changed_settings
 from n2kit.recipe.variants import SPECS
 from n2kit.train import checkpoint, distributed
 from n2kit.train.engine import FitResult, fit, steps_of

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import Field, PositiveFloat, ValidationError
 
 from n2kit.errors import BadInput
-from n2kit.recipe.settings import Recipe, Settings, resolve
+from n2kit.recipe.choices import Settings
+from n2kit.recipe.settings import Recipe, resolve
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Literal
 
 from n2kit.bench.matrix.cell import Cell
 from n2kit.bench.matrix.spec import AXES, Inference, MatrixSpec
-from n2kit.recipe.settings import CHOICES, Recipe
+from n2kit.contract.kinds import CHOICES
+from n2kit.recipe.settings import Recipe
 
 REMOVED_INPUT: dict[Inference, Literal["image", "text"]] = {"no-image": "image", "no-text": "text"}
 

@@ -11,8 +11,9 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from n2kit.errors import BadInput, suggest
+from n2kit.recipe.choices import Settings
 from n2kit.recipe.limits import MOST_K, MOST_RESAMPLES
-from n2kit.recipe.settings import Settings, scalar
+from n2kit.recipe.settings import scalar
 from n2kit.utils.yaml_files import ERRORS, Place, construct, not_yaml, read_with_lines
 
 Inference = Literal["both", "no-image", "no-text"]

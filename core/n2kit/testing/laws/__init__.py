@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from n2kit.contract.cards import KINDS, Kind
+from n2kit.contract.kinds import KIND_SPECS, KINDS, Kind
 
 Check = Callable[[Any], None]
 _LAWS: list[Law] = []
-MODULES = ("every", "vision", "llm", "connector", "fusion", "loss", "mllm", "index")
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,6 @@ def law(*kinds: Kind, capability: str | None = None) -> Callable[[Check], Check]
 
 def laws_of(kind: Kind) -> tuple[Law, ...]:
     """Return the laws of one kind, in the order in which they are worth reading."""
-    for module in MODULES:
-        importlib.import_module(f"n2kit.testing.laws.{module}")
+    for module in ("n2kit.testing.laws.every", *KIND_SPECS[kind].laws):
+        importlib.import_module(module)
     return tuple(entry for entry in _LAWS if kind in entry.kinds)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from n2kit.contract.cards import VisionCard
+from n2kit.contract.kinds import BACKBONES
 from n2kit.errors import Mismatch, N2kitError
-from n2kit.plugins.catalogue import BACKBONES, check_card
+from n2kit.plugins.catalogue import check_card
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, equal, same_state
 from n2kit.testing.process_state import changed, lasting_state, passing_state
