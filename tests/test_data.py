@@ -67,10 +67,10 @@ def test_the_papers_csv(tmp_path: Path) -> None:
     text = "n1,标题🍲,好吃#火锅[话题]#,n1.jpg,美食\n\n,,,,\nn2,b,one, two,n2.jpg,x\nn3,c\n"
     path = write(tmp_path, "notes.csv", text)
     with pytest.raises(BadInput) as caught:
-        read_items(path, notellm=True)
+        read_items(path, format="notellm")
     assert f"{path}:3: blank row" in caught.value.message
     assert f"{path}:5: 2 fields" in caught.value.message
-    read = read_items(path, notellm=True, lenient=True)
+    read = read_items(path, format="notellm", lenient=True)
     assert [i.id for i in read] == ["n1", "n2"]
     assert read["n1"].title == "标题🍲"
     assert read["n2"].content == "one, two"

@@ -59,7 +59,7 @@ def run(
         str | None,
         typer.Option(
             help="What anybody would try first: tfidf,text,vision,text-std,vision-std,concat-std,whitened,whitened-no-pairs,"
-            "text-linear,vision-linear,concat,sum."
+            "text-linear,vision-linear,concat,sum; or a plug-in's."
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 … N − 1 of every arm.")] = None,
@@ -103,7 +103,7 @@ def run(
     keep_bundles: Annotated[
         bool, typer.Option("--keep-bundles", help="Keep every trained bundle; without it, results alone.")
     ] = False,
-    item_format: Annotated[options.ItemFormat | None, typer.Option("--format", help="notellm: headerless CSV.")] = None,
+    item_format: Annotated[str | None, typer.Option("--format", help=options.FORMATS)] = None,
     renames: options.Map = None,
     encoding: options.Encoding = None,
     allow_no_images: Annotated[
@@ -149,7 +149,7 @@ def run(
     files = drop_none(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
     items_map, pairs_map = options.columns(renames)
     reading = drop_none(
-        lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format and item_format.value,
+        lenient=lenient, on_bad_image=on_bad_image and on_bad_image.value, format=item_format,
         map=items_map | pairs_map or None, encoding=encoding, allow_no_images=allow_no_images,
         allow_no_texts=allow_no_texts, fetch_images=fetch_images, fetch_private=fetch_private,
     )  # fmt: skip

@@ -55,6 +55,7 @@ def mine(
     items: Annotated[
         Path | None, typer.Option("--items", help="The catalogue: events of other items are dropped, and counted.")
     ] = None,
+    item_format: options.Format = options.AUTO,
     vectors: Annotated[
         Path | None,
         typer.Option("--from-vectors", help="Instead of a log: item vectors (.npy with ids beside, or Parquet)."),
@@ -129,11 +130,12 @@ def mine(
     ensure_outside_bundles(out)
     shares = shares_of(val, test)
     listed = items or (data_file(out, "items") if out.is_dir() else None)
+    how = item_format if items else options.AUTO
     if split is not None and listed is None:
         raise BadInput(f"--split needs the items, and {out} has none", "--items FILE")
     catalogue = None
     if items is not None:
-        catalogue = options.read(items, options.ItemFormat.auto, None, False, None)
+        catalogue = options.read(items, item_format, None, False, None)
     if vectors is not None:
         _of_vectors(vectors, out, top, lower, upper, catalogue, force, json)
         return
@@ -152,9 +154,9 @@ def mine(
         emit(found.pairs_file)
     say(f"{'finished before: ' if found.done_before else ''}{found.sentence()}")
     if split is By.time and listed is not None:
-        after_mining(out, listed)
+        after_mining(out, listed, how)
     elif split is not None and listed is not None:
-        say(split_folder(out, listed, split, shares).sentence())
+        say(split_folder(out, listed, split, shares, item_format=how).sentence())
 
 
 def _of_vectors(

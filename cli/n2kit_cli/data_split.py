@@ -91,14 +91,14 @@ def split(
 
 def split_folder(
     data: Path, items_file: Path, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
-    allow: bool = False, lenient: bool = False,
+    allow: bool = False, lenient: bool = False, item_format: str = options.AUTO,
 ) -> Split:  # fmt: skip
     """Divide the pairs of a data folder."""
     from n2kit.data.folder import data_file, needed_file
     from n2kit.datasets.split import split as run
     from n2kit.utils.locks import output_lock
 
-    items = options.read(items_file, options.ItemFormat.auto, None, lenient)
+    items = options.read(items_file, item_format, None, lenient)
     pairs = options.read_pairs(needed_file(data, "pairs"), items, lenient)
     with output_lock(data / "split"):
         return run(
@@ -107,12 +107,12 @@ def split_folder(
         )  # fmt: skip
 
 
-def after_mining(out: Path, items_file: Path) -> None:
+def after_mining(out: Path, items_file: Path, item_format: str) -> None:
     """Write the pool and the buckets of a split by time."""
     from n2kit.data.pairs import read_pairs
     from n2kit.datasets.split import Split, write_pool
 
-    items = options.read(items_file, options.ItemFormat.auto, None, False)
+    items = options.read(items_file, item_format, None, False)
     train = Counter(i for pair in read_pairs(out / "train.parquet", items) for i in pair)
     found = Split("time", {}, {}, 0)
     write_pool(out, items, train, found)

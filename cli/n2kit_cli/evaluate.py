@@ -53,6 +53,10 @@ def evaluate(
         ),
     ] = Protocol.auto,
     k: Annotated[str, typer.Option("--k", help="Cut-offs, separated by commas.")] = "1,10,100",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="A plug-in's metric beside these; n2kit plugins list names them. Repeatable."),
+    ] = None,
     pool: Annotated[
         Path | None, typer.Option(help="Ids that may be found; default: all items of the vectors file.")
     ] = None,
@@ -66,7 +70,7 @@ def evaluate(
     mteb: Annotated[Path | None, typer.Option(help="Write the scores to this JSON file in MTEB's shape.")] = None,
     images: options.Images = None,
     html: options.Html = None,
-    item_format: options.Format = options.ItemFormat.auto,
+    item_format: options.Format = options.AUTO,
     renames: options.Map = None,
     encoding: options.Encoding = None,
     lenient: options.Lenient = False,
@@ -88,7 +92,7 @@ def evaluate(
     ks = cutoffs(k)
     check_page(html, pairs, vectors, pool, items, train_pairs)
     _check_targets(per_query, mteb, ks, force, given=(pairs, vectors, pool, items, train_pairs))
-    read = _Reading(pairs, ks, pool, protocol, lenient, renames, encoding)
+    read = _Reading(pairs, ks, metric or [], pool, protocol, lenient, renames, encoding)
     if compare is not None:
         _compare(read, compare, bootstrap, seed, json)
         return
@@ -202,10 +206,11 @@ class _Reading:
     """The files and options that both an evaluation and a comparison read."""
 
     def __init__(
-        self, pairs: Path, ks: list[int], pool: Path | None, protocol: Protocol, lenient: bool, renames: list[str] | None,
-        encoding: str | None,
+        self, pairs: Path, ks: list[int], further: list[str], pool: Path | None, protocol: Protocol, lenient: bool,
+        renames: list[str] | None, encoding: str | None,
     ) -> None:  # fmt: skip
         self.pairs, self.ks, self.pool, self.protocol, self.lenient = pairs, ks, pool, protocol, lenient
+        self.further = further
         self.how: dict[str, Any] = {"renames": renames, "encoding": encoding}
         self.digest = ""  # of the pairs, once they are read
 
@@ -217,7 +222,8 @@ class _Reading:
         positives = options.read_pairs(self.pairs, known, self.lenient, **self.how)
         self.digest = positives.digest()
         allowed = read_ids(self.pool, known, lenient=self.lenient, encoding=self.how["encoding"]) if self.pool else None
-        return run(stored.ids, stored.vectors, positives, ks=self.ks, pool=allowed, protocol=self.protocol.value)
+        how: dict[str, Any] = {"ks": self.ks, "protocol": self.protocol.value, "further": self.further}
+        return run(stored.ids, stored.vectors, positives, pool=allowed, **how)
 
     def other(self, file: Path | None, items: Items) -> Pairs | None:
         """Read another file of pairs as training reads it, None if there is none."""

@@ -26,7 +26,7 @@ def export(
         Path | None, typer.Option("--items", help="Items, whose words go with the vectors: parquet and atlas.")
     ] = None,
     images: options.Images = None,
-    item_format: options.Format = options.ItemFormat.auto,
+    item_format: options.Format = options.AUTO,
     renames: options.Map = None,
     encoding: options.Encoding = None,
     lenient: options.Lenient = False,

@@ -45,7 +45,7 @@ def index(
         Path | None,
         typer.Option("--delete", help="Ids to delete from the index that is there: one a line, or a column id."),
     ] = None,
-    item_format: options.Format = options.ItemFormat.auto,
+    item_format: options.Format = options.AUTO,
     renames: options.Map = None,
     encoding: options.Encoding = None,
     lenient: options.Lenient = False,

@@ -59,15 +59,12 @@ def read_ids(file: Path, encoding: str | None = None) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-def read_facts(
-    items: Path | None, item_format: options.ItemFormat, renames: list[str] | None, encoding: str | None
-) -> Facts | None:
+def read_facts(items: Path | None, item_format: str, renames: list[str] | None, encoding: str | None) -> Facts | None:
     """Read the columns of a file of items that an index is to remember; None without one."""
     if items is None:
         return None
     from n2kit.data.item_stream import ItemStream
     from n2kit.index.facts import read_facts as read
 
-    notellm = item_format is options.ItemFormat.notellm
     columns = options.columns(renames)[0]
-    return read(ItemStream(items, columns=columns, notellm=notellm, encoding=encoding, every_column=True))
+    return read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True))

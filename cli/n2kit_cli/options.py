@@ -31,13 +31,6 @@ class OnBadImage(StrEnum):
     text_only = "text-only"
 
 
-class ItemFormat(StrEnum):
-    """The format of an items file; `auto` goes by the file's ending."""
-
-    auto = "auto"
-    notellm = "notellm"
-
-
 class Precision(StrEnum):
     """The precision of the computation; `auto` takes bf16 only where this machine is faster with it."""
 
@@ -85,7 +78,9 @@ FetchImages = Annotated[
     Path | None,
     typer.Option("--fetch-images", file_okay=False, help="Download images that are URLs into this folder, once."),
 ]
-Format = Annotated[ItemFormat, typer.Option("--format", help="notellm: the paper's headerless CSV.")]
+AUTO = "auto"  # the format of items that the file itself tells
+FORMATS = "auto; notellm: the paper's headerless CSV; or a plug-in's, as n2kit plugins list has them."
+Format = Annotated[str, typer.Option("--format", help=FORMATS)]
 Map = Annotated[
     list[str] | None,
     typer.Option("--map", help="Name a column: --map title=name, of pairs --map query=left. Repeatable."),
@@ -179,14 +174,11 @@ def columns(renames: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
     return found
 
 
-def read(
-    items: Path, item_format: ItemFormat, renames: list[str] | None, lenient: bool, encoding: str | None = None
-) -> Items:
+def read(items: Path, item_format: str, renames: list[str] | None, lenient: bool, encoding: str | None = None) -> Items:
     """Read the items that the shared options name, and say in one line what they have; also what was dropped."""
     from n2kit.data.items import read_items
 
-    notellm = item_format is ItemFormat.notellm
-    read = read_items(items, columns=columns(renames)[0], notellm=notellm, lenient=lenient, encoding=encoding)
+    read = read_items(items, columns=columns(renames)[0], format=item_format, lenient=lenient, encoding=encoding)
     tell_read(read, items, lenient=True)
     return read
 

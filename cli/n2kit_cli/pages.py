@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def read_titles(
     items: Path | None,
     images: Path | None,
-    item_format: options.ItemFormat,
+    item_format: str,
     renames: list[str] | None,
     lenient: bool,
     encoding: str | None,

@@ -30,8 +30,10 @@ def list_(json: options.Json = False) -> None:
       n2kit plugins list --json
     """
     from n2kit.plugins.catalogue import default_catalogue
+    from n2kit.plugins.registries import note_registered
 
     found = default_catalogue().plugins.plugins  # which knows of taken names
+    note_registered(found)
     for plugin in found:
         if shadowed := sorted(set(plugin.commands) & set(COMMANDS)):
             plugin.warnings.append(f"command {shadowed[0]!r} is n2kit's own: the plug-in's is never called")
@@ -44,15 +46,17 @@ def list_(json: options.Json = False) -> None:
 
 @app.command()
 def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: options.Json = False) -> None:
-    """Show one plug-in: its components, their presets and options.
+    """Show one plug-in: its components, their presets and options, and what else it registers.
 
     \b
     Examples:
       n2kit plugins info connectors
     """
-    from n2kit.plugins.manager import RegisteredComponent
+    from n2kit.plugins.manager import RegisteredComponent, manager
+    from n2kit.plugins.registries import note_registered
 
     found = _find(name)
+    note_registered(manager().plugins)
     if len(found) > 1:
         raise BadInput(
             f"{name!r} stands for {len(found)} plug-ins", f"write one of: {', '.join(p.qualified for p in found)}"
@@ -62,6 +66,8 @@ def info(name: Annotated[str, typer.Argument(help="A plug-in's name.")], json: o
         document(_facts(plugin) | {"components": [_component(s) for s in plugin.specs]})
         return
     say(f"{plugin.name}: {plugin.distribution} {plugin.version}, module {plugin.module}, {plugin.state}")
+    if registers := _brings(plugin)[len(plugin.specs) :]:
+        say(f"also: {', '.join(registers)}")
     rows = [(s.kind, s.name, ", ".join(s.presets), s.summary, s.target) for s in plugin.specs]
     table(("kind", "name", "presets", "what", "class"), rows)
     found_options = [
@@ -179,11 +185,20 @@ def _find(name: str) -> list[Any]:
 def _facts(plugin: Any) -> dict[str, Any]:
     names = ("name", "distribution", "version", "module", "problem", "warnings", "disabled")
     facts = {k: getattr(plugin, k) for k in names}
-    return facts | {"components": [f"{s.kind}:{s.name}" for s in plugin.specs], "commands": plugin.commands}
+    return facts | {
+        "components": [f"{s.kind}:{s.name}" for s in plugin.specs],
+        "commands": plugin.commands,
+        "registers": plugin.registers,
+    }
 
 
 def _brings(plugin: Any) -> list[str]:
-    return [*(f"{s.kind}:{s.name}" for s in plugin.specs), *(f"command:{name}" for name in plugin.commands)]
+    registered = (f"{what}:{name}" for what, names in plugin.registers.items() for name in names)
+    return [
+        *(f"{s.kind}:{s.name}" for s in plugin.specs),
+        *(f"command:{name}" for name in plugin.commands),
+        *registered,
+    ]
 
 
 def _component(spec: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Reading:
 
     items: options.ItemsFile
     images: options.Images = None
-    item_format: options.Format = options.ItemFormat.auto
+    item_format: options.Format = options.AUTO
     renames: options.Map = None
     encoding: options.Encoding = None
     lenient: options.Lenient = False

@@ -51,7 +51,7 @@ def recommend(
     ] = None,
     images: options.Images = None,
     html: options.Html = None,
-    item_format: options.Format = options.ItemFormat.auto,
+    item_format: options.Format = options.AUTO,
     renames: options.Map = None,
     encoding: options.Encoding = None,
     lenient: options.Lenient = False,

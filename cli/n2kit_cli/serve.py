@@ -59,7 +59,7 @@ def serve(
         int, typer.Option("--batch-wait", min=0, max=1000, help="Milliseconds that a call waits for company.")
     ] = 5,
     device: options.Device = None,
-    item_format: options.Format = options.ItemFormat.auto,
+    item_format: options.Format = options.AUTO,
     renames: options.Map = None,
     encoding: options.Encoding = None,
     lenient: options.Lenient = False,

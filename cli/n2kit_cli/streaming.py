@@ -33,9 +33,8 @@ class Streamed:
         self.reading, self.variant, self.without = reading, variant, without
         self.reads = SPECS[variant]
         self.columns = options.columns(reading.renames)[0]
-        self.notellm = reading.item_format is options.ItemFormat.notellm
         self.stream: ItemStream = ItemStream(
-            reading.items, columns=self.columns, notellm=self.notellm, encoding=reading.encoding
+            reading.items, columns=self.columns, format=reading.item_format, encoding=reading.encoding
         )
         self.passed = False
 
@@ -44,7 +43,7 @@ class Streamed:
         """Identify the items: by the file's content, and how it is read."""
         from n2kit.utils.digests import file_digest
 
-        how = [self.columns, self.notellm, self.reading.encoding, self.reading.lenient, self.without]
+        how = [self.columns, self.reading.item_format, self.reading.encoding, self.reading.lenient, self.without]
         return hashlib.sha256(json.dumps([file_digest(self.reading.items), how]).encode()).hexdigest()[:32]
 
     def __iter__(self) -> Iterator[Item]:

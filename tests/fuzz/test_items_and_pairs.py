@@ -154,7 +154,9 @@ def test_every_type_of_a_parquet_file_is_read_or_reported(columns: dict[str, lis
 def test_every_row_of_the_papers_csv_is_read_or_reported(content: bytes, ground: Path) -> None:
     path = ground / "paper.csv"
     path.write_bytes(content)
-    accounted(path, lambda: read_items(path, notellm=True, lenient=True), lambda: read_items(path, notellm=True), None)
+    accounted(
+        path, lambda: read_items(path, format="notellm", lenient=True), lambda: read_items(path, format="notellm"), None
+    )
 
 
 @given(data=st.data(), suffix=st.sampled_from(sorted(PAIRS)), graded=st.booleans(), negatives=st.booleans())

@@ -193,6 +193,7 @@ def evaluate(
     ks: Sequence[int] = (1, 10, 100),
     pool: Iterable[str] | None = None,
     protocol: Protocol | Literal["auto"] = "auto",
+    metrics: Sequence[str] = (),
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
@@ -204,6 +205,7 @@ def evaluate(
     Args:
         pool: ids that may be found; default: all that have a vector.
         protocol: `auto` is `standard` where pairs share items, else `notellm2`, the paper's, with pairs one to one.
+        metrics: of plug-ins, beside those.
         resamples: samples of the queries for the intervals; 0 for none.
 
     Raises:
@@ -214,7 +216,7 @@ def evaluate(
     stored = vectors if isinstance(vectors, Vectors) else read_vectors(Path(vectors))
     known = pairs_of(pairs, Items([Item(i) for i in stored.ids]))
     among = None if pool is None else set(pool)
-    report = rank(stored.ids, stored.vectors, known, ks=sorted(ks), pool=among, protocol=protocol)
+    report = rank(stored.ids, stored.vectors, known, ks=sorted(ks), pool=among, protocol=protocol, further=metrics)
     return Evaluation(report.figures(resamples=resamples, seed=seed), report)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from n2kit.utils.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from n2kit.contract.baseline import Baseline as Baseline
+    from n2kit.contract.baseline import BaselineInputs as BaselineInputs
     from n2kit.contract.card_probe import cached_card as cached_card
     from n2kit.contract.card_probe import measure_card as measure_card
     from n2kit.contract.cards import ComponentSpec as ComponentSpec
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from n2kit.contract.interfaces import RandomInitPart as RandomInitPart
     from n2kit.contract.interfaces import VisionEncoder as VisionEncoder
     from n2kit.contract.interfaces import VisionOut as VisionOut
+    from n2kit.contract.kinds import KIND_SPECS as KIND_SPECS
+    from n2kit.contract.kinds import Kind as Kind
+    from n2kit.contract.kinds import KindSpec as KindSpec
     from n2kit.plugins.catalogue import resolve_component as resolve_component
     from n2kit.plugins.component import Component as Component
     from n2kit.recipe.prompt_templates import TEMPLATES as TEMPLATES
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from n2kit.utils.files import read_json as read_json
 
 _HOMES = {
+    "n2kit.contract.baseline": "Baseline BaselineInputs",
     "n2kit.contract.card_probe": "cached_card measure_card",
     "n2kit.contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Preset VisionCard",
     "n2kit.contract.hookspecs": "PLUGIN_API hookimpl",
@@ -55,6 +61,7 @@ _HOMES = {
     "n2kit.contract.interfaces": (
         "LLM MLLM Connector Fusion DecomposedMLLM Loss LossOut RandomInitPart LoadSpec Part VisionEncoder VisionOut"
     ),
+    "n2kit.contract.kinds": "KIND_SPECS Kind KindSpec",
     "n2kit.plugins.catalogue": "resolve_component",
     "n2kit.plugins.component": "Component",
     "n2kit.recipe.prompt_templates": "TEMPLATES",

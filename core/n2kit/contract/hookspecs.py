@@ -66,3 +66,25 @@ def n2kit_register_item_readers() -> Mapping[str, str]:  # type: ignore[empty-bo
 
     `function(path)` yields a mapping for each item, by column names; it raises ValueError for a file that it cannot read.
     """
+
+
+@hookspec
+def n2kit_register_baselines() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return baselines of `n2kit bench`: name → `module:Attr` of a `n2kit.contract.Baseline`, for `--baselines NAME`.
+
+    That module is read before a matrix is planned, and must not import torch; the baseline's own `target` may.
+    """
+
+
+@hookspec
+def n2kit_register_metrics() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return metrics of an evaluation: name → `module:function`, for `n2kit eval --metric NAME`.
+
+    `function(ranks, owner)` gives one value a query, [Q]: ranks [P] are those of the targets, from 1; owner [P] says whose
+    they are, 0 … Q-1. The metric is their mean, and its interval is a bootstrap over them.
+    """
+
+
+@hookspec
+def n2kit_register_prompt_templates() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return prompt templates: name → `module:Attr` of a mapping with the keys of docs/prompts.md, for `--set prompt.template=NAME`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from n2kit.data.item_readers import READER
 from n2kit.errors import BadInput
+from n2kit.plugins.registries import registered
 
 ROLES = ("items", "train", "val", "test", "pool", "pairs", "events")
 IMAGES = "images"
@@ -21,7 +23,14 @@ def data_file(folder: Path, role: str) -> Path | None:
         raise BadInput(f"no data folder {folder}", "n2kit data import, data mine and data split write one")
     if role == IMAGES:
         return folder / IMAGES if (folder / IMAGES).is_dir() else None
-    return next((file for ending in ENDINGS if (file := folder / f"{role}{ending}").is_file()), None)
+    there = (file for ending in ENDINGS if (file := folder / f"{role}{ending}").is_file())
+    return next(there, None) or (_of_plugin(folder) if role == "items" else None)
+
+
+def _of_plugin(folder: Path) -> Path | None:
+    """Find an items file of a format that a plug-in reads."""
+    endings = (name for name in registered(READER) if name.startswith("."))
+    return next((file for ending in endings if (file := folder / f"items{ending}").is_file()), None)
 
 
 def needed_file(folder: Path, role: str) -> Path:

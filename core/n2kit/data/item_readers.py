@@ -1,4 +1,4 @@
-"""Readers of item files that plug-ins bring, chosen by the file's ending."""
+"""Readers of item files that plug-ins bring, chosen by the file's ending, or by `--format`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from n2kit.data.tables import KINDS, NumberedRow
-from n2kit.errors import BadInput, N2kitError, Unavailable
-from n2kit.plugins.blame import advice, lacks_memory
-from n2kit.plugins.registries import Entry, one, registered
+from n2kit.errors import BadInput
+from n2kit.plugins.registries import Entry, find, one, registered
 
-HOOK = "n2kit_register_item_readers"
+READER = "item reader"
+AUTO, NOTELLM = "auto", "notellm"  # formats of n2kit's own: by the file, and the paper's headerless CSV
 
 
-def item_reader(path: Path) -> Entry | None:
+def item_reader(path: Path, item_format: str = AUTO) -> Entry | None:
     """Find the plug-in's reader of a file; None for a file that n2kit reads itself, or that nobody registered.
 
+    Args:
+        item_format: the name of a reader (`sqlite` is the one of `.sqlite`), or `auto`: the one of the file's ending.
+
     Raises:
-        BadInput: two packages read such files.
+        BadInput: no such format, or two packages read such files.
     """
+    if item_format != AUTO:
+        there = registered(READER)
+        names = {name.removeprefix("."): name for name in there}
+        return find(READER, names.get(item_format, item_format), (AUTO, NOTELLM, *names))
     ending = path.suffix.lower()
     if not ending or ending in KINDS or ending == ".gz":
         return None
-    entries = registered(HOOK).get(ending)
+    entries = registered(READER).get(ending)
     return one(entries, f"the item format {ending}") if entries else None
 
 
@@ -34,18 +41,10 @@ def plugged_rows(path: Path, reader: Entry) -> Iterator[NumberedRow]:
     """
     read = reader.load()
     try:
-        for number, row in enumerate(read(path), 1):
-            if not isinstance(row, Mapping):
-                raise TypeError(f"gives {type(row).__name__}, no mapping")
-            yield number, row
-    except (N2kitError, KeyboardInterrupt, GeneratorExit):
-        raise
+        with reader.attribute_errors(ValueError):
+            for number, row in enumerate(read(path), 1):
+                if not isinstance(row, Mapping):
+                    raise TypeError(f"gives {type(row).__name__}, no mapping")
+                yield number, row
     except ValueError as error:
         raise BadInput(f"{path}: {error}".partition("\n")[0], "check the file") from error
-    except BaseException as error:  # an exit, too
-        if lacks_memory(error):
-            raise
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise Unavailable(
-            f"item reader {reader.target} of {reader.distribution}: {reason}", advice(reader.distribution)
-        ) from error

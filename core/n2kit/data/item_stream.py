@@ -12,7 +12,7 @@ from n2kit.data.columns import FIELDS, Columns, proposal
 from n2kit.data.delimited import delimited_rows, notellm_rows
 from n2kit.data.image_source import stored_image
 from n2kit.data.item import Item, item_of
-from n2kit.data.item_readers import item_reader, plugged_rows
+from n2kit.data.item_readers import AUTO, NOTELLM, item_reader, plugged_rows
 from n2kit.data.items_read import ItemsRead
 from n2kit.data.seen_ids import SeenIds
 from n2kit.data.several_images import first_image
@@ -31,7 +31,7 @@ class ItemStream(ItemsRead):
     """The items of a file. Each pass over it reads the file anew; after one, it says what was read, as `Items` does.
 
     Args:
-        columns, notellm, encoding: as for `read_items`. every_column: also read those that are no field, for `pairs`.
+        columns, format, encoding: as for `read_items`. every_column: also read those that are no field, for `pairs`.
 
     Raises:
         BadInput: no such file, or no such field.
@@ -43,7 +43,7 @@ class ItemStream(ItemsRead):
         path: Path,
         *,
         columns: Mapping[str, str] | None = None,
-        notellm: bool = False,
+        format: str = AUTO,
         encoding: str | None = None,
         every_column: bool = False,
     ) -> None:
@@ -51,9 +51,10 @@ class ItemStream(ItemsRead):
             raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
         if not path.is_file():
             raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
-        self.path, self.notellm, self.encoding = path, notellm, encoding
+        self.path, self.format, self.encoding = path, format, encoding
+        self.reader = None if format == NOTELLM else item_reader(path, format)
         self.every_column = every_column
-        known = {} if notellm else mapped_columns(path, FIELDS)
+        known = {} if format == NOTELLM else mapped_columns(path, FIELDS)
         self.mapped = tuple(name for name in known if name not in (columns or {}))
         self.found = Columns(known | dict(columns or {}), f"{path}:1" + f", by {FILE}" * bool(self.mapped))
         self.had = dict.fromkeys(FIELDS, 0)  # items that have each field
@@ -106,11 +107,11 @@ class ItemStream(ItemsRead):
 
     def _rows(self) -> Iterable[NumberedRow]:
         """Open the file; what has a header teaches `found` its names at once."""
-        if self.notellm:
+        if self.format == NOTELLM:
             self.found.learn(NOTELLM_COLUMNS)
             return notellm_rows(self.path, self.encoding, NOTELLM_COLUMNS, self.dropped, self.notes)
-        if (reader := item_reader(self.path)) is not None:
-            return plugged_rows(self.path, reader)
+        if self.reader is not None:
+            return plugged_rows(self.path, self.reader)
         kind = kind_of(self.path)
         if kind == "delimited":
             return _delimited(self.path, self.encoding, self.found, self.dropped, self.notes)

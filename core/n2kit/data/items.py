@@ -72,7 +72,7 @@ def read_items(
     path: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
-    notellm: bool = False,
+    format: str = "auto",
     lenient: bool = False,
     encoding: str | None = None,
 ) -> Items:
@@ -84,7 +84,8 @@ def read_items(
     Args:
         columns: field → the file's own column name (`--map title=name`), over those of a `columns.yaml` beside the file. Usual other
             names are known, in letters of any case.
-        notellm: the paper's headerless CSV: id, title, content, image, category.
+        format: `notellm`, the paper's headerless CSV: id, title, content, image, category; a plug-in's, such as `sqlite`; or
+            `auto`: by the file.
         lenient: drop what cannot be used instead of refusing the file.
         encoding: of a text file that is not UTF-8, and has no byte-order mark.
 
@@ -92,7 +93,7 @@ def read_items(
         BadInput: no such file or format; two columns that may be one field; or rows without id, blank rows, duplicate ids, each
             with its line.
     """
-    stream = ItemStream(Path(path), columns=columns, notellm=notellm, encoding=encoding)
+    stream = ItemStream(Path(path), columns=columns, format=format, encoding=encoding)
     items: list[Item] | None = None
     while items is None:
         with contextlib.suppress(ColumnsChangedError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from n2kit.errors import BadInput, counted
-from n2kit.evaluate import bootstrap, metrics
+from n2kit.evaluate import bootstrap
 from n2kit.evaluate.protocol import RankingReport
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def compare(a: RankingReport, b: RankingReport, *, resamples: int = 1000, seed: 
     difference = bootstrap.paired(left, right, resamples, seed)
     columns: Sequence[np.ndarray] = (left.mean(0), right.mean(0), *difference)
     rows = zip(*(c.tolist() for c in columns), strict=True)
-    return {name: MetricChange(*row) for name, row in zip(metrics.names(a.ks), rows, strict=True)}
+    return {name: MetricChange(*row) for name, row in zip(a.names(a.ks), rows, strict=True)}
 
 
 def check_same_items(a: Vectors, b: Vectors, names: tuple[str, str]) -> None:

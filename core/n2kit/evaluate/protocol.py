@@ -15,6 +15,7 @@ import numpy as np
 
 from n2kit.errors import BadInput, counted
 from n2kit.evaluate import bootstrap, metrics
+from n2kit.evaluate.plugged_metrics import check_metrics, per_query_of_plugins
 from n2kit.evaluate.ranks import rank_targets
 
 Pair = tuple[str, str]
@@ -42,6 +43,7 @@ class RankingReport:
 
     ranks: ties count against the target (pessimistic). optimistic: ties count for it.
     left_out: number of the given pairs that the protocol does not rank.
+    further: metrics of plug-ins, computed beside `metrics.names`.
     """
 
     protocol: Protocol
@@ -51,6 +53,7 @@ class RankingReport:
     ranks: np.ndarray
     optimistic: np.ndarray
     left_out: int = 0
+    further: tuple[str, ...] = ()
 
     @cached_property
     def owner(self) -> np.ndarray:
@@ -70,8 +73,12 @@ class RankingReport:
         rows = np.arange(len(self.pairs)) if among is None else np.array(sorted(among), np.int64)
         return float(self.values(rows, ks=(k,))[0].mean(0)[0]) if len(rows) else float("nan")
 
+    def names(self, ks: Sequence[int]) -> list[str]:
+        """List the metrics at these cut-offs, in the order of the table."""
+        return [*metrics.names(ks), *self.further]
+
     def values(self, rows: np.ndarray | None = None, ks: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Compute values [Q, M] of `metrics.names` over the pairs at `rows`: under the tie policy, and if ties were won.
+        """Compute values [Q, M] of `names` over the pairs at `rows`: under the tie policy, and if ties were won.
 
         A query's other targets are right too: where `rows` leave them out, they are left out of the ranking.
         """
@@ -80,8 +87,12 @@ class RankingReport:
         wanted, left_out = tuple(ks or self.ks), np.ones(len(self.pairs), bool)
         left_out[rows] = False
         among = [metrics.without(ranks, self.owner, left_out)[rows] for ranks in (self.ranks, self.optimistic)]
-        both = [metrics.per_query(ranks, owner, wanted) for ranks in among]
-        pessimistic, optimistic = (np.stack([v[name] for name in metrics.names(wanted)], 1) for v in both)
+        both = [
+            metrics.per_query(ranks, owner, wanted) | per_query_of_plugins(self.further, ranks, owner)
+            for ranks in among
+        ]
+        names = self.names(wanted)
+        pessimistic, optimistic = (np.stack([v[name] for name in names], 1) for v in both)
         return pessimistic, optimistic
 
     def figures(self, rows: np.ndarray | None = None, *, resamples: int = 0, seed: int = 0) -> dict[str, Figure]:
@@ -91,7 +102,7 @@ class RankingReport:
         low, high = ([None] * len(means), [None] * len(means))
         if resamples:
             low, high = (bound.tolist() for bound in bootstrap.interval(values, resamples, seed))
-        return {n: Figure(*f) for n, *f in zip(metrics.names(self.ks), means, low, high, best, strict=True)}
+        return {n: Figure(*f) for n, *f in zip(self.names(self.ks), means, low, high, best, strict=True)}
 
     def facts(self) -> dict[str, Any]:
         """Describe the evaluation behind the figures, for `--json`."""
@@ -135,6 +146,7 @@ def evaluate(
     ks: Sequence[int] = (1, 10, 100),
     pool: Collection[str] | None = None,
     protocol: Protocol | Literal["auto"] = "notellm2",
+    further: Sequence[str] = (),
 ) -> RankingReport:
     """Rank each target among the pool by dot product with its query.
 
@@ -142,10 +154,12 @@ def evaluate(
         ids: of the rows of `vectors` [n, d].
         pool: ids that may be found; default all. Targets always are; under `notellm2`, queries never.
         protocol: `auto` goes by the pairs, as `protocol_of` does.
+        further: metrics of plug-ins.
 
     Raises:
-        BadInput: a pair whose item has no vector, no pairs, or a vector that is not finite.
+        BadInput: an unknown metric, a pair whose item has no vector, no pairs, or a vector that is not finite.
     """
+    check_metrics(further)
     position = {item_id: i for i, item_id in enumerate(ids)}
     given = list(pairs)
     if protocol == "auto":
@@ -168,5 +182,12 @@ def evaluate(
     left, right = (np.array([position[pair[side]] for pair in kept]) for side in (0, 1))
     ranks = rank_targets(np.asarray(vectors, np.float32), left, right, pool_rows)
     return RankingReport(
-        protocol, tuple(ks), kept, len(pool_rows), ranks.pessimistic, ranks.optimistic, len(given) - len(kept)
+        protocol,
+        tuple(ks),
+        kept,
+        len(pool_rows),
+        ranks.pessimistic,
+        ranks.optimistic,
+        len(given) - len(kept),
+        tuple(further),
     )

@@ -9,8 +9,6 @@ from typing import Any
 
 import pluggy
 
-from n2kit.errors import Unavailable
-
 Failure = tuple[str, BaseException]  # of a plug-in, `distribution/name`
 
 
@@ -41,19 +39,12 @@ class Hooks(pluggy.PluginManager):
             return [], [*self._failures, (f"a wrapper of {hook}", error)]
         return list(results), self._failures
 
-    def each(self, hook: str) -> Iterator[tuple[str, Any]]:
-        """Call a hook of one plug-in after the other: yield its name, `distribution/name`, and its result.
-
-        Raises:
-            Unavailable: it fails.
-        """
+    def each(self, hook: str) -> Iterator[tuple[str, Any, BaseException | None]]:
+        """Call a hook of one plug-in after the other: yield its name, `distribution/name`, its result, and how it failed, if it did."""
         for implementation in getattr(self.hook, hook).get_hookimpls():
             self._failures = []
             result = implementation.function()
-            for name, error in self._failures:
-                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                raise Unavailable(f"{hook} of {name}: {reason}", f"n2kit plugins check {name}") from error
-            yield implementation.plugin_name, result
+            yield implementation.plugin_name, result, self._failures[0][1] if self._failures else None
 
     def has(self, hook: str) -> bool:
         """Tell whether a plug-in implements a hook."""

@@ -45,6 +45,9 @@ class Plugin:
     warnings: list[str] = field(default_factory=list)
     disabled: bool = False
     commands: list[str] = field(default_factory=list)  # `n2kit NAME`, of the group n2kit.commands
+    registers: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # as `n2kit.plugins.registries` finds them: what → names
     left_out: dict[str, str] = field(default_factory=dict)  # component, such as `vision 'x'` → the reason
 
     @property

@@ -1,12 +1,15 @@
-"""The text of prompts: built-in templates, and users' own from YAML files (docs/prompts.md)."""
+"""The text of prompts: built-in templates, those of plug-ins, and users' own from YAML files (docs/prompts.md)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from n2kit.errors import BadInput
+from n2kit.plugins.registries import one, registered
 from n2kit.utils.yaml_files import read_yaml
 
 AUTO = "auto"  # stands for the one that `template_for` names
@@ -150,35 +153,51 @@ def template_for(layers: int, width: int, vocab: int) -> str:
 
 
 def load_template(name: str) -> Template:
-    """Return a built-in template by name (`plain:WORDS`: the text behind those words), or read a YAML file with `Template`'s keys.
+    """Return a built-in template by name (`plain:WORDS`: the text behind those words), a plug-in's, or a YAML file's.
 
     Raises:
-        BadInput: unknown name, or a file whose prompts lack a placeholder that they need.
+        BadInput: unknown name, or a file whose prompts lack a placeholder that they need. Unavailable: a plug-in's that is no good.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
     if name.startswith(f"{PLAIN}:"):
         return _embedder(_without_marks(name.removeprefix(f"{PLAIN}:"), name))
     path = Path(name)
-    if not path.is_file():
-        built_in = f"built in: {', '.join(TEMPLATES)}, {PLAIN}:WORDS"
-        raise BadInput(f"no prompt template {name!r}", f"{built_in}; auto; or give a YAML file")
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise BadInput(f"{path}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
+    if path.is_file():
+        return _template(read_yaml(path), name)
+    there = registered("prompt template")
+    if name not in there:
+        known = f"built in: {', '.join(TEMPLATES)}, {PLAIN}:WORDS; auto; "
+        known += "".join(f"of a plug-in: {other}; " for other in there)
+        raise BadInput(f"no prompt template {name!r}", f"{known}or give a YAML file")
+    entry = one(there[name], f"prompt template {name!r}")
+    try:
+        return _template(entry.load(), name)
+    except BadInput as problem:
+        raise entry.fault(problem.message.removeprefix(f"{name}: ")) from problem
+
+
+def _template(content: Any, where: str) -> Template:
+    """Make a template of a mapping.
+
+    Raises:
+        BadInput: it is none, or prompts that lack a placeholder.
+    """
+    if not isinstance(content, Mapping):
+        raise BadInput(f"{where}: expected the keys basic, micl, text, image, suffix", "see docs/prompts.md")
     unknown = set(content) - set(Template.__dataclass_fields__)
     if unknown:
         raise BadInput(
-            f"{path}: unknown keys {', '.join(sorted(map(str, unknown)))}",
+            f"{where}: unknown keys {', '.join(sorted(map(str, unknown)))}",
             f"known: {', '.join(Template.__dataclass_fields__)}",
         )
     try:
         template = Template(**content)
     except TypeError as error:
         raise BadInput(
-            f"{path}: {str(error).split('() ')[-1]}", "a template has basic, micl, text, image, suffix"
+            f"{where}: {str(error).split('() ')[-1]}", "a template has basic, micl, text, image, suffix"
         ) from None
-    _validate(template, path)
+    _validate(template, where)
     return template
 
 
@@ -193,7 +212,7 @@ def _without_marks(words: str, name: str) -> str:
     return words
 
 
-def _validate(template: Template, path: Path) -> None:
+def _validate(template: Template, path: str) -> None:
     for name, value in vars(template).items():
         number, switch = name in ("title_chars", "content_chars", "topics"), name in ("special_tokens", "end_tokens")
         if number and not (isinstance(value, int) and value >= 0):

@@ -41,8 +41,8 @@ class Prompt(Settings):
 
     template: str = Field(
         "auto",
-        description="a built-in name (en, zh, compact, plain, …), plain:WORDS, a YAML file, or auto: an embedding model's own, else "
-        "compact for a small LLM and en for a larger one",
+        description="a built-in name (en, zh, compact, plain, …), plain:WORDS, a plug-in's, a YAML file, or auto: an embedding "
+        "model's own, else compact for a small LLM and en for a larger one",
     )
     body_tokens: int = Field(140, ge=8, description="most tokens of a prompt before its suffix")
     title_chars: int | None = Field(None, ge=0, description="most characters of a title")

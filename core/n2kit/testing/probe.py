@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field
 
 from n2kit.contract.cards import ComponentSpec
 from n2kit.contract.kinds import KIND_SPECS
+from n2kit.errors import Unavailable
 from n2kit.plugins.isolation import HEAVY, describe_exit
 from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
+from n2kit.plugins.registries import REGISTRIES, registered
 from n2kit.testing.law_result import LawResult
 from n2kit.testing.references import references_of
 
@@ -110,6 +112,7 @@ def law_results(plugin: Plugin) -> Iterator[LawResult]:
         yield LawResult(f"plug-in/{plugin.name}", "plans without torch", "failed", reason)
     from n2kit.testing.check import check_component
 
+    yield from registered_targets(plugin)
     for spec in sound:
         for reference in references_of(spec, plugin.distribution):
             yield from check_component(spec.kind, reference)
@@ -126,6 +129,18 @@ def declarations(spec: ComponentSpec, distribution: str) -> list[str]:
         except Exception as error:
             found.append(f"{type(error).__name__}: {error}".splitlines()[0])
     return found
+
+
+def registered_targets(plugin: Plugin) -> Iterator[LawResult]:
+    """Yield a failure for each logger, reader, baseline, metric, template or section of a plug-in that cannot be imported."""
+    for what in REGISTRIES:
+        for name, entries in registered(what).items():
+            for entry in entries:
+                if entry.plugin == plugin.qualified:
+                    try:
+                        entry.load()
+                    except Unavailable as problem:
+                        yield LawResult(f"{what}/{name}", "can be imported", "failed", problem.message)
 
 
 def _main(distribution: str, name: str) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from n2kit.errors import BadInput, Unavailable, suggest
-from n2kit.plugins.registries import one, registered
+from n2kit.errors import Unavailable
+from n2kit.plugins.registries import find
 from n2kit.train import distributed
 
 OWN = ("tensorboard", "wandb", "mlflow")
-HOOK = "n2kit_register_loggers"
 
 
 def require_packages(names: Iterable[str]) -> None:
@@ -26,13 +25,9 @@ def require_packages(names: Iterable[str]) -> None:
         BadInput: an unknown name. Unavailable: a package is not installed, with its pip line.
     """
     names = list(names)
-    if others := [name for name in names if name not in OWN]:
-        there = registered(HOOK)
-        for name in others:
-            if name not in there:
-                hint = suggest(name, [*OWN, *there]) or f"there are {', '.join([*OWN, *there])}"
-                raise BadInput(f"train.loggers: unknown logger {name!r}", hint)
-            one(there[name], f"logger {name!r}").load()
+    for name in names:
+        if name not in OWN:
+            find("logger", name, OWN, "train.loggers").load()
     if lacking := [name for name in names if name in OWN and importlib.util.find_spec(name) is None]:
         extra = f"n2kit[{','.join(lacking)}]"
         raise Unavailable(f"train.loggers: not installed: {', '.join(lacking)}", f'pip install "{extra}"')
@@ -52,7 +47,7 @@ class PluggedLogger:
     """A plug-in's logger in the words of transformers' callbacks."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.entry, self.folder = one(registered(HOOK)[name], f"logger {name!r}"), folder
+        self.entry, self.folder = find("logger", name, OWN), folder
         self.inner: Any = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ import numpy as np
 from n2kit.bench.baselines.closed_form import CLOSED_FORM, ClosedForm, fit_closed_form
 from n2kit.bench.baselines.frozen import Features, FrozenFeatures
 from n2kit.bench.baselines.heads import TrainedHead, train_head
+from n2kit.bench.baselines.plugged import plugged_vectors
 from n2kit.bench.baselines.tfidf import tfidf
-from n2kit.bench.matrix.baseline_names import BASELINES, NAMES, settings_of
+from n2kit.bench.matrix.baseline_names import baseline_of, settings_of
 from n2kit.builder import loss_of
+from n2kit.contract.baseline import Baseline, BaselineInputs
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput, counted, suggest
+from n2kit.errors import BadInput, counted
 from n2kit.planning.planner import with_options
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.recipe.settings import Recipe
@@ -60,7 +62,7 @@ def run_baseline(
     on_bad_image: OnBadImage = "error",
     frozen: FrozenFeatures | None = None,
 ) -> BaselineOut:
-    """Compute unit vectors of all items by one of `NAMES`: [n, d]. Test pairs are no argument, so that nothing here can use them.
+    """Compute unit vectors of all items by one of n2kit's or a plug-in's: [n, d]. Test pairs are no argument: nothing can use them.
 
     Args:
         pairs: heads are trained on them, and closed forms fitted. val_pairs: they choose a head's learning rate and last step;
@@ -74,33 +76,26 @@ def run_baseline(
         BadInput: an unknown name or setting, no backbone for it, an image that cannot be read under policy `error`.
         Mismatch, Unavailable: a backbone, or scikit-learn, cannot be had.
     """
-    if name not in NAMES:
-        raise BadInput(f"unknown baseline {name!r}", suggest(name, NAMES) or f"baselines: {', '.join(NAMES)}")
-    baseline, given = BASELINES[name], {"llm": llm, "vision": vision, "mllm": mllm}
+    baseline, given = baseline_of(name), {"llm": llm, "vision": vision, "mllm": mllm}
     if missing := [kind for kind in baseline.takes if given[kind] is None]:
         raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
     recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
     frozen = FrozenFeatures() if frozen is None else frozen
     start = time.perf_counter()
-    modalities = _modalities(name, frozen, recipe, items, images, on_bad_image, device)
+    modalities = _modalities(name, baseline.takes, frozen, recipe, items, images, on_bad_image, device)
     unreadable = {i: why for modality in modalities for i, why in modality.unreadable.items()}
     skipped = unreadable if on_bad_image == "skip" else {}
     learnt: TrainedHead | ClosedForm | None = None
-    if name in CLOSED_FORM:
-        learnt = fit_closed_form(name, modalities, items, pairs, val_pairs, skipped)
-    elif baseline.trained:
-        learnt = train_head(
-            modalities,
-            items,
-            _without(pairs, skipped),
-            _without(val_pairs, skipped) if val_pairs else None,
-            lambda: _loss(recipe),
-            own,
-            width=recipe.head.width,
-            normalize_each=name == "sum",
-            seed=seed,
-        )
-    if learnt is not None:
+    if baseline.target is not None:
+        vectors = plugged_vectors(name, baseline, _inputs(baseline, modalities, items, pairs, val_pairs, skipped, seed))
+    elif name in CLOSED_FORM or baseline.trained:
+        if name in CLOSED_FORM:
+            learnt = fit_closed_form(name, modalities, items, pairs, val_pairs, skipped)
+        else:
+            learnt = train_head(
+                modalities, items, _without(pairs, skipped), _without(val_pairs, skipped) if val_pairs else None,
+                lambda: _loss(recipe), own, width=recipe.head.width, normalize_each=name == "sum", seed=seed,
+            )  # fmt: skip
         vectors = learnt.vectors
     elif modalities:
         vectors = unit(modalities[0].values)
@@ -114,8 +109,20 @@ def run_baseline(
     return out
 
 
+def _inputs(
+    baseline: Baseline, modalities: list[Features], items: Items, pairs: Pairs, val_pairs: Pairs | None,
+    skipped: Mapping[str, str], seed: int,
+) -> BaselineInputs:  # fmt: skip
+    """Collect what a plug-in's baseline has said that it reads, and nothing else."""
+    features = {kind: modality.values for kind, modality in zip(baseline.takes, modalities, strict=True)}
+    both = {"pairs": pairs, "val_pairs": val_pairs or Pairs([])}
+    read = {which: list(_without(both[which], skipped)) for which in baseline.learns_from}
+    return BaselineInputs(items.items, features, read.get("pairs", []), read.get("val_pairs", []), seed)
+
+
 def _modalities(
     name: str,
+    takes: Iterable[str],
     frozen: FrozenFeatures,
     recipe: Recipe,
     items: Items,
@@ -128,7 +135,7 @@ def _modalities(
         "vision": lambda: frozen.image(recipe, items, images, on_bad_image, device),
         "mllm": lambda: frozen.whole(recipe, items, images, on_bad_image, device),
     }
-    found = {kind: compute[kind]() for kind in BASELINES[name].takes}
+    found = {kind: compute[kind]() for kind in takes}
     if "llm" in found and name not in CLOSED_FORM:
         found["llm"] = replace(found["llm"], values=unit(found["llm"].values))  # states have a few huge dimensions
     return list(found.values())

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from n2kit.bench.matrix import keys
-from n2kit.bench.matrix.baseline_names import BASELINES, settings_of
+from n2kit.bench.matrix.baseline_names import baseline_of, settings_of
 from n2kit.bench.matrix.cell import Cell, short, vision_feature_key
 from n2kit.bench.matrix.combinations import backbones_of
 from n2kit.bench.matrix.spec import AXES, MatrixSpec
 from n2kit.contract.cards import LLMCard, MLLMCard, VisionCard
-from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
+from n2kit.errors import Mismatch, Unavailable
 from n2kit.planning.planner import component_of, with_template
 from n2kit.recipe.settings import resolve
 
@@ -20,12 +20,9 @@ from n2kit.recipe.settings import resolve
 def baseline_cells(matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterator[Cell]:
     """Yield each baseline with the backbones that it takes, and with each seed if it is trained. Those of one LLM are one task."""
     for name in matrix.baselines:
-        if name not in BASELINES:
-            raise BadInput(
-                f"unknown baseline {name!r}", suggest(name, BASELINES) or f"baselines: {', '.join(BASELINES)}"
-            )
+        baseline_of(name)
     for name, backbones in itertools.product(matrix.baselines, backbones_of(matrix)):
-        if matrix.mllm and "mllm" in BASELINES[name].takes and "mllm" not in backbones:
+        if matrix.mllm and "mllm" in baseline_of(name).takes and "mllm" not in backbones:
             continue  # a matrix of both has it for its multimodal ones
         yield from _baseline(name, backbones, matrix, data)
 
@@ -33,11 +30,12 @@ def baseline_cells(matrix: MatrixSpec, data: Mapping[str, str | None]) -> Iterat
 def _baseline(
     name: str, backbones: Mapping[str, str], matrix: MatrixSpec, data: Mapping[str, str | None]
 ) -> Iterator[Cell]:
-    baseline, default = BASELINES[name], resolve().recipe
+    baseline, default = baseline_of(name), resolve().recipe
     chosen = {kind: backbones.get(kind) or getattr(getattr(default, kind), "name", None) for kind in baseline.takes}
     taken = {kind: name for kind, name in chosen.items() if name is not None}
     recipe, head = settings_of(matrix.settings, taken)
-    kinds = [*baseline.takes, *(["loss"] if baseline.trained else [])]
+    has_head = baseline.trained and baseline.target is None
+    kinds = [*baseline.takes, *(["loss"] if has_head else [])]
     axes = (
         dict.fromkeys(AXES)
         | taken
@@ -61,7 +59,7 @@ def _baseline(
             recipe = with_template(recipe, llm, parts["llm"])
         if "mllm" in parts and isinstance(whole := parts["mllm"].card(), MLLMCard):
             recipe = with_template(recipe, whole.llm, parts["mllm"])
-        trained = head.model_dump(exclude_defaults=True) if baseline.trained else None
+        trained = head.model_dump(exclude_defaults=True) if has_head else None
         facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.learns_from, baseline.needs)
     except (Mismatch, Unavailable) as problem:
         arm = ": ".join([name, "+".join(short(n) for n in backbones.values() if n)])

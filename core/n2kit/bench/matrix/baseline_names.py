@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, PositiveFloat, ValidationError
 
+from n2kit.contract.baseline import Baseline
 from n2kit.errors import BadInput
+from n2kit.plugins.registries import find
 from n2kit.recipe.choices import Settings
 from n2kit.recipe.settings import Recipe, resolve
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A baseline: the frozen backbones that it takes (`llm`, `vision`, or `mllm`), the pairs that it learns from (`pairs`, `val_pairs`),
-    `trained` if that is by a gradient, with a seed, and the distribution that it needs where not every installation has it.
-    """
-
-    summary: str
-    takes: tuple[str, ...] = ()
-    learns_from: tuple[str, ...] = ()
-    trained: bool = False
-    needs: str | None = None
-
 
 BOTH = ("llm", "vision")
 PAIRS = ("pairs", "val_pairs")
@@ -46,6 +34,7 @@ BASELINES: dict[str, Baseline] = {
     ),
 }
 NAMES: dict[str, str] = {name: baseline.summary for name, baseline in BASELINES.items()}
+REGISTRY = "baseline"
 OWN = "baseline."  # prefix of the settings of heads: baseline.max_steps
 # Settings that a baseline shares with the joined models of a matrix. Those of their training do not apply to a linear head.
 SHARED = ("llm", "vision", "mllm", "prompt", "loss", "head", "train.precision", "train.feature_cache_gb")
@@ -62,6 +51,26 @@ class HeadSettings(Settings):
     eval_steps: int = Field(20, ge=1, description="steps between evaluations of the validation pairs")
     patience: int = Field(10, ge=1, description="evaluations without an improvement before a training stops")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+
+
+def baseline_of(name: str) -> Baseline:
+    """Return a baseline of n2kit's or of a plug-in's by name.
+
+    Raises:
+        BadInput: an unknown name. Unavailable: the plug-in's is no sound `Baseline`.
+    """
+    if name in BASELINES:
+        return BASELINES[name]
+    entry = find(REGISTRY, name, BASELINES)
+    made = entry.load()
+    if (
+        not isinstance(made, Baseline)
+        or not made.target
+        or not {*made.takes} <= {*BOTH, "mllm"}
+        or not {*made.learns_from} <= {*PAIRS}
+    ):
+        raise entry.fault("it is no n2kit.contract.Baseline with a target, and known `takes` and `learns_from`")
+    return replace(made, needs=entry.distribution)  # whose version is a part of a cell's key
 
 
 def settings_of(given: Mapping[str, Any], backbones: Mapping[str, str | None]) -> tuple[Recipe, HeadSettings]:

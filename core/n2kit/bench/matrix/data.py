@@ -82,7 +82,7 @@ def read_data(matrix: MatrixSpec, progress: Progress | None = None) -> tuple[Ben
     how: dict[str, Any] = {"lenient": matrix.lenient, "encoding": matrix.encoding}
     of_pairs: dict[str, Any] = {"columns": {name: column for name, column in matrix.map.items() if name in PAIR_FIELDS}}
     of_items = {name: column for name, column in matrix.map.items() if name not in PAIR_FIELDS}
-    items = read_items(matrix.items, columns=of_items, notellm=matrix.format == "notellm", **how)
+    items = read_items(matrix.items, columns=of_items, format=matrix.format, **how)
     pairs = read_pairs(matrix.pairs, items, graded=True, negatives=True, **of_pairs, **how)
     test = read_pairs(matrix.test_pairs, items, **of_pairs, **how)
     val = read_pairs(matrix.val_pairs, items, **of_pairs, **how) if matrix.val_pairs else None

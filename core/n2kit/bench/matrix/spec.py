@@ -110,7 +110,7 @@ class MatrixSpec(Settings):
     fetch_images: Path | None = Field(None, description="download images that are URLs into this folder, once")
     fetch_private: bool = Field(False, description="download from private addresses, too")
     on_bad_image: Literal["error", "skip", "text-only"] = "error"
-    format: Literal["auto", "notellm"] = "auto"
+    format: str = "auto"
     map: dict[str, str] = Field({}, description="field → the own column of the items file, or of the pairs files")
     encoding: str | None = Field(None, description="of text files that are not UTF-8")
     allow_no_images: bool = Field(False, description="go on where no item has a picture, and a variant reads them")

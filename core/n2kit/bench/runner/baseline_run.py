@@ -11,7 +11,7 @@ from n2kit.bench.baselines.baselines import run_baseline
 from n2kit.bench.baselines.frozen import FrozenFeatures
 from n2kit.bench.cell_row import DONE
 from n2kit.bench.events import Phase
-from n2kit.bench.matrix.baseline_names import BASELINES
+from n2kit.bench.matrix.baseline_names import baseline_of
 from n2kit.bench.runner.rows import base_row, evaluate_vectors, failed_row
 from n2kit.bench.runner.store import VECTORS
 from n2kit.embed.encode import Encoded
@@ -41,7 +41,7 @@ def run_baselines(bench: BenchContext, cells: Sequence[Cell]) -> None:
 def _run(bench: BenchContext, cell: Cell, frozen: FrozenFeatures) -> CellRow:
     data = bench.data
     assert cell.baseline is not None
-    taken = {kind: cell.axes[kind] for kind in BASELINES[cell.baseline].takes}
+    taken = {kind: cell.axes[kind] for kind in baseline_of(cell.baseline).takes}
     made = run_baseline(
         cell.baseline, items=data.items, pairs=data.pairs, val_pairs=data.val_pairs, images=data.images, seed=cell.seed,
         settings=bench.matrix.settings, device=bench.device, on_bad_image=data.on_bad_image, frozen=frozen, **taken,

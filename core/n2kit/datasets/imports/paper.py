@@ -13,7 +13,7 @@ from n2kit.utils.files import write_json
 
 def import_paper(items: Path, out: Path, *, images: Path | None = None) -> Imported:
     """Write items.parquet of a CSV of id, title, content, image, category; rows that cannot be read are counted."""
-    read = read_items(items, notellm=True, lenient=True)
+    read = read_items(items, format="notellm", lenient=True)
     out.mkdir(parents=True, exist_ok=True)
     found = Imported(out, {"items": Counts(len(read) + len(read.dropped), len(read))}, files=["items.parquet"])
     if read.dropped:
