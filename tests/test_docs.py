@@ -67,6 +67,34 @@ def test_the_files_are_a_plugin_that_keeps_the_laws(tmp_path: Path) -> None:
     assert "passed" in run(["pytest", "-q", "-p", "no:cacheprovider", "test_colour.py"], tmp_path, tmp_path)
 
 
+def test_the_registries_of_the_page_work(
+    tmp_path: Path, workspace: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import n2kit
+    from installed import install, on_path
+
+    package = tmp_path / "n2kit_letters"
+    package.mkdir()
+    for name in ("__init__", "compute"):
+        (package / f"{name}.py").write_text(FILES[f"n2kit_letters/{name}.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "site").mkdir()
+    entry = "from n2kit_letters import *\nfrom n2kit_letters import N2KIT_PLUGIN_API\n"
+    install(tmp_path / "site", "n2kit-letters", {"entry_letters.py": entry})
+    with on_path(tmp_path / "site", monkeypatch):
+        data = ("--items", workspace / "items.jsonl", "--pairs", workspace / "train.csv")
+        done = cli(
+            "bench", "--baselines", "letters", *data, "--test-pairs", workspace / "test.csv", "-o", tmp_path / "b"
+        )
+        assert done.code == 0, done.err
+        assert "## Slowest trainings" in (tmp_path / "b" / "results.md").read_text()
+        (vectors,) = (tmp_path / "b").rglob("vectors.parquet")
+        found = n2kit.evaluate(vectors, str(workspace / "test.csv"), metrics=["half-found"])
+        assert 0 <= found.figures["half-found"].value <= 1
+        template = ("plan", "--llm", "qwen:tiny", "--vision", "clip:tiny", "--set", "prompt.template=terse", "--json")
+        assert cli(*template).code == 0
+
+
 def test_what_the_page_names_is_there() -> None:
     """Suites, spec fields, commands, hooks."""
     from n2kit.contract import ComponentSpec, hookspecs
@@ -93,5 +121,5 @@ def test_fields_of_a_language_model_without_a_class() -> None:
 def test_unknown_kind_of_package_says_which_there_are(tmp_path: Path) -> None:
     from n2kit.scaffold import write_package
 
-    with pytest.raises(BadInput, match="no package to write for kind 'mllm'"):
-        write_package("x", "mllm", tmp_path)
+    with pytest.raises(BadInput, match="no package to write for kind 'reranker'"):
+        write_package("x", "reranker", tmp_path)

@@ -39,6 +39,16 @@ def n2kit_step_logged(run, event):
 @hookimpl
 def n2kit_validated(run, event):
     called.append(sorted(k for k in event if k.startswith("eval_recall"))[0])
+
+@hookimpl
+def n2kit_shard_started(run, shard):
+    called.append(("started", shard["number"], shard["shards"], shard["items"]))
+
+@hookimpl
+def n2kit_shard_finished(run, shard):
+    from pathlib import Path
+
+    called.append(("finished", shard["number"], Path(shard["file"]).is_file(), shard["skipped"], Path(run["folder"]).name))
 """
 OTHERS = """
 import first_hooks
@@ -60,6 +70,10 @@ def n2kit_run_started(run):
 
 def n2kit_run_finishd(run, result):
     pass
+
+@hookimpl(trylast=True)
+def n2kit_shard_started(run, shard):
+    raise SystemExit(0)
 """
 COMMAND = "import typer\napp = typer.Typer()\n\n@app.command()\ndef hello():\n    print('{}')\n\n@app.command()\ndef more():\n    pass\n"
 
@@ -110,6 +124,19 @@ def test_steps_and_validations_have_hooks(hooked: Path, workspace: Path, tiny_bu
     more = ("--max-steps", "2", "--batch-size", "4", "--set", "train.log_steps=1")
     assert cli("train", tiny_bundle, *data, *pairs, *more, "-o", "run").code == 0
     assert calls() == ["before", "started", "after", (2, 1), (2, 2), "eval_recall@1"]
+
+
+def test_shards_have_hooks_and_one_that_exits_stops_no_work(
+    hooked: Path, workspace: Path, tiny_bundle: Path, cli: Any
+) -> None:
+    data = ("--items", workspace / "items.jsonl", "--images", workspace / "images")
+    done = cli("embed", tiny_bundle, *data, "--shard-size", "16", "-o", "vectors")
+    assert done.code == 0, done.err
+    found = [called for called in calls() if isinstance(called, tuple)]
+    assert [f[:2] for f in found] == [("started", 0), ("finished", 0), ("started", 1), ("finished", 1)]
+    assert found[0] == ("started", 0, 2, 16)
+    assert found[3] == ("finished", 1, True, 0, "vectors")
+    assert done.err.count("n2kit_shard_started of other-dist/other_hooks failed: SystemExit: 0") == 2
 
 
 def test_commands_are_listed_obey_and_cannot_shadow(hooked: Path, cli: Any) -> None:

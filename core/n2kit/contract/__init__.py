@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from n2kit.contract.kinds import KIND_SPECS as KIND_SPECS
     from n2kit.contract.kinds import Kind as Kind
     from n2kit.contract.kinds import KindSpec as KindSpec
+    from n2kit.contract.report_section import ReportSection as ReportSection
     from n2kit.plugins.catalogue import resolve_component as resolve_component
     from n2kit.plugins.component import Component as Component
     from n2kit.recipe.prompt_templates import TEMPLATES as TEMPLATES
@@ -62,6 +63,7 @@ _HOMES = {
         "LLM MLLM Connector Fusion DecomposedMLLM Loss LossOut RandomInitPart LoadSpec Part VisionEncoder VisionOut"
     ),
     "n2kit.contract.kinds": "KIND_SPECS Kind KindSpec",
+    "n2kit.contract.report_section": "ReportSection",
     "n2kit.plugins.catalogue": "resolve_component",
     "n2kit.plugins.component": "Component",
     "n2kit.recipe.prompt_templates": "TEMPLATES",

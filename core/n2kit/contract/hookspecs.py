@@ -88,3 +88,24 @@ def n2kit_register_metrics() -> Mapping[str, str]:  # type: ignore[empty-body]
 @hookspec
 def n2kit_register_prompt_templates() -> Mapping[str, str]:  # type: ignore[empty-body]
     """Return prompt templates: name → `module:Attr` of a mapping with the keys of docs/prompts.md, for `--set prompt.template=NAME`."""
+
+
+@hookspec
+def n2kit_register_report_sections() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Return sections of bench reports: name → `module:function`.
+
+    `function(rows)` gets the rows of `results.jsonl` as mappings, and gives a `n2kit.contract.ReportSection`, or None.
+    """
+
+
+@hookspec
+def n2kit_shard_started(run: Mapping[str, Any], shard: Mapping[str, Any]) -> None:
+    """Note that a shard of a folder of vectors begins to be computed, in the process that does it.
+
+    `run` holds `folder` and `fingerprint` (of the model); `shard` its `number`, the number of `shards`, `items`, and its `file`.
+    """
+
+
+@hookspec
+def n2kit_shard_finished(run: Mapping[str, Any], shard: Mapping[str, Any]) -> None:
+    """Note that a shard is written; `shard` also holds `seconds`, and `skipped`: how many items have no vector."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from n2kit.data.tables import KINDS, NumberedRow
-from n2kit.errors import BadInput
-from n2kit.plugins.registries import Entry, find, one, registered
+from n2kit.errors import BadInput, suggest
+from n2kit.plugins.registries import Entry, one, registered
 
 READER = "item reader"
 AUTO, NOTELLM = "auto", "notellm"  # formats of n2kit's own: by the file, and the paper's headerless CSV
@@ -25,7 +25,11 @@ def item_reader(path: Path, item_format: str = AUTO) -> Entry | None:
     if item_format != AUTO:
         there = registered(READER)
         names = {name.removeprefix("."): name for name in there}
-        return find(READER, names.get(item_format, item_format), (AUTO, NOTELLM, *names))
+        known = (AUTO, NOTELLM, *names)
+        if item_format not in names:
+            hint = suggest(item_format, known) or f"there are: {', '.join(known)}"
+            raise BadInput(f"unknown format of items {item_format!r}", hint)
+        return one(there[names[item_format]], f"the item format {item_format}")
     ending = path.suffix.lower()
     if not ending or ending in KINDS or ending == ".gz":
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from n2kit.bench.cell_row import DONE, CellRow
 from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
 from n2kit.bench.report.aggregate import Leaderboard
 from n2kit.bench.report.summary import summary, warning
+from n2kit.contract.report_section import ReportSection
 from n2kit.data.items import Items
 from n2kit.errors import counted
 from n2kit.utils.files import real_path
@@ -30,12 +31,19 @@ DATA = {  # a matrix's keys, as the page calls them
 }  # fmt: skip
 
 
-def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Collection[str] | None = None) -> str:
+def page(
+    board: Leaderboard,
+    items: Items | None,
+    images: Path | None,
+    pool: Collection[str] | None = None,
+    further: Sequence[ReportSection] = (),
+) -> str:
     """Render the page as HTML.
 
     Args:
         items, images: what the neighbours are shown with; without them there is no such section.
         pool: ids that may be found; default: every item that is no query.
+        further: sections of plug-ins.
     """
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -71,6 +79,7 @@ def page(board: Leaderboard, items: Items | None, images: Path | None, pool: Col
         "buckets": sections.buckets(board),
         "examples": sections.examples(board, shown, items, images),
         "rule": neighbours.RULE,
+        "further": further,
         "problems": tables.problems(board),
         "matrix": _matrix_command(board.results.folder),
         "environment": _environment(board),

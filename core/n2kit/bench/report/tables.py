@@ -12,6 +12,7 @@ from n2kit.bench.cell_row import FAILED, REFUSED
 from n2kit.bench.report import labels
 from n2kit.bench.report.aggregate import ALPHA, ArmResult, Leaderboard, Verdict
 from n2kit.bench.report.summary import summary, warning
+from n2kit.contract.report_section import ReportSection
 
 # The columns of costs. Another one: its name in a row's `costs` here, its title and its format in labels.py.
 COSTS = ("trained_parameters", "train_s", "embed_ms_item")
@@ -101,11 +102,14 @@ def short_names(board: Leaderboard) -> dict[str, str]:
     return labels.short_names([(arm.label, arm.axes) for arm in board.arms])
 
 
-def markdown(board: Leaderboard) -> str:
+def markdown(board: Leaderboard, further: Sequence[ReportSection] = ()) -> str:
     alert = warning(board)
     lines = ["# Results", "", *_paragraphs(summary(board)), *_paragraphs([alert] if alert else [])]
     lines += [*_markdown_table(board), ""]
     lines += _paragraphs(legend(board) if board.arms else [])
+    for section in further:
+        lines += [f"## {_marked(section.title)}", "", *_paragraphs([section.text] if section.text else [])]
+        lines += [*_pipes([*map(_marked, section.columns)], section.rows), ""] if section.columns else []
     if bad := problems(board):
         lines += ["## Failed and refused", "", *_pipes(*bad), ""]
     return "\n".join(lines)
@@ -135,7 +139,7 @@ def leaders(board: Leaderboard, metric: str) -> set[str]:
     return {label for label, value in values.items() if value == top}
 
 
-def _pipes(columns: Sequence[str], rows: Sequence[Sequence[str]], escaped: bool = False) -> list[str]:
+def _pipes(columns: Sequence[str], rows: Sequence[Sequence[Any]], escaped: bool = False) -> list[str]:
     ready = rows if escaped else [[_marked(c) for c in row] for row in rows]
     head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     return head + ["| " + " | ".join(row) + " |" for row in ready]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from n2kit.bench.report.aggregate import aggregate
 from n2kit.bench.report.page import page
+from n2kit.bench.report.plugged import plugged_sections
 from n2kit.bench.report.read import read_results
 from n2kit.bench.report.tables import csv_text, latex, markdown
 from n2kit.utils.files import write_text
@@ -37,9 +38,10 @@ def write(
         BadInput: no results there, or a damaged one.
     """
     board = aggregate(read_results(folder), metric, planned=planned)
+    further = plugged_sections(board.results)
     texts = {
-        "report.html": page(board, items, images, pool),
-        "results.md": markdown(board),
+        "report.html": page(board, items, images, pool, further),
+        "results.md": markdown(board, further),
         "results.csv": csv_text(board),
         "results.tex": latex(board),
     }

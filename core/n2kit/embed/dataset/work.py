@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from n2kit.data.item import Item
 from n2kit.embed.dataset.content import contents_of, total
@@ -19,6 +19,7 @@ from n2kit.embed.dataset.shard import ShardFacts, is_taken, is_whole, read_facts
 from n2kit.embed.dataset.spool import read_spool, spool_file
 from n2kit.embed.encoded import Encoded, Progress
 from n2kit.errors import Failed
+from n2kit.plugins.manager import manager
 from n2kit.utils.locks import InUseError, file_lock
 
 POLL = 0.2  # seconds between two looks at shards that others compute
@@ -63,10 +64,26 @@ class Shards:
             self.notify(f"{self.file(number)} is not whole, or not of these items: it is computed again")
         items = read_spool(self.folder / WORK, number)
         contents = self._contents(items)
+        about: dict[str, Any] = {
+            "number": number,
+            "shards": self.plan.shards,
+            "items": len(items),
+            "file": str(self.file(number)),
+        }
+        self._call_hooks("n2kit_shard_started", about)
+        start = time.perf_counter()
         encoded = encode(items, progress)
         facts = ShardFacts(self.order.run.model_dump(), self.order.on_bad_image, total(contents), encoded.skipped)
         write_shard(self.file(number), encoded, dict(zip([i.id for i in items], contents, strict=True)), facts)
         self.whole.add(number)
+        took = {"seconds": round(time.perf_counter() - start, 3), "skipped": len(encoded.skipped)}
+        self._call_hooks("n2kit_shard_finished", about | took)
+
+    def _call_hooks(self, hook: str, shard: dict[str, Any]) -> None:
+        """Call a hook of all plug-ins; one that fails is said, and the work goes on."""
+        run = {"folder": str(self.folder), "fingerprint": self.order.run.fingerprint}
+        for plugin, error in manager().hooks.call(hook, run=run, shard=shard)[1]:
+            self.notify(f"{hook} of {plugin} failed: {type(error).__name__}: {error}".partition("\n")[0])
 
     def size(self, number: int) -> int:
         """Return how many items a shard is of."""
