@@ -291,3 +291,68 @@ def test_the_matrix_notices_a_blind_model() -> None:
     )
     with pytest.raises(AssertionError, match="no gradient in vision|the image does not matter"):
         assert_model_works(model)
+
+
+SQUARE = """
+from n2kit.contract import ComponentSpec, ConnectorCard, hookimpl
+from n2kit.errors import Mismatch
+from pydantic import BaseModel
+
+N2KIT_PLUGIN_API = (2, 1)
+
+class Options(BaseModel):
+    pass
+
+def card(config, vision, llm):
+    if vision.tokens != 4:
+        raise Mismatch(f"square reads 2 × 2 tokens, and there are {vision.tokens}", "another connector")
+    return ConnectorCard(4, vision.token_width * llm.input_width)
+
+def spec(name, **more):
+    return ComponentSpec(kind="connector", name=name, summary="s", target="square_parts:Square", config="square:Options",
+                         card="square:card", **more)
+
+@hookimpl
+def n2kit_register_components():
+    partners = {"vision": "hf-vision:tiny-resnet"}
+    waived = {"a_batch_row_equals_a_single_row": "it centres a batch", "every_law": "I like none"}
+    return [spec("square"), spec("beside", partners=partners, waived=waived), spec("silent", waived={"the_image_matters": " "})]
+"""
+SQUARE_PARTS = """
+from torch import nn
+from n2kit.contract import Connector
+from square import Options
+
+class Square(Connector):
+    config_class, tokens = Options, 4
+    def __init__(self, config, vision, llm):
+        super().__init__(config, vision=vision, llm=llm)
+        self.project = nn.Linear(vision.token_width, llm.input_width, bias=False)
+    def forward(self, tokens, mask=None):
+        return self.project(tokens - tokens.mean(0, keepdim=True))
+"""
+
+
+def test_partners_and_waived_laws_of_a_connector_for_one_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from installed import install, on_path
+    from n2kit.plugins.manager import manager
+    from n2kit.testing.probe import law_results
+
+    install(tmp_path, "square-dist", {"square.py": SQUARE, "square_parts.py": SQUARE_PARTS})
+    with on_path(tmp_path, monkeypatch):
+        (plugin,) = manager().named("square-dist")
+        assert plugin.left_out == {"connector 'silent'": "connector 'silent' waives the_image_matters without a reason"}
+        monkeypatch.setattr("n2kit.testing.probe.HEAVY", ())  # a child has none of it loaded yet
+        found = list(law_results(plugin))
+        alone = [f for f in found if f.component.endswith("/square") and f.state == "failed"]
+        assert any("square reads 2 × 2 tokens, and there are" in f.reason for f in alone)
+        beside = [f for f in found if f.component.endswith("beside")]
+        assert [(f.law, f.reason) for f in beside if f.state == "failed"] == [
+            ("waives every_law", "there is no such law; its suite has a test for each law")
+        ]
+        (waived,) = [f for f in beside if f.state == "waived"]
+        assert waived.law == "a_batch_row_equals_a_single_row"
+        assert waived.reason.startswith("it centres a batch (a row in a batch")
+        assert {f.law for f in beside if f.state == "passed"} >= {"joins_a_model", "gives_the_tokens_it_promises"}
+        kept = component_under_test("connector", "square").beside({"vision": "hf-vision:tiny-resnet"})
+        assert kept.cards[0].tokens == 4

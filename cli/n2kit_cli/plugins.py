@@ -114,6 +114,8 @@ def check(
         table(("plug-in", "distribution", "state", "laws kept", "problems"), rows)
         for hint in (h for r in results for h in r.hints):
             say(f"hint: {hint}")
+        for waived in (w for r in results for w in r.waived):
+            say(f"waived: {waived}")
     if any(r.problems for r in results):
         raise typer.Exit(1)
 

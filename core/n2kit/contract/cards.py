@@ -120,6 +120,8 @@ class ComponentSpec:
     requires: distributions that must be installed, as pip writes them (`open_clip_torch>=2.30`); `extra`, the pip extra of the
             owning distribution that brings them.
     capabilities: what the component can do beyond its interface, out of those of its kind (`KIND_SPECS`); the conformance kit tries each.
+    partners: settings of the model that the laws join it in, where not every model is one: `{"vision": "siglip:tiny"}`.
+    waived: laws that it does not keep, each with the reason, which `n2kit plugins check` shows.
     """
 
     kind: Kind
@@ -135,3 +137,5 @@ class ComponentSpec:
     requires: tuple[str, ...] = ()
     extra: str | None = None
     capabilities: frozenset[str] = frozenset()
+    partners: Mapping[str, Any] = field(default_factory=dict)
+    waived: Mapping[str, str] = field(default_factory=dict)

@@ -65,6 +65,11 @@ def _check(spec: Any) -> None:
         raise TypeError(f"presets of {spec.kind} {spec.name!r} are no mapping of names to Preset")
     for preset in spec.presets:
         _check_name(preset)
+    for field in ("partners", "waived"):
+        if not (isinstance(value := getattr(spec, field), Mapping) and all(isinstance(key, str) for key in value)):
+            raise TypeError(f"{field} of {spec.kind} {spec.name!r} is no mapping of texts")
+    if lacking := [law for law, reason in spec.waived.items() if not (isinstance(reason, str) and reason.strip())]:
+        raise TypeError(f"{spec.kind} {spec.name!r} waives {lacking[0]} without a reason")
     for field in ("requires", "model_types"):
         if not isinstance(getattr(spec, field), tuple | list):
             raise TypeError(f"{field} of {spec.kind} {spec.name!r} is no tuple")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 
 from n2kit.contract.cards import ComponentSpec
 from n2kit.contract.kinds import KIND_SPECS
-from n2kit.errors import Unavailable
+from n2kit.errors import Unavailable, suggest
 from n2kit.plugins.isolation import HEAVY, describe_exit
 from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.plugins.registries import REGISTRIES, registered
@@ -29,13 +29,14 @@ END = '{"end": true}'  # the child's last line
 
 @dataclass
 class PluginCheckResult:
-    """The results of a plug-in: `problems` fail it, `hints` do not; `laws` is the number of laws that were kept."""
+    """The results of a plug-in: `problems` fail it, `hints` and `waived` laws do not; `laws` is the number of laws that were kept."""
 
     plugin: str
     distribution: str
     problems: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     laws: int = 0
+    waived: list[str] = field(default_factory=list)
 
 
 def probe(plugin: Plugin) -> PluginCheckResult:
@@ -96,6 +97,8 @@ def _read(lines: str, result: PluginCheckResult) -> str:
             result.problems.append(text)
         elif found["state"] == "hint":
             result.hints.append(f"{found['component']}: {found['reason']}")
+        elif found["state"] == "waived":
+            result.waived.append(text)
         result.laws += found["state"] in ("passed", "hint")
     return at
 
@@ -111,9 +114,16 @@ def law_results(plugin: Plugin) -> Iterator[LawResult]:
         reason = f"`config` or `card` of its components imports {', '.join(heavy)}; a plan must do without"
         yield LawResult(f"plug-in/{plugin.name}", "plans without torch", "failed", reason)
     from n2kit.testing.check import check_component
+    from n2kit.testing.laws import laws_of
 
     yield from registered_targets(plugin)
     for spec in sound:
+        laws = {law.name for law in laws_of(spec.kind)}
+        for unknown in sorted({*spec.waived} - laws):
+            reason = suggest(unknown, laws) or "its suite has a test for each law"
+            yield LawResult(
+                f"{spec.kind}/{spec.name}", f"waives {unknown}", "failed", f"there is no such law; {reason}"
+            )
         for reference in references_of(spec, plugin.distribution):
             yield from check_component(spec.kind, reference)
 

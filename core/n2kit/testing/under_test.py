@@ -7,8 +7,9 @@ import functools
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -18,9 +19,11 @@ from n2kit.contract.cards import LLMCard, VisionCard
 from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, VisionOut
 from n2kit.contract.kinds import KIND_SPECS, Kind
 from n2kit.errors import Mismatch, N2kitError
+from n2kit.planning.planner import component_of
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, load_target
+from n2kit.recipe.settings import resolve
 from n2kit.testing.process_state import changed, lasting_state
 
 # The cards that connectors and fusions are made for: backbones of one width and some grid, and a pair of four different widths.
@@ -30,6 +33,12 @@ SAME = tuple(
 )
 DIFFERENT = (VisionCard(16, 24, 40, 32, 1000), LLMCard(48, 56, 2, 512, 512, 1000))
 IMAGES, ROWS, LENGTH = 3, 3, 12
+PARTNERS = {
+    "llm": "qwen:tiny",
+    "vision": "clip:tiny",
+    "connector": "mlp",
+    "fusion": "gate",
+}  # n2kit's own, of any model
 
 
 class ComponentUnderTest:
@@ -44,6 +53,13 @@ class ComponentUnderTest:
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.component.reference}"
+
+    def beside(self, partners: Mapping[str, Any]) -> Self:
+        """Return the component with other partners, over those of its spec; itself where none are given."""
+        if not partners:
+            return self
+        spec = replace(self.spec, partners={**self.spec.partners, **partners})
+        return type(self)(replace(self.component, registered=replace(self.component.registered, spec=spec)))
 
     @property
     def config(self) -> Any:
@@ -127,10 +143,16 @@ class LLMUnderTest(ComponentUnderTest):
 
 
 class JointUnderTest(ComponentUnderTest):
-    """A connector or a fusion, made for two cards: the first of `SAME` that it takes."""
+    """A connector or a fusion, made for two cards: its partners', or the first of `SAME` that it takes."""
 
     @functools.cached_property
     def cards(self) -> tuple[VisionCard, LLMCard]:
+        if self.spec.partners:
+            recipe = resolve({**PARTNERS, **self.spec.partners}).recipe
+            vision, llm = (component_of(recipe, kind).card() for kind in ("vision", "llm"))
+            assert isinstance(vision, VisionCard)
+            assert isinstance(llm, LLMCard)
+            return vision, llm
         for cards in SAME:
             with contextlib.suppress(Mismatch):
                 self.card(cards)

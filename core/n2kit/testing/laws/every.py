@@ -16,7 +16,15 @@ from n2kit.plugins.catalogue import check_card
 from n2kit.testing.laws import law
 from n2kit.testing.laws.compare import close, equal, same_state
 from n2kit.testing.process_state import changed, lasting_state, passing_state
-from n2kit.testing.under_test import DIFFERENT, ComponentUnderTest, JointUnderTest, extras_for, folder, tensors
+from n2kit.testing.under_test import (
+    DIFFERENT,
+    PARTNERS,
+    ComponentUnderTest,
+    JointUnderTest,
+    extras_for,
+    folder,
+    tensors,
+)
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle")
 
@@ -192,13 +200,14 @@ def joins_a_model(under_test: ComponentUnderTest) -> None:
     from n2kit.data.items import Item
     from n2kit.modeling.batch import collate
 
-    choice: dict[str, Any] = {"llm": "qwen:tiny", "vision": "clip:tiny", "connector": "mlp", "fusion": "gate"}
+    choice: dict[str, Any] = dict(PARTNERS)
     choice[under_test.kind] = under_test.component.reference
     settings: dict[str, Any] = {
         "head.width": 8,
         "llm.tune": "full",
         "prompt.template": "compact",
         "prompt.body_tokens": 400,
+        **under_test.spec.partners,
     }
     card = under_test.part.card if under_test.kind in ("vision", "llm") else None
     choice["variant"] = "late_early_fusion"
@@ -207,7 +216,7 @@ def joins_a_model(under_test: ComponentUnderTest) -> None:
     if isinstance(card, VisionCard) and not card.pooled_width:
         choice |= {"variant": "basic", "fusion": None}
     try:
-        model = build(**choice, settings=settings)
+        model = build(settings={name: value for name, value in (choice | settings).items() if value is not None})
     except N2kitError as refusal:
         raise AssertionError(f"it does not build: {refusal.message}") from None
     model.train()
