@@ -156,3 +156,12 @@ def test_the_types_that_code_reads_are_those_of_the_kinds() -> None:
         assert key is not None
         section = SECTIONS[key.tuning].__name__
         assert f"        {kind}: {section} {'| None ' if key.default is None else ''}= " in source
+
+
+def test_the_page_of_card_fields_is_that_of_the_code() -> None:
+    import runpy
+
+    page = ROOT / "docs" / "card-fields.md"
+    assert page.read_text("utf8") == runpy.run_path(str(ROOT / "docs" / "make_card_fields.py"))["page"](), (
+        "python docs/make_card_fields.py"
+    )

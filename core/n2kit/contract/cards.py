@@ -19,10 +19,10 @@ class VisionCard:
     """Facts about a vision encoder at its input size."""
 
     tokens: int  # N, special tokens included
-    token_width: int  # Dv
-    pooled_width: int  # Dp; 0 where the encoder has no pooled vector
+    token_width: int  # Dv, the width of a token
+    pooled_width: int  # Dp, the width of the pooled vector; 0 where the encoder has no pooled vector
     image_size: int  # pixels, square
-    parameters: int
+    parameters: int  # how many numbers the weights have
     prefix_tokens: int = 0  # CLS and register tokens before the patch grid
 
     @property
@@ -37,17 +37,16 @@ class VisionCard:
 class LLMCard:
     """Facts about a language model without its output head."""
 
-    input_width: int  # De
-    output_width: int  # Dh; differs from De in ELECTRA
-    layers: int
-    vocab: int
+    input_width: int  # De, the width of an input embedding
+    output_width: int  # Dh, the width of a hidden state; differs from De in ELECTRA
+    layers: int  # blocks, one behind the other
+    vocab: int  # rows of the embedding table
     context: int  # longest sequence, tokens
-    parameters: int
-    causal: bool = True
+    parameters: int  # how many numbers the weights have, the table among them
+    causal: bool = True  # a state depends on nothing behind it
     embeds: bool = True  # reads embeddings instead of ids, with a gradient for them
     attention: tuple[str, ...] = ("sdpa", "eager")  # implementations to choose from; none in a state-space model
-    # The prompt template that a text embedder was trained on (docs/prompts.md); None: n2kit's own fit. No fact of the weights.
-    template: str | None = field(default=None, compare=False)
+    template: str | None = field(default=None, compare=False)  # of an embedder's prompt; None: n2kit's own fit
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", tuple(self.attention))  # a list, where it was read from a file
@@ -57,10 +56,10 @@ class LLMCard:
 class MLLMCard:
     """Facts about the parts of a multimodal LLM: its LLM, its vision tower, and the connector between them."""
 
-    llm: LLMCard
-    vision: VisionCard
+    llm: LLMCard  # of its language model
+    vision: VisionCard  # of its vision tower
     tokens: int  # Q, tokens that one image takes
-    connector_parameters: int = 0
+    connector_parameters: int = 0  # how many numbers the connector's weights have
 
     def __post_init__(self) -> None:
         for name, card in (("llm", LLMCard), ("vision", VisionCard)):
@@ -73,19 +72,19 @@ Card = VisionCard | LLMCard | MLLMCard
 
 @dataclass(frozen=True)
 class ConnectorCard:
-    """Facts about a connector between two given backbones: `tokens` is Q."""
+    """Facts about a connector between two given backbones."""
 
-    tokens: int
-    parameters: int
+    tokens: int  # Q, tokens that one image takes
+    parameters: int  # how many numbers the weights have
 
 
 @dataclass(frozen=True)
 class FusionCard:
-    """Facts about a late fusion: its size, whether it needs the pooled vector, and the width of its output (None: the LLM's, Dh)."""
+    """Facts about a late fusion between two given backbones."""
 
-    parameters: int
-    pooled: bool = True
-    output_width: int | None = None
+    parameters: int  # how many numbers the weights have
+    pooled: bool = True  # it needs the encoder's pooled vector
+    output_width: int | None = None  # of what it gives; None: the LLM's, Dh
 
 
 @dataclass(frozen=True)
