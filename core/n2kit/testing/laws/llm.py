@@ -91,6 +91,35 @@ def gradients_reach_the_embeddings(under_test: LLMUnderTest) -> None:
     assert silent == 0, f"{silent} of {x.shape[0] * x.shape[1]} positions get no gradient"
 
 
+@law("llm")
+def a_frozen_text_space_is_kept(under_test: LLMUnderTest) -> None:
+    """Frozen, without a head, a text keeps the vector that the model gives it alone, whatever stands beside for pictures.
+
+    Bit for bit between a build of the model alone and one with an encoder whose new weights are anything; and within 1e-5 it is the
+    state at the prompt's last token, at unit length.
+    """
+    from n2kit.builder import build
+    from n2kit.data.items import Item
+
+    if not under_test.part.card.embeds:
+        return
+    reference, texts = under_test.component.reference, ["oak chair", "a lamp of red glass"]
+    settings = {"head.width": None, "llm.tune": "frozen", "prompt.template": "compact", "prompt.body_tokens": 400}
+    alone = build(reference, variant="text_only", settings=settings)
+    beside = build(reference, "clip:tiny", variant="only_late_fusion", settings=settings)
+    with torch.no_grad(), seeded():
+        for new in (beside.fusion, beside.special_tokens):
+            for parameter in new.parameters() if new is not None else ():
+                parameter.normal_()
+        want, got = (torch.from_numpy(model.encode(texts, precision="fp32")) for model in (alone, beside))
+        equal([want], [got], "the vectors of texts, alone and beside an encoder")
+        ids = torch.tensor([alone.prompt_builder(Item("0", title=texts[0]), image=False).ids])
+        x = alone.llm.embed(ids)
+        state = alone.llm(x, **under_test.extras(x))[0, -1].float()
+    off = distance(torch.nn.functional.normalize(state, dim=-1), want[0])
+    assert off <= 1e-5, f"a text's vector is {off:.1e} away from the model's own state"
+
+
 @law("llm", capability="logits")
 def it_scores_the_next_token(under_test: LLMUnderTest) -> None:
     """Created with its head: the card of one without, scores [n, vocab] with a gradient, the same when loaded."""
