@@ -51,7 +51,7 @@ def test_an_index_remembers_titles_and_shows_them(
     assert set(near[0]) == {"id", "score", "title", "image"}
     new = ("--bundle", tiny_bundle, "--title", "<b>new</b>", "--image", "images/noto_3.png")
     assert cli("recommend", "--index", index, *new, "-k", "2", "--html", page).code == 0
-    assert "<b>&lt;b&gt;new&lt;/b&gt;</b>" in page.read_text("utf8")
+    assert '<b dir="auto">&lt;b&gt;new&lt;/b&gt;</b>' in page.read_text("utf8")
     assert page.read_text("utf8").count('src="data:image/webp;base64,') == 3
 
 
@@ -104,8 +104,8 @@ def test_eval_ends_in_a_sentence_and_a_page(cli: Any, at_workspace: Path, vector
     text = page.read_text("utf8")
     assert last in text
     assert "Queries drawn at random" in text
-    assert text.count('<figure class="query"') == 8
-    assert '<figure class="right"' in text
+    assert text.count('<figure class="shown query"') == 8
+    assert '<figure class="shown right"' in text
     assert json.loads(cli(*command, "--json").out)["sentence"] == last
     bare = cli(*command, "--html", page)
     assert (bare.code, "give --items too" in bare.err) == (2, True)
@@ -140,10 +140,10 @@ def test_a_training_and_a_fit_end_in_a_sentence_and_a_page_and_their_runs_are_bu
     )
     text = page.read_text("utf8")
     assert "Neighbours among 24 items." in text
-    assert text.count('<figure class="query"') == 2  # the validation pairs'
+    assert text.count('<figure class="shown query"') == 2  # the validation pairs'
     fitted = cli("fit", run, *data, "-o", tmp_path / "fitted", "--html", tmp_path / "fitted.html")
     assert fitted.code == 0, fitted.err
-    assert (tmp_path / "fitted.html").read_text("utf8").count('<figure class="query"') == 8
+    assert (tmp_path / "fitted.html").read_text("utf8").count('<figure class="shown query"') == 8
     result = json.loads(cli("embed", tmp_path / "fitted", *ITEMS, "-o", tmp_path / "v.parquet", "--json").out)
     index = tmp_path / "index"
     assert cli("index", tmp_path / "v.parquet", "-o", index).code == 0

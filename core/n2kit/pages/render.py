@@ -22,4 +22,13 @@ def render(template: str, **values: Any) -> str:
 
 def style() -> str:
     """Return the style that every page has."""
-    return resources.files("n2kit.pages").joinpath("templates/base.css").read_text("utf8")
+    return "".join(template(name) for name in ("palette.css", "base.css", "parts.css"))
+
+
+def template(name: str) -> str:
+    """Return the text of a template that pages share.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    return resources.files("n2kit.pages").joinpath("templates", name).read_text("utf8")

@@ -20,6 +20,7 @@ from n2kit.bench.report.summary import summary, warning
 from n2kit.contract.report_section import ReportSection
 from n2kit.data.items import Items
 from n2kit.errors import counted
+from n2kit.pages.render import template
 from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
 from n2kit.utils.yaml_files import read_yaml
@@ -95,7 +96,9 @@ def _breakable(text: str) -> Markup:
 
 
 def _source(name: str) -> str:
-    return resources.files("n2kit.bench.report").joinpath(TEMPLATES, name).read_text("utf8")
+    """Return the text of a template of this page, or of one that all pages share."""
+    own = resources.files("n2kit.bench.report").joinpath(TEMPLATES, name)
+    return own.read_text("utf8") if own.is_file() else template(name)
 
 
 def _facts(board: Leaderboard, items: Items | None) -> list[tuple[str, str]]:

@@ -257,8 +257,8 @@ def examples(
     position = {arm.label: n for n, arm in enumerate(board.arms, 1)}
 
     def tile(item_id: str, right: bool = False, score: float | None = None) -> dict[str, Any]:
-        said = {"text": thumbnails.text(item_id), "category": thumbnails.category(item_id)}
-        return {"id": item_id, "picture": classes.get(item_id), "right": right, "score": score} | said
+        text, tags = thumbnails.text(item_id), [*filter(None, (item_id, thumbnails.category(item_id)))]
+        return {"src": "", "picture": classes.get(item_id), "text": text, "tags": tags, "right": right, "score": score}
 
     return {
         "thumbnails": [(classes[item_id], data) for item_id, data in thumbnails.data.items()],
