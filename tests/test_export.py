@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,75 @@ def test_vectors_leave_with_their_ids(cli: Any, index: Path, tmp_path: Path) -> 
         assert table.column("id").to_pylist() == stored.ids
         assert np.allclose(table.column("vector").to_pylist()[3], stored.index.vector(3))
     assert pq.read_schema(tmp_path / "index.out").names == ["id", "vector", "title", "image"]
+
+
+@pytest.fixture(scope="module")
+def with_columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of items whose texts are hard to write, with a number that one lacks."""
+    from n2kit.data.items import Item, Items
+    from n2kit.embed.vectors_file import Vectors, write_table
+    from n2kit.index import Titles, build_index
+    from n2kit.index.facts import Facts
+
+    folder, ids = tmp_path_factory.mktemp("points"), ["plain", 'it\'s "one"', "a\\b\tc\nd", "\\N", "中文"]
+    vectors = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    write_table(Vectors(ids, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), "f" * 16), folder / "v.parquet")
+    price = np.array([1, np.nan, 2.5, 3, 4])
+    facts = Facts(
+        ids, {"price": price, "two words": np.array(["x", "", "\\.", "y", "z"], object), "id": np.array(ids, object)}
+    )
+    titles = Titles(Items([Item(i, title=f"thing {i}") for i in ids]))
+    build_index(folder / "v.parquet", folder / "index", titles=titles, facts=facts)
+    return folder / "index"
+
+
+def test_qdrant_reads_the_points(cli: Any, with_columns: Path, tmp_path: Path) -> None:
+    stored = n2kit.Index.load(with_columns).stored
+    done = cli("export", str(with_columns), str(tmp_path / "points.jsonl"), "--to", "qdrant")
+    assert done.code == 0, done.err
+    points = [json.loads(line) for line in (tmp_path / "points.jsonl").read_text("utf8").splitlines()]
+    assert [point["payload"]["id"] for point in points] == stored.ids
+    assert points[0]["payload"] == {"id": "plain", "title": "thing plain", "price": 1.0, "two words": "x"}
+    assert points[1]["payload"].keys() == {"id", "title"}
+    assert np.array_equal(np.float32([point["vector"] for point in points]), stored.index.vectors(np.arange(5)))
+    models = pytest.importorskip("qdrant_client.models", reason="qdrant-client is not installed")
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(":memory:")
+    params = models.VectorParams(size=4, distance=models.Distance.DOT)
+    client.create_collection("items", vectors_config=params)
+    client.upload_points("items", [models.PointStruct(**point) for point in points])
+    wanted = models.Filter(must=[models.FieldCondition(key="price", range=models.Range(gt=2))])
+    found = client.query_points("items", query=points[4]["vector"], query_filter=wanted, limit=9).points
+    assert found[0].payload["id"] == "中文"
+    assert found[0].score == pytest.approx(1, abs=1e-5)
+    assert {hit.payload["id"] for hit in found} == set(stored.ids[2:])
+
+
+def test_postgresql_reads_the_rows(cli: Any, with_columns: Path, tmp_path: Path) -> None:
+    stored = n2kit.Index.load(with_columns).stored
+    done = cli("export", str(with_columns), str(tmp_path / "shop.sql"), "--to", "pgvector", "--json")
+    assert done.code == 0, done.err
+    before, data, after = re.split(
+        r"COPY \"shop\" FROM STDIN;\n|^\\\.\n", (tmp_path / "shop.sql").read_text("utf8"), flags=re.MULTILINE
+    )
+    assert before == (
+        "BEGIN;\nCREATE EXTENSION IF NOT EXISTS vector;\n"
+        'CREATE TABLE "shop" (id text PRIMARY KEY, vector vector(4) NOT NULL, "title" text, "price" double precision, "two words" text);\n'
+    )
+    assert after == 'CREATE INDEX ON "shop" USING hnsw (vector vector_ip_ops);\nCOMMIT;\n'
+    escapes = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}  # as PostgreSQL reads its COPY format
+    rows = [
+        [
+            None if cell == r"\N" else re.sub(r"\\(.)", lambda found: escapes[found[1]], cell)
+            for cell in line.split("\t")
+        ]
+        for line in data.splitlines()
+    ]
+    assert [row[0] for row in rows] == stored.ids
+    assert np.array_equal(np.float32([json.loads(row[1] or "") for row in rows]), stored.index.vectors(np.arange(5)))
+    assert [row[3] for row in rows] == ["1.0", None, "2.5", "3.0", "4.0"]
+    assert [row[4] for row in rows] == ["x", None, "\\.", "y", "z"]
 
 
 def test_the_atlas_has_pictures_words_and_a_map(cli: Any, index: Path, workspace: Path, tmp_path: Path) -> None:

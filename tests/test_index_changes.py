@@ -15,11 +15,13 @@ from n2kit.embed.vectors_file import Vectors, write_table
 from n2kit.errors import BadInput
 from n2kit.index import build_index, load_index, store
 from n2kit.index.auto import choose_by_measuring
+from n2kit.index.choice import choose_index
+from n2kit.index.facts import Facts
 from n2kit.index.update import update_index
 from n2kit.index.where import where
 
 PRINT, WIDTH = "0123456789abcdef", 16
-KINDS = ["flat", "sq8", "hnsw:8", "ivf:6", "pq:8"]
+KINDS = ["flat", "sq8", "hnsw:8", "ivf:6", "pq:8", "int8", "binary:20"]
 
 
 def drawn(count: int, seed: int = 0) -> np.ndarray:
@@ -111,7 +113,7 @@ def test_an_id_twice_in_two_pieces_is_refused(tmp_path: Path) -> None:
                 yield Vectors(["a", "b"], drawn(2), PRINT)
 
     with pytest.raises(BadInput, match="an id is there twice"):
-        store.index_source(Twice(), store.choose_index("flat"), "v")
+        store.index_source(Twice(), choose_index("flat"), "v")
 
 
 def test_the_measured_choice_is_never_one_that_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,3 +210,84 @@ def test_a_condition(condition: str, want: list[int]) -> None:
 def test_a_condition_that_is_none(condition: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         where(condition, COLUMNS)
+
+
+def test_a_first_look_at_codes_is_made_good_by_the_vectors(tmp_path: Path) -> None:
+    """int8 finds what numpy finds, with the same scores; binary the more of it, the more is compared again."""
+    vectors = written(tmp_path / "v.parquet", [f"i{n}" for n in range(2000)], drawn(2000))
+    truth = np.argsort(-(drawn(100) @ drawn(2000).T), axis=1, kind="stable")[:, :10]
+    overlap = {}
+    for name in ("int8", "binary:2", "binary:50"):
+        scores, rows = build_index(vectors, tmp_path / "i", name=name, force=True).index.search(drawn(100), 10)
+        overlap[name] = np.mean([len({*a} & {*b}) for a, b in zip(rows, truth, strict=True)]) / 10
+        assert np.allclose(scores, np.einsum("qd,qkd->qk", drawn(100), drawn(2000)[rows]), atol=1e-6)
+    assert overlap["int8"] == 1
+    assert overlap["binary:2"] < overlap["binary:50"] > 0.9
+
+
+def test_damaged_codes_are_said_to_be_so(tmp_path: Path) -> None:
+    from n2kit_faiss.rescored import BinaryIndex
+
+    vectors = written(tmp_path / "v.parquet", list("abcdef"), drawn(6))
+    build_index(vectors, tmp_path / "i", name="binary")
+    np.save(tmp_path / "i" / "vectors.npy", drawn(5))
+    with pytest.raises(BadInput, match="not whole codes"):
+        BinaryIndex.load(tmp_path / "i")
+
+
+def test_the_first_numbers_alone_are_indexed(cli: Any, tmp_path: Path) -> None:
+    vectors = written(tmp_path / "v.parquet", list("abcdef"), drawn(6))
+    done = cli("index", vectors, "-o", tmp_path / "i", "--dim", "5", "--quantize", "binary", "--set", "index.rescore=3")
+    assert done.code == 0, done.err
+    stored = load_index(tmp_path / "i")
+    short = drawn(6)[:, :5] / np.linalg.norm(drawn(6)[:, :5], axis=1, keepdims=True)
+    assert np.allclose(stored.index.vectors(np.arange(6)), short, atol=1e-6)
+    assert stored.made_by.options == {"rescore": 3}
+    assert np.allclose(stored.fitted(drawn(6)[2]), short[2], atol=1e-6)
+    new = written(tmp_path / "new.parquet", ["g"], drawn(1, seed=1))
+    refused = cli("index", new, "-o", tmp_path / "i", "--upsert")
+    assert (refused.code, "is 5 wide" in refused.err) == (2, True), refused.err
+    assert cli("index", new, "-o", tmp_path / "i", "--upsert", "--dim", "5").code == 0
+    for more, reason in [
+        (("--dim", "17"), "have 16 numbers"),
+        (("--quantize", "int8", "--type", "sq8"), "an index of its own"),
+    ]:
+        refused = cli("index", vectors, "-o", tmp_path / "j", *more)
+        assert (refused.code, reason in refused.err) == (2, True), refused.err
+
+
+def test_an_index_migrates_to_another_model_when_its_vectors_are_whole(cli: Any, tmp_path: Path) -> None:
+    ids, other = [f"i{n}" for n in range(300)], "f" * 16
+    facts = Facts(ids, {"price": np.arange(300, dtype=float)})
+    build_index(written(tmp_path / "v.parquet", ids, drawn(300)), tmp_path / "i", name="sq8", facts=facts)
+    turned = drawn(300) @ np.linalg.qr(np.random.default_rng(1).normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
+    partly = written(tmp_path / "partly.parquet", ids[:250], turned[:250], other)
+    before = (tmp_path / "i" / "manifest.json").read_bytes()
+    done = cli("index", partly, "-o", tmp_path / "i", "--migrate", "--json")
+    assert (done.code, "50 items of" in done.err, "the first 'i250'" in done.err) == (1, True, True), done.err
+    told = json.loads(done.out)
+    assert (told["missing"], told["switched"]) == (50, False)
+    assert told["overlap"] > 0.9  # a rotation changes no neighbour, and sq8 only few
+    assert (tmp_path / "i" / "manifest.json").read_bytes() == before
+    order = np.random.default_rng(2).permutation(301)
+    unlike = np.concatenate([turned[:150], drawn(151, seed=5)])[order]
+    whole = written(tmp_path / "whole.parquet", [[*ids, "new"][n] for n in order], unlike, other)
+    done = cli("index", whole, "-o", tmp_path / "i", "--migrate", "--json")
+    told = json.loads(done.out)
+    assert (done.code, told["switched"], told["added"], told["items"]) == (0, True, 1, 301), done.err
+    assert 0.1 < told["overlap"] < 0.6
+    after = load_index(tmp_path / "i")
+    assert (after.fingerprint, after.made_by.component) == (other, "sq8")
+    assert after.facts is not None
+    assert after.facts.of(["i7", "new"])["price"][0] == 7
+    for vectors, reason in [(whole, "of the model that made the index"), (tmp_path / "v.parquet", None)]:
+        again = cli("index", vectors, "-o", tmp_path / "i", "--migrate")
+        assert (again.code, (reason or "i has no vector") in again.err or reason is None) == (
+            2 if reason else 1,
+            True,
+        ), again.err
+    third = written(tmp_path / "third.parquet", after.ids, drawn(301), "e" * 16)
+    assert cli("index", third, "-o", tmp_path / "i", "--migrate", "--type", "ivf", "--set", "index.probes=3").code == 0
+    assert load_index(tmp_path / "i").made_by.options["probes"] == 3
+    refused = cli("index", whole, "-o", tmp_path / "i", "--migrate", "--upsert")
+    assert (refused.code, "leave out --upsert" in refused.err) == (2, True), refused.err

@@ -13,10 +13,11 @@ import pytest
 from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.index import search as searching
+from n2kit.index.choice import choose_index
 from n2kit.index.facts import Facts
 from n2kit.index.folder import StoredIndex
 from n2kit.index.search import SearchOptions, mean_vector, search
-from n2kit.index.store import choose_index, index_vectors
+from n2kit.index.store import index_vectors
 
 COUNT = 300
 IDS = [f"i{n}" for n in range(COUNT)]

@@ -20,10 +20,14 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="A folder, for models; a file, for vectors.")],
     to: Annotated[
-        str, typer.Option(help="sentence-transformers or onnx: the model; faiss, parquet or atlas: vectors.")
+        str,
+        typer.Option(
+            help="sentence-transformers or onnx: the model; faiss, parquet, qdrant, pgvector or atlas: vectors."
+        ),
     ],
     items: Annotated[
-        Path | None, typer.Option("--items", help="Items, whose words go with the vectors: parquet and atlas.")
+        Path | None,
+        typer.Option("--items", help="Items, whose words go with the vectors: parquet, qdrant, pgvector and atlas."),
     ] = None,
     images: options.Images = None,
     item_format: options.Format = options.AUTO,

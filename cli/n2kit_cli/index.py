@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,19 @@ import typer
 from n2kit.errors import BadInput, counted
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
-from n2kit_cli.index_changes import change_index, read_facts
+from n2kit_cli.index_changes import change_index, migrate_index, read_facts
 from n2kit_cli.output import document, emit, say
 from n2kit_cli.pages import read_titles
 
 if TYPE_CHECKING:
     from n2kit.index import StoredIndex
     from n2kit.index.auto import Measured
+
+
+class Quantize(StrEnum):
+    int8 = "int8"
+    binary = "binary"
+
 
 IndexSets = Annotated[
     list[str] | None, typer.Option("--set", help="An option of the index: --set index.NAME=VALUE. Repeatable.")
@@ -28,9 +35,19 @@ def index(
     out: Annotated[Path, typer.Option("-o", "--out", help="The index's folder.")],
     vectors: Annotated[Path | None, typer.Argument(help="A file or a folder that n2kit embed wrote.")] = None,
     kind: Annotated[
-        str, typer.Option("--type", help="NAME or NAME:VALUE of n2kit ls index; auto: the best by measurement.")
-    ] = "flat",
+        str | None,
+        typer.Option(
+            "--type", help="NAME or NAME:VALUE of n2kit ls index, flat by default; auto: the best by measurement."
+        ),
+    ] = None,
     sets: IndexSets = None,
+    quantize: Annotated[
+        Quantize | None,
+        typer.Option(help="Codes in memory, a byte or a bit a number; the best are compared again by vectors on disk."),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Index the first numbers alone, of a model trained with loss matryoshka.")
+    ] = None,
     items: Annotated[
         Path | None, typer.Option("--items", help="Items, whose titles and columns the index is to remember.")
     ] = None,
@@ -45,6 +62,13 @@ def index(
         Path | None,
         typer.Option("--delete", help="Ids to delete from the index that is there: one a line, or a column id."),
     ] = None,
+    migrate: Annotated[
+        bool,
+        typer.Option(
+            "--migrate",
+            help="Compare the index that is there with VECTORS of another model, and build it of them if none of its items is missing.",
+        ),
+    ] = False,
     item_format: options.Format = options.AUTO,
     renames: options.Map = None,
     encoding: options.Encoding = None,
@@ -59,13 +83,19 @@ def index(
       n2kit index vectors.parquet -o catalogue.index
       n2kit index vectors.parquet -o with-titles.index --items items.jsonl --images images
       n2kit index vectors.parquet -o exact.index --type flat --json
+      n2kit index vectors.parquet -o small.index --quantize binary --set index.rescore=20
       n2kit index vectors.parquet -o exact.index --upsert
+      n2kit index new-vectors.parquet -o exact.index --migrate
     """
     from n2kit.index import build_index, choose_index
     from n2kit.index.auto import AUTO
 
     own = _options(sets or [])
-    if kind != AUTO:
+    if quantize is not None and kind is not None:
+        raise BadInput(f"--quantize is an index of its own, and --type {kind} is another", "give one of them")
+    asked = quantize.value if quantize is not None else kind
+    kind = asked or "flat"
+    if kind != AUTO and not (migrate and asked is None):
         choose_index(kind, own)  # before anything is read
     elif own:
         raise BadInput("--type auto measures what the options are to be", "leave out --set, or name a type")
@@ -73,17 +103,22 @@ def index(
         raise BadInput("no vectors to index", "n2kit index VECTORS -o INDEX")
     if vectors is not None and delete is not None and not upsert:
         raise BadInput("--delete changes the index that is there, and VECTORS would make it anew", "--upsert adds them")
+    if migrate and (upsert or delete is not None or vectors is None):
+        raise BadInput("--migrate puts VECTORS of another model in place of all", "leave out --upsert and --delete")
     titles = read_titles(items, images, item_format, renames, lenient, encoding)
     facts = read_facts(items, item_format, renames, encoding)
     if upsert or delete is not None:
-        change_index(out, vectors, delete, titles, facts, encoding, json=json)
+        change_index(out, vectors, delete, titles, facts, encoding, dim=dim, json=json)
         return
     assert vectors is not None
+    if migrate:
+        migrate_index(out, vectors, asked, own, titles, facts, dim=dim, json=json)
+        return
     measured: list[Measured] = []
     if kind == AUTO:
-        stored = _measured(vectors, out, titles, facts, measured, force=force)
+        stored = _measured(vectors, out, titles, facts, measured, dim=dim, force=force)
     else:
-        stored = build_index(vectors, out, name=kind, options=own, titles=titles, facts=facts, force=force)
+        stored = build_index(vectors, out, name=kind, options=own, titles=titles, facts=facts, dim=dim, force=force)
     named = None if titles is None else sum(i in titles.items for i in stored.ids)
     if json:
         told: dict[str, Any] = {"index": str(out), "items": len(stored.ids), "fingerprint": stored.fingerprint}
@@ -97,12 +132,12 @@ def index(
 
 
 def _measured(
-    vectors: Path, out: Path, titles: Any, facts: Any, measured: list[Measured], *, force: bool
+    vectors: Path, out: Path, titles: Any, facts: Any, measured: list[Measured], *, dim: int | None, force: bool
 ) -> StoredIndex:
     """Choose an index by measurement, say what was measured, and write it."""
     from dataclasses import replace
 
-    from n2kit.embed.reading import open_vectors
+    from n2kit.embed.reading import cut, open_vectors
     from n2kit.index.auto import choose_by_measuring
     from n2kit.index.folder import KIND
     from n2kit.index.store import save_index
@@ -111,7 +146,7 @@ def _measured(
 
     ensure_writable(out, KIND, force=force)
     with output_lock(out):
-        stored, found = choose_by_measuring(open_vectors(vectors), str(vectors))
+        stored, found = choose_by_measuring(cut(open_vectors(vectors), dim), str(vectors))
         measured += found
         for one in found:
             how = f"{one.name}{''.join(f' {name} {value}' for name, value in one.options.items())}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from n2kit.errors import BadInput, counted
+from n2kit.errors import BadInput, Failed, counted
 from n2kit_cli import options
 from n2kit_cli.output import document, emit, say
 
@@ -22,13 +22,14 @@ def change_index(
     facts: Facts | None,
     encoding: str | None,
     *,
+    dim: int | None,
     json: bool,
 ) -> None:
     """Change an index, and say by how much."""
     from n2kit.index.update import update_index
 
     gone = [] if delete is None else read_ids(delete, encoding)
-    done = update_index(out, vectors, delete=gone, titles=titles, facts=facts)
+    done = update_index(out, vectors, delete=gone, titles=titles, facts=facts, dim=dim)
     counts = {"added": done.added, "replaced": done.replaced, "deleted": done.deleted}
     if json:
         document({"index": str(out), "items": len(done.stored.ids), "fingerprint": done.stored.fingerprint} | counts)
@@ -36,6 +37,42 @@ def change_index(
         emit(out)
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     say(f"wrote {out}: {counted(len(done.stored.ids), 'item')} ({said})")
+
+
+def migrate_index(
+    out: Path,
+    vectors: Path,
+    name: str | None,
+    own: dict[str, Any],
+    titles: Titles | None,
+    facts: Facts | None,
+    *,
+    dim: int | None,
+    json: bool,
+) -> None:
+    """Compare an index with another model's vectors, say how alike they are, and switch if they are whole.
+
+    Raises:
+        Failed: an item of the index is missing.
+    """
+    from n2kit.index.migrate import K, migrate
+
+    done = migrate(out, vectors, name=name, options=own, titles=titles, facts=facts, dim=dim)
+    told = vars(done) | {"missing": len(done.missing), "index": str(out), "k": K}
+    if json:
+        document(told)
+    else:
+        emit(out)
+    say(
+        f"model {done.before} → {done.after}: of {counted(done.compared, 'item')} the first {K} neighbours agree to {done.overlap:.1%}, "
+        f"the nearest to {done.first:.1%}"
+    )
+    if done.missing:
+        what = (
+            f"{counted(len(done.missing), 'item')} of {out} have no vector in {vectors}, the first {done.missing[0]!r}"
+        )
+        raise Failed(f"{what}: nothing is switched", "embed them too, or --delete them first")
+    say(f"wrote {out}: {counted(done.items, 'item')} of model {done.after} ({done.added:,} added)")
 
 
 def read_ids(file: Path, encoding: str | None = None) -> list[str]:

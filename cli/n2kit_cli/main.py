@@ -17,6 +17,7 @@ import typer
 
 from n2kit import __version__
 from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.utils.collector import leave_all_at_exit
 from n2kit.utils.signals import signal_handlers
 from n2kit_cli.commands import COMMANDS, add_commands, add_summaries
 from n2kit_cli.help_text import GroupedCommands, use_words
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
+    leave_all_at_exit()
     code = _flushed(run(sys.argv[1:] if arguments is None else arguments))
     signal.signal(
         signal.SIGINT, signal.SIG_DFL

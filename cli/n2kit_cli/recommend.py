@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from n2kit.utils.collector import collector_paused
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.index_changes import read_facts
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @takes_data()
+@collector_paused()
 def recommend(
     index: Annotated[Path, typer.Option(help="An index that n2kit index wrote.")],
     item: Annotated[
@@ -26,6 +28,10 @@ def recommend(
         typer.Option(
             "--id", help="An item of the catalogue; several for what lies between them; - reads one a line from stdin."
         ),
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(help="Words of titles, in place of an item: what is asked for, of a store that finds words."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
     where: Annotated[
@@ -68,7 +74,7 @@ def recommend(
     """
     from n2kit.errors import BadInput
     from n2kit.index import load_index
-    from n2kit.index.search import SearchOptions, search
+    from n2kit.index.search import SearchOptions, match, search
 
     check_page(html, items, image)
     how = SearchOptions(where, diversify, distinct)
@@ -76,18 +82,24 @@ def recommend(
     titles = read_titles(items, images, item_format, renames, lenient, encoding) or _with_images(stored.titles, images)
     facts = read_facts(items, item_format, renames, encoding) if where is not None else None
     new = bool(bundle is not None or title or topics or content or image is not None)
-    if bool(item) == new:
-        raise BadInput("give either --id, or --bundle and what the new item has", "n2kit recommend --help")
+    if bool(item) + new + (words is not None) != 1:
+        raise BadInput("give either --id, or --bundle and what the new item has, or --words", "n2kit recommend --help")
+    if words is not None and (html is not None or diversify or distinct is not None):
+        raise BadInput("--words lists items by their words alone", "leave out --html, --diversify and --distinct")
     if html is not None and titles is None:
         raise BadInput(f"{index} remembers no titles to show", "--items FILE and --images DIR, here or of n2kit index")
     fields = {"id": QUERY, "title": title, "topics": topics, "content": content, "image": image.name if image else ""}
     views = new_vectors(stored, bundle, fields, image, explain=explain) if new else {}
     if explain and not new:
         raise BadInput("--explain is of a new item, whose text and picture are known", "--bundle, --title and --image")
-    found = [
-        Answer(query, search(stored, vector, k, how, without=own, facts=facts))
-        for query, own, vector in ([("new item", [], views["whole"])] if new else queries_of(stored, item or []))
-    ]
+    found = (
+        [Answer(words, match(stored, words, k, where))]
+        if words is not None
+        else [
+            Answer(query, search(stored, vector, k, how, without=own, facts=facts))
+            for query, own, vector in ([("new item", [], views["whole"])] if new else queries_of(stored, item or []))
+        ]
+    )
     if html is not None and titles is not None:
         if len(found) > 1 or len(item or [0]) > 1:
             raise BadInput("--html shows one query", "one --id")

@@ -39,3 +39,13 @@ class PQOptions(BaseModel):
 
     bytes: int = Field(0, ge=0, description="bytes a vector, of which its width is a multiple; 0: half its width")
     bits: Literal[4, 8] = Field(8, description="of each number of a code")
+
+
+class RescoreOptions(BaseModel):
+    """Options of a first look at codes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rescore: int = Field(
+        10, ge=1, description="as many times k that a first look gives, to be compared again by their whole vectors"
+    )

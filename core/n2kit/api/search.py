@@ -17,8 +17,9 @@ from n2kit.embed.encode import encode
 from n2kit.embed.reading import read_vectors
 from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput, counted
+from n2kit.index.choice import choose_index
 from n2kit.index.folder import StoredIndex, load_index
-from n2kit.index.store import choose_index, index_vectors, save_index
+from n2kit.index.store import index_vectors, save_index
 from n2kit.index.titles import Titles
 from n2kit.modeling.model import Model
 from n2kit.utils.folders import bundle_folder
@@ -142,9 +143,9 @@ def _vector(
     vector: np.ndarray = encode(loaded, [item], images=images).vectors[0]
     if stored.fingerprint != IN_MEMORY and not isinstance(model, Model):
         vector = stored.fitted(vector)
-    if vector.shape != stored.index.vector(0).shape:
+    if len(vector) != stored.index.width:
         raise BadInput(
-            f"the index is {len(stored.index.vector(0))} wide, and the model gives {len(vector)}",
+            f"the index is {stored.index.width} wide, and the model gives {len(vector)}",
             "give the model that made it",
         )
     return vector

@@ -29,6 +29,7 @@ from n2kit.plugins.weights_reference import WeightsReference
 from n2kit.recipe.prompt_templates import Template
 from n2kit.recipe.settings import Recipe
 from n2kit.recipe.tuning import ADAPTED
+from n2kit.utils.collector import collector_paused
 from n2kit.utils.digests import folder_digests
 from n2kit.utils.files import disk_full_guard, read_json
 from n2kit.utils.folders import atomic_dir, bundle_folder, ensure_writable
@@ -148,7 +149,7 @@ def load(folder: str | Path, *, recipe: Recipe | None = None) -> Model:
     manifest, own = read_manifest(folder), read_recipe(folder)
     verify(folder, manifest, own)
     try:
-        with blaming():
+        with blaming(), collector_paused():
             return _join(folder, manifest, own, recipe or own)
     except (N2kitError, MemoryError):
         raise

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     from n2kit.contract.kinds import Kind as Kind
     from n2kit.contract.kinds import KindSpec as KindSpec
     from n2kit.contract.report_section import ReportSection as ReportSection
+    from n2kit.contract.store import AllOf as AllOf
+    from n2kit.contract.store import AnyOf as AnyOf
+    from n2kit.contract.store import Comparison as Comparison
+    from n2kit.contract.store import Condition as Condition
+    from n2kit.contract.store import Negation as Negation
+    from n2kit.contract.store import Store as Store
     from n2kit.plugins.catalogue import resolve_component as resolve_component
     from n2kit.plugins.component import Component as Component
     from n2kit.recipe.prompt_templates import TEMPLATES as TEMPLATES
@@ -64,6 +70,7 @@ _HOMES = {
     ),
     "n2kit.contract.kinds": "KIND_SPECS Kind KindSpec",
     "n2kit.contract.report_section": "ReportSection",
+    "n2kit.contract.store": "AllOf AnyOf Comparison Condition Negation Store",
     "n2kit.plugins.catalogue": "resolve_component",
     "n2kit.plugins.component": "Component",
     "n2kit.recipe.prompt_templates": "TEMPLATES",

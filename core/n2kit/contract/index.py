@@ -53,6 +53,11 @@ class Index(ABC):
         return np.stack([self.vector(int(row)) for row in rows])
 
     @property
+    def width(self) -> int:
+        """Return the number of numbers a vector has."""
+        return len(self.vector(0))
+
+    @property
     def rows(self) -> int | None:
         """Return the number of vectors; None where the index does not tell, and its folder is not checked for it."""
         return None

@@ -126,7 +126,11 @@ KIND_SPECS: dict[Kind, KindSpec] = {
         interface="n2kit.contract.index:Index",
         option="n2kit ls index.",
         under_test=f"{UNDER_TEST}:IndexUnderTest",
-        laws=(f"{LAWS}.index",),
+        laws=(f"{LAWS}.index", f"{LAWS}.index_folder", f"{LAWS}.store"),
+        capabilities={
+            "exact": "finds what a comparison with every vector finds",
+            "full-text": "a store that finds words",
+        },
     ),
 }
 KINDS: tuple[Kind, ...] = tuple(KIND_SPECS)

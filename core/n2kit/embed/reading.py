@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from n2kit.embed.dataset.reading import Dataset
 from n2kit.embed.vectors_file import Vectors
 from n2kit.embed.vectors_file import read_vectors as read_vectors_file
+from n2kit.errors import BadInput
 
 
 class VectorSource(Protocol):
@@ -46,6 +49,43 @@ class InMemory:
 
     def batches(self) -> Iterator[Vectors]:
         yield self.vectors
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The first numbers of vectors, of unit length again, as models trained with loss `matryoshka` allow."""
+
+    whole: VectorSource
+    width: int
+
+    @property
+    def fingerprint(self) -> str:
+        return self.whole.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batches(self) -> Iterator[Vectors]:
+        for batch in self.whole.batches():
+            short = batch.vectors[:, : self.width]
+            length = np.linalg.norm(short, axis=1, keepdims=True)
+            if not length.all():
+                empty = batch.ids[int(length.argmin())]
+                raise BadInput(f"of the vector of {empty!r} the first {self.width} numbers are 0", "a larger --dim")
+            yield Vectors(batch.ids, short / length, batch.fingerprint)
+
+
+def cut(source: VectorSource, width: int | None) -> VectorSource:
+    """Cut vectors to their first numbers; None leaves them whole.
+
+    Raises:
+        BadInput: they have not so many.
+    """
+    if width is None or width == source.width:
+        return source
+    if not 0 < width < source.width:
+        raise BadInput(f"--dim {width}: the vectors have {source.width} numbers", "give fewer than that")
+    return Cut(source, width)
 
 
 def open_vectors(path: Path) -> VectorSource:

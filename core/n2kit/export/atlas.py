@@ -25,7 +25,7 @@ def write(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str,
 
     `embedding-atlas OUT --x x --y y --text title` opens it; with `--vector vector` in place of x and y it makes a map of its own (UMAP).
     """
-    table, known = vectors_of(source, titles)
+    table, known, _ = vectors_of(source, titles)
     columns = {"id": pa.array(table.ids, pa.string())} | words(table.ids, known)
     columns.setdefault("title", pa.array(table.ids, pa.string()))
     pictures = _pictures(table.ids, known)

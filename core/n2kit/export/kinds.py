@@ -29,6 +29,8 @@ KINDS = {
     "onnx": Kind("bundle", True, "n2kit.export.onnx_parts:write", ("onnx", "onnxruntime", "onnxscript")),
     "faiss": Kind("vectors", False, "n2kit.export.vectors:write_faiss"),
     "parquet": Kind("vectors", False, "n2kit.export.vectors:write_parquet"),
+    "qdrant": Kind("vectors", False, "n2kit.export.points:write_qdrant"),
+    "pgvector": Kind("vectors", False, "n2kit.export.points:write_pgvector"),
     "atlas": Kind("vectors", False, "n2kit.export.atlas:write"),
 }
 

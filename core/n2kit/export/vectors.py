@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,35 +14,44 @@ from n2kit.embed.reading import read_vectors
 from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.index import load_index
-from n2kit.index.folder import IDS as INDEX_IDS
+from n2kit.index.folder import is_index
 from n2kit.utils.files import atomic_write, write_text
 
 if TYPE_CHECKING:
     from n2kit.index import Titles
+    from n2kit.index.facts import Facts
 
 IDS = ".ids.json"
 
 
-def vectors_of(source: Path, titles: Titles | None) -> tuple[Vectors, Titles | None]:
+class Known(NamedTuple):
+    """Vectors, and what is known of their items."""
+
+    vectors: Vectors
+    titles: Titles | None
+    facts: Facts | None = None
+
+
+def vectors_of(source: Path, titles: Titles | None) -> Known:
     """Read the vectors of an embed file, a folder of vectors or an index, and the items that go with them.
 
     Raises:
         BadInput: it is neither.
     """
-    if (source / INDEX_IDS).is_file():
+    if is_index(source):
         stored = load_index(source)
-        vectors = np.stack([stored.index.vector(row) for row in range(len(stored.ids))]).astype(np.float32)
-        return Vectors(stored.ids, vectors, stored.fingerprint), titles or stored.titles
+        vectors = stored.index.vectors(np.arange(len(stored.ids))).astype(np.float32)
+        return Known(Vectors(stored.ids, vectors, stored.fingerprint), titles or stored.titles, stored.facts)
     if not source.exists():
         raise BadInput(f"no vectors at {source}", "n2kit embed and n2kit index make them")
-    return read_vectors(source), titles
+    return Known(read_vectors(source), titles)
 
 
 def write_faiss(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str, Any]:
     """Write an exact faiss index of dot products, which `faiss.read_index` reads, and the ids of its rows beside it."""
     import faiss
 
-    table, _ = vectors_of(source, titles)
+    table, *_ = vectors_of(source, titles)
     index = faiss.IndexFlatIP(table.vectors.shape[1])
     index.add(np.ascontiguousarray(table.vectors))
     with atomic_write(out) as temporary:
@@ -54,7 +63,7 @@ def write_faiss(source: Path, out: Path, *, titles: Titles | None = None) -> dic
 
 def write_parquet(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str, Any]:
     """Write Parquet with the columns id and vector, and title, category and image where the items are known."""
-    table, known = vectors_of(source, titles)
+    table, known, _ = vectors_of(source, titles)
     columns = {"id": pa.array(table.ids, pa.string()), "vector": lists(table.vectors)} | words(table.ids, known)
     write(pa.table(columns), out)
     return {"vectors": len(table.ids), "width": int(table.vectors.shape[1]), "columns": list(columns)}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.index.store import choose_index, index_source
+from n2kit.index.choice import choose_index
+from n2kit.index.store import index_source
 
 if TYPE_CHECKING:
     from n2kit.contract.index import Index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -13,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
+from n2kit.index.choice import MANIFEST, MadeBy
 from n2kit.index.facts import Facts, load_facts, write_facts
+from n2kit.index.store_folder import STORE_FORMAT, StoreManifest, opened, read_manifest, written
 from n2kit.index.titles import Titles, read_titles, write_titles
 from n2kit.plugins.blame import blaming
 from n2kit.plugins.manager import load_target, manager
@@ -22,22 +23,13 @@ from n2kit.utils.files import parse_json, read_json
 from n2kit.utils.folders import FolderKind, differences, entries
 
 FORMAT = 2  # 1 has no hashes: what is in such a folder cannot be checked
-MANIFEST, IDS = "manifest.json", "ids.json"
+IDS = "ids.json"
 FIRST_FORMAT = {MANIFEST, IDS, "flat.faiss"}  # the files of format 1, which has no list of them
 
 
 class Neighbour(NamedTuple):
     id: str
     score: float
-
-
-@dataclass(frozen=True)
-class MadeBy:
-    """The component that made an index: its name and its distribution, and all of its options."""
-
-    component: str
-    distribution: str
-    options: Mapping[str, Any]
 
 
 @dataclass
@@ -57,7 +49,7 @@ class StoredIndex:
     @property
     def width(self) -> int:
         """The number of a vector's numbers."""
-        return len(self.index.vector(0))
+        return self.index.width
 
     def near_item(self, item_id: str, k: int) -> list[Neighbour]:
         """Find the k nearest other items.
@@ -156,6 +148,8 @@ def load_index(folder: str | Path) -> StoredIndex:
         BadInput: the folder is no index, of another format, or damaged. Unavailable: its plug-in is not installed.
     """
     folder = Path(folder)
+    if (in_store := _store_manifest(folder)) is not None:
+        return _in_store(folder, in_store)
     manifest = _read_manifest(folder)
     present = {name for name in entries(folder) if name != MANIFEST and not name.startswith(".")}
     wrong, more = differences(folder, manifest.files, present)
@@ -179,6 +173,25 @@ def load_index(folder: str | Path) -> StoredIndex:
     raise Unavailable(f"the index needs {needed}, which is not installed", f"pip install {needed}")
 
 
+def is_index(folder: Path) -> bool:
+    """Tell whether a folder is that of an index, whole or damaged."""
+    return (folder / MANIFEST).is_file() and "component" in read_json(folder / MANIFEST)
+
+
+def _store_manifest(folder: Path) -> StoreManifest | None:
+    """Read the manifest of an index in a store; None of one in files."""
+    content = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    return read_manifest(folder, content) if content.get("format") == STORE_FORMAT else None
+
+
+def _in_store(folder: Path, manifest: StoreManifest) -> StoredIndex:
+    found = opened(folder, manifest)
+    made_by = MadeBy(manifest.component, manifest.distribution, manifest.options)
+    return StoredIndex(
+        found.in_store, list(found.in_store.ids), manifest.fingerprint, made_by, found.titles, found.facts
+    )
+
+
 def _read_manifest(folder: Path) -> Manifest:
     if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder} is no index: it has no {MANIFEST}", "n2kit index VECTORS.parquet -o FOLDER makes one")
@@ -189,7 +202,10 @@ def _read_manifest(folder: Path) -> Manifest:
         old = content.get("format") == 1
         why = ", which has no hashes to check it by" if old else ""
         hint = "index again, with --force or into another folder" if old else "update n2kit, or index again"
-        raise BadInput(f"{folder} is an index of format {content.get('format')}{why}; this n2kit reads {FORMAT}", hint)
+        raise BadInput(
+            f"{folder} is an index of format {content.get('format')}{why}; this n2kit reads {FORMAT} and {FORMAT + 1}",
+            hint,
+        )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -223,6 +239,8 @@ def _written(folder: Path) -> set[str] | None:
     """List the files that n2kit wrote into an index folder; None for a folder that is none."""
     try:
         content = read_json(folder / MANIFEST)
+        if _store_manifest(folder) is not None:
+            return {*written(folder)}
         if content.get("format") == 1 and {"component", "distribution", "fingerprint", "metric"} <= content.keys():
             return FIRST_FORMAT
         return {MANIFEST, *_read_manifest(folder).files}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from n2kit.errors import BadInput
-from n2kit.index.folder import MANIFEST, StoredIndex, load_index
+from n2kit.index.choice import MANIFEST
+from n2kit.index.folder import StoredIndex, load_index
 from n2kit.index.rules import Kept, Rules
 from n2kit.utils.files import atomic_write, ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles, parts_folder

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from n2kit.contract.store import Condition
 from n2kit.errors import BadInput
 from n2kit.index.facts import Facts
 from n2kit.index.folder import Neighbour, StoredIndex
-from n2kit.index.where import where
+from n2kit.index.in_store import InStore
+from n2kit.index.where import parse, where
 
 FEW = 20_000  # allowed items that are all compared: an index could not skip the others
 POOL = 5  # candidates a place, from which variety is chosen
@@ -80,12 +82,16 @@ def search_folded(
     facts: Facts | None = None,
 ) -> list[Hit]:
     """Find what `search` finds, each with the near-duplicates that are left out for it."""
-    allowed = np.ones(len(stored.ids), bool)
+    allowed, condition = np.ones(len(stored.ids), bool), None
     if options.where is not None:
-        allowed &= _condition(stored, options.where, facts)
+        columns = _columns(stored, facts)
+        if isinstance(stored.index, InStore) and facts is None:
+            condition = parse(options.where, columns)
+        else:
+            allowed &= where(options.where, columns)
     allowed[[stored.position[i] for i in without if i in stored.position]] = False
     most = k * POOL if options.diversify else k
-    found = _nearest(stored, vector, allowed, most)
+    found = _nearest(stored, vector, allowed, most, condition)
     twins: dict[int, list[int]] = {}
     if options.distinct is not None:
         chosen, twins = _distinct(stored, found, most, options.distinct)
@@ -94,6 +100,26 @@ def search_folded(
     if options.diversify:
         chosen = _varied(stored, chosen, k, options.diversify)
     return [Hit(stored.ids[row], score, [stored.ids[twin] for twin in twins.get(row, ())]) for row, score in chosen]
+
+
+def match(stored: StoredIndex, words: str, k: int, condition: str | None = None) -> list[Neighbour]:
+    """Find the k items whose titles hold some of these words, best first, among those that a condition allows.
+
+    Raises:
+        BadInput: the index finds no words, or remembers no titles; a condition that is none.
+    """
+    from n2kit.index.store_folder import TITLE
+
+    if not isinstance(stored.index, InStore) or not stored.index.finds_words:
+        raise BadInput(
+            f"index {stored.made_by.component} finds no words", "n2kit index --type lancedb makes one that does"
+        )
+    if stored.titles is None:
+        raise BadInput("the index remembers no titles, in which words are looked for", "n2kit index --items FILE")
+    if not words.strip():
+        raise BadInput("--words has no words", "for example --words 'red chair'")
+    parsed = None if condition is None else parse(condition, _columns(stored, None))
+    return [Neighbour(*found) for found in stored.index.match(words, k, TITLE, parsed)]
 
 
 def mean_vector(stored: StoredIndex, ids: Sequence[str]) -> np.ndarray:
@@ -121,18 +147,23 @@ def middle_of(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _condition(stored: StoredIndex, condition: str, facts: Facts | None) -> np.ndarray:
+def _columns(stored: StoredIndex, facts: Facts | None) -> Mapping[str, np.ndarray]:
     known = facts or stored.facts
     if known is None:
         raise BadInput(
             "--where needs the items' columns, which this index does not remember",
             "--items FILE, here or of n2kit index",
         )
-    return where(condition, known.of(stored.ids))
+    return known.of(stored.ids)
 
 
-def _nearest(stored: StoredIndex, vector: np.ndarray, allowed: np.ndarray, most: int) -> Iterator[tuple[int, float]]:
-    """Yield the allowed rows with their scores, best first; about `most` are wanted."""
+def _nearest(
+    stored: StoredIndex, vector: np.ndarray, allowed: np.ndarray, most: int, condition: Condition | None
+) -> Iterator[tuple[int, float]]:
+    """Yield the allowed rows with their scores, best first; about `most` are wanted.
+
+    condition: of a store, which leaves out the others itself.
+    """
     count = int(allowed.sum())
     if count <= FEW and count < len(allowed) // 2:
         rows = np.nonzero(allowed)[0]
@@ -147,14 +178,22 @@ def _nearest(stored: StoredIndex, vector: np.ndarray, allowed: np.ndarray, most:
     reach = min(reach, 4 * most + 64)
     while True:
         reach = min(len(allowed), reach)
-        found_scores, found = stored.index.search(vector[None], reach)
+        found_scores, found = _searched(stored, vector, reach, condition)
         for row, score in zip(found[0].tolist(), found_scores[0].tolist(), strict=True):
             if row >= 0 and allowed[row] and row not in given:
                 given.add(row)
                 yield row, score
-        if reach == len(allowed):
+        if reach == len(allowed) or (condition is not None and (found < 0).any()):
             return
         reach *= 4
+
+
+def _searched(
+    stored: StoredIndex, vector: np.ndarray, reach: int, condition: Condition | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if condition is not None and isinstance(stored.index, InStore):
+        return stored.index.search(vector[None], reach, condition)
+    return stored.index.search(vector[None], reach)
 
 
 def _distinct(

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.contract.index import Index
+from n2kit.embed.reading import InMemory, cut, open_vectors
 from n2kit.errors import BadInput
+from n2kit.index.choice import choose_index, is_store, made_by
 from n2kit.index.facts import Facts
-from n2kit.index.folder import KIND, MadeBy, StoredIndex, load_index, write_index
+from n2kit.index.folder import KIND, StoredIndex, load_index, write_index
+from n2kit.index.in_store import InStore, in_its_folder
+from n2kit.index.store_building import build_store
 from n2kit.index.titles import Titles
-from n2kit.plugins.catalogue import default_catalogue
+from n2kit.index.unit_length import check_unit_length
 from n2kit.plugins.component import Component
 from n2kit.utils.files import disk_full_guard, sync_tree
 from n2kit.utils.folders import atomic_dir, ensure_writable
@@ -25,24 +28,6 @@ if TYPE_CHECKING:
     from n2kit.embed.vectors_file import Vectors
 
 
-def choose_index(name: str, options: Mapping[str, Any] | None = None) -> Component:
-    """Resolve a reference to an index, such as `flat` or `NAME:VALUE`, before any vector is read.
-
-    Args:
-        options: of the component, over those of the reference.
-
-    Raises:
-        BadInput: an unknown name, an option that it does not have, or a value that it does not take.
-        Unavailable: its plug-in or a package of it is not there.
-    """
-    chosen = default_catalogue().resolve("index", name)
-    chosen = replace(chosen, options={**chosen.options, **(options or {})})
-    chosen.config()
-    if not issubclass(cls := chosen.cls(), Index):
-        raise chosen.fault(f"its class {cls.__name__} is no Index of n2kit.contract")
-    return chosen
-
-
 def build_index(
     vectors_file: Path,
     folder: Path,
@@ -51,24 +36,35 @@ def build_index(
     options: Mapping[str, Any] | None = None,
     titles: Titles | None = None,
     facts: Facts | None = None,
+    dim: int | None = None,
     force: bool = False,
 ) -> StoredIndex:
     """Index an embed file, or a folder of vectors, and write the index folder, aside and then into place.
 
     Args:
-        name, options: as `choose_index` takes them.
+        name, options: as `choose_index` takes them. dim: the first numbers of each vector that are indexed; None: all.
         titles, facts: of the items, to be remembered with the index.
     """
     component = choose_index(name, options)
     ensure_writable(folder, KIND, force=force)
+    where = str(vectors_file)
     with output_lock(folder):
-        stored = replace(index_of(vectors_file, component), titles=titles, facts=facts)
+        source = cut(open_vectors(vectors_file), dim)
+        if is_store(component):
+            return build_store(source, component, folder, where, titles=titles, facts=facts, force=force)
+        stored = replace(index_source(source, component, where), titles=titles, facts=facts)
         save_index(stored, folder, force=force)
     return stored
 
 
 def save_index(stored: StoredIndex, folder: Path, *, force: bool = False) -> None:
-    """Write the folder of an index."""
+    """Write the folder of an index.
+
+    Raises:
+        BadInput: something is in the way; the index is in a store, which has a folder of its own.
+    """
+    if isinstance(stored.index, InStore):
+        raise in_its_folder(f"index {stored.made_by.component}")
     ensure_writable(folder, KIND, force=force)
     with disk_full_guard(f"{folder} cannot be written", "free some space, and index again"), output_lock(folder):
         ensure_writable(folder, KIND, force=force)  # now that no other process writes it
@@ -84,8 +80,6 @@ def index_of(vectors_file: Path, component: Component | None = None) -> StoredIn
     Raises:
         BadInput: it is neither, or its vectors are not of unit length.
     """
-    from n2kit.embed.reading import open_vectors
-
     return index_source(open_vectors(vectors_file), component or choose_index("flat"), str(vectors_file))
 
 
@@ -95,8 +89,6 @@ def index_vectors(table: Vectors, component: Component, where: str = "vectors") 
     Raises:
         BadInput: they are not of unit length.
     """
-    from n2kit.embed.reading import InMemory
-
     return index_source(InMemory(table), component, where)
 
 
@@ -106,6 +98,8 @@ def index_source(source: VectorSource, component: Component, where: str) -> Stor
     Raises:
         BadInput: they are not of unit length; an id is there twice.
     """
+    if is_store(component):
+        raise in_its_folder(f"index {component.reference}")
     ids: list[str] = []
 
     def pieces() -> Iterator[np.ndarray]:
@@ -115,26 +109,9 @@ def index_source(source: VectorSource, component: Component, where: str) -> Stor
             ids.extend(batch.ids)
             yield batch.vectors
 
-    config, owner = component.config(), component.registered
-    cls = component.cls()
+    config, cls = component.config(), component.cls()
     with component.attribute_errors():
         index = cls.build_from(pieces, len(source), source.width, config)
     if len(set(ids)) != len(ids):
         raise BadInput(f"{where}: an id is there twice", "one row an item: embed again")
-    made_by = MadeBy(owner.spec.name, owner.distribution, config.model_dump(mode="json"))
-    return StoredIndex(index, ids, source.fingerprint, made_by)
-
-
-def check_unit_length(table: Vectors, where: str) -> None:
-    """Check that vectors are of unit length.
-
-    Raises:
-        BadInput: some are not.
-    """
-    square = np.einsum("nd,nd->n", table.vectors, table.vectors)
-    wrong = ~((square > 0.98) & (square < 1.02))
-    if wrong.any():
-        raise BadInput(
-            f"{where}: the vector of {table.ids[int(wrong.argmax())]!r} is not of unit length ({int(wrong.sum())} such)",
-            "n2kit embed makes unit vectors",
-        )
+    return StoredIndex(index, ids, source.fingerprint, made_by(component))

@@ -43,7 +43,7 @@ class Titles:
 def write_titles(titles: Titles, ids: Iterable[str], folder: Path) -> None:
     """Write title and image of the items of an index into its folder."""
     rows = {
-        i: _whole(titles.items[i]) if i in titles.whole else {"title": titles.title(i), "image": titles.image(i)}
+        i: whole_row(titles.items[i]) if i in titles.whole else {"title": titles.title(i), "image": titles.image(i)}
         for i in ids
         if i in titles.items
     }
@@ -63,14 +63,14 @@ def read_titles(folder: Path) -> Titles | None:
         return None
     content: Any = parse_json(file.read_bytes(), file, hint="index again")
     try:
-        items = Items([_item(str(i), row) for i, row in content["items"].items()])
+        items = Items([item_of_row(str(i), row) for i, row in content["items"].items()])
         images, whole = content["images"], frozenset(i for i, row in content["items"].items() if "content" in row)
         return Titles(items, None if images is None else Path(images), whole)
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(f"{file}: not the titles of an index: {error}", "index again") from None
 
 
-def _whole(item: Item) -> dict[str, Any]:
+def whole_row(item: Item) -> dict[str, Any]:
     """Write all of an item; a picture that it holds, as a data URI."""
     image = str(item.image)
     if isinstance(item.image, GivenImage) and isinstance(item.image.source, bytes):
@@ -80,8 +80,19 @@ def _whole(item: Item) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _item(item_id: str, row: dict[str, Any]) -> Item:
+def item_of_row(item_id: str, row: dict[str, Any]) -> Item:
+    """Read an item as it is remembered."""
     if "content" not in row:
         return Item(item_id, image=str(row["image"]), title=str(row["title"]))
     texts = {name: str(row[name]) for name in ("title", "content", "category")}
     return Item(item_id, image=image_of(str(row["image"])), topics=tuple(map(str, row["topics"])), **texts)
+
+
+def newer_titles(before: Titles | None, new: Titles | None, ids: list[str]) -> Titles | None:
+    """Take the new items' titles, and the others' from before."""
+    if before is None or new is None:
+        return new or before
+    of = [new.items if item_id in new.items else before.items for item_id in ids]
+    items = Items([some[i] for some, i in zip(of, ids, strict=True) if i in some])
+    whole = new.whole | {item_id for item_id in before.whole if item_id not in new.items}
+    return Titles(items, new.images or before.images, whole.intersection(ids))

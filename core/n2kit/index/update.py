@@ -8,13 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from n2kit.embed.reading import open_vectors
+from n2kit.embed.reading import InMemory, VectorSource, cut, open_vectors
 from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput, suggest
+from n2kit.index.choice import choose_index
 from n2kit.index.facts import Facts
 from n2kit.index.folder import StoredIndex, load_index
-from n2kit.index.store import check_unit_length, choose_index, save_index
-from n2kit.index.titles import Titles
+from n2kit.index.in_store import InStore
+from n2kit.index.store import save_index
+from n2kit.index.store_building import change_store
+from n2kit.index.titles import Titles, newer_titles
+from n2kit.index.unit_length import check_unit_length
 from n2kit.utils.locks import output_lock
 
 
@@ -35,31 +39,39 @@ def update_index(
     delete: Sequence[str] = (),
     titles: Titles | None = None,
     facts: Facts | None = None,
+    dim: int | None = None,
 ) -> Updated:
-    """Put vectors into an index, in place of those of the same ids, and delete others. The folder is replaced in one step.
+    """Put vectors into an index, in place of those of the same ids, and delete others.
+
+    The folder is replaced in one step; a store changes in place, and the same command finishes a change that was cut short.
 
     Args:
         vectors: a file of vectors, or the vectors themselves.
-        titles, facts: of the new items.
+        titles, facts: of the new items. dim: the first numbers of each vector that the index has; None: all.
 
     Raises:
         BadInput: vectors of another model; an id to delete that is not there; no item is left.
     """
+    source, where = _source(vectors, dim), "the new vectors" if isinstance(vectors, Vectors) else str(vectors)
     with output_lock(folder):
         before = load_index(folder)
-        new = _checked(before, vectors) if isinstance(vectors, Vectors) else _read(before, vectors)
+        if source is not None:
+            _check(before, source, where)
         if unknown := [item_id for item_id in delete if item_id not in before.position]:
             more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
             hint = suggest(unknown[0], before.ids) or "delete what is there"
             raise BadInput(f"item {unknown[0]!r} is not in the index{more}", hint)
-        ids = new.ids if new is not None else []
-        changed = updated(before, new, delete)
-        changed = replace(changed, titles=_titles(before.titles, titles, changed.ids))
-        if before.facts is not None or facts is not None:
-            changed = replace(changed, facts=(before.facts or Facts([], {})).with_newer(facts, changed.ids))
-        save_index(changed, folder, force=True)
-    replaced = sum(item_id in before.position for item_id in ids)
-    return Updated(changed, len(ids) - replaced, replaced, len(set(delete) - set(ids)))
+        ids = set() if source is None else {item_id for batch in source.batches() for item_id in batch.ids}
+        if isinstance(before.index, InStore):
+            changed = change_store(folder, before, source, delete, titles, facts)
+        else:
+            changed = updated(before, None if source is None else _read(source), delete)
+            changed = replace(changed, titles=newer_titles(before.titles, titles, changed.ids))
+            if before.facts is not None or facts is not None:
+                changed = replace(changed, facts=(before.facts or Facts([], {})).with_newer(facts, changed.ids))
+            save_index(changed, folder, force=True)
+    replaced = len(ids & before.position.keys())
+    return Updated(changed, len(ids) - replaced, replaced, len(set(delete) - ids))
 
 
 def updated(before: StoredIndex, new: Vectors | None, delete: Sequence[str] = ()) -> StoredIndex:
@@ -78,40 +90,26 @@ def updated(before: StoredIndex, new: Vectors | None, delete: Sequence[str] = ()
     return StoredIndex(before.index.updated(stay, vectors, config), ids, before.fingerprint, before.made_by)
 
 
-def _read(before: StoredIndex, path: Path | None) -> Vectors | None:
-    if path is None:
+def _source(vectors: Path | Vectors | None, dim: int | None) -> VectorSource | None:
+    if vectors is None:
         return None
-    source = open_vectors(path)
-    _check(before, source.fingerprint, source.width, str(path))
+    return cut(InMemory(vectors) if isinstance(vectors, Vectors) else open_vectors(vectors), dim)
+
+
+def _read(source: VectorSource) -> Vectors:
     batches = list(source.batches())
     ids = [item_id for batch in batches for item_id in batch.ids]
-    table = Vectors(ids, np.concatenate([batch.vectors for batch in batches]), source.fingerprint)
-    return _checked(before, table, str(path))
+    return Vectors(ids, np.concatenate([batch.vectors for batch in batches]), source.fingerprint)
 
 
-def _checked(before: StoredIndex, table: Vectors, where: str = "the new vectors") -> Vectors:
-    _check(before, table.fingerprint, table.vectors.shape[1], where)
-    check_unit_length(table, where)
-    return table
-
-
-def _check(before: StoredIndex, fingerprint: str, width: int, where: str) -> None:
-    if fingerprint != before.fingerprint:
+def _check(before: StoredIndex, source: VectorSource, where: str) -> None:
+    """Check that vectors are of the index's model and width, and of unit length, before any is put in."""
+    if source.fingerprint != before.fingerprint:
         raise BadInput(
-            f"the index is of model {before.fingerprint}, and {where} is of model {fingerprint}",
+            f"the index is of model {before.fingerprint}, and {where} is of model {source.fingerprint}",
             "embed with the model that made the index, or index all anew",
         )
-    if width != (own := before.width):
-        raise BadInput(f"the index is {own} wide, and {where} {width}", "embed with the same --dim")
-
-
-def _titles(before: Titles | None, new: Titles | None, ids: list[str]) -> Titles | None:
-    """Take the new items' titles, and the others' from before."""
-    if before is None or new is None:
-        return new or before
-    from n2kit.data.items import Items
-
-    of = [new.items if item_id in new.items else before.items for item_id in ids]
-    items = Items([some[i] for some, i in zip(of, ids, strict=True) if i in some])
-    whole = new.whole | {item_id for item_id in before.whole if item_id not in new.items}
-    return Titles(items, new.images or before.images, whole.intersection(ids))
+    if source.width != before.width:
+        raise BadInput(f"the index is {before.width} wide, and {where} {source.width}", "the same --dim")
+    for batch in source.batches():
+        check_unit_length(batch, where)

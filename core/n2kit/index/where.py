@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from n2kit.contract.store import AllOf, AnyOf, Comparison, Condition, Negation, Sign
 from n2kit.errors import BadInput, suggest
 
 EXAMPLE = "--where \"category = 'chairs' and price < 20\""
@@ -18,9 +19,9 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|'(?P<text>(?:[^']|'')*)'|\"(?P<quoted>[^\"]+)\"|(?P<word>[^\W\d][\w.]*)"
     r"|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\)|,))"
 )
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<>": operator.ne,
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+_SIGNS: dict[str, Sign] = {"==": "=", "<>": "!=", "=": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_COMPARE: dict[Sign, Callable[[Any, Any], Any]] = {
+    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 Columns = Mapping[str, np.ndarray]  # texts, or numbers with NaN where there is none
 
@@ -41,7 +42,37 @@ def where(condition: str, columns: Columns) -> np.ndarray:
     Raises:
         BadInput: it is none, with its place; a column that is not there; a text compared with a number.
     """
+    return holds(parse(condition, columns), columns)
+
+
+def parse(condition: str, columns: Columns) -> Condition:
+    """Read a condition, as `where` knows it, on columns of these names and types.
+
+    Raises:
+        BadInput: as for `where`.
+    """
     return _Parser(condition, columns).parse()
+
+
+def holds(condition: Condition, columns: Columns) -> np.ndarray:
+    """Evaluate a condition that was read on columns [n]: true where it holds, [n]."""
+    found: np.ndarray
+    match condition:
+        case Negation(of):
+            found = ~holds(of, columns)
+        case AllOf(several):
+            found = np.logical_and.reduce([holds(one, columns) for one in several])
+        case AnyOf(several):
+            found = np.logical_or.reduce([holds(one, columns) for one in several])
+        case Comparison(name, sign, value):
+            column = columns[name]
+            there = ~np.isnan(column) if is_numeric(column) else column != ""
+            found = _COMPARE[sign](column, value) & there
+    return found
+
+
+def is_numeric(column: np.ndarray) -> bool:
+    return column.dtype.kind == "f"
 
 
 class _Parser:
@@ -49,30 +80,31 @@ class _Parser:
         self.condition, self.columns = condition, columns
         self.tokens, self.at, self.depth = list(self._tokens()), 0, 0
 
-    def parse(self) -> np.ndarray:
+    def parse(self) -> Condition:
         found = self._either()
         if self._peek().kind != "end":
             raise self._problem(f"{self._peek().value!r} is not expected")
         return found
 
-    def _either(self) -> np.ndarray:
-        found = self._both()
+    def _either(self) -> Condition:
+        found = [self._both()]
         while self._word("or"):
-            found = found | self._both()
-        return found
+            found.append(self._both())
+        return found[0] if len(found) == 1 else AnyOf(tuple(found))
 
-    def _both(self) -> np.ndarray:
-        found = self._one()
+    def _both(self) -> Condition:
+        found = [self._one()]
         while self._word("and"):
-            found = found & self._one()
-        return found
+            found.append(self._one())
+        return found[0] if len(found) == 1 else AllOf(tuple(found))
 
-    def _one(self) -> np.ndarray:
+    def _one(self) -> Condition:
         self.depth += 1
         if self.depth > DEEPEST:
             raise self._problem("nested too deep")
+        found: Condition
         if self._word("not"):
-            found = ~self._one()
+            found = Negation(self._one())
         elif self._sign("("):
             found = self._either()
             self._expect(")")
@@ -81,7 +113,7 @@ class _Parser:
         self.depth -= 1
         return found
 
-    def _comparison(self) -> np.ndarray:
+    def _comparison(self) -> Condition:
         token = self._next()
         if token.kind not in ("word", "quoted"):
             raise self._problem("a column is expected", token)
@@ -89,27 +121,24 @@ class _Parser:
         negated = self._word("not")
         if self._word("in"):
             self._expect("(")
-            found = self._compared(name, "=", self._next())
+            found = [self._compared(name, "=", self._next())]
             while self._sign(","):
-                found = found | self._compared(name, "=", self._next())
+                found.append(self._compared(name, "=", self._next()))
             self._expect(")")
-            return ~found if negated else found
+            return Negation(AnyOf(tuple(found))) if negated else AnyOf(tuple(found))
         sign = self._next()
-        if negated or sign.value not in _COMPARE or sign.kind != "sign":
+        if negated or sign.value not in _SIGNS or sign.kind != "sign":
             raise self._problem("=, !=, <, <=, >, >= or in (…) is expected", sign)
-        return self._compared(name, sign.value, self._next())
+        return self._compared(name, _SIGNS[sign.value], self._next())
 
-    def _compared(self, name: str, sign: str, value: Token) -> np.ndarray:
+    def _compared(self, name: str, sign: Sign, value: Token) -> Comparison:
         if value.kind not in ("text", "number"):
             raise self._problem("a number, or a text in single quotes, is expected", value)
-        column = self.columns[name]
-        numeric = column.dtype.kind == "f"
+        numeric = is_numeric(self.columns[name])
         if numeric != (value.kind == "number"):
             what = "numbers, and it is compared with a text" if numeric else "texts, and it is compared with a number"
             raise self._problem(f"column {name} holds {what}", value)
-        found: np.ndarray = _COMPARE[sign](column, value.value)
-        there = ~np.isnan(column) if numeric else column != ""
-        return found & there
+        return Comparison(name, sign, value.value)
 
     def _column(self, token: Token) -> str:
         if token.value in self.columns:

@@ -21,6 +21,7 @@ from n2kit.plugins.api_version import api_problem, stated_api, versions_of
 from n2kit.plugins.hooks import Hooks
 from n2kit.plugins.isolation import probe_imports
 from n2kit.plugins.specs import sound_specs
+from n2kit.utils.collector import collector_paused
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -187,7 +188,7 @@ def load_target(target: str, *, owner: str) -> Any:
     """
     module, _, attribute = target.partition(":")
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is data
+        with contextlib.redirect_stdout(sys.stderr), collector_paused():  # stdout is data
             return getattr(importlib.import_module(module), attribute)
     except KeyboardInterrupt:
         raise

@@ -19,7 +19,8 @@ def check_component(kind: Kind, reference: str) -> Iterator[LawResult]:
         yield LawResult(f"{kind}/{reference}", "resolves", "failed", problem.message)
         return
     for law in laws_of(kind):
-        yield try_law(law, under_test)
+        if law.applies(under_test):
+            yield try_law(law, under_test)
 
 
 def try_law(law: Law, under_test: ComponentUnderTest) -> LawResult:

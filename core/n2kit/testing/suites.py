@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from n2kit.contract.kinds import KINDS, Kind
-from n2kit.plugins.manager import OWN
+from n2kit.errors import Unavailable
+from n2kit.plugins.catalogue import default_catalogue
+from n2kit.plugins.manager import OWN, require
 from n2kit.testing.laws import Law, laws_of
 from n2kit.testing.references import references
 
@@ -50,6 +52,8 @@ def assert_law(law: Law, under_test: ComponentUnderTest) -> None:
     """Assert that a component keeps a law, as a test: skipped where it is waived, or of a capability that is neither declared nor there."""
     if (reason := under_test.spec.waived.get(law.name)) is not None:
         pytest.skip(f"{law.name} is waived: {reason}")
+    if law.of is not None and not law.applies(under_test):
+        pytest.skip(f"a law of each {law.of.__name__}, which {under_test} is not")
     if law.capability is None or law.capability in under_test.spec.capabilities:
         law.check(under_test)
         return
@@ -66,13 +70,32 @@ def parametrize_components(
     """Parametrise a test over the components of a distribution: `component` is `(kind, reference)`; ids work with -k.
 
     Backbones are taken at each `tiny…` preset, other parts at `tiny` or their defaults. With `laws`, the test has a second
-    argument `law` and runs for each law of each component: `assert_law(law, component_under_test(*component))`.
+    argument `law` and runs for each law of each component: `assert_law(law, component_under_test(*component))`. A component of an
+    extra that is not installed is skipped.
     """
     found = [(kind, reference) for kind in kinds or KINDS for reference in references(kind, distribution)]
+    marks = {case: _of_missing_extra(*case) for case in found}
     if not laws:
-        return pytest.mark.parametrize("component", [pytest.param(case, id="/".join(case)) for case in found])
-    both = [pytest.param(case, law, id=f"{'/'.join(case)}-{law.name}") for case in found for law in laws_of(case[0])]
+        one = [pytest.param(case, id="/".join(case), marks=marks[case]) for case in found]
+        return pytest.mark.parametrize("component", one)
+    both = [
+        pytest.param(case, law, id=f"{'/'.join(case)}-{law.name}", marks=marks[case])
+        for case in found
+        for law in laws_of(case[0])
+    ]
     return pytest.mark.parametrize(("component", "law"), both)
+
+
+def _of_missing_extra(kind: Kind, reference: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Mark the tests of a component whose extra is not installed as skipped, with the reason."""
+    registered = default_catalogue().resolve(kind, reference).registered
+    if registered.spec.extra is None:
+        return ()
+    try:
+        require(registered.spec, registered.distribution)
+    except Unavailable as missing:
+        return (pytest.mark.skip(reason=missing.message),)
+    return ()
 
 
 def _tests(kind: Kind) -> dict[str, Any]:

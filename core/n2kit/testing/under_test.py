@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,9 @@ from torch import Tensor
 from n2kit.contract.cards import LLMCard, VisionCard
 from n2kit.contract.interfaces import DecomposedMLLM, LoadSpec, Loss, Part, VisionOut
 from n2kit.contract.kinds import KIND_SPECS, Kind
+from n2kit.contract.store import Store
 from n2kit.errors import Mismatch, N2kitError
+from n2kit.index.in_store import InStore
 from n2kit.planning.planner import component_of
 from n2kit.plugins.catalogue import default_catalogue
 from n2kit.plugins.component import Component
@@ -222,11 +225,31 @@ class MLLMUnderTest(ComponentUnderTest):
 
 class IndexUnderTest(ComponentUnderTest):
     def make(self) -> Any:
-        return self.component.cls().build(self.vectors().numpy(), self.config)
+        cls = self.component.cls()
+        return self._stored(cls) if issubclass(cls, Store) else cls.build(self.vectors().numpy(), self.config)
+
+    def _stored(self, cls: type[Store]) -> InStore:
+        """Make a store in a folder that goes when the index does, as an index."""
+        vectors, place = (
+            self.vectors().numpy(),
+            tempfile.TemporaryDirectory(prefix="n2kit-law-", ignore_cleanup_errors=True),
+        )
+        ids = [f"i{n}" for n in range(len(vectors))]
+        store = cls.create(Path(place.name), vectors.shape[1], {}, self.config, replace=False)
+        store.insert(ids, vectors, {})
+        store.compact()
+        index = InStore(store, ids, vectors.shape[1], {}, {})
+        weakref.finalize(index, _end, store, place)
+        return index
 
     def vectors(self) -> Tensor:
         """Draw unit vectors: [200, 16]."""
         return torch.nn.functional.normalize(draw(200, 16, seed=6), dim=-1)
+
+
+def _end(store: Store, place: tempfile.TemporaryDirectory[str]) -> None:
+    store.close()
+    place.cleanup()
 
 
 def class_under_test(kind: Kind) -> type[ComponentUnderTest]:

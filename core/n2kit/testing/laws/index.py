@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from n2kit.contract.index import Index
 from n2kit.testing.laws import law
 from n2kit.testing.under_test import IndexUnderTest, folder
 
@@ -33,7 +34,7 @@ def more_neighbours_than_vectors(under_test: IndexUnderTest) -> None:
     assert (rows[:, -5:] == -1).all(), "rows beyond the stored ones are not -1"
 
 
-@law("index")
+@law("index", of=Index)
 def gives_back_what_it_stores(under_test: IndexUnderTest) -> None:
     """`vector(row)` is the stored vector, nearly; saved and loaded, it finds the same."""
     vectors = under_test.vectors().numpy()
@@ -45,7 +46,7 @@ def gives_back_what_it_stores(under_test: IndexUnderTest) -> None:
     assert (want == got).all(), "the loaded index finds other rows"
 
 
-@law("index")
+@law("index", of=Index)
 def pieces_give_the_whole(under_test: IndexUnderTest) -> None:
     """Built of pieces it holds every vector, in order, and each finds itself."""
     vectors = under_test.vectors().numpy()
@@ -55,7 +56,7 @@ def pieces_give_the_whole(under_test: IndexUnderTest) -> None:
     _holds(made, vectors)
 
 
-@law("index")
+@law("index", of=Index)
 def what_is_removed_is_gone_and_what_is_added_is_found(under_test: IndexUnderTest) -> None:
     """Updated it holds the rows that stay and the new vectors, in that order; itself it is as before, also saved and loaded."""
     vectors = under_test.vectors().numpy()
@@ -80,12 +81,12 @@ def _holds(index: Any, vectors: np.ndarray) -> None:
     assert ((index.vectors(some) @ vectors.T).argmax(1) == some).all(), "vectors(rows) are others"
 
 
-@law("index")
+@law("index", of=Index)
 def every_option_is_read(under_test: IndexUnderTest) -> None:
     """No option is accepted and ignored: building, searching and saving read each one."""
     read: set[str] = set()
     given = under_test.config
-    watched: Any = type(type(given).__name__, (type(given),), {"__getattribute__": _noting(type(given), read)})
+    watched: Any = type(type(given).__name__, (type(given),), {"__getattribute__": noting(type(given), read)})
     config = watched.model_construct(**dict(given))
     read.clear()
     vectors = under_test.vectors().numpy()
@@ -98,7 +99,7 @@ def every_option_is_read(under_test: IndexUnderTest) -> None:
     assert not ignored, f"it does not read its option {', '.join(ignored)}"
 
 
-def _noting(made: Any, read: set[str]) -> Callable[[Any, str], Any]:
+def noting(made: Any, read: set[str]) -> Callable[[Any, str], Any]:
     """Make a `__getattribute__` that notes each name in `read`."""
 
     def get(self: Any, name: str) -> Any:
