@@ -15,7 +15,7 @@ from n2kit.errors import BadInput, Unavailable
 from n2kit_lancedb.conditions import literal, sql
 from n2kit_lancedb.config import LanceOptions
 
-os.environ.setdefault("LANCE_LOG", "error")  # or it warns of its own future on stderr
+os.environ.setdefault("LANCEDB_LOG", "error")  # or it warns of its own future on stderr
 QUERIES = 64  # that are searched together
 LEAST = 256  # vectors that lists can be made of
 IDS = 2000  # in one condition
