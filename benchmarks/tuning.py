@@ -101,7 +101,7 @@ class Study:
                 if item.id in seen:
                     halves.append(dataclasses.replace(item, id=item.id + "#image", title="", topics=(), content=""))
                     halves.append(dataclasses.replace(item, id=item.id + "#text", image=""))
-                    own.append({"query": halves[-2].id, "target": halves[-1].id})
+                    own.append((halves[-2].id, halves[-1].id))
             rows = [as_row(item) for item in halves]
             run = n2kit.train(
                 self.built(), rows, own, images=self.data / "images", out=folder.with_name("alignment"),
