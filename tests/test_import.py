@@ -174,6 +174,39 @@ def test_sets_of_tables(name: str, cli: Any, tmp_path: Path) -> None:
     assert found["events"]["dropped"]["an item that is not in the catalogue"] == 1
 
 
+# As the sets publish them: no header, a comma that nobody quoted, lists in a text, tokens between spaces, two languages.
+PUBLISHED = {
+    "microlens": ("1,First &amp; only\n2,\"Second, quoted\"\n3,Third, not quoted\n", "user,item,timestamp\nu1,1,1583378629552\nu1,3,1583378629553\n"),
+    "ninerec": ("1,一,First &amp; only\n2,二,\n3,三,Third, too\n", "1,u1,1600000000\n3,u1,1600000001\n"),
+    "pixelrec": ("item_id,view_number,title_en,title,description,tag\n1,5,First &amp; only,一,,a\n2,6,,二,text,b\n3,7,Third,三,,c\n", "item_id,user_id,timestamp\n1,u1,5\n3,u1,6\n"),
+    "recbole": ("item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq\n1\tFirst & only\t1995\tAnimation Children's\n2\tSecond\t1995\tDrama, Sci Fi\n3\tThird\t1\t\n", "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\t1\t5\t5\nu1\t3\t4\t6\n"),
+    "mmrec": ("itemID,asin,title,price,imUrl,related,brand,categories,salesRank,description\n1,B1,First & only,9,http://x.test/1.jpg,\"{'also_bought': ['B2']}\",G,\"[['Sports & Outdoors', 'Hunting'], ['Sports & Outdoors']]\",,text\n2,B2,Second,,,,,[],,\n3,B3,Third,,,,,,,\n", "userID\titemID\trating\ttimestamp\tx_label\nu1\t1\t5.0\t5\t0\nu1\t3\t4.0\t6\t1\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_layouts_as_they_are_published(name: str, cli: Any, tmp_path: Path) -> None:
+    items, events = PUBLISHED[name]
+    (tmp_path / "items.csv").write_text(items)
+    (tmp_path / "events.csv").write_text(events)
+    found = imported(cli, name, tmp_path / "d", "--items", tmp_path / "items.csv", "--events", tmp_path / "events.csv")
+    assert (found["items"]["written"], found["events"]["written"]) == (3, 2)
+    read = read_items(tmp_path / "d" / "items.parquet")
+    titles = [item.title for item in read]
+    assert titles[0] == "First & only"
+    assert titles[1:] == {
+        "microlens": ["Second, quoted", "Third, not quoted"], "ninerec": ["二", "Third, too"], "pixelrec": ["二", "Third"],
+    }.get(name, ["Second", "Third"])  # fmt: skip
+    log = rows_of(tmp_path / "d", "events")
+    assert [(row["user"], row["item"]) for row in log] == [("u1", "1"), ("u1", "3")]
+    assert all(row["time"] for row in log)
+    if name == "recbole":
+        assert [item.topics for item in read] == [("Animation", "Children's"), ("Drama", "Sci Fi"), ()]
+    if name == "mmrec":
+        assert read["1"].topics == ("Sports & Outdoors", "Hunting")
+        assert (read["1"].image, read["2"].image) == ("http://x.test/1.jpg", "")
+
+
 def test_folders_of_pictures(cli: Any, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     (pictures / "cats").mkdir(parents=True)

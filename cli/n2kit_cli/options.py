@@ -69,7 +69,13 @@ IndexedBundle = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output, nothing else on stdout.")]
-ItemsFile = Annotated[Path, typer.Option("--items", help="Items: CSV with any separator, JSON, JSON lines or Parquet.")]
+ItemsFile = Annotated[
+    Path,
+    typer.Option(
+        "--items",
+        help="Items: CSV with any separator, JSON, JSON lines, Parquet, a tar of samples, or a folder of shards.",
+    ),
+]
 Images = Annotated[
     Path | None,
     typer.Option("--images", exists=True, file_okay=False, help="The folder that image paths are relative to."),

@@ -41,10 +41,12 @@ class Streamed:
     @property
     def source(self) -> str:
         """Identify the items: by the file's content, and how it is read."""
-        from n2kit.utils.digests import file_digest
+        from n2kit.data.shards import shards_of
+        from n2kit.utils.digests import file_digests
 
+        content = list(file_digests(shards_of(self.reading.items)))
         how = [self.columns, self.reading.item_format, self.reading.encoding, self.reading.lenient, self.without]
-        return hashlib.sha256(json.dumps([file_digest(self.reading.items), how]).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps([*content, how]).encode()).hexdigest()[:32]
 
     def __iter__(self) -> Iterator[Item]:
         from n2kit.data.item import without_image, without_text

@@ -9,12 +9,14 @@ from n2kit.errors import BadInput
 from n2kit.plugins.registries import registered
 
 ROLES = ("items", "train", "val", "test", "pool", "pairs", "events")
-IMAGES = "images"
+IMAGES, PACKED = "images", "items"
 ENDINGS = (".parquet", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz")
 
 
 def data_file(folder: Path, role: str) -> Path | None:
     """Find the file of a role in a data folder: `items.parquet`, else `items.jsonl`, `items.csv` …; of images, their folder.
+
+    Items that were packed are a folder of shards, `items`.
 
     Raises:
         BadInput: there is no such folder.
@@ -23,8 +25,10 @@ def data_file(folder: Path, role: str) -> Path | None:
         raise BadInput(f"no data folder {folder}", "n2kit data import, data mine and data split write one")
     if role == IMAGES:
         return folder / IMAGES if (folder / IMAGES).is_dir() else None
-    there = (file for ending in ENDINGS if (file := folder / f"{role}{ending}").is_file())
-    return next(there, None) or (_of_plugin(folder) if role == "items" else None)
+    files = (file for ending in ENDINGS if (file := folder / f"{role}{ending}").is_file())
+    if (file := next(files, None)) is not None or role != "items":
+        return file
+    return _of_plugin(folder) or (folder / PACKED if (folder / PACKED).is_dir() else None)
 
 
 def _of_plugin(folder: Path) -> Path | None:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from n2kit.data.image_source import GivenImage, NotFound, locate
+from n2kit.data.packed import Packed, packed_bytes
 from n2kit.errors import BadInput, counted
 
 if TYPE_CHECKING:
@@ -65,6 +66,23 @@ def check_image(item: Item, folder: Path | None) -> None:
         pass
 
 
+def image_content(item: Item, folder: Path | None) -> tuple[bytes, str]:
+    """Read the bytes of an item's image, and tell the format that they are of, as files of it end: `jpeg`, `png`.
+
+    Raises:
+        UnreadableImage: as `check_image`; or the image was given as pixels, and has no bytes.
+    """
+    with _opened(item, folder) as image:
+        ending = (image.format or "").lower()
+    way = "give it as a file or bytes"
+    source = _source(item, folder, way)
+    if isinstance(source, GivenImage):
+        return packed_bytes(source), ending
+    if isinstance(source, Image.Image):
+        raise UnreadableImage(f"item {item.id!r}: {_shown(item.image)}: pixels without a file", way)
+    return source if isinstance(source, bytes) else source.read_bytes(), ending
+
+
 def check_images(items: Iterable[Item], folder: Path | None) -> None:
     """Check the images of items as `check_image` does, before hours of work that would end at one of them.
 
@@ -93,7 +111,7 @@ def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
     way = "--on-bad-image skip|text-only goes on without it"
     source = _source(item, folder, way)
     try:
-        with _image(source) as image:
+        with _image(packed_bytes(source) if isinstance(source, GivenImage) else source) as image:
             _check_size(image)
             yield image
         return
@@ -113,13 +131,13 @@ def _opened(item: Item, folder: Path | None) -> Iterator[Image.Image]:
 
 
 def _source(item: Item, folder: Path | None, way: str) -> Any:
-    """Find what an item's image is read from: a file, bytes, or an image that is open already.
+    """Find what an item's image is read from: a file, bytes, an image that is open already, or itself, which is packed.
 
     Raises:
         UnreadableImage: with the item's id and the reason.
     """
     if isinstance(item.image, GivenImage) and not isinstance(item.image.source, Path):
-        return item.image.source
+        return item.image if isinstance(item.image.source, Packed) else item.image.source
     try:
         path = item.image.source if isinstance(item.image, GivenImage) else locate(item.image, folder)
         special = path.exists() and not path.is_file()

@@ -14,9 +14,12 @@ from n2kit.data.image_source import stored_image
 from n2kit.data.item import Item, item_of
 from n2kit.data.item_readers import AUTO, NOTELLM, item_reader, plugged_rows
 from n2kit.data.items_read import ItemsRead
+from n2kit.data.packed import is_packed, packed_rows
 from n2kit.data.seen_ids import SeenIds
 from n2kit.data.several_images import first_image
+from n2kit.data.shards import shards_of
 from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, kind_of, parquet_rows
+from n2kit.data.tar_rows import tar_rows
 from n2kit.data.values import text_of
 from n2kit.errors import BadInput, counted
 
@@ -28,7 +31,7 @@ class ColumnsChangedError(Exception):
 
 
 class ItemStream(ItemsRead):
-    """The items of a file. Each pass over it reads the file anew; after one, it says what was read, as `Items` does.
+    """The items of a file, or of a folder of shards. Each pass reads it anew; after one, it says what was read, as `Items` does.
 
     Args:
         columns, format, encoding: as for `read_items`. every_column: also read those that are no field, for `pairs`.
@@ -49,8 +52,7 @@ class ItemStream(ItemsRead):
     ) -> None:
         if unknown := set(columns or {}) - set(FIELDS):
             raise BadInput(f"--map {unknown.pop()}=…: no such field", f"fields: {', '.join(FIELDS)}")
-        if not path.is_file():
-            raise BadInput(f"no items file {path}", "give a CSV, TSV, JSONL or Parquet file")
+        self.shards = shards_of(path)
         self.path, self.format, self.encoding = path, format, encoding
         self.reader = None if format == NOTELLM else item_reader(path, format)
         self.every_column = every_column
@@ -66,21 +68,24 @@ class ItemStream(ItemsRead):
     def pairs(self) -> Iterator[tuple[Item, Mapping[str, Any]]]:
         """Read the file, each item with its whole row."""
         self.dropped, self.notes, self.had, self.several = [], [], dict.fromkeys(FIELDS, 0), 0
-        seen, first = SeenIds(), dict[str, Any]()
-        for line, row in self._rows():
-            if not row.keys() <= self.found.names.keys() and self.found.learn(row):
-                raise ColumnsChangedError
-            first = first or dict(row)
-            if (made := self._item(line, row)) is None:
-                continue
-            item, images = made
-            if (before := seen.first_line(item.id, line)) is not None:
-                self.dropped.append(f"{self.path}:{line}: duplicate id {item.id!r}, first on line {before}")
-                continue
-            for name in FIELDS:
-                self.had[name] += bool(getattr(item, name))
-            self.several += images > 1
-            yield item, row
+        seen, first, number = SeenIds(), dict[str, Any](), 0
+        for shard in self.shards:
+            for line, row in self._rows(shard):
+                number = line if len(self.shards) == 1 else number + 1
+                if not row.keys() <= self.found.names.keys() and self.found.learn(row):
+                    raise ColumnsChangedError
+                first = first or dict(row)
+                if (made := self._item(f"{shard}:{line}", row)) is None:
+                    continue
+                item, images = made
+                if (before := seen.first_line(item.id, number)) is not None:
+                    where = f"on line {before}" if len(self.shards) == 1 else f"as item {before} of {self.path}"
+                    self.dropped.append(f"{shard}:{line}: duplicate id {item.id!r}, first {where}")
+                    continue
+                for name in FIELDS:
+                    self.had[name] += bool(getattr(item, name))
+                self.several += images > 1
+                yield item, row
         if self.found.names:
             self.found.check()
         mapped = {name: self.found.asked[name] for name in self.mapped if self.found.asked[name] != name}
@@ -93,8 +98,8 @@ class ItemStream(ItemsRead):
     def counts(self) -> dict[str, int]:
         return {name: count for name, count in self.had.items() if name != "id"}
 
-    def _item(self, line: int, row: Mapping[str, Any]) -> tuple[Item, int] | None:
-        """Make the item of a row; also return how many images it came with. None for a row that cannot be used."""
+    def _item(self, where: str, row: Mapping[str, Any]) -> tuple[Item, int] | None:
+        """Make the item of a row that is `where`; also return how many images it came with. None for a row that cannot be used."""
         fields = {name: row.get(column) for name, column in self.found.sources.items()}
         try:
             image, count = first_image(fields.get("image"))
@@ -102,34 +107,35 @@ class ItemStream(ItemsRead):
             return item_of(fields), count
         except BadInput as problem:
             blank = not any(map(text_of, fields.values()))
-            self.dropped.append(f"{self.path}:{line}: {'blank row' if blank else problem.message}")
+            self.dropped.append(f"{where}: {'blank row' if blank else problem.message}")
             return None
 
-    def _rows(self) -> Iterable[NumberedRow]:
-        """Open the file; what has a header teaches `found` its names at once."""
+    def _rows(self, path: Path) -> Iterable[NumberedRow]:
+        """Open a file; what has a header teaches `found` its names at once."""
         if self.format == NOTELLM:
             self.found.learn(NOTELLM_COLUMNS)
-            return notellm_rows(self.path, self.encoding, NOTELLM_COLUMNS, self.dropped, self.notes)
+            return notellm_rows(path, self.encoding, NOTELLM_COLUMNS, self.dropped, self.notes)
         if self.reader is not None:
-            return plugged_rows(self.path, self.reader)
-        kind = kind_of(self.path)
+            return plugged_rows(path, self.reader)
+        if path.suffix.lower() == ".tar":
+            return tar_rows(path, self.dropped)
+        kind = kind_of(path)
         if kind == "delimited":
-            return _delimited(self.path, self.encoding, self.found, self.dropped, self.notes)
+            return _delimited(path, self.encoding, self.found, self.dropped, self.notes)
         if kind == "parquet":
-            return parquet_rows(self.path, self._wanted)
-        return (jsonl_rows if kind == "jsonl" else json_rows)(self.path, self.encoding, self.dropped)
+            return (packed_rows if is_packed(path) else parquet_rows)(path, self._wanted)
+        return (jsonl_rows if kind == "jsonl" else json_rows)(path, self.encoding, self.dropped)
 
     def _wanted(self, names: list[str]) -> list[str]:
-        """Choose the columns of a Parquet file that are read: what nobody uses may be of any type."""
-        read = _learnt(self.found, names)
-        return names if self.every_column else read
+        """Choose the columns of a Parquet file that are read: what nobody uses may be of any type.
 
-
-def _learnt(found: Columns, names: list[str]) -> list[str]:
-    """Learn the names of a header; return those that are read."""
-    found.learn(names)
-    found.check()
-    return list(dict.fromkeys(found.sources.values()))
+        Raises:
+            ColumnsChangedError: a later shard has a column that counts more than the one that was read till then.
+        """
+        if self.found.learn(names):
+            raise ColumnsChangedError
+        self.found.check()
+        return names if self.every_column else list(dict.fromkeys(self.found.sources.values()))
 
 
 def _delimited(
@@ -141,7 +147,8 @@ def _delimited(
         if not header:
             header = [name.strip().lstrip("\ufeff") for name in cells]
             check_names(header, f"{path}:1")
-            _learnt(found, header)
+            found.learn(header)
+            found.check()
         elif not any(cell.strip() for cell in cells):
             yield line, {}
         elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):

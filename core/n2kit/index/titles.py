@@ -11,6 +11,7 @@ from typing import Any
 
 from n2kit.data.image_source import GivenImage, image_of
 from n2kit.data.items import Item, Items
+from n2kit.data.packed import image_at, place_of
 from n2kit.errors import BadInput
 from n2kit.utils.files import parse_json
 
@@ -47,6 +48,9 @@ def write_titles(titles: Titles, ids: Iterable[str], folder: Path) -> None:
         for i in ids
         if i in titles.items
     }
+    for i, row in rows.items():
+        if (place := place_of(titles.items[i].image)) is not None:
+            row["place"] = place
     images = None if titles.images is None else str(titles.images.resolve())
     text = json.dumps({"images": images, "items": rows}, ensure_ascii=False)
     (folder / TITLES).write_text(text, encoding="utf8")
@@ -66,7 +70,7 @@ def read_titles(folder: Path) -> Titles | None:
         items = Items([item_of_row(str(i), row) for i, row in content["items"].items()])
         images, whole = content["images"], frozenset(i for i, row in content["items"].items() if "content" in row)
         return Titles(items, None if images is None else Path(images), whole)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{file}: not the titles of an index: {error}", "index again") from None
 
 
@@ -83,9 +87,10 @@ def whole_row(item: Item) -> dict[str, Any]:
 def item_of_row(item_id: str, row: dict[str, Any]) -> Item:
     """Read an item as it is remembered."""
     if "content" not in row:
-        return Item(item_id, image=str(row["image"]), title=str(row["title"]))
+        return Item(item_id, image=image_at(str(row["image"]), row.get("place")), title=str(row["title"]))
     texts = {name: str(row[name]) for name in ("title", "content", "category")}
-    return Item(item_id, image=image_of(str(row["image"])), topics=tuple(map(str, row["topics"])), **texts)
+    image = image_of(image_at(str(row["image"]), row.get("place")))
+    return Item(item_id, image=image, topics=tuple(map(str, row["topics"])), **texts)
 
 
 def newer_titles(before: Titles | None, new: Titles | None, ids: list[str]) -> Titles | None:

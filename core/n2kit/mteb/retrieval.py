@@ -15,6 +15,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from n2kit.api.reading import items_of
 from n2kit.data.image_source import GivenImage, locate
 from n2kit.data.items import Item
+from n2kit.data.packed import Packed, packed_bytes
 from n2kit.data.pairs import read_ids, read_pairs
 from n2kit.mteb.encoder import ITEM
 
@@ -72,5 +73,6 @@ def _image(item: Item, folder: Path | None) -> Any:
     if not item.image:
         return None
     if isinstance(item.image, GivenImage):
-        return {"bytes": item.image.source, "path": None} if isinstance(item.image.source, bytes) else item.image.source
+        source = packed_bytes(item.image) if isinstance(item.image.source, Packed) else item.image.source
+        return {"bytes": source, "path": None} if isinstance(source, bytes) else source
     return str(locate(item.image, folder))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from n2kit.data.image_source import needs_folder
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items
 from n2kit.errors import BadInput, counted
@@ -58,7 +59,7 @@ def figure_of(item: Item, images: Path | None, *, score: float | None = None, ri
 
 def picture(item: Item, images: Path | None) -> str:
     """Make a small copy of an item's picture, as a data URI; empty where there is none, or none that can be read."""
-    if not item.image or images is None:
+    if not item.image or (images is None and needs_folder(item.image)):
         return ""
     try:
         image = open_image(item, images)

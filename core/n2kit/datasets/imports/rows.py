@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from n2kit.data.columns import SYNONYMS, normal
 from n2kit.data.delimited import delimited_rows
 from n2kit.data.tables import check_names, json_rows, jsonl_rows, kind_of, parquet_rows
 from n2kit.data.text_files import opened
@@ -16,11 +17,21 @@ from n2kit.errors import BadInput
 
 Row = Mapping[str, Any]
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]{1,500}>", re.I | re.S)
-_TYPED = re.compile(r":(token|token_seq|float|float_seq)$")  # RecBole's headers
+_TYPED = re.compile(r":(token|token_seq|float|float_seq)$")
+TOPICS = ("topics", "topic", "tags", "tag", "keywords", "genre", "genres", "categories", "class")
+USERS, TIMES = ("user", "user_id", "userid", "userID"), ("timestamp", "time", "ts")
+ITEMS = ("item", "item_id", "itemid", "itemID", "video_id", *SYNONYMS["id"], "id")
 
 
-def table_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
-    """Yield the rows of a table of any format by their columns' names; types of a RecBole header are taken off.
+def table_rows(path: Path, unreadable: list[str], names: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Yield the rows of a table of any format by their columns' names.
+
+    Types of a RecBole header are taken off, and what is a `token_seq` of topics becomes a list: tokens stand between spaces, or
+    commas where there are some. Source: RUCAIBox/RecBole, docs/source/user_guide/data/atomic_files.rst.
+
+    Args:
+        names: of the columns of delimited text whose first row names none; what is beyond them belongs to the last, whose commas
+            nobody quoted.
 
     Raises:
         BadInput: no such file, or one of a format that is not read.
@@ -31,17 +42,31 @@ def table_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
     if kind == "parquet":
         yield from (row for _, row in parquet_rows(path, lambda names: names))
     elif kind == "delimited":
-        header: list[str] = []
-        for line, cells in delimited_rows(path, None, lambda rows: len(rows[0]) > 1, unreadable, []):
-            if not header:
-                header = [_TYPED.sub("", name.strip().lstrip("\ufeff")) for name in cells]
-                check_names(header, f"{path}:1")
-            elif len(cells) > len(header):
-                unreadable.append(f"{path}:{line}: {len(cells)} of {len(header)} fields")
-            elif cells:
-                yield dict(zip(header, cells, strict=False))
+        yield from _delimited(path, unreadable, names)
     else:
         yield from (row for _, row in (jsonl_rows if kind == "jsonl" else json_rows)(path, None, unreadable) if row)
+
+
+def _delimited(path: Path, unreadable: list[str], names: tuple[str, ...]) -> Iterator[Row]:
+    header: list[str] = []
+    listed: set[str] = set()
+    bare = False
+    for line, cells in delimited_rows(path, None, lambda rows: len(rows[0]) > 1, unreadable, []):
+        if not header:
+            plain = [name.strip().lstrip("\ufeff") for name in cells]
+            bare = bool(names) and not any(normal(name) in ITEMS for name in plain)
+            header = list(names) if bare else [_TYPED.sub("", name) for name in plain]
+            listed = {_TYPED.sub("", n) for n in plain if n.endswith(":token_seq")} & set(TOPICS)
+            check_names(header, f"{path}:1")
+            if not bare:
+                continue
+        if bare and len(cells) > len(header):
+            cells = [*cells[: len(header) - 1], ",".join(cells[len(header) - 1 :])]
+        if len(cells) > len(header):
+            unreadable.append(f"{path}:{line}: {len(cells)} of {len(header)} fields")
+        elif cells:
+            row: dict[str, Any] = dict(zip(header, cells, strict=False))
+            yield row | {name: row[name].split("," if "," in row[name] else None) for name in listed & row.keys()}
 
 
 def literal_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
@@ -63,7 +88,10 @@ def literal_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
 
 
 def sequence_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
-    """Yield user, item and place of each item of lines `user<TAB>item item item`, as MicroLens and NineRec have them."""
+    """Yield user, item and place of each item of lines `user<TAB>item item item`, the earliest first.
+
+    Sources: westlake-repl/NineRec, get_behaviour.py, which writes them; MicroLens' …_pairs.tsv.
+    """
     with opened(path) as file:
         for number, line in enumerate(file, 1):
             user, _, items = line.strip().partition("\t")
@@ -89,6 +117,20 @@ def _json(line: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
+
+
+def listed_texts(value: Any) -> list[str]:
+    """List the texts of a list, of lists in it, or of either written as a text: JSON, Python, or texts between `|` and `,`."""
+    if isinstance(value, str):
+        try:
+            written = ast.literal_eval(value) if value.lstrip()[:1] == "[" else None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            written = None
+        value = written if isinstance(written, list) else value.replace("|", ",").split(",")
+    if not isinstance(value, list | tuple):
+        value = [] if value is None else [value]
+    texts = [text for one in value for text in (listed_texts(one) if isinstance(one, list) else [clean(one)]) if text]
+    return list(dict.fromkeys(texts))
 
 
 def clean(value: Any) -> str:

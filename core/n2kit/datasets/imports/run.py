@@ -166,7 +166,7 @@ def _events(
     progress: Progress | None,
 ) -> Iterator[dict[str, Any]]:
     for log in logs:
-        for row in event_rows(log, unreadable):
+        for row in event_rows(log, unreadable, chosen.event_names):
             count.read += 1
             if progress and count.read % (10 * BATCH) == 0:
                 progress(count.read, count.read + 1, "events")

@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2kit.data.columns import SYNONYMS, normal
-from n2kit.datasets.imports.rows import Row, clean, first, is_sequences, literal_rows, sequence_rows, table_rows
+from n2kit.data.columns import normal
+from n2kit.datasets.imports.rows import (
+    ITEMS,
+    TIMES,
+    TOPICS,
+    USERS,
+    Row,
+    clean,
+    first,
+    is_sequences,
+    listed_texts,
+    literal_rows,
+    sequence_rows,
+    table_rows,
+)  # fmt: skip
 
 Fields = dict[str, Any]
 Related = tuple[tuple[str, str], ...]  # kind of pair, target
@@ -16,7 +29,10 @@ Related = tuple[tuple[str, str], ...]  # kind of pair, target
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A public set. item, event, related: from a row to fields (None: no such row); rows: from a file to its rows."""
+    """A public set. item, event, related: from a row to fields (None: no such row); rows: from a file to its rows.
+
+    event_names: of the columns of a log whose first row names none.
+    """
 
     name: str
     summary: str
@@ -25,6 +41,7 @@ class PublicSet:
     item_rows: Callable[[Path, list[str]], Iterator[Row]] = table_rows
     related: Callable[[Row], Related] | None = None
     image_of: Callable[[str], str] | None = None  # an item's picture under --images, by its id
+    event_names: tuple[str, ...] = ()
 
 
 def _urls(images: Any) -> list[str]:
@@ -48,6 +65,7 @@ def _urls(images: Any) -> list[str]:
 
 
 def _amazon_2023(row: Row) -> Fields:
+    """Make an item of meta_….jsonl. Source: McAuley-Lab/Amazon-Reviews-2023, README.md, dataset_info."""
     urls = _urls(row.get("images"))
     content = " ".join(filter(None, (clean(row.get("features")), clean(row.get("description")))))
     return {
@@ -57,6 +75,7 @@ def _amazon_2023(row: Row) -> Fields:
 
 
 def _amazon_2018(row: Row) -> Fields:
+    """Make an item of meta_….json.gz. Source: nijianmo.github.io/amazon, Product metadata."""
     urls = _urls(first(row, "imageURLHighRes", "imageURL", "image"))
     title = clean(row.get("title"))
     if "getTime" in title or len(title) > 2000:  # a script of the page, where its title was looked for
@@ -70,11 +89,14 @@ def _amazon_2018(row: Row) -> Fields:
 
 
 def _amazon_2014(row: Row) -> Fields:
-    paths = row.get("categories") or []
-    topics = [clean(c) for path in paths for c in (path if isinstance(path, list) else [path])]
+    """Make an item of meta_….json.gz, Python literals: asin, title, imUrl, related, categories in lists, description.
+
+    Source: jmcauley.ucsd.edu/data/amazon; the columns as enoche/MMRec, preprocessing/2reindex-feat.ipynb, shows them.
+    """
+    topics = listed_texts(row.get("categories"))
     return {
         "id": row.get("asin"), "title": clean(row.get("title")), "content": clean(row.get("description")), "more_images": [],
-        "image": clean(row.get("imUrl")), "category": next(iter(topics), ""), "topics": list(dict.fromkeys(topics)),
+        "image": clean(row.get("imUrl")), "category": next(iter(topics), ""), "topics": topics,
     }  # fmt: skip
 
 
@@ -94,6 +116,7 @@ def _amazon_event(row: Row) -> Fields:
 
 
 def _hm_item(row: Row) -> Fields:
+    """Make an item of articles.csv. Source: the data page of H&M Personalized Fashion Recommendations, on Kaggle."""
     kinds = [
         clean(row.get(n)) for n in ("product_type_name", "product_group_name", "colour_group_name", "department_name")
     ]
@@ -118,23 +141,22 @@ def _hm_event(row: Row) -> Fields:
     }
 
 
-USERS, TIMES = ("user", "user_id", "userid", "userID"), ("timestamp", "time", "ts")
-ITEMS = ("item", "item_id", "itemid", "itemID", *SYNONYMS["id"], "id")
-
-
-TITLES = ("title", "item_title", "en_title", "title_en", "cn_title", "title_cn", "name", "movie_title", "product_name")
+# English before the language of the platform, where a set has both: NineRec, PixelRec.
+TITLES = ("title_en", "en_title", "title", "item_title", "cn_title", "title_cn", "name", "movie_title", "product_name")
 
 
 def any_item(row: Row) -> Fields:
-    """Make an item of a table whose columns have usual names."""
+    """Make an item of a table whose columns have usual names.
+
+    Sources of the names: westlake-repl/PixelRec, dataset/readme.md (item_id … title_en, title, description, tag); enoche/MMRec,
+    preprocessing/2reindex-feat.ipynb (itemID, asin, title, imUrl, categories as a list in a text, description).
+    """
     named = {normal(name): value for name, value in row.items()}
-    topics = first(named, "topics", "tags", "tag", "keywords", "genre", "genres", "categories")
-    listed = topics if isinstance(topics, list) else str(topics or "").replace("|", ",").split(",")
     return {
         "id": first(named, *map(normal, ITEMS)), "content": clean(first(named, "content", "description", "desc", "text")),
         "title": clean(first(named, *TITLES)),
-        "topics": [t for t in map(clean, listed) if t], "category": clean(first(named, "category", "tag", "class", "genre")),
-        "image": str(first(named, "image", "image_url", "cover", "cover_url", "img", "file_name") or ""), "more_images": [],
+        "topics": listed_texts(first(named, *TOPICS)), "category": clean(first(named, "category", "tag", "class", "genre")),
+        "image": str(first(named, "image", "image_url", "cover", "cover_url", "img", "im_url", "file_name") or ""), "more_images": [],
     }  # fmt: skip
 
 
@@ -144,17 +166,35 @@ def _any_event(row: Row) -> Fields:
     }  # fmt: skip
 
 
-def event_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
-    """Yield the rows of a log: a table, or lines of a user and his items."""
+def event_rows(path: Path, unreadable: list[str], names: tuple[str, ...] = ()) -> Iterator[Row]:
+    """Yield the rows of a log: a table, whose columns are `names` if its first row names none, or lines of a user and his items."""
     if not path.name.endswith(".parquet") and path.is_file() and is_sequences(path):
         return sequence_rows(path, unreadable)
-    return table_rows(path, unreadable)
+    return table_rows(path, unreadable, names)
 
 
 def _cover(item: str) -> str:
     return f"{item}.jpg"
 
 
+def _titles_microlens(path: Path, unreadable: list[str]) -> Iterator[Row]:
+    """Read …_titles.csv (`item,title`), or …_title_en.csv, which has no header. Source: westlake-repl/MicroLens, README.md, News."""
+    return table_rows(path, unreadable, ("item", "title"))
+
+
+def _titles_ninerec(path: Path, unreadable: list[str]) -> Iterator[Row]:
+    """Read …_item.csv without a header: id, title, English title.
+
+    Source: westlake-repl/NineRec, Baseline/BERT4Rec/BERT4Rec_txt/data_utils/preprocess.py, get_df.
+    """
+    return table_rows(path, unreadable, ("item_id", "cn_title", "en_title"))
+
+
+PAIR_NINEREC = (
+    "item",
+    "user",
+    "timestamp",
+)  # of …_pair.csv, which has no header: westlake-repl/NineRec, get_behaviour.py
 BOUGHT_2014 = ("also_bought", "also_viewed", "bought_together", "buy_after_viewing")
 SETS = {
     one.name: one
@@ -171,8 +211,8 @@ SETS = {
             _related("also_buy", "also_view"),
         ),
         PublicSet("amazon-2023", "Amazon Reviews 2023, which has no pairs", _amazon_2023, _amazon_event),
-        PublicSet("microlens", "MicroLens", any_item, _any_event, image_of=_cover),
-        PublicSet("ninerec", "NineRec", any_item, _any_event, image_of=_cover),
+        PublicSet("microlens", "MicroLens", any_item, _any_event, _titles_microlens, image_of=_cover),
+        PublicSet("ninerec", "NineRec", any_item, _any_event, _titles_ninerec, None, _cover, PAIR_NINEREC),
         PublicSet("pixelrec", "PixelRec", any_item, _any_event, image_of=_cover),
         PublicSet("hm", "H&M", _hm_item, _hm_event, image_of=lambda item: f"{item[:3]}/{item}.jpg"),
         PublicSet("recbole", "RecBole's atomic files", any_item, _any_event),

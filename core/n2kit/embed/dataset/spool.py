@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pyarrow.parquet as pq
 
 from n2kit.data.image_source import GivenImage
 from n2kit.data.item import Item
+from n2kit.data.packed import image_at, place_of
 from n2kit.errors import BadInput
 from n2kit.utils.files import atomic_write
 
+PLACE = "place"  # of an image that is packed, as JSON
 SCHEMA = pa.schema(
-    {name: pa.string() for name in ("id", "image", "title", "content", "category")} | {"topics": pa.list_(pa.string())}
+    {name: pa.string() for name in ("id", "image", "title", "content", "category", PLACE)}
+    | {"topics": pa.list_(pa.string())}
 )
 
 
@@ -29,13 +33,15 @@ def write_spool(work: Path, number: int, items: Sequence[Item]) -> None:
     Raises:
         BadInput: an item holds its image itself.
     """
-    for item in items:
-        if isinstance(item.image, GivenImage):
+    places = [place_of(item.image) for item in items]
+    for item, place in zip(items, places, strict=True):
+        if isinstance(item.image, GivenImage) and place is None:
             raise BadInput(
                 f"item {item.id!r} holds its image itself, and a folder of vectors is made of files",
                 "give images by their paths, or write a .parquet file",
             )
-    columns = {name: [getattr(item, name) for item in items] for name in SCHEMA.names}
+    columns = {name: [getattr(item, name) for item in items] for name in SCHEMA.names if name != PLACE}
+    columns[PLACE] = [place and json.dumps(place) for place in places]
     with atomic_write(spool_file(work, number), durable=False) as temporary:
         pq.write_table(pa.table(columns, SCHEMA), temporary)
 
@@ -43,7 +49,12 @@ def write_spool(work: Path, number: int, items: Sequence[Item]) -> None:
 def read_spool(work: Path, number: int) -> list[Item]:
     """Read a shard's items."""
     rows = pq.read_table(spool_file(work, number)).to_pylist()
-    return [Item(**row | {"topics": tuple(row["topics"])}) for row in rows]
+    found = []
+    for row in rows:
+        place = row.pop(PLACE, None)  # earlier versions wrote none
+        image = image_at(row["image"], place and json.loads(place))
+        found.append(Item(**row | {"image": image, "topics": tuple(row["topics"])}))
+    return found
 
 
 def batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
