@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import n2kit
+
 
 @pytest.fixture
 def folder(workspace: Path, tmp_path: Path) -> Path:
@@ -108,3 +110,29 @@ def test_a_map_that_is_none_is_named(cli: Any, folder: Path, text: str, says: st
     (folder / "columns.yaml").write_text(text)
     done = cli("data", "check", folder, "--json")
     assert says in done.err if says != "24 items" else json.loads(done.out)["broken"] == [], done.err
+def test_lengths_of_texts_and_the_items_that_a_model_cuts(cli: Any, folder: Path, tiny_bundle: Path) -> None:
+    with (folder / "items.jsonl").open("a") as file:
+        file.write(
+            json.dumps(
+                {"id": "long", "title": "t" * 100, "content": "word " * 200 + "#tag#", "topics": list("abcdefghijkl")}
+            )
+            + "\n"
+        )
+    found = json.loads(cli("data", "check", folder, "--json").out)
+    texts = found["tables"]["texts"]
+    assert texts["characters"].endswith("most 1,130")  # with the topics and spaces between
+    assert texts["characters by the rules of template en"].endswith(f"most {80 + 1 + 28 + 1 + 320}")
+    assert texts["titles cut to 80 characters"] == texts["contents cut to 320 characters"] == 1
+    assert texts["items with more than 10 topics"] == 1
+    assert "prompts" not in found["tables"]
+    done = cli("data", "check", folder, "--bundle", tiny_bundle, "--json")
+    prompts = json.loads(done.out)["tables"]["prompts"]
+    model = n2kit.load(tiny_bundle)
+    builder = model.prompt_builder
+    items = n2kit.read_items(folder / "items.jsonl")
+    lengths = [builder.body_length(item, image=bool(item.image)) for item in items]
+    assert prompts["items that are cut"] == sum(n > builder.body_tokens for n in lengths) == 1
+    assert f"most {max(lengths):,}" in prompts["tokens of a prompt's body"]
+    assert "longer than the model's prompt" in done.err
+    refused = cli("data", "check", folder, "--template", "nothing")
+    assert (refused.code, "no prompt template" in refused.err) == (2, True)

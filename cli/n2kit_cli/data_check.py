@@ -21,6 +21,11 @@ def check(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page: the tables, and pairs with their pictures.")
     ] = None,
+    bundle: options.CountingBundle = None,
+    template: Annotated[
+        str,
+        typer.Option(help="Without --bundle: the prompt template whose text rules are shown; en, zh, compact, a file."),
+    ] = "en",
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
     renames: options.Map = None,
     write_map: Annotated[
@@ -34,6 +39,7 @@ def check(
     Examples:
       n2kit data check . --html data.html
       n2kit data check . --all-images --json
+      n2kit data check . --bundle models/tiny
     """
     from n2kit.datasets.check import check as run
     from n2kit.datasets.check import rows_of
@@ -44,9 +50,13 @@ def check(
     columns, pair_columns = options.columns(renames)
     if write_map and not renames:
         raise BadInput("--write-map writes what --map names, and there is none", "--map title=name --write-map")
+    builder = None
+    if bundle is not None:
+        builder = options.load_model(bundle, "cpu").prompt_builder
     with progress("check") as bar:
         found = run(
-            data, every_image=every_image, seed=seed, html=html, columns=columns, pair_columns=pair_columns, progress=bar
+            data, every_image=every_image, seed=seed, html=html, columns=columns,
+            pair_columns=pair_columns, template=template, builder=builder, progress=bar,
         )  # fmt: skip
     if json:
         document(vars(found))

@@ -68,6 +68,10 @@ IndexedBundle = Annotated[
         "--bundle", callback=_bundle, help="For an item outside the catalogue: the model that made the index."
     ),
 ]
+CountingBundle = Annotated[
+    Path | None,
+    typer.Option("--bundle", callback=_bundle, help="Count the tokens of its prompts, and the items that are cut."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output, nothing else on stdout.")]
 ItemsFile = Annotated[
     Path,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +16,18 @@ from n2kit.data.folder import data_file, needed_file
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.datasets.check_texts import text_table, token_table
 from n2kit.datasets.leaks import find_leaks, same_items
 from n2kit.datasets.split import components
 from n2kit.errors import counted, truncate_list
 from n2kit.pages.neighbours import Figure, figure_of
 from n2kit.pages.render import render
+from n2kit.recipe.prompt_templates import load_template
 from n2kit.utils.files import write_text
 from n2kit.utils.version import VERSION
+
+if TYPE_CHECKING:
+    from n2kit.modeling.prompts import PromptBuilder
 
 SAMPLED, SHOWN = 1000, 18  # pictures that are opened, and pairs that the page shows
 SMALL, FLAT = 32, 2.0  # pixels of a side, and the spread of a picture of one colour
@@ -41,18 +46,20 @@ class Checked:
 def check(
     folder: Path, *, every_image: bool = False, seed: int = 0, html: Path | None = None,
     columns: Mapping[str, str] | None = None, pair_columns: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    template: str = "en", builder: PromptBuilder | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> Checked:  # fmt: skip
     """Look through the items, pairs and pictures of a data folder.
 
     Args:
         every_image: open all pictures, and not a sample of 1,000. html: a page to write, with example pairs.
         columns, pair_columns: of the items and of the pairs, as `--map` names them.
+        template: whose text rules are applied. builder: of a model whose tokens are counted; its own template counts.
     """
     found = Checked()
     images = data_file(folder, "images")
     items = read_items(needed_file(folder, "items"), columns=columns, lenient=True)
     _items(found, items)
+    _texts(found, items, template, builder, progress)
     _images(found, items, images, every_image, seed, progress)
     pairs: dict[str, Pairs] = {}
     for name in PARTS:
@@ -83,9 +90,6 @@ def _items(found: Checked, items: Items) -> None:
         ", ".join(f"{column} as {name}" for name, column in items.columns.items()) or "by their own names"
     )
     table["columns not read"] = ", ".join(items.unread) or "none"
-    lengths = [len(" ".join((i.title, i.content, *i.topics))) for i in items if i.has_text]
-    if lengths:
-        table["characters of a text, median and most"] = f"{int(np.median(lengths)):,}, {max(lengths):,}"
     found.tables["items"] = table
     if items.dropped:
         found.broken.append(
@@ -93,6 +97,22 @@ def _items(found: Checked, items: Items) -> None:
         )
     if table["neither"]:
         found.odd.append(f"{counted(table['neither'], 'item')} with neither a picture nor a text")
+
+
+def _texts(
+    found: Checked, items: Items, template: str, builder: PromptBuilder | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:  # fmt: skip
+    rules = load_template(template) if builder is None else builder.template
+    if table := text_table(items, rules, template if builder is None else "of the model"):
+        found.tables["texts"] = table
+    if builder is None:
+        return
+    found.tables["prompts"] = table = token_table(items, builder, progress)
+    if cut := table["items that are cut"]:
+        found.odd.append(
+            f"{counted(cut, 'item')} longer than the model's prompt: content is cut first (prompt.body_tokens)"
+        )
 
 
 def _images(

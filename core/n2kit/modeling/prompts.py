@@ -8,6 +8,7 @@ word itself, `<TEXT_EMB>`, then a task and its answer (NoteLLM, arXiv 2403.01744
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -163,7 +164,7 @@ class PromptBuilder:
 
     def topics(self, item: Item) -> list[str]:
         """List an item's topics, with those in its content."""
-        return list(dict.fromkeys([*item.topics, *split_topics(item.content)[1]]))[: self.template.topics]
+        return ruled_topics(item, self.template)
 
     def _question(self, task: Task) -> str:
         if task.kind == "category":
@@ -179,16 +180,12 @@ class PromptBuilder:
 
     def _fields(self, item: Item, task: Task | None = None) -> dict[str, str]:
         """Return the fields by name, without those that the task asks for."""
-        content, _ = split_topics(item.content)
-        topics = [t for t in self.topics(item) if task is None or t not in task.target_topics]
-        return {
-            "content": content.replace("\r\n", "\n").replace("\n", self.template.newline)[
-                : self.template.content_chars
-            ],
-            "topics": self.template.topic_separator.join(topics),
-            "title": item.title.replace("\n", " ")[: self.template.title_chars],
-            "category": "" if task is not None and task.kind == "category" else item.category,
-        }
+        fields = ruled_fields(item, self.template, () if task is None else task.target_topics)
+        return fields | {"category": ""} if task is not None and task.kind == "category" else fields
+
+    def body_length(self, item: Item, *, image: bool) -> int:
+        """Count the tokens of an item's body, before they are cut to `body_tokens`."""
+        return len(self._body(self._body_of(self.kind(image=image, text=item.has_text)), self._fields(item)))
 
     def _fitted(self, body: str, fields: dict[str, str]) -> list[int]:
         """Tokenize the filled body to at most `body_tokens`: content is cut first, then topics, then the title."""
@@ -217,6 +214,22 @@ class PromptBuilder:
             return []
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [int(i) for i in ids]
+
+
+def ruled_topics(item: Item, template: Template) -> list[str]:
+    """List an item's topics, with those in its content, as many as a template takes."""
+    return list(dict.fromkeys([*item.topics, *split_topics(item.content)[1]]))[: template.topics]
+
+
+def ruled_fields(item: Item, template: Template, left_out: Collection[str] = ()) -> dict[str, str]:
+    """Return an item's texts by field, by the text rules of a template; topics that are `left_out` are not among them."""
+    content, _ = split_topics(item.content)
+    return {
+        "content": content.replace("\r\n", "\n").replace("\n", template.newline)[: template.content_chars],
+        "topics": template.topic_separator.join(t for t in ruled_topics(item, template) if t not in left_out),
+        "title": item.title.replace("\n", " ")[: template.title_chars],
+        "category": item.category,
+    }
 
 
 def _fill(body: str, fields: dict[str, str]) -> str:
