@@ -133,3 +133,56 @@ def test_the_commands(cli: Any, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "between two parts dropped" in done.err
     assert cli("data", "split", tmp_path, "--val", "0.6", "--test", "0.5").code == 2
+
+
+def timed_folder(folder: Path) -> Path:
+    """Ten items and nine pairs, the n-th of day n; the first pair comes again at last, turned round."""
+    folder.mkdir()
+    (folder / "items.jsonl").write_text(
+        "".join(json.dumps({"id": f"i{n}", "title": f"thing {n}"}) + "\n" for n in range(10))
+    )
+    days = [f"i{n},i{n + 1},2024-01-{n + 1:02}T00:00:00" for n in range(9)]
+    (folder / "pairs.csv").write_text("\n".join(["query,target,when", *days, "i1,i0,2024-01-30"]) + "\n")
+    return folder
+
+
+def test_pairs_with_times_are_divided_by_them(cli: Any, tmp_path: Path) -> None:
+    data = timed_folder(tmp_path / "data")
+    refused = cli("data", "split", data, "--by", "time")
+    assert (refused.code, "no column of times, and no log" in refused.err) == (2, True)
+    done = cli("data", "split", data, "--by", "time", "--map", "time=when", "--val", "0.2", "--test", "0.2", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["pairs"], found["lost"]) == ({"train": 6, "val": 2, "test": 1}, {"seen before": 1})
+    parts = written(data)
+    assert parts["train"] == [(f"i{n}", f"i{n + 1}") for n in range(6)]
+    assert (parts["val"], parts["test"]) == ([("i6", "i7"), ("i7", "i8")], [("i8", "i9")])
+    assert sum(found["buckets"].values()) == 10
+    for flags in (("--allow",), ("--map", "time=none"), ("--map", "time=query")):
+        assert cli("data", "split", data, "--by", "time", "--force", *flags).code == 2
+    assert cli("data", "split", data, "--events", "x", "--force").code == 2
+
+
+def test_pairs_without_times_take_those_of_a_log(cli: Any, tmp_path: Path) -> None:
+    """An item is there from its first event on, and a pair when both are; what is in no event has no time."""
+    data = timed_folder(tmp_path / "data")
+    rows = [line.rpartition(",")[0] for line in (data / "pairs.csv").read_text().splitlines()]
+    (data / "pairs.csv").write_text("\n".join(rows[:-1]) + "\n")
+    log = [f"u,i{n},{1_700_000_000_000 + n * 86_400_000 + late}" for n in range(9) for late in (0, 10**9)]
+    (data / "events.csv").write_text("\n".join(["user,item,timestamp", *reversed(log)]) + "\n")
+    done = cli("data", "split", data, "--by", "time", "--val", "0.25", "--test", "0.25", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["pairs"], found["lost"]) == ({"train": 4, "val": 2, "test": 2}, {"without a time": 1})
+    assert written(data)["test"] == [("i6", "i7"), ("i7", "i8")]
+    other = tmp_path / "log.csv"
+    other.write_text("user,item\nu,i1\n")
+    refused = cli("data", "split", data, "--by", "time", "--events", other, "--force")
+    assert (refused.code, "no column of the time" in refused.err) == (2, True)
+    other.write_text("user,item,time\nu,other,1700000000\n")
+    refused = cli("data", "split", data, "--by", "time", "--events", other, "--force")
+    assert (refused.code, "no pair has a time" in refused.err) == (2, True)
+    (data / "pairs.csv").write_text("i0,i1\ni1,i2\n")  # no header, and one time for all
+    other.write_text("user,item,time\n" + "".join(f"u,i{n},1700000000\n" for n in range(3)))
+    refused = cli("data", "split", data, "--by", "time", "--events", other, "--force")
+    assert (refused.code, "no pair is in train" in refused.err) == (2, True)

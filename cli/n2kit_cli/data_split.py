@@ -45,7 +45,7 @@ def split(
     by: Annotated[
         By,
         typer.Option(
-            help="item: parts share no item (the paper's); component: nor is any pair lost; time: of a log, by data mine."
+            help="item: parts share no item (the paper's); component: nor is any pair lost; time: by a column of the pairs, or --events."
         ),
     ] = By.item,
     val: Val = 0.1,
@@ -57,6 +57,15 @@ def split(
     allow: Annotated[
         bool, typer.Option("--allow", help="Items of the same image or text may be in two parts; they are counted.")
     ] = False,
+    events: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="By time, of pairs without one: logs, whose first event of an item says when it was there. Repeatable."
+        ),
+    ] = None,
+    renames: Annotated[
+        list[str] | None, typer.Option("--map", help="By time: name a column, such as --map time=when. Repeatable.")
+    ] = None,
     lenient: options.Lenient = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -69,24 +78,48 @@ def split(
     Examples:
       n2kit data split . --val 0.4 --test 0.3 --allow --force
       n2kit data split . --val 0.4 --test 0.3 --allow --force --seed 1 --json
+      n2kit data split . --by time --val 0.3 --test 0.3 --force
     """
     from n2kit.data.folder import data_file, needed_file
     from n2kit.errors import BadInput
 
     shares = shares_of(val, test)
-    if by is By.time:
-        log = data_file(data, "events") or "LOG"
-        hint = f"n2kit data mine --events {log} -o {data} --split time"
-        raise BadInput("pairs have no time; a split by time is made of their log", hint)
+    if by is By.time and (together or allow):
+        raise BadInput("--together and --allow are for items on two sides, which a split by time has", "leave them out")
+    if by is not By.time and (events or renames):
+        raise BadInput("--events and --map are for a split by time", "--by time")
     for name in ("train", "val", "test", "pool"):
         if (there := data_file(data, name)) is not None and not force:
             raise BadInput(f"{there} exists", "--force replaces it")
-    found = split_folder(data, needed_file(data, "items"), by, shares, seed, together, allow, lenient)
+    items_file = needed_file(data, "items")
+    if by is By.time:
+        found = split_times(data, items_file, shares, events or [], renames or [], lenient)
+    else:
+        found = split_folder(data, items_file, by, shares, seed, together, allow, lenient)
     if json:
         document(vars(found))
     else:
         emit(data / "train.parquet")
     say(found.sentence())
+
+
+def split_times(
+    data: Path, items_file: Path, shares: tuple[float, float], events: list[str], renames: list[str], lenient: bool
+) -> Split:
+    """Divide the pairs of a data folder by time; its own log serves where no other is given."""
+    from n2kit.data.folder import data_file, needed_file
+    from n2kit.datasets.split_time import split_by_time
+    from n2kit.mining.event_columns import events_map
+    from n2kit.utils.locks import output_lock
+
+    columns = events_map(renames)
+    file = needed_file(data, "pairs")
+    items = options.read(items_file, options.ItemFormat.auto, None, lenient)
+    pairs = options.read_pairs(file, items, lenient)
+    log = data_file(data, "events")
+    logs = events or ([] if log is None else [str(log)])
+    with output_lock(data / "split"):
+        return split_by_time(pairs, items, data, file=file, events=logs, shares=shares, columns=columns)
 
 
 def split_folder(

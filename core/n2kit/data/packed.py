@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.image_source import GivenImage
-from n2kit.data.tables import NumberedRow, parquet_rows
-from n2kit.errors import BadInput
+from n2kit.data.tables import NumberedRow, parquet_rows, parquet_schema
 
 DIGEST = (
     "image_sha256"  # the column, or the key of a sample's JSON, that says an image's content without its being read
@@ -114,13 +113,9 @@ def is_packed(path: Path) -> bool:
         BadInput: no Parquet file.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        schema = pq.read_schema(path)
-        image = schema.field(COLUMN).type if {DIGEST, COLUMN} <= set(schema.names) else None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
+    schema = parquet_schema(path)
+    image = schema.field(COLUMN).type if {DIGEST, COLUMN} <= set(schema.names) else None
     return image is not None and pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
 
 

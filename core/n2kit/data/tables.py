@@ -116,6 +116,21 @@ def parquet_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterat
         raise BadInput(f"{path}: damaged after row {number}: {error}".splitlines()[0], "write the file again") from None
 
 
+def parquet_schema(path: Path) -> Any:
+    """Read the schema of a Parquet file.
+
+    Raises:
+        BadInput: no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
+
+
 def check_names(names: list[str], where: str) -> None:
     """Refuse a header that names two columns alike; nameless ones are no columns that anybody could mean.
 

@@ -24,7 +24,10 @@ Way = Literal["item", "component"]
 
 @dataclass
 class Split:
-    """The result of a split. pairs: of each part; dropped: those between two parts; leaks: what is the same on two sides."""
+    """The result of a split. pairs: of each part; dropped: those between two parts; leaks: what is the same on two sides.
+
+    lost: pairs that a split by time has no part for, by reason.
+    """
 
     by: str
     pairs: dict[str, int]
@@ -34,6 +37,7 @@ class Split:
     components: int | None = None
     buckets: dict[str, int] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """Say in one line what is where."""
@@ -41,6 +45,7 @@ class Split:
             f"{name}: {counted(self.pairs[name], 'pair')} of {counted(self.items[name], 'item')}" for name in SPLITS
         ]
         parts += [f"{self.dropped:,} between two parts dropped"] * bool(self.dropped)
+        parts += [f"{count:,} {reason} dropped" for reason, count in self.lost.items()]
         parts += [f"leaks: {', '.join(f'{n:,} {kind}' for kind, n in self.leaks.items())}"] * bool(self.leaks)
         return " · ".join(parts)
 
@@ -85,17 +90,7 @@ def split(
     found = Split(by, {}, {}, int((~same).sum()))
     if by == "component":
         found.components = len(np.unique(label[ends.ravel()]))
-    held: dict[str, set[str]] = {}
-    for n, name in enumerate(SPLITS):
-        rows = np.flatnonzero(of_pair == n)
-        found.pairs[name] = len(rows)
-        held[name] = {items.items[i].id for i in np.unique(ends[rows]).tolist()}
-        found.items[name] = len(held[name])
-        if not len(rows):
-            hint = "--by item" if by == "component" else "more pairs, or larger shares: --val 0.2 --test 0.2"
-            raise BadInput(
-                f"split by {by}: no pair is in {name} ({found.sentence() if n == 2 else 'others have all'})", hint
-            )
+    held = count_parts(found, pairs, of_pair)
     leaks = find_leaks(held, items, images, groups)
     found.leaks = {kind: len(ones) for kind, ones in leaks.items()}
     if leaks and not allow:
@@ -105,8 +100,25 @@ def split(
             f"{many} of the test or validation are in another part, too: {examples}",
             "--together puts them into one part; --allow goes on",
         )
-    _write(found, pairs, items, out, of_pair)
+    write_parts(found, pairs, items, out, of_pair)
     return found
+
+
+def count_parts(found: Split, pairs: Pairs, of_pair: np.ndarray) -> dict[str, set[str]]:
+    """Count the pairs and the items of each part (`of_pair`: 0 train, 1 val, 2 test, -1 none: [n]); return the items' ids.
+
+    Raises:
+        BadInput: a part is empty.
+    """
+    held: dict[str, set[str]] = {}
+    for n, name in enumerate(SPLITS):
+        rows = np.flatnonzero(of_pair == n).tolist()
+        held[name] = {i for row in rows for i in pairs.pairs[row]}
+        found.pairs[name], found.items[name] = len(rows), len(held[name])
+    if empty := next((name for name, count in found.pairs.items() if not count), None):
+        hint = "--by item" if found.by == "component" else "more pairs, or larger shares: --val 0.2 --test 0.2"
+        raise BadInput(f"split by {found.by}: no pair is in {empty} ({found.sentence()})", hint)
+    return held
 
 
 def components(count: int, edges: np.ndarray) -> np.ndarray:
@@ -147,7 +159,8 @@ def _by_component(label: np.ndarray, ends: np.ndarray, shares: tuple[float, floa
     return np.array([chosen[one] for one in label.tolist()])
 
 
-def _write(found: Split, pairs: Pairs, items: Items, out: Path, of_pair: np.ndarray) -> None:
+def write_parts(found: Split, pairs: Pairs, items: Items, out: Path, of_pair: np.ndarray) -> None:
+    """Write each part, the pool, the buckets, and what was counted."""
     for n, name in enumerate(SPLITS):
         rows = [pair for pair, part in zip(pairs, of_pair.tolist(), strict=True) if part == n]
         write_pairs_parquet(out / f"{name}.parquet", rows, [pairs.grade(p) for p in rows] if pairs.grades else None)

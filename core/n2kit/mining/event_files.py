@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.delimited import SAMPLE_LINES, delimited_rows, sniff, usual_separator
-from n2kit.data.tables import Kind, json_rows, jsonl_rows, kind_of
+from n2kit.data.tables import Kind, json_rows, jsonl_rows, kind_of, parquet_schema
 from n2kit.data.text_files import GZIP, opened
 from n2kit.data.values import id_of
 from n2kit.errors import BadInput
@@ -99,6 +99,22 @@ def find_files(patterns: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
+def column_names(path: Path, encoding: str | None) -> list[str]:
+    """List the columns of a table: the names in its first row, the keys of its first objects, or those of Parquet's schema.
+
+    Raises:
+        BadInput: a format that is not read, or no Parquet file.
+    """
+    kind = kind_of(path)
+    if kind == "parquet":
+        return [str(name) for name in parquet_schema(path).names]
+    if kind == "delimited":
+        first = next(iter(delimited_rows(path, encoding, lambda rows: len(rows[0]) > 1, [], [])), None)
+        return [] if first is None else _names(first[1])
+    rows = (jsonl_rows if kind == "jsonl" else json_rows)(path, encoding, [])
+    return list(dict.fromkeys(name for _, row in islice(rows, FIRST) for name in row))
+
+
 def open_events(path: Path, asked: Mapping[str, str], encoding: str | None) -> EventFile:
     """Look at the first rows of a file: its format, separator and columns.
 
@@ -117,10 +133,7 @@ def open_events(path: Path, asked: Mapping[str, str], encoding: str | None) -> E
         (_, cells), *_ = delimited_rows(path, encoding, lambda rows: _fits(rows[0], asked), [], [])
         header = _names(cells)
         return EventFile(path, kind, find_columns(header, asked, f"{path}:1"), {}, header, separator)
-    rows = (jsonl_rows if kind == "jsonl" else json_rows)(path, encoding, [])
-    names: dict[str, None] = {}
-    for _, row in islice(rows, FIRST):
-        names |= dict.fromkeys(row)
+    names = column_names(path, encoding)
     if not names:
         raise BadInput(f"{path}: no events: no object with keys", "one JSON object a line")
     return EventFile(path, kind, find_columns(names, asked, str(path)))
@@ -168,12 +181,8 @@ def _fits(header: list[str], asked: Mapping[str, str]) -> bool:
 
 def _open_parquet(path: Path, asked: Mapping[str, str]) -> EventFile:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(f"{path}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
+    schema = parquet_schema(path)
     found = EventFile(path, "parquet", find_columns(map(str, schema.names), asked, str(path)))
     for name, source in found.named.items():
         kind = schema.field(source).type
