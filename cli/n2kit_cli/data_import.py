@@ -64,6 +64,7 @@ def import_(
       n2kit data import images --images images -o imported
       n2kit data import recbole --items shop.item --events shop.inter -o imported-shop --json
     """
+    from n2kit.datasets.imports.run import unfinished
     from n2kit.datasets.imports.sets import SETS
     from n2kit.utils.folders import ensure_outside_bundles
     from n2kit.utils.locks import output_lock
@@ -72,17 +73,15 @@ def import_(
     if name not in known:
         raise BadInput(f"no public set {name!r}", suggest(name, known) or f"known: {', '.join(known)}")
     ensure_outside_bundles(out)
-    if (out / "items.parquet").exists() and not force:
-        raise BadInput(f"{out / 'items.parquet'} exists", "give another -o, or --force to replace it")
-    out.mkdir(parents=True, exist_ok=True)
-    with output_lock(out / "items.parquet"), progress("import") as bar:
-        found = _run(name, out, items, events or [], images, table, bar)
-    for noun, count in found.counts.items():
-        say(count.sentence(noun.removesuffix("s")))
-    for note in found.notes:
-        say(f"note: {note}")
-    if fetch_images:
-        _fetch(out, limit, fetch_private)
+    with output_lock(out / "items.parquet"), unfinished(out, force=force):
+        with progress("import") as bar:
+            found = _run(name, out, items, events or [], images, table, bar)
+        for noun, count in found.counts.items():
+            say(count.sentence(noun.removesuffix("s")))
+        for note in found.notes:
+            say(f"note: {note}")
+        if fetch_images:
+            _fetch(out, limit, fetch_private)
     if json:
         document({"out": str(out)} | found.facts())
     else:

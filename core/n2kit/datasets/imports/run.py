@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.utils.files import atomic_write, write_json
 
 BATCH = 20_000
-REPORT = "import.json"
+REPORT, MARK = "import.json", ".import.json"
 Progress = Callable[[int, int, str], None]
 ITEM = ("id", "image", "title", "topics", "content", "category", "more_images")
 UNREADABLE = "unreadable row"
@@ -47,6 +48,27 @@ class Imported:
 
     def facts(self) -> dict[str, Any]:
         return {"files": self.files, "notes": self.notes} | {name: vars(count) for name, count in self.counts.items()}
+
+
+@contextmanager
+def unfinished(out: Path, *, force: bool) -> Iterator[None]:
+    """Mark an import that is not finished: the same command may replace what one that was killed has written.
+
+    Raises:
+        BadInput: items are there that no such import wrote.
+    """
+    items, mark = out / "items.parquet", out / MARK
+    if items.exists() and not force and not mark.is_file():
+        raise BadInput(f"{items} exists", "give another -o, or --force to replace it")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(mark, {})
+    try:
+        yield
+    except BaseException:
+        if not items.exists():  # nothing was written, and the folder is anybody's
+            mark.unlink(missing_ok=True)
+        raise
+    mark.unlink()
 
 
 def import_set(
