@@ -25,19 +25,19 @@ def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def baby_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files as Amazon's of 2023, of 90 products and 120 users who each like one kind; the pictures are fetched already."""
+    """Files as Amazon's of 2023, of 300 products and 120 users who each like one kind; the pictures are fetched already."""
     monkeypatch.chdir(tmp_path)
     draw = random.Random(0)
     meta = []
-    for n in range(90):
+    for n in range(300):
         url = f"https://images.example/{n}.jpg"
         place = fetched_path(url, Path("data/images"))
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 40), (40 * (n % 6), n, 99)).save(place)
+        Image.new("RGB", (40, 40), (40 * (n % 6), n % 256, 99)).save(place)
         about = {"title": f"{KINDS[n % 6]} article {n}", "features": [f"for {KINDS[n % 6]}"], "bought_together": None}
         meta.append({"parent_asin": f"B{n:03}", "images": [{"large": url, "hi_res": None}]} | about)
     log = [
-        {"user_id": f"u{u}", "parent_asin": f"B{(draw.randrange(15) * 6 + u % 6):03}", "timestamp": 1_600_000_000_000 + draw.randrange(10**9)}
+        {"user_id": f"u{u}", "parent_asin": f"B{(draw.randrange(50) * 6 + u % 6):03}", "timestamp": 1_600_000_000_000 + draw.randrange(10**9)}
         for u in range(120) for _ in range(8)
     ]  # fmt: skip
     write_lines(tmp_path / "meta_Baby_Products.jsonl.gz", meta)

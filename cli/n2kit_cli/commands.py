@@ -12,7 +12,7 @@ import typer
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": (
         "data",
-        "Make a folder of items and pairs: import a public set, mine pairs from a log, split, check.",
+        "Make a folder of items and pairs: import a public set, mine pairs from a log, split, check, pack.",
     ),
     "plan": (
         "plan",

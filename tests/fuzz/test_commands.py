@@ -38,7 +38,7 @@ FILES = {
     "gone.txt": "i:1\ni:2\n",
     "set/items.csv": "id,title,image\n" + "".join(f"{i},a thing of number {n},{n}.png\n" for n, i in enumerate(IDS)),
     "set/pairs.csv": "query,target,time\n"
-    + "".join(f"{a},{b},{n}\n" for n, (a, b) in enumerate(itertools.pairwise(IDS))),
+    + "".join(f"{a},{b},{n}\n" for n, (a, b) in enumerate(itertools.combinations(IDS, 2))),
     "matrix.yaml": "llm: [qwen:tiny]\nvision: [siglip:tiny]\nitems: items.csv\npairs: pairs.csv\ntest_pairs: pairs.csv\nallow_no_images: true\n",
 }
 # Each works as it stands, in little time; a case changes it.
@@ -63,7 +63,7 @@ COMMANDS = (
     "data mine --events events.csv --items items.csv -o out --score swing --split time --min-users 1 --memory 400MB",
     "data mine --from-vectors vectors.parquet -o out --top 3 --lower 0 --json",
     "data mine --print-sql spark --map user=user",
-    "data split set --by item --val 0.3 --test 0.3 --allow --force --seed 1 --json",
+    "data split set --by item --val 0.3 --test 0.3 --allow --force --seed 4 --json",
     "data split set --by time --val 0.3 --test 0.3 --map time=time --events events.csv --force",
     "data check set --html out.html --template en --seed 1 --json",
     "data pack set -o out --form webdataset --shard-items 3 --on-bad-image skip --json",

@@ -8,7 +8,7 @@ from typing import Any
 
 from n2kit.data.columns import SYNONYMS, normal
 from n2kit.datasets.imports.rows import Row, first, table_rows
-from n2kit.datasets.imports.run import ITEM, REPORT, Counts, Imported, finish, link_images, write_rows
+from n2kit.datasets.imports.run import ITEM, REPORT, Counts, Imported, finish, link_images, staged, write_rows
 from n2kit.datasets.imports.sets import any_item
 from n2kit.errors import BadInput, truncate_list
 from n2kit.utils.files import write_json
@@ -35,17 +35,17 @@ def import_images(images: Path, out: Path, *, table: Path | None = None) -> Impo
     )
     if not files:
         raise BadInput(f"{images}: no pictures", f"known endings: {', '.join(sorted(PICTURES))}")
-    out.mkdir(parents=True, exist_ok=True)
     found, unreadable = Imported(out), list[str]()
     count = found.counts["items"] = Counts()
-    link_images(out, images)
-    rows = _of_table(files, table, count, unreadable) if table is not None else _alone(files, count)
-    write_rows(out / "items.parquet", ITEM, rows)
-    finish(count, unreadable, table or images, "item", "images")
-    if unreadable:
-        found.notes.append(f"could not be read: {truncate_list(unreadable)}")
-    found.files.append("items.parquet")
-    write_json(out / REPORT, {"set": "images", **found.facts()})
+    with staged(out) as place:
+        link_images(out, images)
+        rows = _of_table(files, table, count, unreadable) if table is not None else _alone(files, count)
+        write_rows(place / "items.parquet", ITEM, rows)
+        finish(count, unreadable, table or images, "item", "images")
+        if unreadable:
+            found.notes.append(f"could not be read: {truncate_list(unreadable)}")
+        found.files.append("items.parquet")
+        write_json(place / REPORT, {"set": "images", **found.facts()})
     return found
 
 

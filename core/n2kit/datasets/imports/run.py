@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.utils.files import atomic_write, write_json
 
 BATCH = 20_000
-REPORT, MARK = "import.json", ".import.json"
+REPORT, MARK, STAGING = "import.json", ".import.json", ".import"
 Progress = Callable[[int, int, str], None]
 ITEM = ("id", "image", "title", "topics", "content", "category", "more_images")
 UNREADABLE = "unreadable row"
@@ -52,7 +53,7 @@ class Imported:
 
 @contextmanager
 def unfinished(out: Path, *, force: bool) -> Iterator[None]:
-    """Mark an import that is not finished: the same command may replace what one that was killed has written.
+    """Hold an import: the same command may replace what one that was killed, or failed later, has written.
 
     Raises:
         BadInput: items are there that no such import wrote.
@@ -60,15 +61,23 @@ def unfinished(out: Path, *, force: bool) -> Iterator[None]:
     items, mark = out / "items.parquet", out / MARK
     if items.exists() and not force and not mark.is_file():
         raise BadInput(f"{items} exists", "give another -o, or --force to replace it")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(mark, {})
+    yield
+    mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Give a folder to write an import into; what is in it takes its place in `out` if nothing fails, the items last."""
+    place = out / STAGING
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
     try:
-        yield
-    except BaseException:
-        if not items.exists():  # nothing was written, and the folder is anybody's
-            mark.unlink(missing_ok=True)
-        raise
-    mark.unlink()
+        yield place
+        write_json(out / MARK, {})
+        for file in sorted(place.iterdir(), key=lambda file: file.name == "items.parquet"):
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def import_set(
@@ -85,35 +94,32 @@ def import_set(
     Raises:
         BadInput: a file that is not there or not of this set: then no row of it is an item.
     """
-    out.mkdir(parents=True, exist_ok=True)
     found = Imported(out)
     unreadable: list[str] = []
     seen: set[str] = set()
     related: list[tuple[str, str, str]] = []
-    count = found.counts["items"] = Counts()
-    rows = chosen.item_rows(items, unreadable)
-    link_images(out, images)
-    write_rows(out / "items.parquet", ITEM, _items(chosen, rows, count, seen, related, images, progress))
-    finish(count, unreadable, items, "item", chosen.name)
-    found.files.append("items.parquet")
-    if chosen.related is not None:
-        found.counts["pairs"] = pairs = Counts()
-        write_rows(out / "pairs.parquet", ("query", "target", "type"), _pairs(related, seen, pairs))
-        found.files.append("pairs.parquet")
     logs = list(events)
-    if logs:
-        lost: list[str] = []
-        found.counts["events"] = count = Counts()
-        write_rows(
-            out / "events.parquet",
-            ("user", "item", "time", "rating"),
-            _events(chosen, logs, count, seen, lost, progress),
-        )
-        finish(count, lost, logs[0], "event", chosen.name)
-        found.files.append("events.parquet")
-    if unreadable:
-        found.notes.append(f"could not be read: {truncate_list(unreadable)}")
-    write_json(out / REPORT, {"set": chosen.name, **found.facts()})
+    with staged(out) as place:
+        count = found.counts["items"] = Counts()
+        rows = chosen.item_rows(items, unreadable)
+        link_images(out, images)
+        write_rows(place / "items.parquet", ITEM, _items(chosen, rows, count, seen, related, images, progress))
+        finish(count, unreadable, items, "item", chosen.name)
+        found.files.append("items.parquet")
+        if chosen.related is not None:
+            found.counts["pairs"] = pairs = Counts()
+            write_rows(place / "pairs.parquet", ("query", "target", "type"), _pairs(related, seen, pairs))
+            found.files.append("pairs.parquet")
+        if logs:
+            lost: list[str] = []
+            found.counts["events"] = count = Counts()
+            read = _events(chosen, logs, count, seen, lost, progress)
+            write_rows(place / "events.parquet", ("user", "item", "time", "rating"), read)
+            finish(count, lost, logs[0], "event", chosen.name)
+            found.files.append("events.parquet")
+        if unreadable:
+            found.notes.append(f"could not be read: {truncate_list(unreadable)}")
+        write_json(place / REPORT, {"set": chosen.name, **found.facts()})
     return found
 
 
