@@ -43,7 +43,7 @@ class Titles:
 
 def write_titles(titles: Titles, ids: Iterable[str], folder: Path) -> None:
     """Write title and image of the items of an index into its folder."""
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         i: whole_row(titles.items[i]) if i in titles.whole else {"title": titles.title(i), "image": titles.image(i)}
         for i in ids
         if i in titles.items
