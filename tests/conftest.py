@@ -95,7 +95,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (root / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("query", "target"), *part])
     log = [
-        (f"u{n}", item, 1_700_000_000 + 60 * k)
+        (f"u{n}", item, 1_700_000_000 + 3600 * n + 60 * k)
         for n in range(12)
         for k, item in enumerate([*pairs[n], pairs[n - 1][1]])
     ]
