@@ -110,6 +110,8 @@ def test_a_map_that_is_none_is_named(cli: Any, folder: Path, text: str, says: st
     (folder / "columns.yaml").write_text(text)
     done = cli("data", "check", folder, "--json")
     assert says in done.err if says != "24 items" else json.loads(done.out)["broken"] == [], done.err
+
+
 def test_lengths_of_texts_and_the_items_that_a_model_cuts(cli: Any, folder: Path, tiny_bundle: Path) -> None:
     with (folder / "items.jsonl").open("a") as file:
         file.write(

@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
+from n2kit.data.column_map import FILE as COLUMNS
 from n2kit.data.columns import FIELDS
 from n2kit.data.folder import PACKED, data_file, needed_file
 from n2kit.data.images import UnreadableImage, image_content
@@ -104,8 +105,9 @@ def pack(
             _add(made, read_json(mark))
             if progress:
                 progress(min((number + 1) * shard_items, total), total)
-        for role in COPIED:
-            if (file := data_file(folder, role)) is not None:
+        beside = [data_file(folder, role) for role in COPIED]
+        for file in [*beside, folder / COLUMNS]:
+            if file is not None and file.is_file():
                 shutil.copyfile(file, out / file.name)
                 made.copied.append(file.name)
         write_json(out / REPORT, {"key": key} | {n: v for n, v in asdict(made).items() if n not in ("folder", "bad")})

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from n2kit.data.column_map import mapped_columns
 from n2kit.data.items import Items
-from n2kit.data.pair_columns import PairColumns
+from n2kit.data.pair_columns import FIELDS, PairColumns
 from n2kit.data.pairs import Pair, Pairs
 from n2kit.datasets.split import Split, count_parts, write_parts
 from n2kit.errors import BadInput
@@ -86,7 +87,7 @@ def _own_times(file: Path, asked: Mapping[str, str], encoding: str | None) -> Ti
     It is read as a log is, whose user and item are the two ids: times are understood alike.
     """
     names = column_names(file, encoding)
-    ids = PairColumns.of(names, {}).ids
+    ids = PairColumns.of(names, mapped_columns(file, FIELDS)).ids
     if len(ids) < 2:
         return None
     both = {"user": ids[0], "item": ids[1]} | {name: column for name, column in asked.items() if name == "time"}
