@@ -39,7 +39,7 @@ def check(
     Examples:
       n2kit data check . --html data.html
       n2kit data check . --all-images --json
-      n2kit data check . --bundle models/tiny
+      n2kit data check . --template compact
     """
     from n2kit.datasets.check import check as run
     from n2kit.datasets.check import rows_of
