@@ -114,7 +114,7 @@ def split_times(
 
     columns = events_map(renames)
     file = needed_file(data, "pairs")
-    items = options.read(items_file, options.ItemFormat.auto, None, lenient)
+    items = options.read(items_file, options.AUTO, None, lenient)
     pairs = options.read_pairs(file, items, lenient)
     log = data_file(data, "events")
     logs = events or ([] if log is None else [str(log)])

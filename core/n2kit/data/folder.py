@@ -25,9 +25,9 @@ def data_file(folder: Path, role: str) -> Path | None:
         raise BadInput(f"no data folder {folder}", "n2kit data import, data mine and data split write one")
     if role == IMAGES:
         return folder / IMAGES if (folder / IMAGES).is_dir() else None
-    files = (file for ending in ENDINGS if (file := folder / f"{role}{ending}").is_file())
-    if (file := next(files, None)) is not None or role != "items":
-        return file
+    there = next(filter(Path.is_file, (folder / f"{role}{ending}" for ending in ENDINGS)), None)
+    if there is not None or role != "items":
+        return there
     return _of_plugin(folder) or (folder / PACKED if (folder / PACKED).is_dir() else None)
 
 
