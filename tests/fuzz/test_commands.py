@@ -204,7 +204,7 @@ def test_a_damaged_file_ends_in_a_result_or_is_named(data: st.DataObject, name: 
         (ground / name).write_bytes(content)
         outputs = ("out", "out.csv", "out.tsv", "out.parquet", "out.json", "out.html", "runs", *outputs_of(words))
         # A name of a component that a YAML file holds is reported by itself; an id of pairs that is none of the items, so too.
-        names = () if name.endswith(".yaml") else (*name.split("/"), "pairs.csv", "among the items")
+        names = () if name.endswith(".yaml") else (*name.split("/"), "pairs.csv", "among the items", "in the index")
         done = law.command(words, names=names, outputs=outputs)
         if done.code in (2, 3):  # a check that found something has a page all the same
             left = [p for out in ground.glob("out*") for p in (out, *out.rglob("*")) if p.is_file()]
