@@ -77,6 +77,7 @@ def embed(
     Examples:
       n2kit embed models/tiny --items items.jsonl --images images -o vectors.parquet
       n2kit embed models/tiny --items items.jsonl --images images -o both.parquet --visual --on-bad-image text-only --json
+      n2kit embed runs/tiny --items items.jsonl --images images -o trained.parquet
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16 --append
     """

@@ -85,7 +85,7 @@ def index(
       n2kit index vectors.parquet -o exact.index --type flat --json
       n2kit index vectors.parquet -o small.index --quantize binary --set index.rescore=20
       n2kit index vectors.parquet -o exact.index --upsert
-      n2kit index new-vectors.parquet -o exact.index --migrate
+      n2kit index trained.parquet -o exact.index --migrate
     """
     from n2kit.index import build_index, choose_index
     from n2kit.index.auto import AUTO
