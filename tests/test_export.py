@@ -335,7 +335,12 @@ def test_every_command_and_flag_of_the_pages_is_there(cli: Any, page: str) -> No
     import re
 
     text = re.sub(r"```dockerfile\n.*?```", "", (DOCS / page).read_text("utf8"), flags=re.S)
-    said = cli("serve", "--help").out + cli("recommend", "--help").out + cli("export", "--help").out + cli("hub", "push", "--help").out
+    said = (
+        cli("serve", "--help").out
+        + cli("recommend", "--help").out
+        + cli("export", "--help").out
+        + cli("hub", "push", "--help").out
+    )
     said += cli("hub", "pull", "--help").out + cli("index", "--help").out + cli("train", "--help").out
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - OTHERS
     assert {flag for flag in flags if flag not in said} == set()
