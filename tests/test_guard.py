@@ -317,7 +317,7 @@ def test_an_index_that_fails_is_named(late: Path, workspace: Path, tiny_bundle: 
     named(
         cli("index", "v.parquet", "-o", "i", "--type", "no-index"),
         "index no-index",
-        "its class Nothing is no Index of n2kit.contract",
+        "its class Nothing is no Index and no Store of n2kit.contract",
     )
     short = cli("index", "v.parquet", "-o", "i", "--type", "drops:memory")
     assert short.code == 3

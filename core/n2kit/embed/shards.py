@@ -25,7 +25,7 @@ class Shards:
 
     @classmethod
     def of(cls, out: Path, run: dict[str, object]) -> Shards:
-        """Make the folder, and remove those that another command left for the same file; the caller has its lock."""
+        """Name the folder, and remove those that another command left for the same file; the caller has its lock."""
         return cls(parts_folder(out, run), str(run["fingerprint"]), bool(run["visual"]))
 
     def file(self, number: int) -> Path:

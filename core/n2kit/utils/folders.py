@@ -143,14 +143,16 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
 
 
 def parts_folder(out: Path, run: Mapping[str, object]) -> Path:
-    """Make the folder, beside a file, of the parts of this run's work on it, and remove those that another run left there."""
+    """Name the folder, beside a file, of the parts of this run's work on it, and remove those that another run left there.
+
+    It is made with the first part: a run that fails before leaves nothing.
+    """
     key = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:12]
     prefix = f".{out.name}.parts-"
     folder = out.with_name(prefix + key)
     for left in out.parent.iterdir():
         if left != folder and re.fullmatch(re.escape(prefix) + "[0-9a-f]{12}", left.name):
             shutil.rmtree(left, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
