@@ -6,6 +6,7 @@ Both in float32, each at its default, the same tokens. CPU seconds are of the pr
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import tempfile
 import time
@@ -54,14 +55,26 @@ def embedder(weights: Path, folder: Path) -> Any:
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    base = Transformer(str(weights), model_kwargs={"dtype": torch.float32})
-    base.tokenizer.chat_template = None  # in which it would wrap every text
+    base = Transformer(str(without_chat(weights, folder.with_name("plain"))), model_kwargs={"dtype": torch.float32})
     if base.tokenizer.pad_token is None:
         base.tokenizer.pad_token = base.tokenizer.eos_token
     pooling = Pooling(base.get_embedding_dimension(), pooling_mode="lasttoken")
     model = SentenceTransformer(modules=[base, pooling, Normalize()], device="cpu")
     model.save(str(folder), create_model_card=False)
     return model
+
+
+def without_chat(weights: Path, folder: Path) -> Path:
+    """Link a folder of weights without the chat's template, in which sentence-transformers would wrap every text."""
+    folder.mkdir()
+    for file in weights.iterdir():
+        if file.name == "tokenizer_config.json":
+            content = json.loads(file.read_text("utf8"))
+            content.pop("chat_template", None)
+            (folder / file.name).write_text(json.dumps(content), encoding="utf8")
+        elif file.name != "chat_template.jinja":
+            (folder / file.name).symlink_to(file.resolve())
+    return folder
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -126,7 +139,7 @@ def vision_row(weights: Path, images: Path, count: int, most: float) -> None:
     processor = AutoImageProcessor.from_pretrained(weights)
     theirs = AutoModel.from_pretrained(weights, dtype=torch.float32).eval()
     settings = {"vision.dtype": "float32"}
-    part = n2kit.build("qwen:tiny", vision=f"hf-vision@file:{weights}", connector="mlp:4", settings=settings).vision
+    part = n2kit.build("qwen:tiny", vision=f"file:{weights}", connector="mlp:4", settings=settings).vision
     assert part is not None
 
     def loop() -> np.ndarray:
@@ -153,7 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--llm", type=Path, required=True, help="a folder of a decoder's weights")
     parser.add_argument("--vision", type=Path, help="a folder of an image tower's weights")
-    parser.add_argument("--images", type=Path)
+    parser.add_argument(
+        "--images", type=Path, help="square ones: of others a checkpoint's own processor may cut the edges"
+    )
     parser.add_argument("--short", type=int, default=96, help="short texts")
     parser.add_argument("--long", type=int, default=24, help="long texts")
     parser.add_argument("--count", type=int, default=24, help="images")
