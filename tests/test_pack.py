@@ -113,6 +113,22 @@ def test_packing_again_and_in_the_other_form_gives_the_same(packed: Path, tmp_pa
     assert n2kit.read_items(packed / "items").digest() == n2kit.read_items(tmp_path / "once" / "items").digest()
 
 
+def test_a_pack_that_is_not_whole_is_refused_and_a_whole_one_is_left_as_it_is(
+    packed: Path, workspace: Path, tmp_path: Path
+) -> None:
+    form: Any = next((packed / "items").iterdir()).suffix[1:]
+    again = pack(workspace, packed, form=form, shard_items=10)
+    assert (again.done_before, again.items, again.shards) == (True, 24, 3)
+    copy = tmp_path / "copy"
+    shutil.copytree(packed, copy)
+    next((copy / "items").iterdir()).unlink()
+    with pytest.raises(BadInput, match="has 2 shards, and 3 were packed"):
+        n2kit.read_items(copy / "items")
+    (copy / ".pack").mkdir()
+    with pytest.raises(BadInput, match="is not packed to its end"):
+        n2kit.read_items(copy / "items")
+
+
 def test_columns_that_are_no_fields_keep_their_types(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     table = pa.table(
@@ -182,8 +198,9 @@ def test_an_interrupted_packing_goes_on_and_ends_equal(workspace: Path, tmp_path
     assert (made.items, made.shards) == (24, 5)
     for file in sorted(f for f in (tmp_path / "whole").rglob("*") if f.is_file()):
         assert file.read_bytes() == (tmp_path / "killed" / file.relative_to(tmp_path / "whole")).read_bytes()
+    assert pack(workspace, tmp_path / "killed", shard_items=5).done_before
     with pytest.raises(BadInput, match="exists"):
-        pack(workspace, tmp_path / "killed", shard_items=5)
+        pack(workspace, tmp_path / "killed", shard_items=24)
     assert pack(workspace, tmp_path / "killed", shard_items=24, force=True).shards == 1
 
 

@@ -61,4 +61,4 @@ def pack(
     else:
         emit(out)
     options.report_skipped(made.bad, {"skipped": made.skipped, "text_only": made.text_only}, out / "items")
-    say(made.sentence())
+    say(f"{'finished before: ' if made.done_before else ''}{made.sentence()}")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
+from n2kit.utils.files import read_json
 
 ENDINGS = (".parquet", ".tar")
+REPORT, WORK = "pack.json", ".pack"  # beside the shards of a packed data folder: what it has, and what is still to do
 
 
 def shards_of(path: Path) -> list[Path]:
     """List the files that a path of items stands for: itself, or the shards in a folder, by name.
 
     Raises:
-        BadInput: no such file, or a folder without shards, or with shards of two kinds.
+        BadInput: no such file, or a folder without shards, with shards of two kinds, or with fewer than were packed.
     """
     if path.is_file():
         return [path]
@@ -29,4 +31,22 @@ def shards_of(path: Path) -> list[Path]:
             else "Parquet or tar files, as n2kit data pack writes them"
         )
         raise BadInput(f"{path} is a folder without shards of items", hint)
-    return [file for files in found.values() for file in files]
+    shards = [file for files in found.values() for file in files]
+    _check_whole(path, len(shards))
+    return shards
+
+
+def _check_whole(path: Path, count: int) -> None:
+    """Check that all shards are there that `n2kit data pack` says it wrote.
+
+    Raises:
+        BadInput: the packing was not finished, or a shard is missing.
+    """
+    if (path.parent / WORK).is_dir():
+        raise BadInput(f"{path.parent} is not packed to its end", "give the same n2kit data pack again")
+    report = path.parent / REPORT
+    packed = read_json(report).get("shards") if report.is_file() else None
+    if isinstance(packed, int) and packed != count:
+        raise BadInput(
+            f"{path} has {counted(count, 'shard')}, and {packed} were packed", "copy them all, or pack again"
+        )

@@ -20,14 +20,13 @@ from n2kit.data.item import Item, without_image
 from n2kit.data.item_stream import ColumnsChangedError, ItemStream
 from n2kit.data.items import check_rows
 from n2kit.data.packed import DIGEST
-from n2kit.data.shards import shards_of
+from n2kit.data.shards import REPORT, WORK, shards_of
 from n2kit.datasets.pack_formats import Form, Row, writer_of
 from n2kit.errors import BadInput, counted
 from n2kit.utils.digests import file_digests
 from n2kit.utils.files import disk_full_guard, read_json, write_json
 from n2kit.utils.locks import output_lock
 
-REPORT, WORK = "pack.json", ".pack"
 COPIED = ("train", "val", "test", "pool", "pairs")  # of a data folder, beside the items; its log stays where it is
 SHARD_ITEMS = 2000
 OnBadImage = Literal["error", "skip", "text-only"]
@@ -49,6 +48,7 @@ class PackedSet:
     dropped: int = 0
     copied: list[str] = field(default_factory=list)
     bad: dict[str, str] = field(default_factory=dict)
+    done_before: bool = False
 
     def sentence(self) -> str:
         """Say in one line what was packed."""
@@ -97,6 +97,8 @@ def pack(
     work = out / WORK
     made, total = PackedSet(out, form, dropped=len(stream.dropped)), len(stream)
     with output_lock(out / PACKED), disk_full_guard(str(out), "free some space; the same command goes on"):
+        if not force and _is_finished(out, key):
+            return replace(made, **_counts(read_json(out / REPORT)), done_before=True)
         _begin(out, key, force)
         for number, batch in enumerate(_batches(_pairs(stream), shard_items)):
             mark = work / f"{number:05d}.json"
@@ -110,7 +112,7 @@ def pack(
             if file is not None and file.is_file():
                 shutil.copyfile(file, out / file.name)
                 made.copied.append(file.name)
-        write_json(out / REPORT, {"key": key} | {n: v for n, v in asdict(made).items() if n not in ("folder", "bad")})
+        write_json(out / REPORT, {"key": key} | _counts(asdict(made)))
         shutil.rmtree(work)
     return made
 
@@ -140,6 +142,19 @@ def _pairs(stream: ItemStream) -> Iterator[Described]:
 def _batches(pairs: Iterator[Described], size: int) -> Iterator[list[Described]]:
     while batch := list(islice(pairs, size)):
         yield batch
+
+
+def _counts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in ("key", "folder", "bad", "done_before")}
+
+
+def _is_finished(out: Path, key: str) -> bool:
+    """Tell whether the same was packed to its end, and all of its shards are there."""
+    report = out / REPORT
+    if not report.is_file() or (out / WORK).is_dir():
+        return False
+    found = read_json(report)
+    return found.get("key") == key and len(shards_of(out / PACKED)) == found.get("shards")
 
 
 def _begin(out: Path, key: str, force: bool) -> None:

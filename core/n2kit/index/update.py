@@ -10,7 +10,7 @@ import numpy as np
 
 from n2kit.embed.reading import InMemory, VectorSource, cut, open_vectors
 from n2kit.embed.vectors_file import Vectors
-from n2kit.errors import BadInput, suggest
+from n2kit.errors import BadInput
 from n2kit.index.choice import choose_index
 from n2kit.index.facts import Facts
 from n2kit.index.folder import StoredIndex, load_index
@@ -57,10 +57,7 @@ def update_index(
         before = load_index(folder)
         if source is not None:
             _check(before, source, where)
-        if unknown := [item_id for item_id in delete if item_id not in before.position]:
-            more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
-            hint = suggest(unknown[0], before.ids) or "delete what is there"
-            raise BadInput(f"item {unknown[0]!r} is not in the index{more}", hint)
+        delete = _there(before, delete)
         ids = set() if source is None else {item_id for batch in source.batches() for item_id in batch.ids}
         if isinstance(before.index, InStore):
             changed = change_store(folder, before, source, delete, titles, facts)
@@ -72,6 +69,20 @@ def update_index(
             save_index(changed, folder, force=True)
     replaced = len(ids & before.position.keys())
     return Updated(changed, len(ids) - replaced, replaced, len(set(delete) - ids))
+
+
+def _there(before: StoredIndex, delete: Sequence[str]) -> list[str]:
+    """Return the ids to delete that are there: of a store all may not be, where the same deletion was cut short.
+
+    Raises:
+        BadInput: an id is not in the index; of a store, none is.
+    """
+    known = [item_id for item_id in delete if item_id in before.position]
+    unknown = [item_id for item_id in delete if item_id not in before.position]
+    if unknown and not (known and isinstance(before.index, InStore)):
+        more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
+        raise BadInput(f"item {unknown[0]!r} is not in the index{more}", "delete what is there")
+    return known
 
 
 def updated(before: StoredIndex, new: Vectors | None, delete: Sequence[str] = ()) -> StoredIndex:
