@@ -46,6 +46,9 @@ MESSY: dict[str, tuple[str, bytes]] = {
     "packed json lines, lists for texts": ("shop.jsonl.gz", gzip.compress('{"id": "p1", "title": ["Stuhl,", "Eiche"], "picture": "a.jpg"}\n{"id": "p2", "title": ["Tasse 3 €"]}\n'.encode())),
     "a name that comes late, and counts more": ("shop.jsonl", '{"id": "p2", "name": "x", "title": "Tasse 3 €"}\n{"id": "p1", "title": "Stuhl, Eiche", "img": "a.jpg"}\n'.encode()),
     "quotes around everything": ("shop.csv", "\n".join(";".join(f'"{c}"' for c in line.split(";")) for line in SHOP.splitlines()).encode()),
+    "an array over several lines called json lines": ("shop.jsonl", json.dumps([{"id": "p1", "title": "Stuhl, Eiche", "img": "a.jpg"}, {"id": "p2", "title": "Tasse 3 €"}], indent=1).encode()),
+    "a word for no picture": ("shop.csv", SHOP.replace("€;;", "€;NULL;").encode()),
+    "and another": ("shop.csv", SHOP.replace("€;;", "€;nan;").encode()),
     "macintosh line ends": ("shop.csv", SHOP.replace("\n", "\r").encode()),
 }  # fmt: skip
 
@@ -133,6 +136,8 @@ def test_a_wrong_quote_costs_its_own_row(tmp_path: Path) -> None:
         ("i.json", b'{"id": {"0": "a"}}', "a JSON object, and no array"),
         ("i.csv.gz", gzip.compress(b"id,title\na,b\n" * 999, mtime=0)[:40], "damaged gzip"),
         ("i.csv", b"nummer;titel\n1;x\n", "no column id"),
+        ("i.csv", b"<!doctype html>\n<title>Log in, then go on</title>\n", "a page of HTML or XML"),
+        ("i.jsonl", b'{\n "id": "a",\n "title": "b"\n}\n', "an object over several lines"),
         ("i.csv", "id,title\na,x\n".encode("utf-16-le"), "UTF-16 without a byte-order mark"),
     ],
 )
@@ -142,6 +147,15 @@ def test_what_cannot_be_decided_is_asked(name: str, content: bytes, said: str, t
         read_items(tmp_path / name)
     assert name in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("above", ["Products of the shop,,\n,,\n", "# exported today\n", "\n\n"])
+def test_a_header_under_remarks_is_pointed_at(above: str, tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text(f"{above}id,title,image\np1,Oak chair,a.jpg\n")
+    line = above.count("\n") + 1
+    with pytest.raises(BadInput, match="i.csv:1: no column id") as caught:
+        read_items(tmp_path / "i.csv")
+    assert caught.value.hint == f"line {line} looks like the header: remove what is above it"
 
 
 def test_what_was_read_is_said_in_one_line(tmp_path: Path) -> None:
@@ -246,6 +260,11 @@ def test_paths_of_other_machines_and_folders(tmp_path: Path) -> None:
             open_image(Item("x", outside), folder)
     with pytest.raises(UnreadableImage, match="no such file"):
         open_image(Item("x", "2024/b.png"), folder)
+    with pytest.raises(UnreadableImage, match=f"is not there, and '{file.name}' is: capitals count"):
+        open_image(Item("x", f"{file.relative_to(folder).parent}/{file.name.upper()}"), folder)
+    assert locate(f"{file.relative_to(folder)}?v=3", folder) == file
+    Image.new("RGB", (4, 4)).save(folder / "stu\u0308hle.png")  # as a Macintosh writes it
+    assert locate("st\u00fchle.png", folder) == folder / "stu\u0308hle.png"
     with pytest.raises(UnreadableImage, match="no images folder is given") as caught:
         open_image(Item("x", str(file)), None)
     assert caught.value.hint == f"--images {file.parent}"

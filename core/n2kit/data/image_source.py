@@ -8,7 +8,9 @@ import hashlib
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -135,17 +137,35 @@ def locate(name: str, folder: Path | None) -> Path:
                 return file
     if not direct.is_relative_to(root):
         raise NotFound("lies outside the images folder", "use a path inside it")
+    if not direct.exists() and (alike := _alike(direct)) is not None:
+        raise NotFound(f"is not there, and {alike!r} is: capitals count", "name it as it is called")
     return direct
 
 
 def _readings(path: str, root: Path) -> Iterator[str]:
     """Yield what else a path that is not there may mean."""
-    for plain in dict.fromkeys((path, path.replace("\\", "/"), unquote(path.replace("\\", "/")))):
+    slashes = path.replace("\\", "/")
+    decoded = unquote(slashes)
+    composed = (unicodedata.normalize(form, decoded) for form in ("NFC", "NFD"))  # ü is one letter, or u and two dots
+    for plain in dict.fromkeys((path, slashes, decoded, *composed, re.split("[?#]", decoded)[0])):
         parts = [part for part in PurePosixPath(plain).parts if part != "/"]
         yield "/".join(parts)
         for n, part in enumerate(parts[:-1], 1):
             if part == root.name:
                 yield "/".join(parts[n:])
+
+
+def _alike(path: Path) -> str | None:
+    """Find a file that is called like a path in other capitals."""
+    try:
+        return _by_casefold(path.parent, path.parent.stat().st_mtime_ns).get(path.name.casefold())
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=8)
+def _by_casefold(folder: Path, _changed: int) -> dict[str, str]:
+    return {name.casefold(): name for name in os.listdir(folder)}  # noqa: PTH208 (names alone)
 
 
 def fetched_path(url: str, folder: Path) -> Path:

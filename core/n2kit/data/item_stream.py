@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from n2kit.data.tar_rows import tar_rows
 from n2kit.data.values import text_of
 from n2kit.errors import BadInput, counted
 
+TITLES = 20  # lines above a header that are looked at
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
 
 
@@ -143,9 +145,14 @@ def _delimited(
 ) -> Iterator[NumberedRow]:
     """Yield the rows of delimited text by the names of its header."""
     header: list[str] = []
-    for line, cells in delimited_rows(path, encoding, partial(_has_id, found.asked), problems, notes):
+    rows = delimited_rows(path, encoding, partial(_has_id, found.asked), problems, notes)
+    for line, cells in rows:
         if not header:
             header = [name.strip().lstrip("\ufeff") for name in cells]
+            if (below := _header_below(found.asked, header, rows)) is not None:
+                raise BadInput(
+                    f"{path}:1: no column id", f"line {below} looks like the header: remove what is above it"
+                )
             check_names(header, f"{path}:1")
             found.learn(header)
             found.check()
@@ -158,6 +165,15 @@ def _delimited(
             problems.append(f"{path}:{line}: {what}")
         else:
             yield line, dict(zip(header, cells, strict=False))
+
+
+def _header_below(
+    asked: Mapping[str, str], first: list[str], rows: Iterator[tuple[int, list[str]]]
+) -> int | None:  # fmt: skip
+    """Find the line of a header under titles and remarks, where the first row is none."""
+    if _has_id(asked, [first]):
+        return None
+    return next((line for line, cells in islice(rows, TITLES) if len(cells) > 1 and _has_id(asked, [cells])), None)
 
 
 def _has_id(asked: Mapping[str, str], rows: list[list[str]]) -> bool:

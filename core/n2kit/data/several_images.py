@@ -12,6 +12,7 @@ from n2kit.data.values import is_null
 
 # Under which shops and data sets keep an image's address, the largest first.
 ADDRESSES = ("hi_res", "large", "original", "url", "src", "image_url", "href", "file_name", "medium", "small", "thumb")
+NOTHING = {"nan", "null", "none", "n/a", "#n/a", "\\n"}  # as programs write that there is none
 _SEPARATORS = re.compile(r"\s*[|;,\n]\s*")
 
 
@@ -19,7 +20,7 @@ def first_image(value: Any) -> tuple[Any, int]:
     """Return the first image of what a cell holds, and how many it holds; anything else comes back as it is, as one.
 
     Several are a list, a list written as a text (JSON or Python), or addresses with `|`, `;` or `,` between them. A dict of an image is
-    its largest address; empty entries count for nothing.
+    its largest address; empty entries, and those like NULL, count for nothing.
     """
     found = [one for one in _listed(value) if not _is_empty(one)]
     if not found:
@@ -58,6 +59,8 @@ def _of_text(text: str) -> list[Any]:
 
 
 def _is_empty(value: Any) -> bool:
+    if type(value) is str and value.strip().casefold() in NOTHING:
+        return True
     return (isinstance(value, str | bytes | list | tuple | dict) and not value) or (
         not isinstance(value, list | tuple | dict) and is_null(value)
     )

@@ -22,6 +22,7 @@ REFUSED = {
     ".xlsx", ".xls", ".ods", ".numbers", ".pkl", ".pickle", ".npy", ".npz", ".feather", ".arrow", ".orc", ".avro", ".h5", ".hdf5",
     ".xml", ".html", ".yaml", ".yml", ".zip", ".7z", ".tar", ".zst", ".bz2", ".xz", ".db", ".sqlite", ".pt", ".safetensors", ".pdf",
 }  # fmt: skip
+PAGES = (b"<!do", b"<htm", b"<?xm")  # first bytes
 KNOWN = ".csv, .tsv, .txt, .jsonl, .ndjson, .json, also with .gz, and .parquet"
 
 
@@ -43,6 +44,9 @@ def kind_of(path: Path) -> Kind:
         raise BadInput(
             f"{path}: a zip file or an Excel workbook, and no {suffix or 'table'}", "unpack it, or save it as CSV"
         )
+    if kind != "parquet" and start.lower() in PAGES:
+        what = f"{path}: a page of HTML or XML, and no {suffix or 'table'}"
+        raise BadInput(what, "get the file itself: behind a login, a download is often the page that asks for it")
     return kind
 
 
@@ -77,6 +81,12 @@ def jsonl_rows(path: Path, encoding: str | None, problems: list[str]) -> Iterato
             if not line.strip():
                 yield number, {}
                 continue
+            if number == 1 and line.strip() in ("[", "[{"):
+                yield from json_rows(path, encoding, problems)
+                return
+            if number == 1 and line.strip() == "{":
+                what = f"{path}: an object over several lines, and not one a line"
+                raise BadInput(what, 'one line for each, or a .json with an array: [{"id": …}, …]')
             try:
                 row = parse_json(line, path, line=number)
             except BadInput as problem:
