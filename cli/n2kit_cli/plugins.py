@@ -85,7 +85,7 @@ def check(
     names: Annotated[list[str] | None, typer.Argument(help="Plug-ins or distributions; default: all.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Hold each plug-in to the laws of n2kit.testing, in an interpreter of its own. Exit 1 if one fails.
+    """Hold each plug-in to the laws of n2kit.testing, in a process of its own. Exit 1 if one fails.
 
     \b
     Examples:

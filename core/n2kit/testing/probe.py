@@ -1,17 +1,23 @@
-"""The laws of one plug-in, tried in an interpreter of its own: `n2kit plugins check`.
+"""The laws of one plug-in, tried in a process of its own: `n2kit plugins check`.
 
-The child process prints a line of JSON for each result, so that an abort loses only the law that it was trying.
+Its declarations are tried in a new interpreter, where torch is not; its laws in a fork of one that has imported torch, which takes seconds.
+Either process prints a line of JSON for each result, so that an abort loses only the law that it was trying.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from n2kit.contract.cards import ComponentSpec
 from n2kit.contract.kinds import KIND_SPECS
@@ -21,9 +27,18 @@ from n2kit.plugins.manager import OWN, SELECT, Plugin, load_target, manager
 from n2kit.plugins.registries import REGISTRIES, registered
 from n2kit.testing.law_result import LawResult
 from n2kit.testing.references import references_of
+from n2kit.utils.fork_server import forks_of
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
 
 SECONDS = 900
-TOGETHER = 4  # interpreters at a time, of some hundreds of MB each
+TOGETHER = 4  # plug-ins at a time
+PRELOAD = (
+    "n2kit.testing.check",
+    "n2kit.builder",
+    "transformers.models.auto.modeling_auto",
+)  # what laws import in the end
 END = '{"end": true}'  # the child's last line
 
 
@@ -49,30 +64,78 @@ def probe(plugin: Plugin) -> PluginCheckResult:
         result.problems.append(plugin.problem)
         return result
     result.problems.extend(plugin.warnings)
-    command = [sys.executable, "-P", "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
     alone = {**os.environ, SELECT: f"{OWN},{plugin.qualified}"}  # beside n2kit's own, whose parts it is joined with
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False, env=alone
-        )
-    except subprocess.TimeoutExpired:
-        result.problems.append(f"took more than {SECONDS} s")
-        return result
-    at = _read(done.stdout, result)
-    if not done.returncode and END not in done.stdout.splitlines():
-        result.problems.append(f"{at}: it ended the process")
-    elif done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        result.problems.append(f"{at}: {describe_exit(done.returncode)}: {reason}")
+    for run in (_declare, _hold):
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            code = run(plugin, alone, out, err)
+            said = out.read_text("utf8", "replace")
+            at = _read(said, result)
+            if code is None:
+                result.problems.append(f"took more than {SECONDS} s")
+            elif not code and END not in said.splitlines():
+                result.problems.append(f"{at}: it ended the process")
+            elif code:
+                reason = (err.read_text("utf8", "replace").strip().splitlines() or ["no output"])[-1]
+                result.problems.append(f"{at}: {describe_exit(code)}: {reason}")
+            else:
+                continue
+        break
     return result
 
 
+def _declare(plugin: Plugin, environment: Mapping[str, str], out: Path, err: Path) -> int | None:
+    """Try the declarations of a plug-in in a new interpreter, and return its exit code; None: it takes too long."""
+    command = [sys.executable, "-P", "-m", "n2kit.testing.probe", plugin.distribution, plugin.name]
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        try:
+            return subprocess.run(
+                command, stdout=stdout, stderr=stderr, timeout=SECONDS, check=False, env=environment
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def _hold(plugin: Plugin, environment: Mapping[str, str], out: Path, err: Path) -> int | None:
+    """Try the laws of a plug-in in a fork, likewise."""
+    out.touch()
+    arguments = (plugin.distribution, plugin.name, dict(environment), out, err)
+    process = _context().Process(target=_in_fork, args=arguments)  # type: ignore[attr-defined]
+    process.start()
+    process.join(SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return None
+    return int(process.exitcode)
+
+
+@functools.cache
+def _context() -> BaseContext:
+    return forks_of(PRELOAD)
+
+
+def _in_fork(distribution: str, name: str, environment: dict[str, str], out: Path, err: Path) -> None:
+    """Be a new process of this environment that writes to these files, and try the laws."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, file in ((1, out), (2, err)):
+        with file.open("wb") as stream:
+            os.dup2(stream.fileno(), number)
+    import torch
+
+    torch.set_num_threads(1)  # tiny models: threads cost more than they give
+    _print(law_results(_plugin(distribution, name)))
+
+
 def probe_all(plugins: Sequence[Plugin], progress: Callable[[int, int, str], None]) -> list[PluginCheckResult]:
-    """Check plug-ins, some at a time: most of a check is the start of its interpreter.
+    """Check plug-ins, some at a time.
 
     Args:
         progress: called with (checked, their total, the name of the last one).
     """
+    _context()  # here, and not in a thread
     with ThreadPoolExecutor(min(TOGETHER, os.cpu_count() or 1)) as pool:
         running = {pool.submit(probe, plugin): plugin for plugin in plugins}
         try:
@@ -103,21 +166,25 @@ def _read(lines: str, result: PluginCheckResult) -> str:
     return at
 
 
-def law_results(plugin: Plugin) -> Iterator[LawResult]:
-    """Yield all results of a plug-in, computed in this process: declarations first, then the laws."""
-    sound = []
+def declaration_results(plugin: Plugin) -> Iterator[LawResult]:
+    """Yield what is wrong with a plug-in's declarations; for a process that has imported nothing heavy."""
     for spec in plugin.specs:
         problems = declarations(spec, plugin.distribution)
         yield from (LawResult(f"{spec.kind}/{spec.name}", "declares what there is", "failed", p) for p in problems)
-        sound += [] if problems else [spec]
     if heavy := [m for m in HEAVY if m in sys.modules]:
         reason = f"`config` or `card` of its components imports {', '.join(heavy)}; a plan must do without"
         yield LawResult(f"plug-in/{plugin.name}", "plans without torch", "failed", reason)
+
+
+def law_results(plugin: Plugin) -> Iterator[LawResult]:
+    """Yield the results of the laws of a plug-in's components whose declarations are sound, computed in this process."""
     from n2kit.testing.check import check_component
     from n2kit.testing.laws import laws_of
 
     yield from registered_targets(plugin)
-    for spec in sound:
+    for spec in plugin.specs:
+        if declarations(spec, plugin.distribution):
+            continue
         laws = {law.name for law in laws_of(spec.kind)}
         for unknown in sorted({*spec.waived} - laws):
             reason = suggest(unknown, laws) or "its suite has a test for each law"
@@ -153,13 +220,15 @@ def registered_targets(plugin: Plugin) -> Iterator[LawResult]:
                         yield LawResult(f"{what}/{name}", "can be imported", "failed", problem.message)
 
 
-def _main(distribution: str, name: str) -> None:
-    plugin = next(p for p in manager().plugins if (p.distribution, p.name) == (distribution, name))
-    for found in law_results(plugin):
+def _plugin(distribution: str, name: str) -> Plugin:
+    return next(p for p in manager().plugins if (p.distribution, p.name) == (distribution, name))
+
+
+def _print(results: Iterator[LawResult]) -> None:
+    for found in results:
         print(json.dumps(asdict(found), ensure_ascii=False), flush=True)
-    print(END)
+    print(END, flush=True)
 
 
 if __name__ == "__main__":
-    os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: threads cost more than they give
-    _main(*sys.argv[1:])
+    _print(declaration_results(_plugin(*sys.argv[1:])))

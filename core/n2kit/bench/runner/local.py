@@ -5,12 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,15 @@ from n2kit.bench.runner.context import StopError, one_line
 from n2kit.bench.runner.tasks import Task
 from n2kit.plugins.blame import blaming
 from n2kit.plugins.isolation import describe_exit
+from n2kit.utils.fork_server import METHOD, forks_of
 from n2kit.utils.signals import signal_handlers
 
 if TYPE_CHECKING:
-    from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
     from n2kit.bench.runner.context import BenchContext
 
-# A fork of a process that has imported torch and done nothing with it: a cell starts in no time, with a heap of its own. Where
-# the platform's own libraries do not bear a fork, a new interpreter.
-METHOD = "forkserver" if sys.platform.startswith("linux") else "spawn"
+PRELOAD = ("n2kit.bench.runner.cells", "n2kit.bench.runner.vision_features")  # what a task imports in the end
 UNKNOWN = 255  # exit code that multiprocessing gives a process whose fork server was killed
 KILL_TIMEOUT_S = 60.0  # seconds that a process gets to end after the second interrupt
 
@@ -66,13 +63,7 @@ class _Pool:
     def __init__(self, bench: BenchContext, tasks: list[Task], jobs: int, threads: int) -> None:
         self.bench, self.waiting, self.jobs, self.threads = bench, tasks, jobs, threads
         self.running: dict[Any, RunningTask] = {}
-        self.context: BaseContext = multiprocessing.get_context(METHOD)
-        if METHOD == "forkserver":
-            self.context.set_forkserver_preload(["n2kit.bench.runner.cells", "n2kit.bench.runner.vision_features"])
-            with signal_handlers(
-                signal.SIG_IGN, signal.SIGINT
-            ):  # inherited: Ctrl-C while it imports is no traceback of its own
-                forkserver.ensure_running()
+        self.context = forks_of(PRELOAD)
 
     def run(self) -> None:
         while self.waiting or self.running:
