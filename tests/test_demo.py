@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from n2kit.bundle.io import read_manifest
 from n2kit.data.items import Items
@@ -17,6 +18,7 @@ from n2kit.data.pairs import Pairs
 from n2kit.demo import DemoResult
 from n2kit.demo import run as demo
 from n2kit.demo.data import read_data
+from n2kit.demo.photographs import PHOTOGRAPH_ARMS
 from n2kit.demo.result import ARMS, MAIN, DemoArm
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.state_cache import StateCache
@@ -97,10 +99,62 @@ def test_all_arms_are_told_and_a_second_run_computes_nothing(tmp_path: Path, log
 def test_a_quick_one_has_a_third_and_encodes_once_for_all_frozen_arms(tmp_path: Path, log: Log) -> None:
     result = demo(tmp_path / "demo", steps=1, quick=True, notify=log)
     assert (result.queries, result.pool) == (4, 4)
-    assert "--steps 1 --quick</code>" in result.page.read_text("utf8")
+    page = result.page.read_text("utf8")
+    assert "--steps 1 --quick</code>" in page
+    assert f"n2kit demo --quick --photographs stamps -o {tmp_path / 'demo'}" in page
     before = {line.split("] ")[1]: encoded for line, encoded in log.said if line.startswith("[")}
     assert before[ARMS["text"]] < before[ARMS["image"]] < before[ARMS["linear"]]
     assert before[ARMS["linear"]] == before[ARMS["whitened"]] == before[ARMS["notellm2"]]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Six folders of three photographs each, half of them for training."""
+    root = tmp_path / "stamps"
+    (root / "images").mkdir(parents=True)
+    rows, pairs = [], {"train": [], "val": [], "test": []}  # type: ignore[var-annotated]
+    for n, folder in enumerate(("birds", "fruit", "cars", "bells", "hats", "boats")):
+        ids = [f"{folder}/{k}" for k in range(3)]
+        for k, item in enumerate(ids):
+            Image.new("RGB", (40, 30), (40 * n, 80 * k, 99)).save(root / "images" / f"{folder}{k}.png")
+            rows.append({"id": item, "image": f"{folder}{k}.png", "title": f"a thing of {folder}", "folder": folder})
+        split = ("train", "train", "train", "val", "test", "test")[n]
+        pairs[split] += [(a, b) for a in ids for b in ids if a != b]
+    (root / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, found in pairs.items():
+        (root / f"{split}.csv").write_text("query,target\n" + "".join(f"{a},{b}\n" for a, b in found))
+    (root / "pool.csv").write_text("id\n" + "".join(f"{row['id']}\n" for row in rows))
+    return root
+
+
+@pytest.mark.slow
+def test_photographs_have_a_tab_of_their_own(tmp_path: Path, log: Log, photographs: Path) -> None:
+    result = demo(tmp_path / "demo", steps=1, quick=True, photographs=photographs, notify=log)
+    assert log.said[1][0] == f"to run on photographs: {'; '.join(ARMS[name] for name in PHOTOGRAPH_ARMS)}"
+    shown = result.photographs
+    assert shown is not None
+    assert (shown.queries, list(shown.arms)) == (6, list(PHOTOGRAPH_ARMS))
+    assert result.to_dict()["photographs"]["hits"]["whitened"]["10"] == shown.hits(shown.arms["whitened"])[1]
+    page = result.page.read_text("utf8")
+    assert "--photographs stamps" not in page
+    assert shown.sentence() in page
+    tab = page.partition('<section class="panel photographs">')[2]
+    assert tab.count('<section class="row">') == 6  # one a query
+    assert tab.count('<img src="data:image/webp') == tab.count('alt="a thing of ') == 6 * 7
+    assert re.findall(r'<span class="tag" dir="auto">(\w+)</span>', tab).count("hats") >= 3
+    assert "2 others are in its folder; the first of them is" in tab
+    said = len(log.said)
+    demo(tmp_path / "demo", steps=1, quick=True, photographs=photographs, notify=log)
+    assert len(log.said) == said
+    (photographs / "train.csv").write_text("query,target\nbirds/0,birds/1\nfruit/0,fruit/1\ncars/0,cars/1\n")
+    demo(tmp_path / "demo", steps=1, quick=True, photographs=photographs, notify=log)  # other pairs: anew
+    assert [line for line, _ in log.said[said:] if line.startswith("photographs: [3/3]")]
+
+
+def test_a_folder_that_holds_no_photographs_is_refused_before_anything_is_done(tmp_path: Path, cli: Any) -> None:
+    done = cli("demo", "-o", tmp_path / "demo", "--photographs", tmp_path / "none")
+    assert (done.code, "hint: n2kit data demo stamps -o FOLDER writes such a folder" in done.err) == (2, True), done.err
+    assert not (tmp_path / "demo").exists()
 
 
 @pytest.mark.slow

@@ -22,6 +22,12 @@ def demo(
     quick: Annotated[
         bool, typer.Option("--quick", help="A third of the catalogue and of the steps: minutes on two cores.")
     ] = False,
+    photographs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Photographs for a tab of the page: a folder that n2kit data demo stamps wrote; a minute more."
+        ),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network, not even the package index.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -33,15 +39,20 @@ def demo(
     Examples:
       n2kit demo -o n2kit-demo
       n2kit demo --quick
+      n2kit demo --photographs stamps
     """
     from n2kit.demo import run
 
     with progress("demo") as bar:
-        result = run(out, seed=seed, steps=steps, quick=quick, offline=offline, notify=say, progress=bar)
+        result = run(
+            out, seed=seed, steps=steps, quick=quick, photographs=photographs, offline=offline, notify=say, progress=bar
+        )
     if json:
         document(result.to_dict())
         return
     table(*result.table(), title=f"Recall@1 / @10 / @100, %; all from the same {result.pairs} pairs")
     say(result.verdict())
     table(("query", "1st", "2nd", "3rd"), result.neighbours())
+    if result.photographs:
+        table(*result.photographs.table(), title=result.photographs.sentence())
     say(f"page: {result.page}")

@@ -176,10 +176,12 @@ def _encoded(model: Model, name: str, setup: Setup) -> np.ndarray:
 
 
 def _measured(name: str, ids: list[str], vectors: np.ndarray, data: DemoData) -> DemoArm:
-    """Measure the recall of vectors [n, d]."""
-    report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool)
+    """Measure the recall of vectors [n, d], and the rank of each query's first target."""
+    report = evaluate(ids, vectors, data.test, ks=KS, pool=data.pool, protocol=data.protocol)
     recall = {g: [report.at(k, rows) for k in KS] for g, rows in data.groups(report).items()}
-    ranks = {a: int(r) for (a, _), r in zip(report.pairs, report.ranks, strict=True)}
+    ranks: dict[str, int] = {}
+    for (query, _), rank in zip(report.pairs, report.ranks.tolist(), strict=True):
+        ranks[query] = min(rank, ranks.get(query, rank))
     return DemoArm(name, recall, ranks)
 
 

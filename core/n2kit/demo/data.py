@@ -10,6 +10,7 @@ from n2kit.data.items import Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
 from n2kit.demo.sources import unpack_items
 from n2kit.evaluate import RankingReport
+from n2kit.evaluate.protocol import Protocol
 from n2kit.utils.files import parse_json
 
 
@@ -24,6 +25,7 @@ class DemoData:
     val: Pairs
     test: Pairs
     pool: list[str]
+    protocol: Protocol = "notellm2"
 
     @property
     def images(self) -> Path:
@@ -56,10 +58,14 @@ def read_data(folder: Path) -> DemoData:
     where = folder / "data"
     unpack_items(where)
     items = read_items(where / "items.jsonl")
-    file = where / "items.jsonl"
-    lines = enumerate(file.read_bytes().splitlines(), 1)
-    facts = {row["id"]: row for row in (parse_json(line, file, line=number) for number, line in lines)}
+    facts = read_facts(where / "items.jsonl")
     test = read_pairs(where / "test.csv", items)
     held_out = [i for i in read_ids(where / "pool.csv", items) if facts[i]["split"] != "train"]
     train, val = (read_pairs(where / f"{name}.csv", items) for name in ("train", "val"))
     return DemoData(where, items, facts, train, val, test, held_out)
+
+
+def read_facts(file: Path) -> dict[str, dict[str, Any]]:
+    """Read what stands of each item in a JSONL file: id → its row."""
+    lines = enumerate(file.read_bytes().splitlines(), 1)
+    return {row["id"]: row for row in (parse_json(line, file, line=number) for number, line in lines)}

@@ -21,8 +21,8 @@ PAIRS = 4  # of a step that is timed
 FORWARD = 1 / 3  # of a step's time, without the way back
 
 
-def estimate(setup: Setup, arms: Collection[str]) -> float:
-    """Estimate the seconds that these arms take here: features of all items, and all training steps.
+def estimate(setup: Setup, items: int, arms: Collection[str]) -> float:
+    """Estimate the seconds that these arms take here: features of so many items, and all training steps.
 
     What the linear layer and whitening compute beyond the features is not in it.
     """
@@ -30,7 +30,7 @@ def estimate(setup: Setup, arms: Collection[str]) -> float:
     setup.show(0, 2, "probe: texts and pictures")
     few, features = Items(setup.catalogue.items[:PROBED]), FrozenFeatures()
     text, image = features.text(recipe, few), features.image(recipe, few, setup.data.images, "error")
-    found = len(setup.items) * (text.ms_item + image.ms_item) / 1000
+    found = items * (text.ms_item + image.ms_item) / 1000
     if "notellm2" in arms:
         setup.show(1, 2, "probe: two training steps")
         step = _step_seconds(setup)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n2kit.demo.photographs import HITS, Photographs
 from n2kit.demo.result import ARMS, KS, MAIN, describe
-from n2kit.pages import Figure, render
+from n2kit.pages import Example, Figure, figure_of, render
 from n2kit.utils.files import write_text
 from n2kit.utils.version import VERSION
 
@@ -49,5 +51,38 @@ def write_page(result: DemoResult, facts: dict[str, dict[str, Any]], images: Pat
         for name, arm in result.arms.items()
     ]
     source = resources.files("n2kit.demo").joinpath("page.html.j2").read_text("utf8")
-    text = render(source, arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, version=VERSION)
+    photographs = result.photographs and _shown(result.photographs)
+    text = render(
+        source, arms=arms, examples=examples, ks=KS, groups=result.groups, result=result, photographs=photographs, version=VERSION,
+    )  # fmt: skip
     write_text(result.page, text)
+
+
+def _shown(photographs: Photographs) -> dict[str, Any]:
+    """Return what the page shows of photographs: the arms, and queries with what was found, each with its folder."""
+    data = photographs.data
+
+    def figure(item_id: str, *, score: float | None = None, right: bool = False) -> Figure:
+        made = figure_of(data.items[item_id], data.images, score=score, right=right)
+        return replace(made, tags=(data.category(item_id).replace("/", "/\u200b"),))  # where a line may break
+
+    def row(example: Example) -> dict[str, Any]:
+        found = [figure(i, score=score, right=i in example.right) for i, score in example.found]
+        return {"query": figure(example.query), "found": found, "rank": example.rank, "right": len(example.right)}
+
+    hits = {name: photographs.hits(arm) for name, arm in photographs.arms.items()}
+    best = [max(of) for of in zip(*hits.values(), strict=True)]
+    return {
+        "arms": [
+            {
+                "title": arm.title,
+                "main": name == MAIN,
+                "hits": list(zip(hits[name], best, strict=True)),
+                "training": arm.training,
+            }
+            for name, arm in photographs.arms.items()
+        ],
+        "hits": HITS,
+        "of": photographs,
+        "rows": {"drawn": list(map(row, photographs.drawn)), "farthest": list(map(row, photographs.farthest))},
+    }

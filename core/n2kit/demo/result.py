@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from n2kit.data.items import Items
 from n2kit.errors import counted
 from n2kit.evaluate.bootstrap import paired
+
+if TYPE_CHECKING:
+    from n2kit.demo.photographs import Photographs
 
 KS = (1, 10, 100)
 ARMS: dict[str, str] = {  # what the table calls them
@@ -82,6 +85,7 @@ class DemoResult:
     groups: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     quick: bool = False  # of a third of the catalogue
+    photographs: Photographs | None = None
 
     @property
     def page(self) -> Path:
@@ -153,6 +157,7 @@ class DemoResult:
             "recommendations": [
                 {"query": e.query, "target": e.target, "found": [i for i, _ in e.found]} for e in self.examples
             ],
+            "photographs": self.photographs and self.photographs.to_dict(),
         }
 
 

@@ -17,6 +17,7 @@ from n2kit.demo.arms import BATCH, COMPUTE, Progress, Setup
 from n2kit.demo.data import DemoData, read_data
 from n2kit.demo.eta import estimate
 from n2kit.demo.page import write_page
+from n2kit.demo.photographs import PHOTOGRAPH_ARMS, PhotographData, read_photographs, setup_of, show
 from n2kit.demo.result import ARMS, KS, MAIN, DemoArm, DemoResult, Example
 from n2kit.demo.sources import ensure_demo_folder, find_weights
 from n2kit.embed import read_vectors
@@ -40,6 +41,7 @@ def run(
     seed: int = 0,
     steps: int | None = None,
     quick: bool = False,
+    photographs: Path | None = None,
     offline: bool = False,
     notify: Notify = LOG.info,
     progress: Progress | None = None,
@@ -48,21 +50,25 @@ def run(
 
     Args:
         quick: a third of the catalogue and of the steps.
+        photographs: a data folder of photographs, such as `n2kit data demo stamps` writes, for a tab of the page.
         notify: called with a line for people; by default they are logged.
         progress: called with steps done, steps in all, and a line.
 
     Raises:
-        BadInput: `folder` is something else, or another process runs the demo in it.
+        BadInput: `folder` is something else, another process runs the demo in it, or `photographs` lacks something.
         Unavailable: the demo's extra is not installed, or the language model can be had nowhere.
     """
     ensure_demo_folder(folder)
+    shown = None if photographs is None else read_photographs(photographs)
     with output_lock(folder):
-        return _run(folder, seed, steps or (QUICK_STEPS if quick else STEPS), quick, offline, notify, progress)
+        steps = steps or (QUICK_STEPS if quick else STEPS)
+        return _run(folder, seed, steps, quick, shown, offline, notify, progress)
 
 
 def _run(
-    folder: Path, seed: int, steps: int, quick: bool, offline: bool, notify: Notify, progress: Progress | None
-) -> DemoResult:
+    folder: Path, seed: int, steps: int, quick: bool, photographs: PhotographData | None,
+    offline: bool, notify: Notify, progress: Progress | None,
+) -> DemoResult:  # fmt: skip
     start = time.perf_counter()
     llm, vision = find_weights(offline, notify)
     data = read_data(folder)
@@ -70,18 +76,13 @@ def _run(
         data = data.quick()
     data = replace(data, train=_draw_pairs(data.train, seed, steps * BATCH))
     setup = Setup(llm, vision, data, seed, steps, folder, FrozenFeatures(progress=progress), progress)
-    size = "-quick" if quick else ""
-    states = {name: folder / "arms" / f"{name}-seed{seed}-steps{steps}{size}.json" for name in ARMS}
-    finished = {name: done for name, state in states.items() if (done := _finished(name, state, folder)) is not None}
-    _announce(setup, [name for name in ARMS if name not in finished], notify)
-    arms: dict[str, DemoArm] = {}
-    for number, (name, title) in enumerate(ARMS.items(), 1):
-        if name in finished:
-            arms[name] = finished[name]
-            continue
-        notify(f"[{number}/{len(ARMS)}] {title}")
-        arms[name] = COMPUTE[name](setup)
-        write_json(states[name], asdict(arms[name]))
+    todo = _Arms(setup, list(ARMS), f"seed{seed}-steps{steps}{'-quick' if quick else ''}")
+    further = None
+    if photographs is not None:
+        named = f"seed{seed}-{photographs.digest()}"
+        further = _Arms(setup_of(setup, photographs), list(PHOTOGRAPH_ARMS), named)
+    _announce(todo, further, notify)
+    arms = todo.run(notify)
     examples, report = _examples(folder, data, arms, seed)
     counts = {g: len(rows) for g, rows in data.groups(report).items()}
     result = DemoResult(
@@ -95,20 +96,47 @@ def _run(
         report.queries,
         report.pool,
         counts,
-        time.perf_counter() - start,
-        quick,
+        quick=quick,
     )
+    if further is not None and photographs is not None:
+        result.photographs = show(further.setup, photographs, further.run(notify, "photographs: "))
+    result.seconds = time.perf_counter() - start
     write_json(folder / "result.json", result.to_dict())
     write_page(result, data.facts, data.images)
     return result
 
 
-def _announce(setup: Setup, arms: list[str], notify: Notify) -> None:
+class _Arms:
+    """Arms of a set of items, and those of them that were finished before: their results lie in files of this name."""
+
+    def __init__(self, setup: Setup, names: list[str], called: str) -> None:
+        self.setup, self.names = setup, names
+        self.states = {name: setup.folder / "arms" / f"{name}-{called}.json" for name in names}
+        found = {name: _finished(name, state, setup.folder) for name, state in self.states.items()}
+        self.finished = {name: done for name, done in found.items() if done is not None}
+        self.open = [name for name in names if name not in self.finished]
+
+    def run(self, notify: Notify, of: str = "") -> dict[str, DemoArm]:
+        """Compute the arms that are open; `of` tells which items."""
+        for number, name in enumerate(self.names, 1):
+            if name in self.open:
+                notify(f"{of}[{number}/{len(self.names)}] {ARMS[name]}")
+                self.finished[name] = COMPUTE[name](self.setup)
+                write_json(self.states[name], asdict(self.finished[name]))
+        return {name: self.finished[name] for name in self.names}
+
+
+def _announce(drawings: _Arms, photographs: _Arms | None, notify: Notify) -> None:
     """Say which arms will run, and about how long that takes here."""
-    if arms:
-        notify(f"to run: {'; '.join(ARMS[name] for name in arms)}")
-        took = f"about {duration(estimate(setup, arms))} on this machine, by a probe of a few items and two small steps"
-        notify(f"{took}; the linear layer and whitening take a little more")
+    todo = {"to run": drawings} | ({"to run on photographs": photographs} if photographs else {})
+    todo = {what: arms for what, arms in todo.items() if arms.open}
+    for what, arms in todo.items():
+        notify(f"{what}: {'; '.join(ARMS[name] for name in arms.open)}")
+    if todo:
+        items = sum(len(arms.setup.items) for arms in todo.values())
+        seconds = duration(estimate(drawings.setup, items, drawings.open))
+        probed = f"about {seconds} on this machine, by a probe of a few items and two small steps"
+        notify(f"{probed}; the linear layer and whitening take a little more")
 
 
 def _finished(name: str, state: Path, folder: Path) -> DemoArm | None:
