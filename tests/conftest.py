@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+import forks
 
 pytest_plugins = ["pytester"]
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may look for a hub
@@ -38,9 +39,12 @@ def _place(item: pytest.Item) -> int:
     return 3 if "component" in getattr(item, "fixturenames", ()) else 2
 
 
+def pytest_configure() -> None:
+    forks.quick_fork_servers(lambda: forks.server().name)
+
+
 def pytest_unconfigure() -> None:
-    if "forks" in sys.modules:
-        sys.modules["forks"].end()
+    forks.end()
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,14 @@
     with forks.Popen(["-c", code], stderr=subprocess.PIPE) as running: ...
 
 Each is a process of its own: with its own session, folder, environment, path and streams, and what kills it kills it alone.
+The server of forks that multiprocessing starts, which is a cold start as well, is such a fork in these programs and in the tests.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -23,10 +25,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import util
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 # What a command that trains, embeds or compares imports in the end; that it is here decides nothing but how long that takes.
 MODULES = (
@@ -35,6 +39,7 @@ MODULES = (
     "open_clip", "faiss", "n2kit.builder", "n2kit.bench.runner.vision_features", "n2kit.bench.runner.scheduler", "n2kit.bench.runner.cells", "n2kit.train.engine",
     "n2kit.train.shards", "n2kit_cli.main",
 )  # fmt: skip
+NAME = ""  # in a fork: of its server
 Argument = str | Path
 
 
@@ -42,28 +47,35 @@ class Server:
     """A process that waits to be forked; it ends with the one that started it."""
 
     def __init__(self, python: Argument = sys.executable, env: Mapping[str, str] | None = None) -> None:
-        self._socket, theirs = socket.socketpair()
+        self._alive, theirs = socket.socketpair()
+        self.name = f"\0n2kit-forks-{os.getpid()}-{id(self)}"  # abstract: no file, and gone with the server
         environment = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"}
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.name)
+            listener.listen()
+            passed = theirs.fileno(), listener.fileno()
             self._process = subprocess.Popen(
-                [python, __file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                start_new_session=True,
+                [python, __file__, *map(str, passed)], pass_fds=passed, env=environment, start_new_session=True
             )
+        self.pid = self._process.pid
 
-    def fork(self, program: dict[str, Any], streams: Sequence[int]) -> tuple[int, socket.socket]:
-        """Start a program with these as its stdin, stdout and stderr; give its number, and where its exit code will come."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self._socket, [b"+"], [theirs.fileno(), *streams])
-        ours.sendall(json.dumps(program).encode() + b"\n")
-        return int(_line(ours)), ours
+    def fork(self, program: dict[str, Any], files: Sequence[int]) -> tuple[int, socket.socket]:
+        """Start a program; give its number, and where its exit code will come."""
+        return fork(self.name, program, files)
 
     def end(self) -> None:
         """Let it end."""
-        self._socket.close()
+        self._alive.close()
         self._process.wait()
+
+
+def fork(server: str, program: dict[str, Any], files: Sequence[int]) -> tuple[int, socket.socket]:
+    """Let a server fork: `program` is what `become` takes, and `numbers`, by which it knows these open files."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server)
+    socket.send_fds(connection, [b"+"], files)
+    connection.sendall(json.dumps(program).encode() + b"\n")
+    return int(_line(connection)), connection
 
 
 @functools.cache
@@ -91,6 +103,7 @@ class Popen:
             "arguments": self.args,
             "cwd": str(cwd or Path.cwd()),
             "env": dict(os.environ if env is None else env),
+            "numbers": [0, 1, 2],
         }
         with contextlib.ExitStack() as theirs:
             nothing = theirs.enter_context(open(os.devnull))  # noqa: PTH123
@@ -173,33 +186,41 @@ def _line(connection: socket.socket) -> bytes:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-def serve(requests: socket.socket) -> dict[str, Any]:
+def serve(alive: socket.socket, listener: socket.socket) -> dict[str, Any]:
     """Fork for each request; comes back in the forks alone, with what each is to run."""
     while True:
-        _, found, _, _ = socket.recv_fds(requests, 1, 4)
-        if found and os.fork() == 0:
-            requests.close()
-            return watched(socket.socket(fileno=found[0]), found[1:])
+        if alive in select.select([alive, listener], [], [])[0]:
+            os._exit(0)  # whoever started this has ended
+        connection, _ = listener.accept()
+        _, found, _, _ = socket.recv_fds(connection, 1, 16)
+        if os.fork() == 0:
+            alive.close()
+            listener.close()
+            return watched(connection, found)
+        connection.close()
         for number in found:
             os.close(number)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:  # those that watch, and have ended
                 pass
-        if not found:
-            os._exit(0)  # whoever started this has ended
 
 
-def watched(connection: socket.socket, streams: list[int]) -> dict[str, Any]:
+def watched(connection: socket.socket, files: list[int]) -> dict[str, Any]:
     """Fork once more, and come back in that one; this one says how it ended, or ends it when nobody is there to hear it."""
     program: dict[str, Any] = json.loads(_line(connection))
+    numbers = program.pop("numbers")
     pid = os.fork()
     if pid == 0:
         os.setsid()
         connection.close()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-    for stream in streams:
-        os.close(stream)
+        high = [
+            fcntl.fcntl(file, fcntl.F_DUPFD, 1 + max(numbers)) for file in files
+        ]  # so that none is in another's place
+        for number, file in zip(numbers, high, strict=True):
+            os.dup2(file, number)
+        files = [file for file in (*files, *high) if file not in numbers]
+    for file in files:
+        os.close(file)
     if pid == 0:
         return program
     connection.sendall(b"%d\n" % pid)
@@ -222,8 +243,8 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], path: list[str])
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     what, *rest = arguments
-    first = {"-c": "", "-m": cwd}.get(what, str(Path(what).parent))
-    sys.path[:] = [first, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *path]
+    first = [] if env.get("PYTHONSAFEPATH") else [{"-c": "", "-m": cwd}.get(what, str(Path(what).parent))]
+    sys.path[:] = [*first, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *path]
     importlib.invalidate_caches()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if what == "-c":
@@ -239,7 +260,52 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], path: list[str])
         runpy.run_path(what, run_name="__main__")
 
 
-def _main(number: int) -> None:
+def quick_fork_servers(server: Callable[[], str]) -> None:
+    """Let the server of forks that multiprocessing starts be a fork of the server of this name: its own would import the same, for seconds."""
+    plain = util.spawnv_passfds
+
+    def spawn(path: str, arguments: Sequence[Any], numbers: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" not in str(arguments[-1]):
+            return plain(path, arguments, numbers)  # type: ignore[no-any-return]
+        name = server()
+        started = os.fork()
+        if started == 0:
+            unloaded = f"import sys; sys.modules.pop('n2kit_cli.main', None); {arguments[-1]}"  # programs are run under this name
+            stand_for(name, ["-c", unloaded], [0, 1, 2, *numbers])
+        return started
+
+    util.spawnv_passfds = spawn
+
+
+def stand_for(server: str, arguments: Sequence[str], numbers: Sequence[int] = (0, 1, 2)) -> NoReturn:
+    """Start a fork with this folder, environment and open files, and be there in its place until it ends."""
+    code = 1
+    try:
+        program = {"arguments": arguments, "cwd": str(Path.cwd()), "env": dict(os.environ), "numbers": numbers}
+        pid, connection = fork(server, program, numbers)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: os.kill(pid, number))
+        os.closerange(0, connection.fileno())  # an end of a pipe that is held here would keep it open
+        os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        code = int(_line(connection))
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(code if code >= 0 else 128 - code)
+
+
+def python(folder: Path) -> dict[str, str]:
+    """Write a `python -m` into a folder that is such forks, and give the variables by which torchrun takes it."""
+    file = folder / "python"
+    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport forks\n"
+    file.write_text(
+        f"#!{sys.executable} -S\n{code}forks.stand_for({server().name!r}, sys.argv[sys.argv.index('-m') :])\n"
+    )
+    file.chmod(0o755)
+    return {"PYTHON_EXEC": str(file)}
+
+
+def _main(alive: int, listener: int) -> None:
     given = [sys.path[0], *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     for module in MODULES:
         importlib.import_module(module)
@@ -247,9 +313,14 @@ def _main(number: int) -> None:
 
     assert not manager.cache_info().currsize, "plug-ins are to be looked for where a program runs"
     path = [p for p in sys.path if p not in given]
+    requests = socket.socket(fileno=listener)
+    global NAME
+    NAME = requests.getsockname().decode()
+    sys.modules["forks"] = sys.modules["__main__"]
+    quick_fork_servers(lambda: NAME)
     gc.collect()
     gc.freeze()
-    program = serve(socket.socket(fileno=number))
+    program = serve(socket.socket(fileno=alive), requests)
     try:
         become(**program, path=path)
     except SystemExit as stop:
@@ -268,4 +339,4 @@ def leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+    _main(*map(int, sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -317,7 +318,8 @@ def test_three_processes_share_the_shards_and_one_of_them_is_killed(
 def test_torchrun_starts_processes_that_share_the_shards(tiny_bundle: Path, workspace: Path, tmp_path: Path) -> None:
     assert forks.run(embedding(tiny_bundle, tmp_path / "alone"), cwd=workspace).returncode == 0
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    done = forks.run([*launcher, *embedding(tiny_bundle, tmp_path / "shared")], cwd=workspace)
+    environment = os.environ | forks.python(tmp_path)
+    done = forks.run([*launcher, *embedding(tiny_bundle, tmp_path / "shared")], cwd=workspace, env=environment)
     assert (done.returncode, done.stdout.split()) == (0, [str(tmp_path / "shared")]), done.stderr
     assert files(tmp_path / "shared") == files(tmp_path / "alone")
 

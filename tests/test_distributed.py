@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import forks
 from n2kit.errors import BadInput
 from n2kit.recipe.settings import resolve
 from n2kit.train import distributed
@@ -107,25 +107,13 @@ def test_two_processes_validate_resume_and_end_as_one(
 @pytest.mark.slow
 def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint(mixed: list[str | Path], tmp_path: Path) -> None:
     """SIGTERM to torchrun, as a scheduler sends it: the processes save together, and the command that goes on has the launcher."""
-    folder, environment = tmp_path / "two", alone(tmp_path)
+    folder, environment = tmp_path / "two", alone(tmp_path) | forks.python(tmp_path)
     endless = ["1000" if word == "3" else word for word in mixed]
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "n2kit_cli.main",
-    ]
-    with subprocess.Popen(
-        [*launcher, *map(str, endless), "-o", str(folder)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "n2kit_cli.main"]
+    command = [*launcher, *endless, "-o", folder]
+    with forks.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as running:  # fmt: skip
         while not any((folder / "checkpoints").glob("checkpoint-*")):
             assert running.poll() is None
             time.sleep(0.05)
@@ -141,19 +129,10 @@ def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint(mixed: list[str | P
 @pytest.mark.slow
 def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Path) -> None:
     """The variable that `accelerate launch --use_fsdp` sets is taken for train.fsdp, and accelerate itself does not shard."""
-    launcher = [
-        "accelerate.commands.launch",
-        "--use_fsdp",
-        "--fsdp_version",
-        "2",
-        "--num_processes",
-        "2",
-        "--main_process_port",
-        "0",
-    ]
-    command = [sys.executable, "-m", *launcher, "-m", "n2kit_cli.main", *map(str, mixed), "-o", str(tmp_path / "two")]
-    environment = alone(tmp_path) | {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    options = ["--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"]
+    launcher = ["accelerate.commands.launch", *options]
+    environment = alone(tmp_path) | forks.python(tmp_path) | {"ACCELERATE_USE_CPU": "true"}
+    done = forks.run(["-m", *launcher, "-m", "n2kit_cli.main", *mixed, "-o", tmp_path / "two"], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert next(e for e in events(done.stdout) if e["event"] == "start")["processes"] == 2
     assert "fsdp: true" in (tmp_path / "two" / "recipe.yaml").read_text()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import forks
 import n2kit
 from n2kit.data.items import Items, read_items
 from n2kit.embed import embed, read_vectors, store, vectors_file
@@ -293,9 +294,7 @@ def test_sigterm_keeps_what_is_done_and_says_how_to_go_on(tiny_bundle: Path, wor
     )
     out = tmp_path / "v.parquet"
     command = ["embed", str(tiny_bundle), "--items", "items.jsonl", "--images", "images", "-o", str(out)]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *command], cwd=workspace, capture_output=True, text=True, check=False
-    )
+    done = forks.run(["-c", script, *command], cwd=workspace)
     assert done.returncode == 130
     assert "interrupted; to go on: " in done.stderr
     assert f"n2kit embed {tiny_bundle} --items items.jsonl" in done.stderr
