@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable
 from email import message_from_bytes
 from importlib.metadata import Distribution, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -31,17 +32,22 @@ def required(texts: Iterable[str], extras: Iterable[str], found: dict[str, set[s
 
 
 def link(source: Distribution, site: Path) -> None:
-    """Link a distribution's files but its scripts, which name another interpreter."""
+    """Link a distribution's files but its scripts, which name another interpreter; with them what is compiled of them already."""
     for file in source.files or ():
         if ".." in file.parts or not (real := Path(str(source.locate_file(file)))).is_file():
             continue
-        target = site / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            try:
-                os.link(real, target)
-            except OSError:  # another file system
-                shutil.copy2(real, target)
+        _link(real, site / file)
+        if file.suffix == ".py" and (compiled := Path(cache_from_source(str(real)))).is_file():
+            _link(compiled, Path(cache_from_source(str(site / file))))
+
+
+def _link(real: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        try:
+            os.link(real, target)
+        except OSError:  # another file system
+            shutil.copy2(real, target)
 
 
 def _main(environment: str, wheel: str, *extras: str) -> None:
