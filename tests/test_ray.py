@@ -40,7 +40,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def embedding(bundle: Path, out: Path, *more: str) -> list[str]:
     shared = ["--items", "items.jsonl", "--images", "images", "--shard-size", "2", "--batch-size", "2"]
-    return ["-m", "n2kit_cli.main", "embed", str(bundle), *shared, "--precision", "fp32", "-o", str(out), *more]
+    program = ["-m", *(["ray_forks"] if more else []), "n2kit_cli.main"]
+    return [*program, "embed", str(bundle), *shared, "--precision", "fp32", "-o", str(out), *more]
 
 
 def embedded(bundle: Path, out: Path, workspace: Path) -> None:
@@ -57,10 +58,10 @@ def wait(until: Callable[[], bool], process: forks.Popen) -> None:
         time.sleep(0.005)
 
 
-def actors(driver: int) -> list[psutil.Process]:
-    """The actors of the Ray that a process has started."""
+def actors() -> list[psutil.Process]:
+    """The actors that there are: forks of the server of the tests' forks."""
     found = []
-    for process in psutil.Process(driver).children(recursive=True):
+    for process in psutil.Process(forks.server().pid).children(recursive=True):
         try:
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Actor"):
                 found.append(process)
@@ -83,8 +84,8 @@ def test_actors_embed_byte_by_byte_alike_and_one_of_them_is_killed(
 ) -> None:
     out = tmp_path / "v"
     with forks.Popen(embedding(tiny_bundle, out, *RAY), cwd=workspace) as process:
-        wait(lambda: any((out / "shards").glob("*.parquet")) and len(actors(process.pid)) == 2, process)
-        actors(process.pid)[0].kill()
+        wait(lambda: any((out / "shards").glob("*.parquet")) and len(actors()) == 2, process)
+        actors()[0].kill()
         assert process.wait() == 0
     assert files(out) == files(local)
 
