@@ -285,8 +285,9 @@ def stand_for(server: str, arguments: Sequence[str], numbers: Sequence[int] = (0
         pid, connection = fork(server, program, numbers)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: os.kill(pid, number))
-        os.closerange(0, connection.fileno())  # an end of a pipe that is held here would keep it open
-        os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        for file in {*map(int, os.listdir("/proc/self/fd"))} - {connection.fileno()}:  # noqa: PTH208
+            with contextlib.suppress(OSError):
+                os.close(file)  # an end of a pipe that is held here would keep it open
         code = int(_line(connection))
     except Exception:
         traceback.print_exc()
