@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import forks
+from stand_ins import quick_fork_servers
 
 pytest_plugins = ["pytester"]
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may look for a hub
@@ -40,7 +41,7 @@ def _place(item: pytest.Item) -> int:
 
 
 def pytest_configure() -> None:
-    forks.quick_fork_servers(lambda: forks.server().name)
+    quick_fork_servers(lambda: forks.server().name)
 
 
 def pytest_unconfigure() -> None:

@@ -25,12 +25,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
+
+from stand_ins import fork, quick_fork_servers, read_line
 
 # What a command that trains, embeds or compares imports in the end; that it is here decides nothing but how long that takes.
 MODULES = (
@@ -67,15 +67,6 @@ class Server:
         """Let it end."""
         self._alive.close()
         self._process.wait()
-
-
-def fork(server: str, program: dict[str, Any], files: Sequence[int]) -> tuple[int, socket.socket]:
-    """Let a server fork: `program` is what `become` takes, and `numbers`, by which it knows these open files."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(server)
-    socket.send_fds(connection, [b"+"], files)
-    connection.sendall(json.dumps(program).encode() + b"\n")
-    return int(_line(connection)), connection
 
 
 @functools.cache
@@ -122,7 +113,7 @@ class Popen:
         if self.returncode is None:
             if not select.select([self._end], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(_line(self._end))
+            self.returncode = int(read_line(self._end))
             self._end.close()
         return self.returncode
 
@@ -173,16 +164,6 @@ def _stream(wanted: Any, number: int, text: bool, theirs: contextlib.ExitStack) 
     return open(ours, "r" if text else "rb"), its  # noqa: PTH123
 
 
-def _line(connection: socket.socket) -> bytes:
-    """Read the next line; what comes behind it is left."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = connection.recv(1)
-        assert byte, "the server of forks has ended"
-        line += byte
-    return line
-
-
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +188,7 @@ def serve(alive: socket.socket, listener: socket.socket) -> dict[str, Any]:
 
 def watched(connection: socket.socket, files: list[int]) -> dict[str, Any]:
     """Fork once more, and come back in that one; this one says how it ended, or ends it when nobody is there to hear it."""
-    program: dict[str, Any] = json.loads(_line(connection))
+    program: dict[str, Any] = json.loads(read_line(connection))
     numbers = program.pop("numbers")
     pid = os.fork()
     if pid == 0:
@@ -258,52 +239,6 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], path: list[str])
     else:
         sys.argv = arguments
         runpy.run_path(what, run_name="__main__")
-
-
-def quick_fork_servers(server: Callable[[], str]) -> None:
-    """Let the server of forks that multiprocessing starts be a fork of the server of this name: its own would import the same, for seconds."""
-    plain = util.spawnv_passfds
-
-    def spawn(path: str, arguments: Sequence[Any], numbers: Sequence[int]) -> int:
-        if "multiprocessing.forkserver" not in str(arguments[-1]):
-            return plain(path, arguments, numbers)  # type: ignore[no-any-return]
-        name = server()
-        started = os.fork()
-        if started == 0:
-            unloaded = f"import sys; sys.modules.pop('n2kit_cli.main', None); {arguments[-1]}"  # programs are run under this name
-            stand_for(name, ["-c", unloaded], [0, 1, 2, *numbers])
-        return started
-
-    util.spawnv_passfds = spawn
-
-
-def stand_for(server: str, arguments: Sequence[str], numbers: Sequence[int] = (0, 1, 2)) -> NoReturn:
-    """Start a fork with this folder, environment and open files, and be there in its place until it ends."""
-    code = 1
-    try:
-        program = {"arguments": arguments, "cwd": str(Path.cwd()), "env": dict(os.environ), "numbers": numbers}
-        pid, connection = fork(server, program, numbers)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: os.kill(pid, number))
-        for file in {*map(int, os.listdir("/proc/self/fd"))} - {connection.fileno()}:  # noqa: PTH208
-            with contextlib.suppress(OSError):
-                os.close(file)  # an end of a pipe that is held here would keep it open
-        code = int(_line(connection))
-    except Exception:
-        traceback.print_exc()
-    finally:
-        os._exit(code if code >= 0 else 128 - code)
-
-
-def python(folder: Path) -> dict[str, str]:
-    """Write a `python -m` into a folder that is such forks, and give the variables by which torchrun takes it."""
-    file = folder / "python"
-    code = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport forks\n"
-    file.write_text(
-        f"#!{sys.executable} -S\n{code}forks.stand_for({server().name!r}, sys.argv[sys.argv.index('-m') :])\n"
-    )
-    file.chmod(0o755)
-    return {"PYTHON_EXEC": str(file)}
 
 
 def _main(alive: int, listener: int) -> None:

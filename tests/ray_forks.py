@@ -9,7 +9,7 @@ import os
 import runpy
 import sys
 
-import forks
+import stand_ins
 
 SERVER = "FORKS_OF_RAY"  # environment variable: the server of the forks
 
@@ -17,6 +17,8 @@ SERVER = "FORKS_OF_RAY"  # environment variable: the server of the forks
 def quick_workers() -> None:
     """Let the Ray that this process starts have forks of the server of this process for workers."""
     from ray._private.parameter import RayParams
+
+    import forks
 
     os.environ[SERVER] = forks.NAME[1:]
     plain = RayParams.__init__
@@ -31,7 +33,7 @@ def quick_workers() -> None:
 if __name__ == "__main__":
     if SERVER in os.environ:  # as Ray calls it: with options of its own, a script, and the script's arguments
         script = next(n for n, word in enumerate(sys.argv) if n and not word.startswith("-"))
-        forks.stand_for("\0" + os.environ[SERVER], sys.argv[script:])
+        stand_ins.stand_for("\0" + os.environ[SERVER], sys.argv[script:])
     quick_workers()
     _, module, *rest = sys.argv
     sys.argv = [module, *rest]

@@ -26,6 +26,7 @@ from n2kit.embed.dataset.run import Embedded, Settings, embed_folder
 from n2kit.errors import BadInput
 from n2kit.index import build_index
 from n2kit.modeling.model import Model
+from stand_ins import python
 
 PRINT = "0123456789abcdef"
 
@@ -318,7 +319,7 @@ def test_three_processes_share_the_shards_and_one_of_them_is_killed(
 def test_torchrun_starts_processes_that_share_the_shards(tiny_bundle: Path, workspace: Path, tmp_path: Path) -> None:
     assert forks.run(embedding(tiny_bundle, tmp_path / "alone"), cwd=workspace).returncode == 0
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    environment = os.environ | forks.python(tmp_path)
+    environment = os.environ | python(forks.server().name, tmp_path)
     done = forks.run([*launcher, *embedding(tiny_bundle, tmp_path / "shared")], cwd=workspace, env=environment)
     assert (done.returncode, done.stdout.split()) == (0, [str(tmp_path / "shared")]), done.stderr
     assert files(tmp_path / "shared") == files(tmp_path / "alone")

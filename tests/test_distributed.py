@@ -19,6 +19,7 @@ from n2kit.recipe.settings import resolve
 from n2kit.train import distributed
 from n2kit.train.shards import requested_by_launcher
 from n2kit_cli.main import _interrupted
+from stand_ins import python
 from steps import alone, together, weights
 
 
@@ -107,7 +108,7 @@ def test_two_processes_validate_resume_and_end_as_one(
 @pytest.mark.slow
 def test_a_launcher_that_is_told_to_stop_leaves_a_checkpoint(mixed: list[str | Path], tmp_path: Path) -> None:
     """SIGTERM to torchrun, as a scheduler sends it: the processes save together, and the command that goes on has the launcher."""
-    folder, environment = tmp_path / "two", alone(tmp_path) | forks.python(tmp_path)
+    folder, environment = tmp_path / "two", alone(tmp_path) | python(forks.server().name, tmp_path)
     endless = ["1000" if word == "3" else word for word in mixed]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "n2kit_cli.main"]
     command = [*launcher, *endless, "-o", folder]
@@ -131,7 +132,7 @@ def test_accelerate_launch_asks_for_shares(mixed: list[str | Path], tmp_path: Pa
     """The variable that `accelerate launch --use_fsdp` sets is taken for train.fsdp, and accelerate itself does not shard."""
     options = ["--use_fsdp", "--fsdp_version", "2", "--num_processes", "2", "--main_process_port", "0"]
     launcher = ["accelerate.commands.launch", *options]
-    environment = alone(tmp_path) | forks.python(tmp_path) | {"ACCELERATE_USE_CPU": "true"}
+    environment = alone(tmp_path) | python(forks.server().name, tmp_path) | {"ACCELERATE_USE_CPU": "true"}
     done = forks.run(["-m", *launcher, "-m", "n2kit_cli.main", *mixed, "-o", tmp_path / "two"], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert next(e for e in events(done.stdout) if e["event"] == "start")["processes"] == 2
