@@ -50,6 +50,7 @@ class Server:
         self._alive, theirs = socket.socketpair()
         self.name = f"\0n2kit-forks-{os.getpid()}-{id(self)}"  # abstract: no file, and gone with the server
         environment = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONSAFEPATH", None)  # this file is one of a folder of modules
         with theirs, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.name)
             listener.listen()

@@ -63,7 +63,7 @@ class Photographs:
     def sentence(self) -> str:
         """Say what the best arm finds."""
         best = max(self.arms.values(), key=lambda arm: self.hits(arm)[-1])
-        share = f"a photograph of the query's folder is among the first {HITS[-1]} for {self.hits(best)[-1]:.1f} %"
+        share = f"a photograph of the same folder is among the first {HITS[-1]} for {self.hits(best)[-1]:.1f} %"
         return f"“{best.title}” finds most: {share} of {self.queries} queries."
 
     def table(self) -> tuple[list[str], list[list[str]]]:
