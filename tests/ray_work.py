@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2kit.bench.runner.context import BenchContext
-from n2kit.bench.runner.ray import run_ray
-from n2kit.bench.runner.tasks import Task
 from n2kit.errors import BadInput
 from n2kit.index import neighbours
 from n2kit.utils.ray_queue import RayOptions, run_queue
-from ray_forks import quick_workers
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ def squares(folder: Path, numbers: list[int]) -> dict[int, int]:
             found[number] = result
         return result is not None
 
-    quick_workers()
     run_queue(RayOptions(jobs=2), folder, Squares(folder), numbers, take)
     return found
 
@@ -59,11 +54,4 @@ def squares(folder: Path, numbers: list[int]) -> dict[int, int]:
 def neighbours_by_ray(index: Path, out: Path, k: int, block: int, **options: Any) -> neighbours.Neighbours:
     """Compute neighbours by two actors, `block` items a part."""
     neighbours.BLOCK = block
-    quick_workers()
     return neighbours.all_neighbours(index, out, k, ray=RayOptions(jobs=2), **options)
-
-
-def bench_by_ray(bench: BenchContext, tasks: Sequence[Task], jobs: int, threads: int) -> None:
-    """Perform tasks of a bench."""
-    quick_workers()
-    run_ray(bench, tasks, jobs, threads)

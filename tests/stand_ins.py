@@ -1,4 +1,4 @@
-"""Forks in the place of new interpreters that others start: multiprocessing's fork server, torchrun's ranks, Ray's workers.
+"""Forks in the place of new interpreters that others start: multiprocessing's fork server, torchrun's ranks.
 
 It imports nothing heavy: some of it runs in an interpreter that only asks for a fork, and stands for it.
 """

@@ -418,18 +418,18 @@ def test_ray_tasks_that_die_end_their_own_cells_alone(
     bench: tuple[BenchContext, list[Cell]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
-    from ray_work import bench_by_ray
+    from n2kit.bench.runner.ray import run_ray
 
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for what the tasks are
     shared, (a, b, c, d, _, _) = bench
-    alone(bench_by_ray, shared, [Works((a,)), Killed((b,)), Broken((c,)), Works((d,))], 2, 1)
+    alone(run_ray, shared, [Works((a,)), Killed((b,)), Broken((c,)), Works((d,))], 2, 1)
     found = {cell.seed: row for cell in (a, b, c, d) if (row := shared.store.read(cell)) is not None}
     assert {seed: row.state for seed, row in found.items()} == {0: "done", 1: "failed", 2: "failed", 3: "done"}
     assert found[1].reason.startswith("its process was lost: WorkerCrashedError")
     assert found[2].reason == "RuntimeError: nobody saw that coming"
     with pytest.raises(Unavailable, match="No space left"):
-        alone(bench_by_ray, shared, [Full((b,))], 1, 1)
+        alone(run_ray, shared, [Full((b,))], 1, 1)
 
 
 @pytest.mark.usefixtures("at_workspace")

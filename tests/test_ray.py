@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def embedding(bundle: Path, out: Path, *more: str) -> list[str]:
     shared = ["--items", "items.jsonl", "--images", "images", "--shard-size", "2", "--batch-size", "2"]
-    program = ["-m", *(["ray_forks"] if more else []), "n2kit_cli.main"]
-    return [*program, "embed", str(bundle), *shared, "--precision", "fp32", "-o", str(out), *more]
+    return ["-m", "n2kit_cli.main", "embed", str(bundle), *shared, "--precision", "fp32", "-o", str(out), *more]
 
 
 def embedded(bundle: Path, out: Path, workspace: Path) -> None:
@@ -58,10 +58,10 @@ def wait(until: Callable[[], bool], process: forks.Popen) -> None:
         time.sleep(0.005)
 
 
-def actors() -> list[psutil.Process]:
-    """The actors that there are: forks of the server of the tests' forks."""
+def actors(driver: int) -> list[psutil.Process]:
+    """The actors of the Ray that a process has started."""
     found = []
-    for process in psutil.Process(forks.server().pid).children(recursive=True):
+    for process in psutil.Process(driver).children(recursive=True):
         try:
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Actor"):
                 found.append(process)
@@ -84,8 +84,8 @@ def test_actors_embed_byte_by_byte_alike_and_one_of_them_is_killed(
 ) -> None:
     out = tmp_path / "v"
     with forks.Popen(embedding(tiny_bundle, out, *RAY), cwd=workspace) as process:
-        wait(lambda: any((out / "shards").glob("*.parquet")) and len(actors()) == 2, process)
-        actors()[0].kill()
+        wait(lambda: any((out / "shards").glob("*.parquet")) and len(actors(process.pid)) == 2, process)
+        actors(process.pid)[0].kill()
         assert process.wait() == 0
     assert files(out) == files(local)
 
@@ -156,3 +156,17 @@ def test_without_ray_one_line_says_what_to_install(
     assert (done.code, done.err.splitlines()[-2:]) == (
         3, ["error: --engine ray needs Ray, which is not installed", "hint: pip install 'n2kit[ray]'"]
     )  # fmt: skip
+
+
+def test_a_node_that_does_not_start_in_time_is_named(
+    cli: Any, at_workspace: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Ray raises no class of its own for it."""
+
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nAnd more")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    done = cli("embed", tiny_bundle, "--items", "items.jsonl", "--images", "images", "-o", tmp_path / "v", "--engine", "ray")  # fmt: skip
+    said = "error: no Ray cluster at this machine: The current node timed out during startup."
+    assert (done.code, done.err.splitlines()[-2]) == (3, said), done.err
