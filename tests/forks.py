@@ -39,7 +39,6 @@ MODULES = (
     "open_clip", "faiss", "n2kit.builder", "n2kit.bench.runner.vision_features", "n2kit.bench.runner.scheduler", "n2kit.bench.runner.cells", "n2kit.train.engine",
     "n2kit.train.shards", "n2kit_cli.main",
 )  # fmt: skip
-NAME = ""  # in a fork: of its server
 Argument = str | Path
 
 
@@ -251,10 +250,8 @@ def _main(alive: int, listener: int) -> None:
     assert not manager.cache_info().currsize, "plug-ins are to be looked for where a program runs"
     path = [p for p in sys.path if p not in given]
     requests = socket.socket(fileno=listener)
-    global NAME
-    NAME = requests.getsockname().decode()
-    sys.modules["forks"] = sys.modules["__main__"]
-    quick_fork_servers(lambda: NAME)
+    name = requests.getsockname().decode()
+    quick_fork_servers(lambda: name)
     gc.collect()
     gc.freeze()
     program = serve(socket.socket(fileno=alive), requests)
