@@ -258,8 +258,8 @@ def _main(alive: int, listener: int) -> None:
     try:
         become(**program, path=path)
     except SystemExit as stop:
-        if isinstance(stop.code, int):
-            leave(stop.code)
+        if isinstance(stop.code, int | None):
+            leave(stop.code or 0)
         raise
     leave(0)
 
