@@ -1,4 +1,4 @@
-"""Embedding against sentence-transformers and transformers, on the same weights: `python benchmarks/embed.py --llm FOLDER --vision FOLDER`.
+"""Embedding against sentence-transformers, transformers and open_clip, on the same weights: `python benchmarks/embed.py --llm FOLDER`.
 
 Both in float32, each at its default, the same tokens. CPU seconds are of the process, threads of torch and tokenizer included.
 """
@@ -40,6 +40,9 @@ WORDS = [
     "light",
     "wood",
 ]
+
+
+PROMPT = "Represent this product of a catalogue, so that products that are bought together are near each other:\n"
 
 
 def texts(count: int, words: int) -> list[str]:
@@ -110,56 +113,88 @@ def compare(name: str, theirs: Callable[[], Any], ours: Callable[[], Any], neede
     )
 
 
-def text_rows(weights: Path, counts: dict[int, int], most: float) -> None:
+def text_rows(weights: Path, counts: dict[int, int], prompt: str, most: float) -> None:
+    """Compare on texts that all have the same words before them, or none."""
     with tempfile.TemporaryDirectory() as folder:
         reference = embedder(weights, Path(folder, "st"))
-        settings = {"head.width": None, "prompt.body_tokens": 400, "prompt.template": "plain"}
+        template = f"plain:{prompt}" if prompt else "plain"
+        settings = {"head.width": None, "prompt.body_tokens": 400, "prompt.template": template}
         model = n2kit.build(f"file:{folder}/st", variant="text_only", settings=settings)
         for words, count in counts.items():
             some = texts(count, words)
-            tokens = sum(len(ids) for ids in reference.tokenizer(some)["input_ids"])
+            read = reference.tokenizer([prompt + text for text in some])["input_ids"]
+            items = [Item(f"{n}", content=text) for n, text in enumerate(some)]
+            if [model.prompt_builder(item, image=False).ids for item in items] != read:
+                raise SystemExit("both sides have to read the same tokens: let the prompt end where a token does")
+            tokens, shared = sum(map(len, read)), len(reference.tokenizer(prompt)["input_ids"]) if prompt else 0
             llm = reference[0].auto_model
             weights_used = sum(m.weight.numel() for m in llm.modules() if isinstance(m, torch.nn.Linear))
-            items = [Item(f"{n}", content=text) for n, text in enumerate(some)]
             encode(model, items[:2], precision="fp32")
-            reference.encode(some[:2])
+            reference.encode(some[:2], prompt=prompt)
+            behind = f" behind a prompt of {shared}" if shared else ""
             compare(
-                f"{count} texts of {tokens / count:.0f} tokens",
-                lambda some=some: reference.encode(some, normalize_embeddings=True),  # type: ignore[misc]
+                f"{count} texts of {tokens / count - shared:.0f} tokens{behind}",
+                lambda some=some: reference.encode(some, prompt=prompt, normalize_embeddings=True),  # type: ignore[misc]
                 lambda items=items: encode(model, items, precision="fp32").vectors,  # type: ignore[misc]
-                2 * weights_used * tokens, most,
+                2 * weights_used * (tokens - shared * (count - 1)), most,
             )  # fmt: skip
 
 
-def vision_row(weights: Path, images: Path, count: int, most: float) -> None:
+def transformers_loop(weights: Path) -> Callable[[list[Path]], np.ndarray]:
+    """Embed images in batches as transformers' own examples do: the first token's state."""
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModel
 
-    names = sorted(f.name for f in images.iterdir())[:count]
     processor = AutoImageProcessor.from_pretrained(weights)
-    theirs = AutoModel.from_pretrained(weights, dtype=torch.float32).eval()
-    settings = {"vision.dtype": "float32"}
-    part = n2kit.build("qwen:tiny", vision=f"file:{weights}", connector="mlp:4", settings=settings).vision
-    assert part is not None
+    model = AutoModel.from_pretrained(weights, dtype=torch.float32).eval()
 
-    def loop() -> np.ndarray:
-        found = []
-        for at in range(0, len(names), 32):
-            pictures = [Image.open(images / name).convert("RGB") for name in names[at : at + 32]]
-            with torch.no_grad():
-                out = theirs(**processor(images=pictures, return_tensors="pt"))
-            found.append(out.last_hidden_state[:, 0].numpy())
-        return np.concatenate(found)
+    def call(files: list[Path]) -> np.ndarray:
+        pictures = [Image.open(file).convert("RGB") for file in files]
+        with torch.no_grad():
+            return model(**processor(images=pictures, return_tensors="pt")).last_hidden_state[:, 0].numpy()
+
+    return call
+
+
+def open_clip_loop(architecture: str, part: Any) -> Callable[[list[Path]], np.ndarray]:
+    """Embed images in batches as open_clip's own example does, by a part's weights: the projected vector."""
+    import open_clip
+    from PIL import Image
+
+    model, _, preprocess = open_clip.create_model_and_transforms(architecture)
+    model.visual.load_state_dict(part.visual.state_dict())
+    model.eval()
+
+    def call(files: list[Path]) -> np.ndarray:
+        pixels = torch.stack([preprocess(Image.open(file).convert("RGB")) for file in files])
+        with torch.no_grad():
+            return model.encode_image(pixels).numpy()
+
+    return call
+
+
+def vision_row(
+    name: str, vision: str, loop: Callable[[Any], Callable[[list[Path]], np.ndarray]], files: list[Path], most: float
+) -> None:
+    """Compare a loop over batches of 32 with n2kit's part of the same weights."""
+    part = n2kit.build("qwen:tiny", vision=vision, connector="mlp:4", settings={"vision.dtype": "float32"}).vision
+    assert part is not None
+    theirs, folder = loop(part), files[0].parent
+
+    def in_batches() -> np.ndarray:
+        return np.concatenate([theirs(files[at : at + 32]) for at in range(0, len(files), 32)])
 
     def ours() -> np.ndarray:
-        pixels = torch.stack([p for _, p in iter_pixels([Item(n, image=n) for n in names], part, images)])
+        pixels = torch.stack([p for _, p in iter_pixels([Item(f.name, image=f.name) for f in files], part, folder)])
         with torch.no_grad(), eval_mode(part):
-            return part(pixels).tokens[:, 0].numpy()
+            out = part(pixels)
+        return (out.tokens[:, 0] if "transformers" in name else out.pooled).numpy()
 
     side = part.card.image_size
     with torch.no_grad():
-        needed = count * flops(lambda: part(torch.zeros(1, 3, side, side)))
-    compare(f"{count} images at {side} px, against transformers", loop, ours, needed, most)
+        needed = len(files) * flops(lambda: part(torch.zeros(1, 3, side, side)))
+    theirs(files[:2])
+    compare(f"{len(files)} images at {side} px, against {name}", in_batches, ours, needed, most)
 
 
 def main() -> None:
@@ -169,6 +204,7 @@ def main() -> None:
     parser.add_argument(
         "--images", type=Path, help="square ones: of others a checkpoint's own processor may cut the edges"
     )
+    parser.add_argument("--open-clip", default="ViT-B-32", help="an architecture of open_clip, with random weights")
     parser.add_argument("--short", type=int, default=96, help="short texts")
     parser.add_argument("--long", type=int, default=24, help="long texts")
     parser.add_argument("--count", type=int, default=24, help="images")
@@ -179,9 +215,14 @@ def main() -> None:
     print(f"matrix product: {most / 1e9:.0f} GFLOP a CPU second\n")
     print("| what | theirs, s | CPU s | n2kit, s | CPU s | times, by CPU | share of the ceiling | least cosine |")
     print("|---|---|---|---|---|---|---|---|")
-    text_rows(options.llm, {12: options.short, 110: options.long}, most)
-    if options.vision and options.images:
-        vision_row(options.vision, options.images, options.count, most)
+    for prompt in ("", PROMPT):
+        text_rows(options.llm, {12: options.short, 110: options.long}, prompt, most)
+    files = sorted(options.images.iterdir())[: options.count] if options.images else []
+    if options.vision and files:
+        vision_row("transformers", f"file:{options.vision}", lambda _: transformers_loop(options.vision), files, most)
+    if files:
+        name = options.open_clip
+        vision_row(f"open_clip {name}", f"open_clip:{name}", lambda part: open_clip_loop(name, part), files, most)
 
 
 if __name__ == "__main__":

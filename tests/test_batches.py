@@ -12,6 +12,7 @@ import n2kit
 from n2kit.data.item import Item
 from n2kit.data.items import read_items
 from n2kit.embed.batches import GPU_ROWS, GPU_TOKENS, batches_of, laid_out
+from n2kit.inputs import tensor_store
 from n2kit.inputs.feature_store import encoder_fingerprint
 from n2kit.modeling.model import Model
 
@@ -96,3 +97,24 @@ def test_a_fingerprint_tells_weights_settings_and_transforms_apart_without_savin
         weight.view(-1)[0] = before
     assert len(different) == 6
     assert encoder_fingerprint(vision, tmp_path) == found
+
+
+def test_a_fingerprint_is_remembered_by_the_files_and_the_bits(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    hashed: list[int] = []
+    add = tensor_store.add_tensors
+    monkeypatch.setattr(tensor_store, "add_tensors", lambda *given: (hashed.append(1), add(*given)))
+    vision = n2kit.load(tiny_bundle).vision
+    assert vision is not None
+    assert vision.origin is not None
+    found = encoder_fingerprint(vision, tmp_path)
+    assert encoder_fingerprint(n2kit.load(tiny_bundle).vision, tmp_path) == found  # type: ignore[arg-type]
+    assert len(hashed) == 1
+    with torch.no_grad():
+        next(vision.parameters()).view(-1)[0] += 1
+    assert encoder_fingerprint(vision, tmp_path) != found
+    vision.origin = None
+    assert encoder_fingerprint(vision, tmp_path) != found
+    assert len(hashed) == 3

@@ -158,6 +158,15 @@ def test_a_changed_image_is_new(model: Model, items: list[Item], workspace: Path
     assert call(model, items, workspace, mine, images=images).done_before
 
 
+def test_append_to_nothing_begins(
+    model: Model, items: list[Item], workspace: Path, whole: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    call(model, items, workspace, tmp_path / "n", append=True, notify=said.append)
+    assert files(tmp_path / "n") == files(whole)
+    assert "all items are embedded" in said[0]
+
+
 def test_append_that_is_interrupted_leaves_the_folder_as_it_was(
     model: Model, items: list[Item], workspace: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +240,6 @@ def test_what_is_refused(model: Model, items: list[Item], workspace: Path, mine:
         (lambda: call(model, items, workspace, mine, dtype="int8"), "another --dtype: float32"),
         (lambda: call(model, items, workspace, mine, dim=8), "another --dim: 16"),
         (lambda: call(model, items, workspace, mine, dim=17), "have 16 numbers"),
-        (lambda: call(model, items, workspace, tmp_path / "n", append=True), "nothing to append to"),
         (lambda: call(model, items, workspace, workspace / "images"), "which n2kit embed did not write"),
         (lambda: call(model, items, workspace, workspace / "items.csv"), "is no folder"),
         (lambda: read_vectors(workspace / "images"), "no folder of vectors"),

@@ -135,11 +135,14 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
     (tmp_path / "gone.csv").write_text("id,why\nb,old\nc,old\n")
     done = cli("index", new, "-o", small, "--upsert", "--delete", tmp_path / "gone.csv", "--json")
     assert {k: v for k, v in json.loads(done.out).items() if k != "index"} == {
-        "items": 5, "fingerprint": PRINT, "added": 1, "replaced": 1, "deleted": 2
+        "items": 5, "fingerprint": PRINT, "added": 1, "replaced": 1, "deleted": 2, "unnamed": 0
     }  # fmt: skip
     assert load_index(small).ids == list("defag")
     (tmp_path / "gone.txt").write_text("a\n\nd\n")
     assert cli("index", "-o", small, "--delete", tmp_path / "gone.txt").code == 0
+    assert (
+        f"{tmp_path / 'gone.txt'}: item 'a' is not" in cli("index", "-o", small, "--delete", tmp_path / "gone.txt").err
+    )
     assert load_index(small).ids == list("efg")
     measured = json.loads(cli("index", new, "-o", tmp_path / "auto", "--type", "auto", "--json").out)["measured"]
     assert sum(one["taken"] for one in measured) == 1
@@ -244,16 +247,35 @@ def test_the_first_numbers_alone_are_indexed(cli: Any, tmp_path: Path) -> None:
     assert np.allclose(stored.index.vectors(np.arange(6)), short, atol=1e-6)
     assert stored.made_by.options == {"rescore": 3}
     assert np.allclose(stored.fitted(drawn(6)[2]), short[2], atol=1e-6)
+    assert "--dim 5 of 16: of 6 items" in done.err
     new = written(tmp_path / "new.parquet", ["g"], drawn(1, seed=1))
-    refused = cli("index", new, "-o", tmp_path / "i", "--upsert")
-    assert (refused.code, "is 5 wide" in refused.err) == (2, True), refused.err
-    assert cli("index", new, "-o", tmp_path / "i", "--upsert", "--dim", "5").code == 0
+    refused = cli("index", new, "-o", tmp_path / "i", "--upsert", "--dim", "6")
+    assert (refused.code, "is 5 wide" in refused.err, "hint: --dim 5" in refused.err) == (2, True, True), refused.err
+    assert cli("index", new, "-o", tmp_path / "i", "--upsert").code == 0
+    assert load_index(tmp_path / "i").dim == 5
+    other = written(tmp_path / "other.parquet", list("abcdefg"), drawn(7, seed=2), "f" * 16)
+    assert cli("index", other, "-o", tmp_path / "i", "--migrate").code == 0
+    assert (load_index(tmp_path / "i").width, load_index(tmp_path / "i").dim) == (5, 5)
     for more, reason in [
         (("--dim", "17"), "have 16 numbers"),
         (("--quantize", "int8", "--type", "sq8"), "an index of its own"),
     ]:
         refused = cli("index", vectors, "-o", tmp_path / "j", *more)
         assert (refused.code, reason in refused.err) == (2, True), refused.err
+
+
+def test_items_that_are_put_in_without_a_title_are_counted(cli: Any, tmp_path: Path) -> None:
+    """Of vectors whose ids are not among the items, and of all where no items are given to an index that remembers some."""
+    (tmp_path / "items.csv").write_text("id,title,price\na,A,1\nb,B,2\ng,G,3\n")
+    vectors, items = written(tmp_path / "v.parquet", list("ab"), drawn(2)), tmp_path / "items.csv"
+    assert cli("index", vectors, "-o", tmp_path / "i", "--items", items).code == 0
+    new = written(tmp_path / "new.parquet", list("agh"), drawn(3, seed=1))
+    for more, unnamed, reason in [
+        (("--items", items), 1, f"of 1 item that was put in nothing is in {items}"),
+        ((), 1, "note: of 1 item that was put in the index remembers no title"),
+    ]:
+        done = cli("index", new, "-o", tmp_path / "i", "--upsert", "--json", *more)
+        assert (json.loads(done.out)["unnamed"], reason in done.err) == (unnamed, True), done.err
 
 
 def test_an_index_migrates_to_another_model_when_its_vectors_are_whole(cli: Any, tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def embed_folder(
     model = options.load_model(bundle, device or _own_gpu())
     if own.dim is not None and model.recipe.loss.name != "matryoshka":
         say(
-            f"note: --dim {own.dim} keeps the first numbers of vectors that loss {model.recipe.loss.name} did not order"
+            f"note: --dim {own.dim} keeps the first of {model.width} numbers, which loss {model.recipe.loss.name} did not train to hold "
+            f"the most: neighbours may be others; n2kit index --dim {own.dim} of whole vectors measures how many"
         )
     with progress("embed") as bar:
         done = run(

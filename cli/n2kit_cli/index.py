@@ -18,6 +18,7 @@ from n2kit_cli.pages import read_titles
 if TYPE_CHECKING:
     from n2kit.index import StoredIndex
     from n2kit.index.auto import Measured
+    from n2kit.index.comparing import Compared
 
 
 class Quantize(StrEnum):
@@ -108,9 +109,10 @@ def index(
     titles = read_titles(items, images, item_format, renames, lenient, encoding)
     facts = read_facts(items, item_format, renames, encoding)
     if upsert or delete is not None:
-        change_index(out, vectors, delete, titles, facts, encoding, dim=dim, json=json)
+        change_index(out, vectors, delete, items, titles, facts, encoding, dim=dim, json=json)
         return
     assert vectors is not None
+    kept = None if dim is None else _kept(vectors, dim)
     if migrate:
         migrate_index(out, vectors, asked, own, titles, facts, dim=dim, json=json)
         return
@@ -124,11 +126,27 @@ def index(
         told: dict[str, Any] = {"index": str(out), "items": len(stored.ids), "fingerprint": stored.fingerprint}
         told |= {"component": stored.made_by.component, "options": stored.made_by.options}
         told |= {"measured": [vars(one) for one in measured]} if measured else {}
+        told |= {} if kept is None else {"kept": kept._asdict()}
         document(told | ({} if named is None else {"titles": named}))
     else:
         emit(out)
     remembered = "" if named is None else f", {named:,} of them with a title"
     say(f"wrote {out}: {counted(len(stored.ids), 'item')} of model {stored.fingerprint}{remembered}")
+
+
+def _kept(vectors: Path, dim: int) -> Compared | None:
+    """Measure what an index of the first numbers alone loses, and say it; None where nothing is lost, or none can be compared."""
+    from n2kit.embed.reading import open_vectors
+    from n2kit.index.comparing import kept_by
+
+    source = open_vectors(vectors)
+    found = kept_by(source, dim) if dim != source.width else None
+    if found is not None:
+        share = (
+            f"of {counted(found.items, 'item')}, {found.overlap:.1%} of the {found.k} nearest are those by all numbers"
+        )
+        say(f"note: --dim {dim} of {source.width}: {share}; loss matryoshka trains the first ones to hold the most")
+    return found
 
 
 def _measured(

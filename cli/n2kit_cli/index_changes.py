@@ -18,6 +18,7 @@ def change_index(
     out: Path,
     vectors: Path | None,
     delete: Path | None,
+    items: Path | None,
     titles: Titles | None,
     facts: Facts | None,
     encoding: str | None,
@@ -29,10 +30,20 @@ def change_index(
     from n2kit.index.update import update_index
 
     gone = [] if delete is None else read_ids(delete, encoding)
-    done = update_index(out, vectors, delete=gone, titles=titles, facts=facts, dim=dim)
+    where = "" if delete is None else str(delete)
+    done = update_index(out, vectors, delete=gone, titles=titles, facts=facts, dim=dim, deletions=where)
+    if done.unnamed:
+        what = (
+            f"of {counted(done.unnamed, 'item')} that was put in"
+            if done.unnamed == 1
+            else f"of {done.unnamed:,} items that were put in"
+        )
+        where = "the index remembers no title, and --items was not given" if items is None else f"nothing is in {items}"
+        say(f"note: {what} {where}")
     counts = {"added": done.added, "replaced": done.replaced, "deleted": done.deleted}
     if json:
-        document({"index": str(out), "items": len(done.stored.ids), "fingerprint": done.stored.fingerprint} | counts)
+        told = {"index": str(out), "items": len(done.stored.ids), "fingerprint": done.stored.fingerprint}
+        document(told | counts | {"unnamed": done.unnamed})
     else:
         emit(out)
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
@@ -55,7 +66,8 @@ def migrate_index(
     Raises:
         Failed: an item of the index is missing.
     """
-    from n2kit.index.migrate import K, migrate
+    from n2kit.index.comparing import K
+    from n2kit.index.migrate import migrate
 
     done = migrate(out, vectors, name=name, options=own, titles=titles, facts=facts, dim=dim)
     told = vars(done) | {"missing": len(done.missing), "index": str(out), "k": K}
@@ -72,7 +84,8 @@ def migrate_index(
             f"{counted(len(done.missing), 'item')} of {out} have no vector in {vectors}, the first {done.missing[0]!r}"
         )
         raise Failed(f"{what}: nothing is switched", "embed them too, or --delete them first")
-    say(f"wrote {out}: {counted(done.items, 'item')} of model {done.after} ({done.added:,} added)")
+    short = "" if done.dim is None else f", the first {done.dim} numbers"
+    say(f"wrote {out}: {counted(done.items, 'item')} of model {done.after}{short} ({done.added:,} added)")
 
 
 def read_ids(file: Path, encoding: str | None = None) -> list[str]:

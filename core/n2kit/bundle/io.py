@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -170,6 +171,7 @@ def _join(folder: Path, manifest: Manifest, own: Recipe, recipe: Recipe) -> Mode
     for kind, registered in owners.items():
         if kind not in parts:
             parts[kind] = _class(kind, registered).load(folder / kind)
+        parts[kind].origin = _origin(kind, manifest)
         if (folder / kind / lora.FOLDER).is_dir() or getattr(getattr(own, kind), "tune", "").startswith(ADAPTED):
             lora.load(parts[kind], folder / kind / lora.FOLDER)
     vision, transform = parts.get("vision"), manifest.parts.get("vision", {}).get("transform")
@@ -185,6 +187,13 @@ def _join(folder: Path, manifest: Manifest, own: Recipe, recipe: Recipe) -> Mode
     if broken := _not_finite(model):
         raise ValueError(f"{broken} is not finite")
     return model.eval()
+
+
+def _origin(kind: str, manifest: Manifest) -> str | None:
+    """Identify the files that a part was loaded from, which were compared with the manifest's hashes; None where it has none."""
+    files = {name: found for name, found in manifest.files.items() if name.startswith(f"{kind}/")}
+    source = manifest.sources[kind].files if kind in manifest.sources else {}
+    return hashlib.sha256(json.dumps([files, source], sort_keys=True).encode()).hexdigest() if files or source else None
 
 
 def _referred(

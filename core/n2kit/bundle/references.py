@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import nn
 
 from n2kit.errors import BadInput, N2kitError, Unavailable
+from n2kit.inputs.tensor_store import quick_checksum
 from n2kit.plugins.component import Component
 from n2kit.plugins.weights import WeightsUri, weight_files
 from n2kit.plugins.weights_reference import WeightsReference
@@ -96,15 +94,5 @@ def places_from_env() -> dict[str, str]:
 
 
 def checksum(part: nn.Module) -> str:
-    """Compute a quick checksum that changes when a part is trained: names, types, shapes, and the sum of each tensor's bits.
-
-    No sha256, for it runs at the speed of memory and shall cost nothing where nobody asks for a reference; it guards
-    against forgetting that a part was trained, and against nobody's intent.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(part.state_dict().items()):
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        words = raw.size // 8 * 8
-        total = int(raw[:words].view(np.int64).sum()) + int(raw[words:].sum())
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {total}\n".encode())
-    return digest.hexdigest()
+    """Compute a part's quick checksum, which changes when it is trained."""
+    return quick_checksum(part.state_dict())

@@ -69,6 +69,7 @@ class Part(nn.Module, ABC):
     frozen: bool = False
     partially_trainable: bool = False  # its last blocks, or an adapter
     original_dtypes: Mapping[str, torch.dtype] = MappingProxyType({})  # tensor → its type before `prepare_for`
+    origin: str | None = None  # identifies the files that it was loaded from, whose hashes were compared then
 
     def freeze(self) -> Self:
         """Turn gradients off and keep eval mode from now on, also after `.train()`: running statistics would drift otherwise."""

@@ -88,6 +88,11 @@ def cut(source: VectorSource, width: int | None) -> VectorSource:
     return Cut(source, width)
 
 
+def cut_width(source: VectorSource) -> int | None:
+    """Return to how many numbers vectors are cut; None for whole ones."""
+    return source.width if isinstance(source, Cut) else None
+
+
 def open_vectors(path: Path) -> VectorSource:
     """Open a vectors file, or a finished folder of vectors.
 

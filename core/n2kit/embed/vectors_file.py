@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from n2kit.errors import BadInput
+from n2kit.utils.arrow import numbers_of
 from n2kit.utils.files import atomic_write, parse_json
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def matrix_of(column: pa.ChunkedArray, path: Path) -> np.ndarray:
         return np.zeros((0, column.type.list_size if pa.types.is_fixed_size_list(column.type) else 1), np.float32)
     try:
         lengths = set(pc.list_value_length(column).to_pylist())
-        flat = np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32)
+        flat = np.asarray(numbers_of(pc.list_flatten(column)), dtype=np.float32)
     except UNREADABLE:
         raise problem from None
     if len(lengths) != 1 or None in lengths or flat.size != len(column) * (width := lengths.pop()) or not width:

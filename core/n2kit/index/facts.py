@@ -6,12 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from n2kit.data.item_stream import ColumnsChangedError, ItemStream
 from n2kit.errors import BadInput
+from n2kit.utils.arrow import numbers_of, texts_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FACTS = "facts.parquet"
 LONGEST = 200  # characters of a text that is kept: longer ones are descriptions, which nobody compares
@@ -93,15 +97,19 @@ def load_facts(folder: Path) -> Facts | None:
         with pq.ParquetFile(folder / FACTS) as file:  # pq.read_table imports half a second of what nobody needs here
             table = file.read()
         columns = {
-            name.removeprefix("column:"): table.column(name).to_numpy(zero_copy_only=False)
-            for name in table.column_names
-            if name != "id"
+            name.removeprefix("column:"): _values(table.column(name)) for name in table.column_names if name != "id"
         }
         return Facts(table.column("id").to_pylist(), columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise BadInput(
             f"{folder / FACTS}: not the columns of an index: {error}".splitlines()[0], "index again"
         ) from None
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    import pyarrow as pa
+
+    return numbers_of(column) if pa.types.is_floating(column.type) else texts_of(column)
 
 
 def _column(values: Iterable[Any]) -> np.ndarray | None:

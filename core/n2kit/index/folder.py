@@ -34,7 +34,10 @@ class Neighbour(NamedTuple):
 
 @dataclass
 class StoredIndex:
-    """An index with the ids of its rows, the fingerprint of the model that made its vectors, and what made the index."""
+    """An index with the ids of its rows, the fingerprint of the model that made its vectors, and what made the index.
+
+    dim: the first numbers of vectors that `n2kit index --dim` asked for; None: all.
+    """
 
     index: Index
     ids: list[str]
@@ -42,6 +45,7 @@ class StoredIndex:
     made_by: MadeBy
     titles: Titles | None = None  # where the index remembers them
     facts: Facts | None = None  # likewise
+    dim: int | None = None
 
     def __post_init__(self) -> None:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
@@ -73,6 +77,10 @@ class StoredIndex:
                 suggest(item_id, self.ids) or "embed and index it first, or describe it with --bundle and --title",
             )
         return self.index.vector(self.position[item_id])
+
+    def cut_width(self, width: int) -> int | None:
+        """Return to how many numbers new vectors of this width are to be cut, as those of the index were; None: not at all."""
+        return self.dim if self.dim is not None and self.dim < width else None
 
     def fitted(self, vector: np.ndarray) -> np.ndarray:
         """Cut a vector of the model that made the index to the index's width, as `n2kit embed --dim` did: [d]."""
@@ -115,6 +123,7 @@ class Manifest(BaseModel):
     width: int = Field(gt=0)
     metric: Literal["dot product of unit vectors"]
     dtype: Literal["float32"]
+    dim: int | None = Field(None, gt=0)  # as in `StoredIndex`
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
@@ -136,9 +145,12 @@ def write_index(stored: StoredIndex, folder: Path) -> None:
         width=stored.width,
         metric="dot product of unit vectors",
         dtype="float32",
+        dim=stored.dim,
         files={name: file_digest(folder / name) for name in sorted(entries(folder))},
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf8")
+    (folder / MANIFEST).write_text(
+        manifest.model_dump_json(indent=1, exclude={"dim"} if manifest.dim is None else None), encoding="utf8"
+    )
 
 
 def load_index(folder: str | Path) -> StoredIndex:
@@ -168,7 +180,8 @@ def load_index(folder: str | Path) -> StoredIndex:
             index_class = load_target(registered.spec.target, owner=registered.distribution)
             index = _load(index_class, folder, manifest)
             made_by = MadeBy(manifest.component, manifest.distribution, manifest.options)
-            return StoredIndex(index, ids, manifest.fingerprint, made_by, read_titles(folder), load_facts(folder))
+            titles, facts = read_titles(folder), load_facts(folder)
+            return StoredIndex(index, ids, manifest.fingerprint, made_by, titles, facts, manifest.dim)
     needed = manifest.distribution
     raise Unavailable(f"the index needs {needed}, which is not installed", f"pip install {needed}")
 
@@ -188,7 +201,7 @@ def _in_store(folder: Path, manifest: StoreManifest) -> StoredIndex:
     found = opened(folder, manifest)
     made_by = MadeBy(manifest.component, manifest.distribution, manifest.options)
     return StoredIndex(
-        found.in_store, list(found.in_store.ids), manifest.fingerprint, made_by, found.titles, found.facts
+        found.in_store, list(found.in_store.ids), manifest.fingerprint, made_by, found.titles, found.facts, manifest.dim
     )
 
 

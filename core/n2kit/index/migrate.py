@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from n2kit.embed.reading import VectorSource, cut, open_vectors
+from n2kit.embed.reading import VectorSource, cut, cut_width, open_vectors
 from n2kit.errors import BadInput
 from n2kit.index.choice import choose_index, is_store
+from n2kit.index.comparing import K, Piece, exact_neighbours, sample_of, shared
 from n2kit.index.facts import Facts
 from n2kit.index.folder import StoredIndex, load_index
 from n2kit.index.store import build_index
@@ -20,9 +21,7 @@ from n2kit.index.titles import Titles, newer_titles
 from n2kit.index.unit_length import check_unit_length
 from n2kit.utils.locks import output_lock
 
-SAMPLE, K = 500, 10  # items whose neighbours are compared, and how many of each
 BLOCK = 8192  # vectors that are read together
-Piece = tuple[np.ndarray, np.ndarray]  # numbers of items [n], and their vectors [n, d]
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Migration:
     overlap: float
     first: float
     switched: bool
+    dim: int | None  # to which the new vectors were cut
 
 
 def migrate(
@@ -58,13 +58,16 @@ def migrate(
 
     Args:
         name, options: of the new index; by default those of the one that is there.
-        titles, facts: newer ones; what the index remembers stays. dim: the first numbers of each new vector; None: all.
+        titles, facts: newer ones; what the index remembers stays. dim: the first numbers of each new vector; None: as many as the index
+            was cut to, if it was.
 
     Raises:
         BadInput: vectors of the same model; two that have no two items in common; a store whose table would be replaced in its place.
     """
     with output_lock(folder):
-        before, source = load_index(folder), cut(open_vectors(vectors), dim)
+        before, whole = load_index(folder), open_vectors(vectors)
+        dim = before.cut_width(whole.width) if dim is None else dim
+        source = cut(whole, dim)
         if source.fingerprint == before.fingerprint:
             raise BadInput(f"{vectors} is of the model that made the index", "--upsert puts its vectors in")
         kind = before.made_by.component if name is None else name
@@ -81,7 +84,16 @@ def migrate(
             close(before)
             close(build_index(vectors, folder, name=kind, options=own, titles=named, facts=merged, dim=dim, force=True))
     return Migration(
-        before.fingerprint, source.fingerprint, len(new), added, missing, compared, overlap, first, switched=not missing
+        before.fingerprint,
+        source.fingerprint,
+        len(new),
+        added,
+        missing,
+        compared,
+        overlap,
+        first,
+        not missing,
+        cut_width(source),
     )
 
 
@@ -117,12 +129,11 @@ def _compare(before: StoredIndex, source: VectorSource, new: Mapping[str, int]) 
         raise BadInput(
             "the index and the new vectors have no two items in common", "give vectors of the same catalogue"
         )
-    sample = np.random.default_rng(0).choice(common, min(SAMPLE, len(common)), replace=False)
+    sample = sample_of(common)
     k = min(K, len(common) - 1)
-    old = _neighbours(sample, lambda: _rows_of(before, common), k)
-    renewed = _neighbours(sample, lambda: _batches_of(source, before), k)
-    same = [len({*a} & {*b}) / k for a, b in zip(old.tolist(), renewed.tolist(), strict=True)]
-    return len(sample), float(np.mean(same)), float((old[:, 0] == renewed[:, 0]).mean())
+    old = exact_neighbours(sample, lambda: _rows_of(before, common), k)
+    renewed = exact_neighbours(sample, lambda: _batches_of(source, before), k)
+    return len(sample), shared(old, renewed), float((old[:, 0] == renewed[:, 0]).mean())
 
 
 def _rows_of(before: StoredIndex, rows: np.ndarray) -> Iterator[Piece]:
@@ -136,19 +147,3 @@ def _batches_of(source: VectorSource, before: StoredIndex) -> Iterator[Piece]:
     for batch in source.batches():
         rows = np.array([before.position.get(item_id, -1) for item_id in batch.ids], np.int64)
         yield rows[rows >= 0], batch.vectors[rows >= 0]
-
-
-def _neighbours(sample: np.ndarray, pieces: Callable[[], Iterator[Piece]], k: int) -> np.ndarray:
-    """Find the k nearest others of the items in `sample` [q], by comparison with every vector: [q, k], best first."""
-    own = [(rows[keep], vectors[keep]) for rows, vectors in pieces() for keep in [np.isin(rows, sample)]]
-    asked, queries = np.concatenate([rows for rows, _ in own]), np.concatenate([vectors for _, vectors in own])
-    best = np.full((len(sample), 0), -1, np.int64)
-    scores = np.zeros((len(sample), 0), np.float32)
-    for rows, vectors in pieces():
-        found = np.where(rows[None] == asked[:, None], -np.inf, queries @ vectors.T).astype(np.float32)
-        scores = np.concatenate([scores, found], axis=1)
-        best = np.concatenate([best, np.broadcast_to(rows, found.shape)], axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, best = np.take_along_axis(scores, order, axis=1), np.take_along_axis(best, order, axis=1)
-    place = {row: n for n, row in enumerate(asked.tolist())}
-    return best[[place[row] for row in sample.tolist()]]

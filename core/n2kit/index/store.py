@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.embed.reading import InMemory, cut, open_vectors
+from n2kit.embed.reading import InMemory, cut, cut_width, open_vectors
 from n2kit.errors import BadInput
 from n2kit.index.choice import choose_index, is_store, made_by
 from n2kit.index.facts import Facts
@@ -114,4 +114,4 @@ def index_source(source: VectorSource, component: Component, where: str) -> Stor
         index = cls.build_from(pieces, len(source), source.width, config)
     if len(set(ids)) != len(ids):
         raise BadInput(f"{where}: an id is there twice", "one row an item: embed again")
-    return StoredIndex(index, ids, source.fingerprint, made_by(component))
+    return StoredIndex(index, ids, source.fingerprint, made_by(component), dim=cut_width(source))

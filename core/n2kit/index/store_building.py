@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from n2kit.embed.reading import cut_width
 from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.index.choice import MANIFEST, made_by
@@ -57,7 +58,7 @@ def build_store(
     maker, images = made_by(component), titles.images if titles is not None else None
     empty = StoreManifest(
         component=maker.component, distribution=maker.distribution, options=dict(maker.options),
-        fingerprint=source.fingerprint, width=source.width, images=None if images is None else str(images.resolve()),
+        fingerprint=source.fingerprint, width=source.width, dim=cut_width(source), images=None if images is None else str(images.resolve()),
     )  # fmt: skip
     manifest = with_columns(empty, facts)
     check_vectors(source, where)

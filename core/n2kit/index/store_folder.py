@@ -58,6 +58,7 @@ class StoreManifest(BaseModel):
     width: int = Field(gt=0)
     metric: Literal["dot product of unit vectors"] = "dot product of unit vectors"
     dtype: Literal["float32"] = "float32"
+    dim: int | None = Field(None, gt=0)  # to which the vectors were cut
     images: str | None = None
     columns: dict[str, Column] = {}
     revision: int = 0
@@ -70,7 +71,8 @@ class StoreManifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         with atomic_write(folder / MANIFEST) as temporary:
-            temporary.write_text(self.model_dump_json(indent=1), encoding="utf8")
+            unsaid = {"dim"} if self.dim is None else None  # so that an n2kit of before reads it
+            temporary.write_text(self.model_dump_json(indent=1, exclude=unsaid), encoding="utf8")
 
 
 class Opened(NamedTuple):

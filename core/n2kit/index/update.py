@@ -24,12 +24,13 @@ from n2kit.utils.locks import output_lock
 
 @dataclass(frozen=True)
 class Updated:
-    """An index that was changed, and by how many items."""
+    """An index that was changed, and by how many items; unnamed: of those put in, how many the items given, or known, do not tell of."""
 
     stored: StoredIndex
     added: int
     replaced: int
     deleted: int
+    unnamed: int = 0
 
 
 def update_index(
@@ -40,6 +41,7 @@ def update_index(
     titles: Titles | None = None,
     facts: Facts | None = None,
     dim: int | None = None,
+    deletions: str = "",
 ) -> Updated:
     """Put vectors into an index, in place of those of the same ids, and delete others.
 
@@ -47,17 +49,19 @@ def update_index(
 
     Args:
         vectors: a file of vectors, or the vectors themselves.
-        titles, facts: of the new items. dim: the first numbers of each vector that the index has; None: all.
+        titles, facts: of the new items. dim: the first numbers of each vector that the index has; None: as it was built.
+        deletions: where the ids to delete come from, for people.
 
     Raises:
         BadInput: vectors of another model; an id to delete that is not there; no item is left.
     """
-    source, where = _source(vectors, dim), "the new vectors" if isinstance(vectors, Vectors) else str(vectors)
+    whole, where = _source(vectors), "the new vectors" if isinstance(vectors, Vectors) else str(vectors)
     with output_lock(folder):
-        before = load_index(folder)
-        if source is not None:
+        before, source = load_index(folder), None
+        if whole is not None:
+            source = cut(whole, before.cut_width(whole.width) if dim is None else dim)
             _check(before, source, where)
-        delete = _there(before, delete)
+        delete = _there(before, delete, deletions)
         ids = set() if source is None else {item_id for batch in source.batches() for item_id in batch.ids}
         if isinstance(before.index, InStore):
             changed = change_store(folder, before, source, delete, titles, facts)
@@ -67,11 +71,12 @@ def update_index(
             if before.facts is not None or facts is not None:
                 changed = replace(changed, facts=(before.facts or Facts([], {})).with_newer(facts, changed.ids))
             save_index(changed, folder, force=True)
-    replaced = len(ids & before.position.keys())
-    return Updated(changed, len(ids) - replaced, replaced, len(set(delete) - ids))
+    replaced, known = len(ids & before.position.keys()), titles or before.titles
+    unnamed = 0 if known is None else sum(item_id not in known.items for item_id in ids)
+    return Updated(changed, len(ids) - replaced, replaced, len(set(delete) - ids), unnamed)
 
 
-def _there(before: StoredIndex, delete: Sequence[str]) -> list[str]:
+def _there(before: StoredIndex, delete: Sequence[str], where: str) -> list[str]:
     """Return the ids to delete that are there: of a store all may not be, where the same deletion was cut short.
 
     Raises:
@@ -81,7 +86,7 @@ def _there(before: StoredIndex, delete: Sequence[str]) -> list[str]:
     unknown = [item_id for item_id in delete if item_id not in before.position]
     if unknown and not (known and isinstance(before.index, InStore)):
         more = f" ({len(unknown)} such ids)" if len(unknown) > 1 else ""
-        raise BadInput(f"item {unknown[0]!r} is not in the index{more}", "delete what is there")
+        raise BadInput(f"{where and f'{where}: '}item {unknown[0]!r} is not in the index{more}", "delete what is there")
     return known
 
 
@@ -98,13 +103,14 @@ def updated(before: StoredIndex, new: Vectors | None, delete: Sequence[str] = ()
         raise BadInput("no item is left in the index", "remove its folder")
     vectors = new.vectors if new is not None else np.zeros((0, before.width), np.float32)
     config = choose_index(before.made_by.component, before.made_by.options).config()
-    return StoredIndex(before.index.updated(stay, vectors, config), ids, before.fingerprint, before.made_by)
+    index = before.index.updated(stay, vectors, config)
+    return StoredIndex(index, ids, before.fingerprint, before.made_by, dim=before.dim)
 
 
-def _source(vectors: Path | Vectors | None, dim: int | None) -> VectorSource | None:
+def _source(vectors: Path | Vectors | None) -> VectorSource | None:
     if vectors is None:
         return None
-    return cut(InMemory(vectors) if isinstance(vectors, Vectors) else open_vectors(vectors), dim)
+    return InMemory(vectors) if isinstance(vectors, Vectors) else open_vectors(vectors)
 
 
 def _read(source: VectorSource) -> Vectors:
@@ -121,6 +127,9 @@ def _check(before: StoredIndex, source: VectorSource, where: str) -> None:
             "embed with the model that made the index, or index all anew",
         )
     if source.width != before.width:
-        raise BadInput(f"the index is {before.width} wide, and {where} {source.width}", "the same --dim")
+        fits = (
+            f"--dim {before.width}" if source.width > before.width else "embed with as many numbers, or index all anew"
+        )
+        raise BadInput(f"the index is {before.width} wide, and {where} {source.width}", fits)
     for batch in source.batches():
         check_unit_length(batch, where)

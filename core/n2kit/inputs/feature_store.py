@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from n2kit.contract.interfaces import VisionOut
-from n2kit.inputs.tensor_store import ENCODER, TensorStore, add_tensors
+from n2kit.inputs.tensor_store import ENCODER, TensorStore, digest_of
 
 if TYPE_CHECKING:
     from n2kit.contract.interfaces import VisionEncoder
@@ -41,12 +41,12 @@ class FeatureStore(TensorStore):
 def encoder_fingerprint(vision: VisionEncoder, room: Path, dtype: str = "") -> str:
     """Hash all that an encoder's output depends on: weights, configuration, its transform, the precision.
 
-    The weights are hashed where they lie. An encoder that does not tell its settings is saved into `room`, and its files are hashed.
+    The weights are hashed where they lie; the hash is remembered (`digest_of`). An encoder that does not tell its settings is saved into `room`, and its files are hashed.
     """
-    digest = hashlib.sha256(f"{vision.transform_id} {dtype} {vision.settings_id}".encode())
+    about = f"{vision.transform_id} {dtype} {vision.settings_id}"
     if vision.settings_id is not None:
-        add_tensors(digest, vision.state_dict())
-        return digest.hexdigest()[:24]
+        return digest_of(about, vision.state_dict(), vision.origin)
+    digest = hashlib.sha256(about.encode())
     with tempfile.TemporaryDirectory(prefix=ENCODER, dir=room) as aside:
         vision.save(Path(aside))
         for file in sorted(p for p in Path(aside).rglob("*") if p.is_file()):

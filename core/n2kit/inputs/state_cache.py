@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from n2kit.inputs.tensor_store import TensorStore, add_tensors
+from n2kit.inputs.tensor_store import TensorStore, digest_of
 from n2kit.modeling.lora import lora_config_of
 from n2kit.modeling.partial_forward import forward_until, num_frozen_layers
 from n2kit.modeling.prefix_sharing import ExecutionOptions, gather_hidden_states
@@ -124,10 +124,9 @@ class StateStore(TensorStore):
     def fingerprint(self) -> str:
         """Hash the LLM's frozen weights, its adapter's strength, its settings, the number of layers and the precision."""
         about = f"{self.llm.settings_id} {lora_config_of(self.llm)} {self.num_layers} {self.dtype}"
-        digest = hashlib.sha256(about.encode())
         trained = {name for name, p in self.llm.named_parameters(remove_duplicate=False) if p.requires_grad}
-        add_tensors(digest, {name: t for name, t in self.llm.state_dict().items() if name not in trained})
-        return digest.hexdigest()[:24]
+        frozen = {name: t for name, t in self.llm.state_dict().items() if name not in trained}
+        return digest_of(about, frozen, self.llm.origin)
 
 
 def is_constant(row: TokenizedPrompt) -> bool:

@@ -57,6 +57,17 @@ def file_digests(files: Iterable[Path]) -> Iterator[str | None]:
         yield from _of_batch(batch)
 
 
+def remembered_digest(about: str, state: str, compute: Callable[[], bytes]) -> bytes:
+    """Return the SHA-256 that was computed earlier for `about` in this state; otherwise compute and remember it."""
+    key, now = _hash(f"digest of {about}"), _hash(state)
+    found = _recall([key]).get(key)
+    if found is not None and found[0] == now and len(found[1]) == 32:
+        return found[1]
+    content = compute()
+    _remember({key: (now, content)})
+    return content
+
+
 def _of_batch(files: list[Path]) -> list[str | None]:
     looks = [_look(file) for file in files]
     known = _recall([look.key for look in looks if look])

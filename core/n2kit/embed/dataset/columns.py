@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from n2kit.embed.dataset.format import DType
 from n2kit.embed.vectors_file import matrix_of
+from n2kit.utils.arrow import numbers_of
 
 LARGEST = 127  # of int8, on both sides
 
@@ -35,7 +36,7 @@ def matrix_from(table: pa.Table, name: str, path: Path) -> np.ndarray:
     if stored == pa.float32():
         return matrix
     if scale_of(name) in table.column_names:
-        matrix = matrix * table.column(scale_of(name)).to_numpy()[:, None]
+        matrix = matrix * numbers_of(table.column(scale_of(name)))[:, None]
     length = np.linalg.norm(matrix, axis=1, keepdims=True)
     unit: np.ndarray = matrix / np.where(length > 0, length, 1)
     return unit

@@ -14,6 +14,7 @@ from n2kit.embed.dataset.format import Manifest, ShardEntry, read_manifest
 from n2kit.embed.dataset.shard import read_shard
 from n2kit.embed.vectors_file import UNREADABLE, Vectors, check_rows
 from n2kit.errors import BadInput
+from n2kit.utils.arrow import numbers_of
 from n2kit.utils.digests import file_digest
 
 
@@ -95,7 +96,7 @@ class Dataset:
             return np.zeros((0, 2), np.int64)
         self._check(entry.name, entry.sha256)
         table = read_shard(self.folder / entry.name)
-        return np.stack([table.column(name).to_numpy() for name in ("shard", "row")], axis=1)
+        return np.stack([numbers_of(table.column(name)) for name in ("shard", "row")], axis=1)
 
     def _table(self, entry: ShardEntry) -> pa.Table:
         self._check(entry.name, entry.sha256)

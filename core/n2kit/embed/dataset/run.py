@@ -101,7 +101,7 @@ def embed_folder(
 
     Args:
         items: gone through once, and not held. source: identifies them without that.
-        append: to a finished folder, add new and changed items, and remove those that are gone.
+        append: to a finished folder, add new and changed items, and remove those that are gone; otherwise begin one.
         shard_size: items a shard. place: this process is number i of n; each begins elsewhere.
         notify: called with a line for people; by default they are logged.
 
@@ -114,6 +114,9 @@ def embed_folder(
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         with waited_lock(out / LOCK, str(out), notify):
+            if append and not base_of(out):
+                notify(f"{out} holds no finished vectors yet: all items are embedded")
+                order = replace(order, append=False)
             plan, order = _planned(out, items, order, force=force, auto=settings.precision == "auto")
             if plan is None:
                 return Embedded(Dataset.open(out), 0)
@@ -184,8 +187,6 @@ def _planned(out: Path, items: Iterable[Item], order: Order, *, force: bool, aut
             f"{out} holds vectors of other items or other images",
             "--append adds what is new, --force begins anew, or give another -o",
         )
-    if order.append and not base:
-        raise BadInput(f"{out} is no finished folder of vectors: nothing to append to", "leave out --append")
     plan = make_plan(out, items, order)
     if not plan.items and not plan.removed:
         shutil.rmtree(out / WORK)
