@@ -146,6 +146,11 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
     assert load_index(small).ids == list("efg")
     measured = json.loads(cli("index", new, "-o", tmp_path / "auto", "--type", "auto", "--json").out)["measured"]
     assert sum(one["taken"] for one in measured) == 1
+    one = written(tmp_path / "one.parquet", ["x"], drawn(1))
+    (tmp_path / "late.jsonl").write_text(
+        '{"item_id": "e"}\n{"id": "a"}\n'
+    )  # the column is known from the second row on
+    (tmp_path / "v.parquet.parquet").write_bytes(b"PAR1")
     for arguments, reason in [
         (("-o", small), "no vectors to index"),
         ((new, "-o", small, "--delete", tmp_path / "gone.txt"), "--upsert adds them"),
@@ -154,6 +159,10 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
         ((new, "-o", tmp_path / "x", "--type", "auto", "--set", "index.m=4"), "measures what the options"),
         ((new, "-o", tmp_path / "x", "--type", "hnsw", "--set", "index.n=4"), "no such option"),
         ((new, "-o", tmp_path / "x", "--type", "pq:7"), "pq:8"),
+        ((one, "-o", tmp_path / "x", "--type", "pq"), "two vectors at least"),
+        ((new, "-o", small, "--migrate", "--type", "auto"), "leave out --type auto"),
+        (("-o", small, "--delete", tmp_path / "late.jsonl"), "late.jsonl: item 'a' is not in the index"),
+        (("-o", small, "--delete", tmp_path / "v.parquet.parquet"), "v.parquet.parquet: "),
     ]:
         found = cli("index", *arguments)
         assert (found.code, reason in found.err) == (2, True), found.err

@@ -104,6 +104,8 @@ def index(
         raise BadInput("no vectors to index", "n2kit index VECTORS -o INDEX")
     if vectors is not None and delete is not None and not upsert:
         raise BadInput("--delete changes the index that is there, and VECTORS would make it anew", "--upsert adds them")
+    if migrate and kind == AUTO:
+        raise BadInput("--migrate builds the type that is there, or one that is named", "leave out --type auto")
     if migrate and (upsert or delete is not None or vectors is None):
         raise BadInput("--migrate puts VECTORS of another model in place of all", "leave out --upsert and --delete")
     titles = read_titles(items, images, item_format, renames, lenient, encoding)

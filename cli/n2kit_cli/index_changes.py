@@ -10,8 +10,12 @@ from n2kit_cli import options
 from n2kit_cli.output import document, emit, say
 
 if TYPE_CHECKING:
+    from n2kit.data.item_stream import ItemStream
     from n2kit.index import Titles
     from n2kit.index.facts import Facts
+
+
+TABLES = (".parquet", ".jsonl", ".json", ".tar")  # whose lines are no ids
 
 
 def change_index(
@@ -70,13 +74,14 @@ def migrate_index(
     from n2kit.index.migrate import migrate
 
     done = migrate(out, vectors, name=name, options=own, titles=titles, facts=facts, dim=dim)
-    told = vars(done) | {"missing": len(done.missing), "index": str(out), "k": K}
+    k = min(K, done.compared - 1)
+    told = vars(done) | {"missing": len(done.missing), "index": str(out), "k": k}
     if json:
         document(told)
     else:
         emit(out)
     say(
-        f"model {done.before} → {done.after}: of {counted(done.compared, 'item')} the first {K} neighbours agree to {done.overlap:.1%}, "
+        f"model {done.before} → {done.after}: of {counted(done.compared, 'item')} the first {k} neighbours agree to {done.overlap:.1%}, "
         f"the nearest to {done.first:.1%}"
     )
     if done.missing:
@@ -100,13 +105,25 @@ def read_ids(file: Path, encoding: str | None = None) -> list[str]:
     if not file.is_file():
         raise BadInput(f"no file of ids {file}", "one id a line, or a table with a column id")
     try:
-        ids = [item.id for item in ItemStream(file, encoding=encoding)]
+        ids = _ids_of_table(ItemStream(file, encoding=encoding))
     except BadInput:
+        if file.suffix.lower() in TABLES:
+            raise
         with opened(file, encoding) as lines:
             ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise BadInput(f"{file}: no ids", "one id a line, or a table with a column id")
     return list(dict.fromkeys(ids))
+
+
+def _ids_of_table(items: ItemStream) -> list[str]:
+    from n2kit.data.item_stream import ColumnsChangedError
+
+    while True:
+        try:
+            return [item.id for item in items]
+        except ColumnsChangedError:  # the next pass knows the column
+            continue
 
 
 def read_facts(items: Path | None, item_format: str, renames: list[str] | None, encoding: str | None) -> Facts | None:

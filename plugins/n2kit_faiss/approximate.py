@@ -96,6 +96,8 @@ class PQIndex(FaissIndex):
             divisors = [n for n in range(1, width + 1) if width % n == 0]
             near = min(divisors, key=lambda n: abs(n - pieces))
             raise BadInput(f"index pq: {width} numbers cannot be cut into {pieces} like pieces", f"pq:{near}")
+        if count < 2:
+            raise BadInput("index pq learns its codes from two vectors at least", "flat, for so few")
         bits = min(config.bits, max(1, int(math.log2(max(2, min(count, MOST_TRAINED_ON))))))
         index = faiss.IndexPQ(width, pieces, bits, faiss.METRIC_INNER_PRODUCT)
         index.pq.cp.min_points_per_centroid = 1

@@ -19,6 +19,7 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # or it warns of its own future o
 QUERIES = 64  # that are searched together
 LEAST = 256  # vectors that lists can be made of
 IDS = 2000  # in one condition
+LONGEST = 300  # characters of a reason
 
 
 class LanceStore(Store):
@@ -152,17 +153,18 @@ def _connected(folder: Path, config: LanceOptions) -> Any:
         return lancedb.connect(config.url or str(folder))
     except Exception as error:
         raise Unavailable(
-            f"{config.url or folder} cannot be reached: {error}".splitlines()[0], "check index.url"
+            f"{config.url or folder} cannot be reached: {error}".splitlines()[0][:LONGEST], "check index.url"
         ) from None
 
 
 def _names(database: Any) -> set[str]:
     found: set[str] = set()
+    token = None
     while True:
-        page = database.list_tables(page_token=max(found, default=None))
-        if not (names := set(page.tables) - found):
+        page = database.list_tables(page_token=token)
+        found |= set(page.tables)
+        if not (token := page.page_token):  # of an object store it is a name of the store's own, and no table's
             return found
-        found |= names
 
 
 def _lists(search: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
 from n2kit.utils.files import atomic_write, ensure_writable_file
 from n2kit.utils.locks import output_lock
 
@@ -80,7 +80,8 @@ def _trained(source: VectorSource, levels: int, codes: int) -> Codebook:
         )
     if len(source) < codes:
         raise BadInput(
-            f"{len(source)} items are fewer than {codes} codes", f"--codes {1 << max(1, len(source).bit_length() - 3)}"
+            f"{counted(len(source), 'item')}: fewer than {codes} codes",
+            f"--codes {1 << max(1, len(source).bit_length() - 3)}" if len(source) > 1 else "give more items",
         )
     faiss = _faiss()
     step = max(1, -(-len(source) // MOST_TRAINED_ON))

@@ -123,7 +123,12 @@ def open_store(folder: Path, component: Component) -> Store:
     except N2kitError:
         raise
     except Exception as error:
-        raise BadInput(f"{folder} is damaged: {type(error).__name__}: {error}".splitlines()[0], "index again") from None
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if url := getattr(config, "url", ""):
+            raise Unavailable(
+                f"{url} cannot be read: {reason}", "check index.url, and what it needs of the environment"
+            ) from None
+        raise BadInput(f"{folder} is damaged: {reason}", "index again") from None
     return store
 
 

@@ -41,7 +41,8 @@ class FeatureStore(TensorStore):
 def encoder_fingerprint(vision: VisionEncoder, room: Path, dtype: str = "") -> str:
     """Hash all that an encoder's output depends on: weights, configuration, its transform, the precision.
 
-    The weights are hashed where they lie; the hash is remembered (`digest_of`). An encoder that does not tell its settings is saved into `room`, and its files are hashed.
+    The weights are hashed where they lie; the hash is remembered (`digest_of`). An encoder that does not tell its settings is saved into
+    `room`, and its files are hashed.
     """
     about = f"{vision.transform_id} {dtype} {vision.settings_id}"
     if vision.settings_id is not None:
