@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 import n2kit
-from n2kit.data.image_source import stored_folder
+from n2kit.data.image_source import name_of, stored_folder
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.datasets.pack import pack
 from n2kit.embed.dataset.reading import Dataset
-from n2kit.embed.vectors_file import read_vectors
+from n2kit.embed.encoded import Encoded
+from n2kit.embed.vectors_file import read_vectors, write_vectors
 from n2kit.errors import BadInput
 
 FORMS = ("parquet", "webdataset")
@@ -291,3 +292,69 @@ def test_shards_of_others_need_no_digests(workspace: Path, tmp_path: Path) -> No
     items = n2kit.read_items(tmp_path / "shards")
     assert [open_image(item, None).size for item in items] == [(40, 30)] * 2
     assert any(stored_folder().iterdir())
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_an_index_and_exports_of_a_pack_know_what_those_of_the_folder_know(form: Any, cli: Any, tmp_path: Path) -> None:
+    """Topics, the picture's own name, and a column that is called as one of n2kit's was."""
+    (tmp_path / "d" / "images").mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(tmp_path / "d" / "images" / "frog.png")
+    row = {
+        "id": "a",
+        "image": "frog.png",
+        "title": "a frog",
+        "topics": ["x", "y"],
+        "image_sha256": "mine",
+        "long": "é" * 300,
+    }
+    (tmp_path / "d" / "items.jsonl").write_text(
+        json.dumps(row) + "\n" + json.dumps({"id": "b", "title": "none"}) + "\n"
+    )
+    pack(tmp_path / "d", tmp_path / "p", form=form)
+    write_vectors(Encoded(["a", "b"], np.eye(2, dtype=np.float32), None), "f" * 12, tmp_path / "v.parquet")
+    known = {}
+    for name in ("d", "p"):
+        index, atlas, points = (tmp_path / f"{name}.{kind}" for kind in ("index", "parquet", "jsonl"))
+        done = cli("index", tmp_path / "v.parquet", "-o", index, "--data", tmp_path / name)
+        assert "kept as columns: image_sha256 · not read: long\n" in done.err
+        assert cli("export", index, "--to", "qdrant", points).code == 0
+        assert cli("export", index, "--to", "atlas", atlas).code == 0
+        assert pq.read_table(atlas)["image"].to_pylist()[0]["bytes"][8:12] == b"WEBP"
+        near = json.loads(cli("recommend", "--index", index, "--id", "b", "--json").out)["neighbours"]
+        known[name] = json.loads(points.read_text().splitlines()[0])["payload"], near
+    assert known["d"] == known["p"]
+    assert known["d"][0] == {"id": "a", "title": "a frog", "image": "frog.png", "topics": "x|y", "image_sha256": "mine"}
+    pack(tmp_path / "p", tmp_path / "again", form=form)
+    assert name_of(n2kit.read_items(tmp_path / "again" / "items")["a"].image) == "frog.png"
+
+
+def test_a_picture_in_a_cell_keeps_the_name_that_it_came_with(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(content, "PNG")
+    rows = [{"bytes": content.getvalue(), "path": "frog.png"}, {"bytes": content.getvalue(), "path": None}]
+    pq.write_table(pa.table({"id": ["a", "b"], "image": rows}), tmp_path / "items.parquet")
+    items = n2kit.read_items(tmp_path / "items.parquet")
+    assert [name_of(i.image) for i in items] == ["frog.png", ""]
+    made = pack(tmp_path, tmp_path / "p")
+    assert made.images == 2
+    assert [name_of(i.image) for i in n2kit.read_items(tmp_path / "p" / "items")] == ["frog.png", "b.png"]
+
+
+def test_what_a_packing_dropped_is_listed_and_what_it_failed_at_leaves_nothing(cli: Any, tmp_path: Path) -> None:
+    data, out = tmp_path / "d", tmp_path / "p"
+    (data / "images").mkdir(parents=True)
+    Image.new("RGB", (40, 40)).save(data / "images" / "a.png")
+    (data / "items.csv").write_text("id,title,image\na,x,a.png\na,y,a.png\nb,z,none.png\n")
+    failed = cli("data", "pack", data, "-o", out, "--lenient")
+    assert (failed.code, [*out.iterdir()]) == (2, []), failed.err
+    (out / ".pack.json.1.tmp").write_text("x")  # of a process that was killed
+    for _ in range(2):  # what is finished says so, and keeps the list
+        done = cli("data", "pack", data, "-o", out, "--lenient", "--on-bad-image", "text-only")
+        assert (done.code, "dropped 1 row" in done.err) == (0, True), done.err
+        rows = list(csv.reader((out / "items.skipped.csv").open()))
+        assert [rows[0], rows[1][0], rows[2][0]] == [["id", "reason"], "b", ""]
+        assert rows[2][1].endswith("items.csv:3: duplicate id 'a', first on line 2")
+        assert {f.name for f in out.iterdir()} == {"items", "items.skipped.csv", "pack.json"}
+    (data / "items.csv").write_text("id,n2kit_image_sha256\na,b\n")
+    refused = cli("data", "pack", data, "-o", tmp_path / "other")
+    assert (refused.code, "a column is called n2kit_image_sha256" in refused.err) == (2, True)

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from n2kit.data.items import Item, Items
+from n2kit.data.images import open_image
+from n2kit.data.items import Item, Items, read_items
+from n2kit.datasets.pack import pack
 from n2kit.embed.vectors_file import Vectors, write_table
 from n2kit.errors import BadInput, Unavailable
 from n2kit.index import build_index, load_index
@@ -85,6 +88,21 @@ def test_a_store_gives_back_what_it_was_given(stored: StoredIndex) -> None:
     for name, column in COLUMNS.items():
         np.testing.assert_array_equal(stored.facts.of(IDS)[name], column)
     assert (stored.index.search(drawn(COUNT)[[0]], COUNT + 5)[1][0, COUNT:] == -1).all()
+
+
+def test_a_packed_picture_is_found_again_and_called_by_its_name(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "d" / "images").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(tmp_path / "d" / "images" / "frog.png")
+    (tmp_path / "d" / "items.jsonl").write_text('{"id": "a", "image": "frog.png", "title": "a frog"}\n')
+    pack(tmp_path / "d", tmp_path / "p")
+    known = Titles(read_items(tmp_path / "p" / "items"))
+    made = build_index(written(tmp_path / "v.parquet", ["a"], drawn(1)), tmp_path / "index", name=kind, titles=known)
+    close(made)
+    again = load_index(tmp_path / "index")
+    close(again)
+    assert again.titles is not None
+    assert (again.titles.image("a"), again.titles.title("a"), again.titles.whole) == ("frog.png", "a frog", frozenset())
+    assert open_image(again.titles.items["a"], None).size == (40, 30)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)

@@ -34,6 +34,11 @@ def pack(
     ] = FormName.parquet,
     shard_items: Annotated[int, typer.Option("--shard-items", min=1, help="Items of a shard.")] = 2000,
     on_bad_image: options.BadImage = options.OnBadImage.error,
+    item_format: options.Format = options.AUTO,
+    renames: Annotated[
+        list[str] | None, typer.Option("--map", help="Name a column of the items: --map title=name. Repeatable.")
+    ] = None,
+    encoding: options.Encoding = None,
     lenient: options.Lenient = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -54,11 +59,15 @@ def pack(
     with progress("pack") as bar:
         made = run(
             data, out, form=FORMS[form], shard_items=shard_items, on_bad_image=on_bad_image.value, lenient=lenient,
-            force=force, progress=bar,
+            columns=options.columns(renames)[0], item_format=item_format, encoding=encoding, force=force, progress=bar,
         )  # fmt: skip
     if json:
         document(vars(made) | {"folder": str(out), "form": form.value})
     else:
         emit(out)
-    options.report_skipped(made.bad, {"skipped": made.skipped, "text_only": made.text_only}, out / "items")
+    options.dropped(data, made.rows)
+    if not made.done_before:  # the list of before stays
+        options.report_skipped(
+            made.bad, {"skipped": made.skipped, "text_only": made.text_only}, out / "items", made.rows
+        )
     say(f"{'finished before: ' if made.done_before else ''}{made.sentence()}")

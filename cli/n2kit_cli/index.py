@@ -108,8 +108,8 @@ def index(
         raise BadInput("--migrate builds the type that is there, or one that is named", "leave out --type auto")
     if migrate and (upsert or delete is not None or vectors is None):
         raise BadInput("--migrate puts VECTORS of another model in place of all", "leave out --upsert and --delete")
-    titles = read_titles(items, images, item_format, renames, lenient, encoding)
     facts = read_facts(items, item_format, renames, encoding)
+    titles = read_titles(items, images, item_format, renames, lenient, encoding, facts)
     if upsert or delete is not None:
         change_index(out, vectors, delete, items, titles, facts, encoding, dim=dim, json=json)
         return

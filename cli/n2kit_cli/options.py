@@ -13,7 +13,7 @@ from n2kit.recipe.limits import MOST_RESAMPLES
 from n2kit_cli.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Collection, Container, Sequence
 
     from n2kit.data.items import Items
     from n2kit.data.items_read import ItemsRead
@@ -184,18 +184,23 @@ def columns(renames: list[str] | None) -> tuple[dict[str, str], dict[str, str]]:
     return found
 
 
-def read(items: Path, item_format: str, renames: list[str] | None, lenient: bool, encoding: str | None = None) -> Items:
-    """Read the items that the shared options name, and say in one line what they have; also what was dropped."""
+def read(
+    items: Path, item_format: str, renames: list[str] | None, lenient: bool, encoding: str | None = None, kept: Collection[str] = ()
+) -> Items:  # fmt: skip
+    """Read the items that the shared options name, and say in one line what they have; also what was dropped.
+
+    kept: the columns that are remembered, though they are no field.
+    """
     from n2kit.data.items import read_items
 
     read = read_items(items, columns=columns(renames)[0], format=item_format, lenient=lenient, encoding=encoding)
-    tell_read(read, items, lenient=True)
+    tell_read(read, items, lenient=True, kept=kept)
     return read
 
 
-def tell_read(read: ItemsRead, items: Path, *, lenient: bool) -> None:
+def tell_read(read: ItemsRead, items: Path, *, lenient: bool, kept: Collection[str] = ()) -> None:
     """Say what a catalogue has, and the rows of it that a lenient reading dropped."""
-    say(read.summary())
+    say(read.summary(kept))
     if lenient:
         dropped(items, read.dropped)
     for note in read.notes[:3]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from n2kit.embed.encode import Encoded
     from n2kit.embed.vectors_file import Vectors
     from n2kit.index import Titles
+    from n2kit.index.facts import Facts
 
 
 def read_titles(
@@ -26,13 +27,15 @@ def read_titles(
     renames: list[str] | None,
     lenient: bool,
     encoding: str | None,
+    facts: Facts | None = None,
 ) -> Titles | None:
-    """Read the items whose titles and pictures are to be shown; None without --items."""
+    """Read the items whose titles and pictures are to be shown; None without --items. `facts`: their columns that are kept."""
     if items is None:
         return None
     from n2kit.index import Titles
 
-    return Titles(options.read(items, item_format, renames, lenient, encoding), images)
+    kept = () if facts is None else facts.columns.keys()
+    return Titles(options.read(items, item_format, renames, lenient, encoding, kept), images)
 
 
 def check_page(html: Path | None, *given: Path | None) -> None:

@@ -79,8 +79,10 @@ def recommend(
     check_page(html, items, image)
     how = SearchOptions(where, diversify, distinct)
     stored = load_index(index)
-    titles = read_titles(items, images, item_format, renames, lenient, encoding) or _with_images(stored.titles, images)
     facts = read_facts(items, item_format, renames, encoding) if where is not None else None
+    titles = read_titles(items, images, item_format, renames, lenient, encoding, facts) or _with_images(
+        stored.titles, images
+    )
     new = bool(bundle is not None or title or topics or content or image is not None)
     if bool(item) + new + (words is not None) != 1:
         raise BadInput("give either --id, or --bundle and what the new item has, or --words", "n2kit recommend --help")

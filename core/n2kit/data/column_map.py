@@ -29,6 +29,24 @@ def mapped_columns(path: Path, fields: Collection[str]) -> dict[str, str]:
     return found
 
 
+def lost_files(path: Path, *, unless_named: bool = False) -> list[str]:
+    """Say of which files `columns.yaml` beside a file speaks, though they are not there: nobody reads that.
+
+    unless_named: say nothing where it speaks of this file.
+    """
+    content = _read(path.parent / FILE)
+    lost = [name for name in content if not (path.parent / name).exists()]
+    if not lost or (unless_named and path.name in content):
+        return []
+    near = "" if path.name in content else f" (did you mean {path.name}?)"
+    return [f"{path.parent / FILE} speaks of {', '.join(lost)}, which is not there{near}"]
+
+
+def copied_columns(folder: Path, names: Collection[str]) -> dict[str, dict[str, str]]:
+    """Read what a folder's `columns.yaml` says of these files."""
+    return {name: own for name, own in _read(folder / FILE).items() if name in names}
+
+
 def write_columns(folder: Path, columns: Mapping[str, Mapping[str, str]]) -> Path:
     """Write file → field → column into a folder's `columns.yaml`; what it says of other files and fields stays."""
     import yaml

@@ -87,11 +87,12 @@ class Columns:
         wanted = {self.asked.get("id") or self.sources.get("id", "id"), *self.asked.values()}
         if missing := sorted(wanted - set(self.names)):
             have = f"it has {', '.join(filter(None, self.names)) or 'none'}"
-            near = next(filter(None, (suggest(name, filter(None, self.names)) for name in missing)), None)
-            meant = f" ({near})" if near and missing != ["id"] else ""
-            named = f"--map id={next(filter(None, self.names), 'COLUMN')} if that is it"
-            header = named if self.names else "a first row has to name the columns"
-            raise BadInput(f"{self.where}: no column {', '.join(missing)}", f"{have}{meant}; {header}")
+            asked = [name for name in missing if name in self.asked.values()]
+            near = next(filter(None, (suggest(name, filter(None, self.names)) for name in asked)), None)
+            meant = f" ({near})" if near else ""
+            named = "" if asked else f"; --map id={next(filter(None, self.names), 'COLUMN')} if that is it"
+            header = named if self.names else "; a first row has to name the columns"
+            raise BadInput(f"{self.where}: no column {', '.join(missing)}", f"{have}{meant}{header}")
 
     @property
     def renamed(self) -> dict[str, str]:

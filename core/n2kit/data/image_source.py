@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -33,18 +33,39 @@ def is_image_name(name: str) -> bool:
     return _NAMED.search(name) is not None
 
 
-class GivenImage(str):
+class CalledImage(str):
+    """A text that identifies an image, and `called`, the name by which its user knows it; empty where it has none."""
+
+    called: str
+
+    def __new__(cls, key: str, called: str) -> Self:
+        made = super().__new__(cls, key)
+        made.called = called
+        return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.called
+
+
+class GivenImage(CalledImage):
     """An image that is given and not named: a text that identifies it, with its `source`: bytes, a path, or an image of Pillow."""
 
     source: Any
 
-    def __new__(cls, name: str, source: Any) -> GivenImage:
-        made = super().__new__(cls, name)
+    def __new__(cls, key: str, source: Any, called: str = "") -> Self:
+        made = super().__new__(cls, key, called)
         made.source = source
         return made
 
-    def __getnewargs__(self) -> tuple[str, Any]:  # type: ignore[override]
-        return str(self), self.source
+    def __getnewargs__(self) -> tuple[str, Any, str]:  # type: ignore[override]
+        return str(self), self.source, self.called
+
+
+def name_of(image: str) -> str:
+    """Name an image for people, as its user does; empty for one that was given without a name."""
+    if isinstance(image, CalledImage):
+        return image.called
+    return "" if _STORED.fullmatch(image) else image
 
 
 class NotFound(ValueError):
@@ -64,7 +85,7 @@ def image_of(value: Any) -> str:
     if type(value) is str:
         name = text_of(value)
         return _data_uri(name) if name[:5].lower() == "data:" else name
-    if isinstance(value, GivenImage):
+    if isinstance(value, CalledImage):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         content = bytes(value)
@@ -72,7 +93,7 @@ def image_of(value: Any) -> str:
     if isinstance(value, dict) and value and value.keys() <= {"bytes", "path"}:  # an image of the datasets library
         return image_of(value.get("path") if value.get("bytes") is None else value["bytes"])
     if isinstance(value, os.PathLike):
-        return GivenImage(os.fspath(value), Path(value))
+        return GivenImage(os.fspath(value), Path(value), os.fspath(value))
     if (pillow := sys.modules.get("PIL.Image")) is not None and isinstance(value, pillow.Image):
         return _of_pillow(value)
     if type(value).__module__ == "numpy" and hasattr(value, "shape") and value.shape:
@@ -100,7 +121,8 @@ def stored_image(value: Any) -> Any:
     if not path.exists():
         with atomic_write(path, durable=False) as temporary:
             temporary.write_bytes(given.source)
-    return str(given)
+    called = value.get("path") if isinstance(value, dict) else None
+    return CalledImage(str(given), called) if isinstance(called, str) and called else str(given)
 
 
 def needs_folder(name: str) -> bool:

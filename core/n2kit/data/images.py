@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from n2kit.data.image_source import GivenImage, NotFound, locate
+from n2kit.data.image_source import GivenImage, NotFound, locate, name_of
 from n2kit.data.packed import Packed, packed_bytes
 from n2kit.errors import BadInput, counted
 
@@ -152,9 +152,9 @@ def _source(item: Item, folder: Path | None, way: str) -> Any:
 
 
 def _shown(name: str) -> str:
-    """Write an image's name for a message; one that was given has none."""
-    held = isinstance(name, GivenImage) and not isinstance(name.source, Path)
-    return "the image that was given" if held else f"image {name[:200]!r}"
+    """Write an image's name for a message; one that was given may have none."""
+    known = name_of(name)
+    return f"image {known[:200]!r}" if known else "the image that was given"
 
 
 def _image(source: Any) -> AbstractContextManager[Image.Image]:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from n2kit.data.column_map import FILE, mapped_columns
+from n2kit.data.column_map import FILE, lost_files, mapped_columns
 from n2kit.data.columns import FIELDS, Columns, proposal
 from n2kit.data.delimited import delimited_rows, notellm_rows
 from n2kit.data.image_source import stored_image
@@ -59,6 +59,7 @@ class ItemStream(ItemsRead):
         self.reader = None if format == NOTELLM else item_reader(path, format)
         self.every_column = every_column
         known = {} if format == NOTELLM else mapped_columns(path, FIELDS)
+        self.lost = lost_files(path)  # of the columns' file
         self.mapped = tuple(name for name in known if name not in (columns or {}))
         self.found = Columns(known | dict(columns or {}), f"{path}:1" + f", by {FILE}" * bool(self.mapped))
         self.had = dict.fromkeys(FIELDS, 0)  # items that have each field
@@ -69,7 +70,7 @@ class ItemStream(ItemsRead):
 
     def pairs(self) -> Iterator[tuple[Item, Mapping[str, Any]]]:
         """Read the file, each item with its whole row."""
-        self.dropped, self.notes, self.had, self.several = [], [], dict.fromkeys(FIELDS, 0), 0
+        self.dropped, self.notes, self.had, self.several = [], [*self.lost], dict.fromkeys(FIELDS, 0), 0
         seen, first, number = SeenIds(), dict[str, Any](), 0
         for shard in self.shards:
             for line, row in self._rows(shard):

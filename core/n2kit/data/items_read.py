@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Any
 
 from n2kit.data.column_map import FILE
@@ -37,8 +38,11 @@ class ItemsRead(ABC):
         read = {"items": len(self), "with": self.counts(), "columns": self.columns, "not_read": list(self.unread)}
         return read | {"several_images": self.several, "dropped": len(self.dropped), "notes": self.notes}
 
-    def summary(self) -> str:
-        """Say in one line how many items have what, which columns were taken for it, and which were not read."""
+    def summary(self, kept: Collection[str] = ()) -> str:
+        """Say in one line how many items have what, which columns were taken for it, and which were not read.
+
+        kept: the columns that are remembered, though they are no field.
+        """
         count = self.counts()
         parts = [counted(len(self), "item")]
         had = f"{count['image']:,} with a picture, {count['title']:,} with a title, {count['topics']:,} with topics"
@@ -51,6 +55,11 @@ class ItemsRead(ABC):
                 for name, column in self.columns.items()
             )
             parts.append(", ".join(read))
-        if self.unread:
-            parts.append(f"not read: {', '.join(self.unread)}" + (f" ({self.propose})" if self.propose else ""))
-        return " · ".join(parts)
+        others = {
+            "kept as columns": [n for n in self.unread if n in kept],
+            "not read": [n for n in self.unread if n not in kept],
+        }
+        listed = [f"{what}: {', '.join(names)}" for what, names in others.items() if names]
+        if listed and self.propose:
+            listed[-1] += f" ({self.propose})"
+        return " · ".join([*parts, *listed])

@@ -10,12 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from n2kit.data.image_source import GivenImage
+from n2kit.data.image_source import CalledImage, GivenImage
 from n2kit.data.tables import NumberedRow, parquet_rows, parquet_schema
 
-DIGEST = (
-    "image_sha256"  # the column, or the key of a sample's JSON, that says an image's content without its being read
-)
+# The column, or the key of a sample's JSON, that says an image's content without its being read; a name that no catalogue has.
+DIGEST = "n2kit_image_sha256"
 COLUMN = "image"  # of Parquet shards: {bytes, path}, as the datasets library has it
 GROUPS = 4  # of rows of Parquet that stay in memory
 
@@ -77,16 +76,16 @@ def place_of(image: str) -> list[Any] | None:
     return [type(source).__name__.lower(), str(source.file), *numbers]
 
 
-def image_at(name: str, place: list[Any] | None) -> str:
-    """Give an image of a name the place that `place_of` wrote.
+def image_at(key: str, place: list[Any] | None, called: str = "") -> str:
+    """Give an image of a key the place that `place_of` wrote, and the name that it is called by.
 
     Raises:
         KeyError, TypeError, ValueError: it is none.
     """
     if place is None:
-        return name
+        return CalledImage(key, called) if called else key
     kind, file, first, second = place
-    return GivenImage(name, KINDS[kind](Path(file), int(first), int(second)))
+    return GivenImage(key, KINDS[kind](Path(file), int(first), int(second)), called)
 
 
 @lru_cache(maxsize=GROUPS)
@@ -128,7 +127,7 @@ def packed_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterato
 
     def chosen(names: list[str]) -> list[str]:
         asked = wanted([name for name in names if name != DIGEST])
-        return [*(name for name in asked if name != COLUMN), DIGEST]
+        return [*(name for name in asked if name != COLUMN), f"{COLUMN}.path", DIGEST]
 
     place = path.resolve()
     metadata = _metadata(path)
@@ -139,5 +138,5 @@ def packed_rows(path: Path, wanted: Callable[[list[str]], list[str]]) -> Iterato
         digest = row.get(DIGEST)
         group = bisect_right(ends, number - 1) - 1
         at = Cell(place, group, number - 1 - ends[group])
-        image = GivenImage(f"content:{digest}", at) if digest else None
+        image = GivenImage(f"content:{digest}", at, (row[COLUMN] or {}).get("path") or "") if digest else None
         yield number, {name: value for name, value in row.items() if name != DIGEST} | {COLUMN: image}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from n2kit.data.column_map import FILE, mapped_columns
+from n2kit.data.column_map import FILE, lost_files, mapped_columns
 from n2kit.data.items import raise_row_errors
 from n2kit.data.pair_columns import FIELDS, log_of_users
 from n2kit.data.pair_rows import PairRow, pair_rows
@@ -97,6 +97,7 @@ def read_pairs(
     rows: list[tuple[PairRow, Pair]] = []
     unread: dict[str, None] = {}
     notes = [f"{path.name}: {', '.join(f'{c} read as {f}' for f, c in mapped.items())} ({FILE})"] if mapped else []
+    notes += lost_files(path, unless_named=True)
     second = 0  # rows whose first id alone is unknown
     for row in pair_rows(path, known, columns, encoding, problems, notes):
         if row.unread:

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from n2kit.data.column_map import FILE as COLUMNS
+from n2kit.data.column_map import copied_columns, write_columns
 from n2kit.data.columns import FIELDS
 from n2kit.data.folder import PACKED, data_file, needed_file
+from n2kit.data.image_source import name_of
 from n2kit.data.images import UnreadableImage, image_content
 from n2kit.data.item import Item, without_image
+from n2kit.data.item_readers import AUTO
 from n2kit.data.item_stream import ColumnsChangedError, ItemStream
 from n2kit.data.items import check_rows
 from n2kit.data.packed import DIGEST
@@ -24,7 +27,7 @@ from n2kit.data.shards import REPORT, WORK, shards_of
 from n2kit.datasets.pack_formats import Form, Row, writer_of
 from n2kit.errors import BadInput, counted
 from n2kit.utils.digests import file_digests
-from n2kit.utils.files import disk_full_guard, read_json, write_json
+from n2kit.utils.files import atomic_write, disk_full_guard, read_json, remove_temporaries, write_json
 from n2kit.utils.locks import output_lock
 
 COPIED = ("train", "val", "test", "pool", "pairs")  # of a data folder, beside the items; its log stays where it is
@@ -35,7 +38,8 @@ Described = tuple[Item, Mapping[str, Any]]  # an item, and its columns that are 
 
 @dataclass
 class PackedSet:
-    """The result of a packing. bytes: of the pictures; bad: items whose picture cannot be read, with the reason."""
+    """The result of a packing. bytes: of the pictures; bad: items whose picture cannot be read, with the reason; rows: that were
+    dropped, with where and why."""
 
     folder: Path
     form: Form
@@ -48,6 +52,7 @@ class PackedSet:
     dropped: int = 0
     copied: list[str] = field(default_factory=list)
     bad: dict[str, str] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
     done_before: bool = False
 
     def sentence(self) -> str:
@@ -70,12 +75,18 @@ def pack(
     shard_items: int = SHARD_ITEMS,
     on_bad_image: OnBadImage = "error",
     lenient: bool = False,
+    columns: Mapping[str, str] | None = None,
+    item_format: str = AUTO,
+    encoding: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> PackedSet:
     """Write the items of a data folder with their pictures into `out`/items, and copy its pairs; the same call again goes on.
 
     Pictures are copied byte by byte. Every column of an item is kept; each shard is written whole or not at all.
+
+    Args:
+        columns, item_format, encoding: of the items, as for `read_items`.
 
     Raises:
         BadInput: rows that cannot be used, a picture that cannot be read, or `out` holds something else.
@@ -84,51 +95,73 @@ def pack(
     source, images = needed_file(folder, "items"), data_file(folder, "images")
     if out.resolve() == folder.resolve():
         raise BadInput(f"{out} is the folder that is packed", "give another -o")
-    stream = _checked(source, lenient)
+    stream = _checked(
+        ItemStream(source, columns=columns, format=item_format, encoding=encoding, every_column=True), lenient
+    )
+    read = [stream.found.sources, item_format, encoding, lenient]
     how = [
         form,
         shard_items,
         on_bad_image,
-        lenient,
+        read,
         str(images and images.resolve()),
         list(file_digests(shards_of(source))),
     ]
     key = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
-    work = out / WORK
-    made, total = PackedSet(out, form, dropped=len(stream.dropped)), len(stream)
+    made, total = PackedSet(out, form, dropped=len(stream.dropped), rows=stream.dropped), len(stream)
+    beside = [data_file(folder, role) for role in COPIED]
+    copied = [file for file in beside if file is not None]
     with output_lock(out / PACKED), disk_full_guard(str(out), "free some space; the same command goes on"):
         if not force and _is_finished(out, key):
             return replace(made, **_counts(read_json(out / REPORT)), done_before=True)
         _begin(out, key, force)
-        for number, batch in enumerate(_batches(_pairs(stream), shard_items)):
-            mark = work / f"{number:05d}.json"
-            if not mark.is_file():
-                write_json(mark, _write_shard(out / PACKED, number, batch, images, made.form, on_bad_image))
-            _add(made, read_json(mark))
-            if progress:
-                progress(min((number + 1) * shard_items, total), total)
-        beside = [data_file(folder, role) for role in COPIED]
-        for file in [*beside, folder / COLUMNS]:
-            if file is not None and file.is_file():
-                shutil.copyfile(file, out / file.name)
-                made.copied.append(file.name)
+        remove_temporaries(out, REPORT, COLUMNS, *(file.name for file in copied))
+        remove_temporaries(out / PACKED)
+        with _nothing_left(out):
+            for number, batch in enumerate(_batches(_pairs(stream), shard_items)):
+                mark = out / WORK / f"{number:05d}.json"
+                if not mark.is_file():
+                    write_json(mark, _write_shard(out / PACKED, number, batch, images, made.form, on_bad_image))
+                _add(made, read_json(mark))
+                if progress:
+                    progress(min((number + 1) * shard_items, total), total)
+        for file in copied:
+            with atomic_write(out / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+            made.copied.append(file.name)
+        if pairs := copied_columns(folder, made.copied):
+            write_columns(out, pairs)
+            made.copied.append(COLUMNS)
         write_json(out / REPORT, {"key": key} | _counts(asdict(made)))
-        shutil.rmtree(work)
+        shutil.rmtree(out / WORK)
     return made
 
 
-def _checked(source: Path, lenient: bool) -> ItemStream:
+@contextlib.contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove what a packing that fails before its first shard has begun; after that, the same command goes on with it."""
+    try:
+        yield
+    except BadInput:
+        if not any((out / PACKED).iterdir()):
+            for made in (out / PACKED, out / WORK):
+                shutil.rmtree(made)
+        raise
+
+
+def _checked(stream: ItemStream, lenient: bool) -> ItemStream:
     """Read the items once, before anything is written.
 
     Raises:
-        BadInput: rows that cannot be used, unless `lenient`.
+        BadInput: rows that cannot be used, unless `lenient`; a column of a name that is taken.
     """
-    stream = ItemStream(source, every_column=True)
     while True:
         with contextlib.suppress(ColumnsChangedError):
             for _ in stream:
                 pass
             check_rows(stream, lenient)
+            if DIGEST in stream.found.names:
+                raise BadInput(f"{stream.path}: a column is called {DIGEST}, as n2kit's own is", "rename it")
             return stream
 
 
@@ -145,7 +178,7 @@ def _batches(pairs: Iterator[Described], size: int) -> Iterator[list[Described]]
 
 
 def _counts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name not in ("key", "folder", "bad", "done_before")}
+    return {name: value for name, value in facts.items() if name not in ("key", "folder", "bad", "rows", "done_before")}
 
 
 def _is_finished(out: Path, key: str) -> bool:
@@ -208,7 +241,8 @@ def _write_shard(
             counts["items"] += 1
             counts["images"] += bool(content)
             counts["bytes"] += len(content)
-            yield Row(replace(item, image=""), extra, content, ending)
+            called = name_of(item.image) or f"{item.id}.{ending}"
+            yield Row(replace(item, image=called if content else ""), extra, content, ending)
 
     first = next(made := rows(), None)
     if first is not None:

@@ -23,7 +23,10 @@ TEXTS = ("id", "title", "content", "category")
 
 @dataclass(frozen=True)
 class Row:
-    """An item, its columns that are no fields, and its picture's bytes with the ending of such files."""
+    """An item, its columns that are no fields, and its picture's bytes with the ending of such files.
+
+    `item.image` is the name of the picture, which is nowhere else.
+    """
 
     item: Item
     extra: Mapping[str, Any]
@@ -90,7 +93,7 @@ def _groups(rows: list[Row]) -> Iterator[list[Row]]:
 
 
 def _image(row: Row) -> dict[str, Any] | None:
-    return {"bytes": row.content, "path": f"{row.item.id}.{row.ending}"} if row.content else None
+    return {"bytes": row.content, "path": row.item.image} if row.content else None
 
 
 def _column(values: list[Any]) -> Any:
@@ -114,7 +117,8 @@ def write_tar(file: Path, rows: Iterable[Row], extra: list[str], number: int) ->
         for n, row in enumerate(rows):
             name = f"{number:05d}{n:06d}"
             fields = {name: getattr(row.item, name) for name in TEXTS} | {"topics": list(row.item.topics)}
-            _add(archive, f"{name}.json", _json({**row.extra, **fields, DIGEST: row.digest}).encode("utf8", "replace"))
+            image = {COLUMN: row.item.image, DIGEST: row.digest} if row.content else {}
+            _add(archive, f"{name}.json", _json({**row.extra, **fields, **image}).encode("utf8", "replace"))
             if row.content:
                 _add(archive, f"{name}.{_ending(row.ending)}", row.content)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2kit.data.image_source import name_of
 from n2kit.data.item_stream import ColumnsChangedError, ItemStream
 from n2kit.errors import BadInput
 from n2kit.utils.arrow import numbers_of, texts_of
@@ -61,8 +62,10 @@ def read_facts(stream: ItemStream) -> Facts:
         found: dict[str, list[Any]] = {}
         try:
             for item, row in stream.pairs():
+                image = stream.found.sources.get("image")
                 for name, value in row.items():
-                    found.setdefault(name, [None] * len(ids)).append(value)
+                    plain = name_of(item.image) if name == image and type(value) is not str else _joined(value)
+                    found.setdefault(name, [None] * len(ids)).append(plain)
                 ids.append(item.id)
                 for values in found.values():
                     if len(values) < len(ids):
@@ -124,6 +127,12 @@ def _column(values: Iterable[Any]) -> np.ndarray | None:
     if any(len(str(value)) > LONGEST for value in there):
         return None
     return np.array(["" if value is None else str(value) for value in values], object)
+
+
+def _joined(value: Any) -> Any:
+    """Write a list of texts as the text that such lists are read from; anything else comes back as it is."""
+    texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return "|".join(value) if texts else value
 
 
 def _nothing(column: np.ndarray) -> Any:

@@ -18,7 +18,7 @@ from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.choice import MANIFEST, choose_index
 from n2kit.index.facts import Facts
 from n2kit.index.in_store import InStore
-from n2kit.index.titles import Titles, item_of_row, whole_row
+from n2kit.index.titles import Titles, is_whole, item_of_row
 from n2kit.plugins.manager import manager
 from n2kit.utils.files import atomic_write
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STORE_FORMAT = 3
 DATA = "store"  # the folder of the store's own data
 TITLE, IMAGE = "n2kit_title", "n2kit_image"  # fields of what people see of an item
-WHOLE = "n2kit_item"  # all of an item that no file has, as JSON
+ROW = "n2kit_item"  # an item whose title and image's name are not enough to show it again, as JSON
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")  # names of columns that every store takes as they are, but for these words
 RESERVED = frozenset(
     ("all", "and", "any", "between", "exists", "false", "in", "is", "like", "match", "not", "null", "or", "similar", "to", "true")
@@ -67,7 +67,7 @@ class StoreManifest(BaseModel):
     def fields(self) -> dict[str, type]:
         """The fields of the store beside id and vector."""
         own = {column.field: TYPES[column.type] for column in self.columns.values()}
-        return {TITLE: str, IMAGE: str, WHOLE: str} | own
+        return {TITLE: str, IMAGE: str, ROW: str} | own
 
     def write(self, folder: Path) -> None:
         with atomic_write(folder / MANIFEST) as temporary:
@@ -158,12 +158,10 @@ def opened(folder: Path, manifest: StoreManifest) -> Opened:
 
 def _titles(manifest: StoreManifest, ids: list[str], columns: Mapping[str, np.ndarray]) -> Titles | None:
     items, whole = list[Item](), list[str]()
-    for item_id, title, image, row in zip(
-        ids, *(columns[name].tolist() for name in (TITLE, IMAGE, WHOLE)), strict=True
-    ):
+    for item_id, title, image, row in zip(ids, *(columns[name].tolist() for name in (TITLE, IMAGE, ROW)), strict=True):
         if row:
-            items.append(item_of_row(item_id, json.loads(row)))
-            whole.append(item_id)
+            items.append(item_of_row(item_id, content := json.loads(row)))
+            whole += [item_id] * is_whole(content)
         elif title or image:
             items.append(Item(item_id, image=image, title=title))
     if not items:
@@ -199,14 +197,10 @@ def rows_of(
 ) -> dict[str, np.ndarray]:
     """Make the fields of rows: of each [n]."""
     known = {} if facts is None else facts.of(ids)
-    whole = frozenset[str]() if titles is None else titles.whole
     rows = {
         TITLE: ["" if titles is None else titles.title(i) for i in ids],
-        IMAGE: ["" if titles is None or i in whole else titles.image(i) for i in ids],
-        WHOLE: [
-            "" if titles is None or i not in whole else json.dumps(whole_row(titles.items[i]), ensure_ascii=False)
-            for i in ids
-        ],
+        IMAGE: ["" if titles is None or i in titles.whole else titles.image(i) for i in ids],
+        ROW: ["" if titles is None else _row(titles, i) for i in ids],
     }
     fields = {name: np.array(values, object) for name, values in rows.items()}
     for name, column in manifest.columns.items():
@@ -215,6 +209,14 @@ def rows_of(
             known[name] if name in known else np.full(len(ids), nothing, object if nothing == "" else float)
         )
     return fields
+
+
+def _row(titles: Titles, item_id: str) -> str:
+    """Write the item that no file has, or whose image is called otherwise than it is found; empty for any other."""
+    if item_id not in titles.items:
+        return ""
+    row = titles.row(item_id)
+    return json.dumps(row, ensure_ascii=False) if is_whole(row) or row["image"] != titles.image(item_id) else ""
 
 
 def finds_words(component: Component) -> bool:

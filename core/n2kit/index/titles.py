@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2kit.data.image_source import GivenImage, image_of
+from n2kit.data.image_source import GivenImage, image_of, name_of
 from n2kit.data.items import Item, Items
 from n2kit.data.packed import image_at, place_of
 from n2kit.errors import BadInput
@@ -37,20 +37,21 @@ class Titles:
         return item.title or ", ".join(item.topics)
 
     def image(self, item_id: str) -> str:
-        """Return the path of an item's image, as its file of items has it."""
-        return str(self.items[item_id].image) if item_id in self.items else ""
+        """Return the name of an item's image, as its file of items has it; empty where it has none."""
+        return name_of(self.items[item_id].image) if item_id in self.items else ""
+
+    def row(self, item_id: str) -> dict[str, Any]:
+        """Write what is to be remembered of an item, so that `item_of_row` finds its picture again."""
+        image = self.items[item_id].image
+        row = {"title": self.title(item_id), "image": str(image)}
+        row = whole_row(self.items[item_id]) if item_id in self.whole else row
+        place, called = place_of(image), name_of(image)
+        return row | ({"place": place} if place else {}) | ({"called": called} if called not in ("", image) else {})
 
 
 def write_titles(titles: Titles, ids: Iterable[str], folder: Path) -> None:
     """Write title and image of the items of an index into its folder."""
-    rows: dict[str, dict[str, Any]] = {
-        i: whole_row(titles.items[i]) if i in titles.whole else {"title": titles.title(i), "image": titles.image(i)}
-        for i in ids
-        if i in titles.items
-    }
-    for i, row in rows.items():
-        if (place := place_of(titles.items[i].image)) is not None:
-            row["place"] = place
+    rows = {i: titles.row(i) for i in ids if i in titles.items}
     images = None if titles.images is None else str(titles.images.resolve())
     text = json.dumps({"images": images, "items": rows}, ensure_ascii=False)
     (folder / TITLES).write_text(text, encoding="utf8")
@@ -68,7 +69,7 @@ def read_titles(folder: Path) -> Titles | None:
     content: Any = parse_json(file.read_bytes(), file, hint="index again")
     try:
         items = Items([item_of_row(str(i), row) for i, row in content["items"].items()])
-        images, whole = content["images"], frozenset(i for i, row in content["items"].items() if "content" in row)
+        images, whole = content["images"], frozenset(i for i, row in content["items"].items() if is_whole(row))
         return Titles(items, None if images is None else Path(images), whole)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{file}: not the titles of an index: {error}", "index again") from None
@@ -84,13 +85,18 @@ def whole_row(item: Item) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def is_whole(row: dict[str, Any]) -> bool:
+    """Tell whether a row has all of its item."""
+    return "content" in row
+
+
 def item_of_row(item_id: str, row: dict[str, Any]) -> Item:
     """Read an item as it is remembered."""
-    if "content" not in row:
-        return Item(item_id, image=image_at(str(row["image"]), row.get("place")), title=str(row["title"]))
+    image = image_at(str(row["image"]), row.get("place"), str(row.get("called", "")))
+    if not is_whole(row):
+        return Item(item_id, image=image, title=str(row["title"]))
     texts = {name: str(row[name]) for name in ("title", "content", "category")}
-    image = image_of(image_at(str(row["image"]), row.get("place")))
-    return Item(item_id, image=image, topics=tuple(map(str, row["topics"])), **texts)
+    return Item(item_id, image=image_of(image), topics=tuple(map(str, row["topics"])), **texts)
 
 
 def newer_titles(before: Titles | None, new: Titles | None, ids: list[str]) -> Titles | None:

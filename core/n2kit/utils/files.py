@@ -56,6 +56,14 @@ def temporaries_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.*tmp"))
 
 
+def remove_temporaries(folder: Path, *names: str) -> None:
+    """Remove what killed processes left of the files that only the caller writes now: those of `names`, or all of a folder."""
+    for file in folder.glob(".*.tmp"):
+        written = re.fullmatch(r"\.(.+)\.\d+\.tmp", file.name)
+        if written is not None and (not names or written[1] in names) and file.is_file():
+            file.unlink(missing_ok=True)
+
+
 def _remove_abandoned(path: Path) -> None:
     for left in temporaries_of(path):
         with contextlib.suppress(OSError):  # another process removes it, too
