@@ -120,6 +120,33 @@ def test_amazon_2018_and_2014_have_pairs(cli: Any, tmp_path: Path) -> None:
     assert [r["target"] for r in rows_of(tmp_path / "b", "pairs")] == ["0002"]
 
 
+ESCAPED_2018 = (
+    r'{"asin": "0001", "title": "Emoji \ud83d\ude00, a\/b", "also_buy": ["0002"], "image": ["https:\/\/x.test\/1.jpg"], "description": "plain"}' "\n"
+    r'{"asin": "0002", "title": "half \ud83d, nul \u0000 gone", "price": NaN, "also_buy": null}' "\n"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("year", ["2014", "2018"])
+def test_escapes_and_logs_of_amazon_as_they_are_published(year: str, cli: Any, tmp_path: Path) -> None:
+    """JSON is no Python: of its escapes that one makes halves of characters. Reviews of 2014 are Python, too; ratings have no header."""
+    meta, reviews, ratings = (tmp_path / name for name in ("meta.json", "reviews.json", "ratings.csv"))
+    meta.write_text(ESCAPED_2018)
+    reviews.write_text(
+        "{'reviewerID': 'u1', 'asin': '0001', 'reviewerName': \"O'N\", 'overall': 5.0, 'unixReviewTime': 1252800000}\n"
+    )
+    row = "u1,0001,5.0,1252800000" if year == "2014" else "0001,u1,5.0,1252800000"
+    ratings.write_text(f"{row}\n{row}\n")
+    for log, count in ((reviews, 1), (ratings, 2)):
+        found = imported(cli, f"amazon-{year}", tmp_path / log.stem, "--meta", meta, "--reviews", log)
+        assert found["events"]["written"] == count
+        event = {"user": "u1", "item": "0001", "time": "1252800000", "rating": "5.0"}
+        assert rows_of(tmp_path / log.stem, "events")[0] == event
+    read = read_items(tmp_path / "ratings" / "items.parquet")
+    assert [item.title for item in read] == ["Emoji 😀, a/b", "half ?, nul gone"]
+    if year == "2018":
+        assert read["0001"].image == "https://x.test/1.jpg"
+
+
 def test_hm_keeps_its_leading_zero(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "articles.csv").write_text(
         'article_id,prod_name,product_type_name,product_group_name,detail_desc\n0108775015,Strap top,Vest top,Upper,"Jersey, soft"\n108775044,Other,,,\n'
@@ -179,7 +206,7 @@ PUBLISHED = {
     "microlens": ("1,First &amp; only\n2,\"Second, quoted\"\n3,Third, not quoted\n", "user,item,timestamp\nu1,1,1583378629552\nu1,3,1583378629553\n"),
     "ninerec": ("1,一,First &amp; only\n2,二,\n3,三,Third, too\n", "1,u1,1600000000\n3,u1,1600000001\n"),
     "pixelrec": ("item_id,view_number,title_en,title,description,tag\n1,5,First &amp; only,一,,a\n2,6,,二,text,b\n3,7,Third,三,,c\n", "item_id,user_id,timestamp\n1,u1,5\n3,u1,6\n"),
-    "recbole": ("item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq\n1\tFirst & only\t1995\tAnimation Children's\n2\tSecond\t1995\tDrama, Sci Fi\n3\tThird\t1\t\n", "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\t1\t5\t5\nu1\t3\t4\t6\n"),
+    "recbole": ("item_id:token\tmovie_title:token_seq\trelease_year:token\tgenre:token_seq\n1\tFirst & only\t1995\tAnimation Children's\n2\tSecond\t1995\t'Drama', 'Sci Fi'\n3\tThird\t1\t\n", "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu1\t1\t5\t5\nu1\t3\t4\t6\n"),
     "mmrec": ("itemID,asin,title,price,imUrl,related,brand,categories,salesRank,description\n1,B1,First & only,9,http://x.test/1.jpg,\"{'also_bought': ['B2']}\",G,\"[['Sports & Outdoors', 'Hunting'], ['Sports & Outdoors']]\",,text\n2,B2,Second,,,,,[],,\n3,B3,Third,,,,,,,\n", "userID\titemID\trating\ttimestamp\tx_label\nu1\t1\t5.0\t5\t0\nu1\t3\t4.0\t6\t1\n"),
 }  # fmt: skip
 

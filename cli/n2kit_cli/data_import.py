@@ -114,6 +114,7 @@ def _fetch(out: Path, limit: int | None, private: bool) -> None:
     from n2kit.data.fetch import fetch_images
     from n2kit.data.image_source import URL, fetched_path
     from n2kit.errors import truncate_list
+    from n2kit.utils.files import remove_temporaries
 
     urls = [
         u for u in pq.read_table(out / "items.parquet", columns=["image"])["image"].to_pylist() if u and URL.match(u)
@@ -121,11 +122,13 @@ def _fetch(out: Path, limit: int | None, private: bool) -> None:
     folder = out / "images"
     if folder.is_symlink():
         raise BadInput(f"{folder} is a link to a folder of your own", "--fetch-images, or --images")
+    remove_temporaries(folder)
     wanted = [u for u in urls if not fetched_path(u, folder).is_file()][:limit]
     with progress("fetch") as bar:
         failed = fetch_images(wanted, folder, private=private, progress=bar)
     there = sum(fetched_path(u, folder).is_file() for u in urls)
-    say(f"{there:,} of {len(urls):,} images are in {folder}; the same command with --force goes on")
+    more = "; the same command with --force goes on" if there < len(urls) else ""
+    say(f"{there:,} of {len(urls):,} images are in {folder}{more}")
     if failed:
         say(f"{len(failed):,} could not be fetched: {truncate_list([f'{u}: {why}' for u, why in failed.items()])}")
 

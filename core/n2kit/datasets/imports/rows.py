@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from n2kit.errors import BadInput
 Row = Mapping[str, Any]
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^<>]{1,500}>", re.I | re.S)
 _TYPED = re.compile(r":(token|token_seq|float|float_seq)$")
+_QUOTED = re.compile(r"^(['\"])(.*)\1$")
 TOPICS = ("topics", "topic", "tags", "tag", "keywords", "genre", "genres", "categories", "class")
 USERS, TIMES = ("user", "user_id", "userid", "userID"), ("timestamp", "time", "ts")
 ITEMS = ("item", "item_id", "itemid", "itemID", "video_id", *SYNONYMS["id"], "id")
@@ -66,22 +68,26 @@ def _delimited(path: Path, unreadable: list[str], names: tuple[str, ...]) -> Ite
             unreadable.append(f"{path}:{line}: {len(cells)} of {len(header)} fields")
         elif cells:
             row: dict[str, Any] = dict(zip(header, cells, strict=False))
-            yield row | {name: row[name].split("," if "," in row[name] else None) for name in listed & row.keys()}
+            yield row | {name: _tokens(row[name]) for name in listed & row.keys()}
+
+
+def _tokens(text: str) -> list[str]:
+    """Divide a `token_seq`; tokens of some sets stand in quotes."""
+    return [_QUOTED.sub(r"\2", token.strip()) for token in text.split("," if "," in text else None)]
 
 
 def literal_rows(path: Path, unreadable: list[str]) -> Iterator[Row]:
-    """Yield the rows of a file of Python dicts, one a line, as Amazon's of 2014; JSON lines are read, too. Nothing is run."""
+    """Yield the rows of a file of Python dicts, one a line, as Amazon's of 2014, or of JSON lines. Nothing is run.
+
+    JSON is tried first: Python reads many of its lines too, and its escapes otherwise.
+    """
     if not path.is_file():
         raise BadInput(f"no file {path}", "check the path")
     with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            try:
-                row = ast.literal_eval(line.strip())
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                row = _json(line)
-            if isinstance(row, dict):
+            if isinstance(row := _json(line) or _literal(line), dict):
                 yield row
             else:
                 unreadable.append(f"{path}:{number}: no Python dict")
@@ -111,11 +117,16 @@ def is_sequences(path: Path) -> bool:
 
 
 def _json(line: str) -> Any:
-    import json
-
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
+        return None
+
+
+def _literal(line: str) -> Any:
+    try:
+        return ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
@@ -140,7 +151,7 @@ def clean(value: Any) -> str:
     if value is None or isinstance(value, dict) or value != value:
         return ""
     text = html.unescape(html.unescape(str(value)))  # "&amp;quot;" is there, too
-    return " ".join(_TAG.sub(" ", text).split())
+    return " ".join(_TAG.sub(" ", text.replace("\0", " ")).split())
 
 
 def first(row: Row, *names: str) -> Any:

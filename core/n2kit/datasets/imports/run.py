@@ -13,7 +13,7 @@ from typing import Any
 from n2kit.data.values import id_of, is_null
 from n2kit.datasets.imports.sets import PublicSet, event_rows
 from n2kit.errors import BadInput, counted, truncate_list
-from n2kit.utils.files import atomic_write, write_json
+from n2kit.utils.files import atomic_write, remove_temporaries, write_json
 
 BATCH = 20_000
 REPORT, MARK, STAGING = "import.json", ".import.json", ".import"
@@ -35,7 +35,7 @@ class Counts:
 
     def sentence(self, noun: str) -> str:
         lost = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
-        return f"{counted(self.written, noun)} of {self.read:,} rows" + (f" (dropped: {lost})" if lost else "")
+        return f"{counted(self.written, noun)} of {counted(self.read, 'row')}" + (f" (dropped: {lost})" if lost else "")
 
 
 @dataclass
@@ -61,6 +61,7 @@ def unfinished(out: Path, *, force: bool) -> Iterator[None]:
     items, mark = out / "items.parquet", out / MARK
     if items.exists() and not force and not mark.is_file():
         raise BadInput(f"{items} exists", "give another -o, or --force to replace it")
+    remove_temporaries(out, MARK)
     yield
     mark.unlink(missing_ok=True)
 
@@ -194,7 +195,7 @@ def _events(
     progress: Progress | None,
 ) -> Iterator[dict[str, Any]]:
     for log in logs:
-        for row in event_rows(log, unreadable, chosen.event_names):
+        for row in event_rows(chosen, log, unreadable):
             count.read += 1
             if progress and count.read % (10 * BATCH) == 0:
                 progress(count.read, count.read + 1, "events")
@@ -237,4 +238,16 @@ def write_rows(file: Path, names: tuple[str, ...], rows: Iterable[dict[str, Any]
     source = iter(rows)
     with atomic_write(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         while batch := list(islice(source, BATCH)):
-            writer.write_table(pa.Table.from_pylist([{n: row.get(n) for n in names} for row in batch], schema=schema))
+            rows_of = [{n: row.get(n) for n in names} for row in batch]
+            try:
+                table = pa.Table.from_pylist(rows_of, schema=schema)
+            except UnicodeEncodeError:  # half a character, as JSON may hold
+                table = pa.Table.from_pylist([{n: _whole(v) for n, v in row.items()} for row in rows_of], schema=schema)
+            writer.write_table(table)
+
+
+def _whole(value: Any) -> Any:
+    """Replace what is half a character in a text, or in a list of texts."""
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return value.encode("utf8", "replace").decode() if isinstance(value, str) else value

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.columns import normal
+from n2kit.data.image_source import URL
+from n2kit.data.tables import kind_of
 from n2kit.datasets.imports.rows import (
     ITEMS,
     TIMES,
@@ -31,7 +33,7 @@ Related = tuple[tuple[str, str], ...]  # kind of pair, target
 class PublicSet:
     """A public set. item, event, related: from a row to fields (None: no such row); rows: from a file to its rows.
 
-    event_names: of the columns of a log whose first row names none.
+    event_names: of the columns of a log whose first row names none; event_lines: of one that is no table.
     """
 
     name: str
@@ -42,12 +44,13 @@ class PublicSet:
     related: Callable[[Row], Related] | None = None
     image_of: Callable[[str], str] | None = None  # an item's picture under --images, by its id
     event_names: tuple[str, ...] = ()
+    event_lines: Callable[[Path, list[str]], Iterator[Row]] = table_rows
 
 
 def _urls(images: Any) -> list[str]:
     """List the addresses of pictures, the largest of each: Amazon's lists of dicts, of texts, or a dict of lists."""
     if isinstance(images, str):
-        return [images] if images else []
+        return [images] if URL.match(images) else []
     if isinstance(images, dict):
         sizes = [images.get(size) or [] for size in ("hi_res", "large", "thumb")]
         return [url for urls in zip(*sizes, strict=False) if (url := next(filter(None, urls), None))]
@@ -110,7 +113,7 @@ def _related(*names: str) -> Callable[[Row], Related]:
 
 def _amazon_event(row: Row) -> Fields:
     return {
-        "user": first(row, "user_id", "reviewerID"), "item": first(row, "parent_asin", "asin"),
+        "user": first(row, "user_id", "reviewerID", "user"), "item": first(row, "parent_asin", "asin", "item"),
         "time": first(row, "timestamp", "unixReviewTime"), "rating": first(row, "rating", "overall"),
     }  # fmt: skip
 
@@ -166,11 +169,13 @@ def _any_event(row: Row) -> Fields:
     }  # fmt: skip
 
 
-def event_rows(path: Path, unreadable: list[str], names: tuple[str, ...] = ()) -> Iterator[Row]:
-    """Yield the rows of a log: a table, whose columns are `names` if its first row names none, or lines of a user and his items."""
+def event_rows(chosen: PublicSet, path: Path, unreadable: list[str]) -> Iterator[Row]:
+    """Yield the rows of a log of a set: a table, lines of its own, or lines of a user and his items."""
     if not path.name.endswith(".parquet") and path.is_file() and is_sequences(path):
         return sequence_rows(path, unreadable)
-    return table_rows(path, unreadable, names)
+    if path.is_file() and kind_of(path) in ("json", "jsonl"):
+        return chosen.event_lines(path, unreadable)
+    return table_rows(path, unreadable, chosen.event_names)
 
 
 def _cover(item: str) -> str:
@@ -195,20 +200,19 @@ PAIR_NINEREC = (
     "user",
     "timestamp",
 )  # of …_pair.csv, which has no header: westlake-repl/NineRec, get_behaviour.py
+# Of files of ratings alone, which have no header; of 2018 they begin with the item. Sources: the pages of both sets, "ratings only".
+RATED_2014, RATED_2018 = ("user", "item", "rating", "timestamp"), ("item", "user", "rating", "timestamp")
 BOUGHT_2014 = ("also_bought", "also_viewed", "bought_together", "buy_after_viewing")
 SETS = {
     one.name: one
     for one in (
         PublicSet(
-            "amazon-2014", "Amazon Reviews 2014", _amazon_2014, _amazon_event, literal_rows, _related(*BOUGHT_2014)
+            "amazon-2014", "Amazon Reviews 2014", _amazon_2014, _amazon_event, literal_rows, _related(*BOUGHT_2014),
+            event_names=RATED_2014, event_lines=literal_rows,
         ),
         PublicSet(
-            "amazon-2018",
-            "Amazon Reviews 2018",
-            _amazon_2018,
-            _amazon_event,
-            literal_rows,
-            _related("also_buy", "also_view"),
+            "amazon-2018", "Amazon Reviews 2018", _amazon_2018, _amazon_event, literal_rows, _related("also_buy", "also_view"),
+            event_names=RATED_2018, event_lines=literal_rows,
         ),
         PublicSet("amazon-2023", "Amazon Reviews 2023, which has no pairs", _amazon_2023, _amazon_event),
         PublicSet("microlens", "MicroLens", any_item, _any_event, _titles_microlens, image_of=_cover),
@@ -218,4 +222,4 @@ SETS = {
         PublicSet("recbole", "RecBole's atomic files", any_item, _any_event),
         PublicSet("mmrec", "MMRec", any_item, _any_event),
     )
-}
+}  # fmt: skip
