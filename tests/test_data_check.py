@@ -102,6 +102,7 @@ def test_a_flag_counts_over_the_file_and_what_is_written_before_stays(cli: Any, 
         ("- title", "it is no mapping"),
         ("items.csv: {title: none}", "items.csv:1, by columns.yaml: no column none"),
         ("items.csv: {title: [", "columns.yaml:"),
+        ("item.csv: {title: foto}", "columns.yaml speaks of item.csv, which is not there (did you mean items.csv?)"),
         ("", "24 items"),
     ],
 )
@@ -138,3 +139,33 @@ def test_lengths_of_texts_and_the_items_that_a_model_cuts(cli: Any, folder: Path
     assert "longer than the model's prompt" in done.err
     refused = cli("data", "check", folder, "--template", "nothing")
     assert (refused.code, "no prompt template" in refused.err) == (2, True)
+
+
+def test_data_commands_read_items_of_any_format(cli: Any, folder: Path, tmp_path: Path) -> None:
+    """The paper's CSV has no header, so that only `--format` says what it is; a header in another alphabet wants `--encoding`."""
+    data = tmp_path / "own"
+    (data / "images").mkdir(parents=True)
+    for file in (folder / "images").glob("*"):
+        (data / "images" / file.name).write_bytes(file.read_bytes())
+    rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    lines = [f"{row['id']},thing {row['id']},words,{row['image']},x" for row in rows]
+    (data / "items.csv").write_text("\n".join(lines) + "\n")
+    (data / "pairs.csv").write_text("\n".join(f"{a['id']},{b['id']}" for a in rows for b in rows if a != b) + "\n")
+    how = ("--format", "notellm")
+    assert cli("data", "check", data).code == 2
+    done = cli("data", "check", data, *how, "--json")
+    assert json.loads(done.out)["tables"]["items"]["with title"] == 24, done.err
+    done = cli("data", "split", data, *how, "--val", "0.3", "--test", "0.3", "--allow")
+    assert done.code == 0, done.err
+    done = cli("data", "pack", data, *how, "-o", tmp_path / "packed")
+    assert (done.code, "24 pictures" in done.err) == (0, True), done.err
+    text = "id,größe,image\n" + "".join(f"{row['id']},{row['id']}é,{row['image']}\n" for row in rows)
+    (data / "items.csv").write_bytes(text.encode("cp1252"))
+    how = ("--encoding", "cp1252", "--map", "title=größe")
+    assert json.loads(cli("data", "check", data, *how, "--json").out)["tables"]["items"]["with title"] == 24
+    done = cli("data", "pack", data, *how, "-o", tmp_path / "other", "--json")
+    assert json.loads(done.out)["items"] == 24, done.err
+    assert cli("data", "split", data, *how, "--val", "0.3", "--test", "0.3", "--allow", "--force").code == 0
+    refused = cli("data", "check", data, "--encoding", "cp1252", "--map", "title=grösse")
+    assert "no column grösse" in refused.err
+    assert "hint: it has id, größe, image (did you mean größe?)" in refused.err

@@ -277,6 +277,8 @@ def test_bad_logs_get_one_line(tmp_path: Path) -> None:
     assert "no column of the user" in message("c.csv", "item,time\na,1\n")
     assert "item may be asin or parent_asin: which?" in message("d.csv", "user_id,asin,parent_asin\nu,a,b\n")
     assert "no column visitor" in message("e.csv", "user,item\nu,a\n", columns={"user": "visitor"})
+    assert "f.csv:1: two columns are called 'user'" in message("f.csv", "user,user,item\nu,u,a\n")
+    assert not [*(tmp_path / "out").iterdir()]  # a log that cannot be used leaves nothing
     (tmp_path / "latin.csv").write_bytes(b"user,item\nu,caf\xe9\nu,b\n")
     with pytest.raises(BadInput, match="latin.csv:2: not UTF-8"):
         mine([tmp_path / "latin.csv"], tmp_path / "out")

@@ -181,8 +181,86 @@ def test_pairs_without_times_take_those_of_a_log(cli: Any, tmp_path: Path) -> No
     assert (refused.code, "no column of the time" in refused.err) == (2, True)
     other.write_text("user,item,time\nu,other,1700000000\n")
     refused = cli("data", "split", data, "--by", "time", "--events", other, "--force")
-    assert (refused.code, "no pair has a time" in refused.err) == (2, True)
+    assert (refused.code, "no pair has both of its items in the events" in refused.err) == (2, True)
     (data / "pairs.csv").write_text("i0,i1\ni1,i2\n")  # no header, and one time for all
     other.write_text("user,item,time\n" + "".join(f"u,i{n},1700000000\n" for n in range(3)))
     refused = cli("data", "split", data, "--by", "time", "--events", other, "--force")
-    assert (refused.code, "no pair is in train" in refused.err) == (2, True)
+    assert (refused.code, "2 pairs with a time have the same, 2023-11-14 22:13:20" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("by", ["item", "component"])
+def test_a_pair_that_comes_again_counts_once(by: Any, tmp_path: Path) -> None:
+    once = split(chains(), catalogue(), tmp_path / "once", by=by, shares=(0.35, 0.3), seed=1)
+    found = split(Pairs(chains().pairs * 2), catalogue(), tmp_path / "twice", by=by, shares=(0.35, 0.3), seed=1)
+    assert found.lost == {"repeated": len(chains())}
+    assert "48 repeated dropped" in found.sentence()
+    assert (found.pairs, found.dropped, written(tmp_path / "twice")) == (
+        once.pairs,
+        once.dropped,
+        written(tmp_path / "once"),
+    )
+
+
+def test_by_time_a_pair_is_there_from_its_first_row_on(cli: Any, tmp_path: Path) -> None:
+    """It takes nothing more of a part's share; and of a weight of a pair nobody asks."""
+    data = timed_folder(tmp_path / "data")
+    days = [f"i{n},i{n + 1},2024-01-{n + 1:02}T00:00:00,0" for n in range(9)]
+    days += [days[0].replace("-01T", "-09T"), days[4], days[8]]
+    (data / "pairs.csv").write_text("\n".join(["query,target,time,weight", *days]) + "\n")
+    done = cli("data", "split", data, "--by", "time", "--val", "0.3", "--test", "0.3", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["lost"] == {"repeated": 3}
+    assert {name: len(rows) for name, rows in written(data).items()} == {"train": 3, "val": 3, "test": 3}
+
+
+def test_a_log_needs_no_users_to_say_when_items_were_there(cli: Any, tmp_path: Path) -> None:
+    data = timed_folder(tmp_path / "data")
+    (data / "pairs.csv").write_text("left,right\n" + "".join(f"i{n},i{n + 1}\n" for n in range(9)))
+    log = [{"item": f"i{n}", "ts": 1_700_000_000 + n * 86_400} for n in range(10)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    done = cli("data", "split", data, "--by", "time", "--events", tmp_path / "log.jsonl", "--map", "query=left")
+    assert done.code == 0, done.err
+    assert "val from 2023-11-22 22:13:20, test from 2023-11-23 22:13:20" in done.err
+
+
+@pytest.mark.parametrize(
+    ("head", "times", "flags", "says"),
+    [
+        ("time", ["3{}.01.2024"], (), "no time is understood, for example '30.01.2024'"),
+        ("time", [""], (), "its column of times is empty"),
+        ("time", ["2024-01-01", "2024-01-02"], (), "9 pairs with a time have 2 times in all, and three parts need three"),
+        ("price", ["1"], ("--map", "time=when"), "no column when, and no log is given"),
+        ("time", ["2024-01-0{}"], ("--map", "user=x"), "--map user=x: no such field"),
+        ("time", ["2024-01-0{}"], ("--events", "log.csv", "--by", "item"), "--time-format are for a split by time"),
+        ("time", ["2024-01-0{}"], ("--map", "item=x", "--by", "item"), "--map item=x is for a split by time"),
+    ],
+)  # fmt: skip
+def test_what_times_cannot_divide_is_said(
+    head: str, times: list[str], flags: tuple[str, ...], says: str, cli: Any, tmp_path: Path
+) -> None:
+    data = timed_folder(tmp_path / "data")
+    rows = [f"i{n},i{n + 1},{times[n % len(times)].format(n)}" for n in range(9)]
+    (data / "pairs.csv").write_text("\n".join([f"query,target,{head}", *rows]) + "\n")
+    done = cli("data", "split", data, "--by", "time", *flags)
+    assert (done.code, says in done.err) == (2, True), done.err
+    assert not (data / "train.parquet").exists()
+
+
+def test_times_of_several_units_are_said(cli: Any, tmp_path: Path) -> None:
+    data = timed_folder(tmp_path / "data")
+    times = [
+        "1700000000",
+        "1700000000000",
+        "2024-01-01",
+        "2024-01-02T03:04:05Z",
+        "31.01.2024",
+        "1700000001",
+        "20240105",
+    ]
+    rows = [f"i{n},i{n + 1},{time}" for n, time in enumerate(times)]
+    (data / "pairs.csv").write_text("\n".join(["query,target,time", *rows]) + "\n")
+    done = cli("data", "split", data, "--by", "time", "--val", "0.2", "--test", "0.2")
+    assert done.code == 0, done.err
+    assert "1 time not understood, such as '31.01.2024'; --time-format" in done.err
+    assert "times are in seconds (2) and milliseconds (1) and dates as text (3)" in done.err
+    assert "1 without a time dropped" in done.err

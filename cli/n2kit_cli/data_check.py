@@ -27,7 +27,9 @@ def check(
         typer.Option(help="Without --bundle: the prompt template whose text rules are shown; en, zh, compact, a file."),
     ] = "en",
     seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 0,
+    item_format: options.Format = options.AUTO,
     renames: options.Map = None,
+    encoding: options.Encoding = None,
     write_map: Annotated[
         bool, typer.Option("--write-map", help="Write --map into the folder's columns.yaml, which every command reads.")
     ] = False,
@@ -56,7 +58,7 @@ def check(
     with progress("check") as bar:
         found = run(
             data, every_image=every_image, seed=seed, html=html, columns=columns,
-            pair_columns=pair_columns, template=template, builder=builder, progress=bar,
+            pair_columns=pair_columns, item_format=item_format, encoding=encoding, template=template, builder=builder, progress=bar,
         )  # fmt: skip
     if json:
         document(vars(found))

@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.data_split import By, Test, Val, after_mining, shares_of, split_folder
+from n2kit_cli.data_split import By, DataReading, Test, Val, after_mining, shares_of, split_folder
 from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
@@ -156,7 +156,7 @@ def mine(
     if split is By.time and listed is not None:
         after_mining(out, listed, how)
     elif split is not None and listed is not None:
-        say(split_folder(out, listed, split, shares, item_format=how).sentence())
+        say(split_folder(out, DataReading(listed, how), split, shares).sentence())
 
 
 def _of_vectors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,11 @@ from n2kit_cli import options
 from n2kit_cli.output import document, emit, say
 
 if TYPE_CHECKING:
+    from n2kit.data.items import Items
+    from n2kit.data.pairs import Pairs
     from n2kit.datasets.split import Split
+
+TIMED = ("time", "item")  # fields of --map that are of a split by time
 
 Val = Annotated[float, typer.Option("--val", min=0.0, max=0.9, help="The share of validation.")]
 Test = Annotated[float, typer.Option("--test", min=0.0, max=0.9, help="The share of test.")]
@@ -63,9 +68,15 @@ def split(
             help="By time, of pairs without one: logs, whose first event of an item says when it was there. Repeatable."
         ),
     ] = None,
+    item_format: options.Format = options.AUTO,
     renames: Annotated[
-        list[str] | None, typer.Option("--map", help="By time: name a column, such as --map time=when. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--map", help="Name a column: --map title=name, query=left; by time also time=when, item=sku. Repeatable."
+        ),
     ] = None,
+    encoding: options.Encoding = None,
+    time_format: Annotated[str | None, typer.Option(help="By time, of times that are texts: %d.%m.%Y.")] = None,
     lenient: options.Lenient = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -86,16 +97,22 @@ def split(
     shares = shares_of(val, test)
     if by is By.time and (together or allow):
         raise BadInput("--together and --allow are for items on two sides, which a split by time has", "leave them out")
-    if by is not By.time and (events or renames):
-        raise BadInput("--events and --map are for a split by time", "--by time")
+    if by is not By.time and (events or time_format):
+        raise BadInput("--events and --time-format are for a split by time", "--by time")
     for name in ("train", "val", "test", "pool"):
         if (there := data_file(data, name)) is not None and not force:
             raise BadInput(f"{there} exists", "--force replaces it")
     items_file = needed_file(data, "items")
+    times, others = _own_fields(renames or [])
+    if times and by is not By.time:
+        raise BadInput(f"--map {times[0]} is for a split by time", "--by time")
+    reading = DataReading(items_file, item_format, others, encoding, lenient)
     if by is By.time:
-        found = split_times(data, items_file, shares, events or [], renames or [], lenient)
+        found = _split_times(data, reading, shares, events or [], times, time_format)
     else:
-        found = split_folder(data, items_file, by, shares, seed, together, allow, lenient)
+        found = split_folder(data, reading, by, shares, seed, together, allow)
+    for note in found.notes:
+        say(f"note: {note}")
     if json:
         document(vars(found))
     else:
@@ -103,36 +120,61 @@ def split(
     say(found.sentence())
 
 
-def split_times(
-    data: Path, items_file: Path, shares: tuple[float, float], events: list[str], renames: list[str], lenient: bool
-) -> Split:
+@dataclass
+class DataReading:
+    """The items and pairs of a data folder, and how the flags say that they are read."""
+
+    items_file: Path
+    item_format: str = options.AUTO
+    renames: list[str] | None = None
+    encoding: str | None = None
+    lenient: bool = False
+
+    def items(self) -> Items:
+        return options.read(self.items_file, self.item_format, self.renames, self.lenient, self.encoding)
+
+    def pairs(self, file: Path, items: Items) -> Pairs:
+        return options.read_pairs(file, items, self.lenient, renames=self.renames, encoding=self.encoding)
+
+
+def _own_fields(renames: list[str]) -> tuple[list[str], list[str]]:
+    """Divide `--map` into that of times and their items, and that of items and pairs."""
+    times = [one for one in renames if one.partition("=")[0] in TIMED]
+    return times, [one for one in renames if one not in times]
+
+
+def _split_times(
+    data: Path, reading: DataReading, shares: tuple[float, float], events: list[str], times: list[str], time_format: str | None
+) -> Split:  # fmt: skip
     """Divide the pairs of a data folder by time; its own log serves where no other is given."""
     from n2kit.data.folder import data_file, needed_file
     from n2kit.datasets.split_time import split_by_time
     from n2kit.mining.event_columns import events_map
     from n2kit.utils.locks import output_lock
 
-    columns = events_map(renames)
-    file = needed_file(data, "pairs")
-    items = options.read(items_file, options.AUTO, None, lenient)
-    pairs = options.read_pairs(file, items, lenient)
+    columns, file = events_map(times, TIMED), needed_file(data, "pairs")
+    items = reading.items()
+    pairs = reading.pairs(file, items)
     log = data_file(data, "events")
     logs = events or ([] if log is None else [str(log)])
     with output_lock(data / "split"):
-        return split_by_time(pairs, items, data, file=file, events=logs, shares=shares, columns=columns)
+        return split_by_time(
+            pairs, items, data, file=file, events=logs, shares=shares, columns=columns,
+            pair_columns=options.columns(reading.renames)[1], encoding=reading.encoding, time_format=time_format,
+        )  # fmt: skip
 
 
 def split_folder(
-    data: Path, items_file: Path, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
-    allow: bool = False, lenient: bool = False, item_format: str = options.AUTO,
+    data: Path, reading: DataReading, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
+    allow: bool = False,
 ) -> Split:  # fmt: skip
-    """Divide the pairs of a data folder."""
+    """Divide the pairs of a data folder by their items."""
     from n2kit.data.folder import data_file, needed_file
     from n2kit.datasets.split import split as run
     from n2kit.utils.locks import output_lock
 
-    items = options.read(items_file, item_format, None, lenient)
-    pairs = options.read_pairs(needed_file(data, "pairs"), items, lenient)
+    items = reading.items()
+    pairs = reading.pairs(needed_file(data, "pairs"), items)
     with output_lock(data / "split"):
         return run(
             pairs, items, data, by="item" if by is By.item else "component", shares=shares, images=data_file(data, "images"), seed=seed,

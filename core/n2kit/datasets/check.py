@@ -46,28 +46,33 @@ class Checked:
 def check(
     folder: Path, *, every_image: bool = False, seed: int = 0, html: Path | None = None,
     columns: Mapping[str, str] | None = None, pair_columns: Mapping[str, str] | None = None,
+    item_format: str = "auto", encoding: str | None = None,
     template: str = "en", builder: PromptBuilder | None = None, progress: Callable[[int, int], None] | None = None,
 ) -> Checked:  # fmt: skip
     """Look through the items, pairs and pictures of a data folder.
 
     Args:
         every_image: open all pictures, and not a sample of 1,000. html: a page to write, with example pairs.
-        columns, pair_columns: of the items and of the pairs, as `--map` names them.
+        columns, pair_columns: of the items and of the pairs, as `--map` names them. item_format, encoding: as for `read_items`.
         template: whose text rules are applied. builder: of a model whose tokens are counted; its own template counts.
     """
     found = Checked()
     images = data_file(folder, "images")
-    items = read_items(needed_file(folder, "items"), columns=columns, lenient=True)
+    items = read_items(
+        needed_file(folder, "items"), columns=columns, format=item_format, lenient=True, encoding=encoding
+    )
+    found.odd += items.notes
     _items(found, items)
     _texts(found, items, template, builder, progress)
     _images(found, items, images, every_image, seed, progress)
     pairs: dict[str, Pairs] = {}
     for name in PARTS:
         if (file := data_file(folder, name)) is not None:
-            pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True)
+            pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True, encoding=encoding)
+            found.odd += pairs[name].notes
             _pairs(found, name, pairs[name], items)
     if (pool := data_file(folder, "pool")) is not None:
-        _pool(found, set(read_ids(pool, items, lenient=True)), pairs)
+        _pool(found, set(read_ids(pool, items, lenient=True, encoding=encoding)), pairs)
     _sides(found, pairs, items, images)
     if html is not None:
         _write_page(html, found, items, images, next(iter(pairs.values()), None), seed)

@@ -15,9 +15,10 @@ from n2kit.data.pairs import Pairs
 from n2kit.datasets.leaks import find_leaks, same_items
 from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.mining.run import SPLITS
-from n2kit.utils.files import atomic_write, write_json
+from n2kit.utils.files import atomic_write, remove_temporaries, write_json
 
 REPORT, BUCKETS, POOL = "split.json", "buckets.csv", "pool.parquet"
+REPEATED = "repeated"
 EDGES = ((0, "cold"), (3, "rare"), (20, "middle"))  # pairs of the training that an item has at most; beyond: popular
 Way = Literal["item", "component"]
 
@@ -26,7 +27,7 @@ Way = Literal["item", "component"]
 class Split:
     """The result of a split. pairs: of each part; dropped: those between two parts; leaks: what is the same on two sides.
 
-    lost: pairs that a split by time has no part for, by reason.
+    lost: rows of pairs that are in no part for another reason, by that; notes: what a reader has taken for granted.
     """
 
     by: str
@@ -38,6 +39,7 @@ class Split:
     buckets: dict[str, int] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
         """Say in one line what is where."""
@@ -85,9 +87,9 @@ def split(
     else:
         label = components(len(items), np.array(joined, np.int64).reshape(-1, 2))
         part = _by_item(label, shares, seed)
-    same = part[ends[:, 0]] == part[ends[:, 1]]
-    of_pair = np.where(same, part[ends[:, 0]], -1)
-    found = Split(by, {}, {}, int((~same).sum()))
+    same, again = part[ends[:, 0]] == part[ends[:, 1]], repeated(pairs)
+    of_pair = np.where(same & ~again, part[ends[:, 0]], -1)
+    found = Split(by, {}, {}, int((~same & ~again).sum()), lost={REPEATED: int(again.sum())} if again.any() else {})
     if by == "component":
         found.components = len(np.unique(label[ends.ravel()]))
     held = count_parts(found, pairs, of_pair)
@@ -104,6 +106,12 @@ def split(
     return found
 
 
+def repeated(pairs: Pairs) -> np.ndarray:
+    """Tell of each row whether an earlier one is the same pair: [n]."""
+    seen: set[tuple[str, str]] = set()
+    return np.array([pair in seen or bool(seen.add(pair)) for pair in pairs], bool)  # type: ignore[func-returns-value]
+
+
 def count_parts(found: Split, pairs: Pairs, of_pair: np.ndarray) -> dict[str, set[str]]:
     """Count the pairs and the items of each part (`of_pair`: 0 train, 1 val, 2 test, -1 none: [n]); return the items' ids.
 
@@ -116,7 +124,8 @@ def count_parts(found: Split, pairs: Pairs, of_pair: np.ndarray) -> dict[str, se
         held[name] = {i for row in rows for i in pairs.pairs[row]}
         found.pairs[name], found.items[name] = len(rows), len(held[name])
     if empty := next((name for name, count in found.pairs.items() if not count), None):
-        hint = "--by item" if found.by == "component" else "more pairs, or larger shares: --val 0.2 --test 0.2"
+        larger = "larger shares (--val, --test), or more pairs"
+        hint = {"component": "--by item", "time": f"{larger}; --by item needs no times"}.get(found.by, larger)
         raise BadInput(f"split by {found.by}: no pair is in {empty} ({found.sentence()})", hint)
     return held
 
@@ -160,7 +169,8 @@ def _by_component(label: np.ndarray, ends: np.ndarray, shares: tuple[float, floa
 
 
 def write_parts(found: Split, pairs: Pairs, items: Items, out: Path, of_pair: np.ndarray) -> None:
-    """Write each part, the pool, the buckets, and what was counted."""
+    """Write each part, the pool, the buckets, and what was counted; nobody else writes them now."""
+    remove_temporaries(out, POOL, BUCKETS, REPORT, *(f"{name}.parquet" for name in SPLITS))
     for n, name in enumerate(SPLITS):
         rows = [pair for pair, part in zip(pairs, of_pair.tolist(), strict=True) if part == n]
         write_pairs_parquet(out / f"{name}.parquet", rows, [pairs.grade(p) for p in rows] if pairs.grades else None)

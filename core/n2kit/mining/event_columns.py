@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from n2kit.data.columns import normal
@@ -31,8 +31,8 @@ class EventColumns(NamedTuple):
     unread: tuple[str, ...]
 
 
-def events_map(renames: Iterable[str]) -> dict[str, str]:
-    """Parse `--map user=visitor` into field → column.
+def events_map(renames: Iterable[str], fields: Sequence[str] = FIELDS) -> dict[str, str]:
+    """Parse `--map user=visitor` into field → column, of these fields.
 
     Raises:
         BadInput: an entry that is not field=column, or no such field.
@@ -42,8 +42,8 @@ def events_map(renames: Iterable[str]) -> dict[str, str]:
         name, equals, value = rename.partition("=")
         if not equals or not value:
             raise BadInput(f"--map {rename!r}: expected field=column", "for example --map user=visitor")
-        if name not in FIELDS:
-            raise BadInput(f"--map {rename}: no such field", suggest(name, FIELDS) or f"fields: {', '.join(FIELDS)}")
+        if name not in fields:
+            raise BadInput(f"--map {rename}: no such field", suggest(name, fields) or f"fields: {', '.join(fields)}")
         found[name] = value
     return found
 
@@ -64,9 +64,25 @@ def find_columns(names: Iterable[str], asked: Mapping[str, str], where: str) -> 
         if found[field] is None:
             hint = f"it has {', '.join(names) or 'none'}; --map {field}=COLUMN names it"
             raise BadInput(f"{where}: no column of the {field}; a first row has to name the columns", hint)
+    if twice := next((name for name in found.values() if name is not None and names.count(name) > 1), None):
+        raise BadInput(f"{where}: two columns are called {twice!r}", "rename one of them")
     read = set(found.values())
     unread = tuple(name for name in names if name not in read)
     return EventColumns(str(found["user"]), str(found["item"]), found["time"], found["type"], found["weight"], unread)
+
+
+def item_alone(names: Iterable[str], asked: Mapping[str, str], where: str) -> dict[str, str]:
+    """Ask for the columns of a log of which items and times are read, and nobody's user: the item stands for it.
+
+    Raises:
+        BadInput: no item.
+    """
+    names = [name for name in names if name]
+    item = asked.get("item") or _named("item", [name for name in names if name not in asked.values()], where)
+    if item is None:
+        hint = f"it has {', '.join(names) or 'none'}; --map item=COLUMN names it"
+        raise BadInput(f"{where}: no column of the item; a first row has to name the columns", hint)
+    return {**asked, "user": item, "item": item}
 
 
 def _named(field: str, names: list[str], where: str) -> str | None:

@@ -39,7 +39,7 @@ class EventFile:
             return tables(self.path)
         packed = "gzip" if _is_gzip(self.path) else "none"
         if self.kind == "jsonl":
-            wanted = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in self.named.values())
+            wanted = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in dict.fromkeys(self.named.values()))
             how = f"format='newline_delimited', compression='{packed}', columns={{{wanted}}}"
             return f"read_json({quoted(self.path)}, {how})"
         quote = "" if self.separator == "\t" == usual_separator(self.path) else '"'

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from n2kit.mining.event_files import EventFile, find_files, open_events
 from n2kit.mining.ingest import UNREADABLE
 from n2kit.mining.settings import MineSettings
 from n2kit.mining.stages import CAPPED, PARTS, PER_ROW, SAME, SMALL, Progress, Stages
-from n2kit.utils.files import read_json, write_json
+from n2kit.utils.files import read_json, remove_temporaries, write_json
 from n2kit.utils.locks import output_lock
 
 PAIRS, REPORT, WORK = "pairs.parquet", "mine.json", ".mine"
@@ -46,8 +47,11 @@ class Mined:
     def sentence(self) -> str:
         """Say in one line what came out, and of what."""
         lost = ", ".join(f"{count:,} {reason}" for reason, count in self.rows["dropped"].items())
-        read = f"{self.rows['read']:,} rows: {self.rows['used']:,} used" + (f", dropped {lost}" if lost else "")
-        people = f"{counted(self.users['users'], 'user')} ({self.users['users of one item']:,} of one item"
+        read = f"{counted(self.rows['read'], 'row')}: {self.rows['used']:,} used" + (
+            f", dropped {lost}" if lost else ""
+        )
+        each = " of each part" if self.splits else ""
+        people = f"{counted(self.users['users'], 'user')}{each} ({self.users['users of one item']:,} of one item"
         capped = self.users["users capped"]
         people += f", {capped:,} with more events than are used)" if capped else ")"
         parts = ", ".join(f"{split['pairs']:,} of {name}" for name, split in self.splits.items())
@@ -100,10 +104,11 @@ def mine(
     with output_lock(out / PAIRS):
         if (found := _finished(targets, key, force)) is not None:
             return found
+        remove_temporaries(out, REPORT, *(target.name for target in targets))
         work = _begun(out, key, buckets or _buckets(files, memory), say)
         buckets = int(read_json(work / "plan.json")["buckets"])
         known = _known(items, work)
-        with engine(memory, work / "spill") as connection:
+        with _nothing_left(work), engine(memory, work / "spill") as connection:
             stages = Stages(connection, work, settings, memory, buckets, progress or (lambda *_: None))
             stages.total = len(files) + 2 * buckets
             stages.read(files, encoding, time_format, known)
@@ -114,6 +119,16 @@ def mine(
         )
         shutil.rmtree(work)
     return mined
+
+
+@contextmanager
+def _nothing_left(work: Path) -> Iterator[None]:
+    """Remove the work on a log that cannot be used: whoever mends it begins anew."""
+    try:
+        yield
+    except BadInput:
+        shutil.rmtree(work)
+        raise
 
 
 def _mined(
