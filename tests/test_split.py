@@ -264,3 +264,30 @@ def test_times_of_several_units_are_said(cli: Any, tmp_path: Path) -> None:
     assert "1 time not understood, such as '31.01.2024'; --time-format" in done.err
     assert "times are in seconds (2) and milliseconds (1) and dates as text (3)" in done.err
     assert "1 without a time dropped" in done.err
+
+
+@pytest.mark.parametrize("by", ["time", "item"])
+def test_a_mining_without_pairs_ends_with_1_where_they_were_to_be_divided(by: str, cli: Any, tmp_path: Path) -> None:
+    """The folder's catalogue counts, as it is what pairs are divided by: an event of another item is dropped."""
+    data = timed_folder(tmp_path / "data")
+    (data / "pairs.csv").unlink()
+    rows = [f"u{n},i{n},{1_700_000_000 + n}" for n in range(9)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows, "u1,other,1700000099"]) + "\n")
+    done = cli("data", "mine", "--events", tmp_path / "log.csv", "-o", data, "--split", by)
+    assert (done.code, "no pair was mined" in done.err) == (1, True), done.err
+    assert "dropped 1 an item that is not in the catalogue" in done.err
+
+
+def test_pairs_of_vectors_are_divided_by_their_items(cli: Any, tmp_path: Path) -> None:
+    data = timed_folder(tmp_path / "data")
+    (data / "pairs.csv").unlink()
+    (data / "items.jsonl").write_text(
+        "".join(json.dumps({"id": f"i{n}", "title": f"thing {n}"}) + "\n" for n in range(60))
+    )
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    (tmp_path / "v.ids.txt").write_text("".join(f"i{n}\n" for n in range(60)))
+    common = ("data", "mine", "--from-vectors", tmp_path / "v.npy", "-o", data, "--val", "0.3", "--test", "0.3")
+    refused = cli(*common, "--split", "time")
+    assert (refused.code, "vectors have no times" in refused.err) == (2, True), refused.err
+    done = cli(*common, "--split", "item")
+    assert (done.code, (data / "test.parquet").is_file()) == (0, True), done.err

@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.data_split import By, DataReading, Test, Val, after_mining, shares_of, split_folder
+from n2kit_cli.data_split import By, Test, Val, shares_of, split_mined
 from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
@@ -53,7 +53,10 @@ def mine(
         "data"
     ),
     items: Annotated[
-        Path | None, typer.Option("--items", help="The catalogue: events of other items are dropped, and counted.")
+        Path | None,
+        typer.Option(
+            "--items", help="The catalogue: events of other items are dropped, and counted. --split takes that of OUT."
+        ),
     ] = None,
     item_format: options.Format = options.AUTO,
     vectors: Annotated[
@@ -130,14 +133,17 @@ def mine(
     ensure_outside_bundles(out)
     shares = shares_of(val, test)
     listed = items or (data_file(out, "items") if out.is_dir() else None)
-    how = item_format if items else options.AUTO
     if split is not None and listed is None:
         raise BadInput(f"--split needs the items, and {out} has none", "--items FILE")
+    if split is By.time and vectors is not None:
+        raise BadInput("--split time needs a log: vectors have no times", "--split item")
     catalogue = None
-    if items is not None:
-        catalogue = options.read(items, item_format, None, False, None)
+    if listed is not None and (items is not None or split is not None):
+        catalogue = options.read(listed, item_format, None, False, None)
     if vectors is not None:
         _of_vectors(vectors, out, top, lower, upper, catalogue, force, json)
+        if split is not None and catalogue is not None:
+            split_mined(out, catalogue, split, shares)
         return
     from n2kit.mining import mine as run
 
@@ -153,10 +159,8 @@ def mine(
     else:
         emit(found.pairs_file)
     say(f"{'finished before: ' if found.done_before else ''}{found.sentence()}")
-    if split is By.time and listed is not None:
-        after_mining(out, listed, how)
-    elif split is not None and listed is not None:
-        say(split_folder(out, DataReading(listed, how), split, shares).sentence())
+    if split is not None and catalogue is not None:
+        split_mined(out, catalogue, split, shares)
 
 
 def _of_vectors(

@@ -110,7 +110,9 @@ def split(
     if by is By.time:
         found = _split_times(data, reading, shares, events or [], times, time_format)
     else:
-        found = split_folder(data, reading, by, shares, seed, together, allow)
+        items = reading.items()
+        pairs = reading.pairs(needed_file(data, "pairs"), items)
+        found = split_folder(data, items, pairs, by, shares, seed, together, allow)
     for note in found.notes:
         say(f"note: {note}")
     if json:
@@ -165,16 +167,14 @@ def _split_times(
 
 
 def split_folder(
-    data: Path, reading: DataReading, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
+    data: Path, items: Items, pairs: Pairs, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
     allow: bool = False,
 ) -> Split:  # fmt: skip
     """Divide the pairs of a data folder by their items."""
-    from n2kit.data.folder import data_file, needed_file
+    from n2kit.data.folder import data_file
     from n2kit.datasets.split import split as run
     from n2kit.utils.locks import output_lock
 
-    items = reading.items()
-    pairs = reading.pairs(needed_file(data, "pairs"), items)
     with output_lock(data / "split"):
         return run(
             pairs, items, data, by="item" if by is By.item else "component", shares=shares, images=data_file(data, "images"), seed=seed,
@@ -182,13 +182,25 @@ def split_folder(
         )  # fmt: skip
 
 
-def after_mining(out: Path, items_file: Path, item_format: str) -> None:
-    """Write the pool and the buckets of a split by time."""
+def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float]) -> None:
+    """Divide the pairs that were mined; by time they are divided already, and the pool and the buckets are written.
+
+    Raises:
+        Failed: there are none to train on.
+    """
+    import pyarrow.parquet as pq
+
     from n2kit.data.pairs import read_pairs
     from n2kit.datasets.split import Split, write_pool
+    from n2kit.errors import Failed
 
-    items = options.read(items_file, item_format, None, False)
-    train = Counter(i for pair in read_pairs(out / "train.parquet", items) for i in pair)
+    file = out / ("train.parquet" if by is By.time else "pairs.parquet")
+    if not pq.read_metadata(file).num_rows:
+        raise Failed(f"{file}: no pair was mined", "a longer log, or looser bounds: users of one item make no pair")
+    pairs = read_pairs(file, items)
+    if by is not By.time:
+        say(split_folder(out, items, pairs, by, shares).sentence())
+        return
     found = Split("time", {}, {}, 0)
-    write_pool(out, items, train, found)
+    write_pool(out, items, Counter(i for pair in pairs for i in pair), found)
     say(f"{out / 'buckets.csv'}: {', '.join(f'{count:,} {name}' for name, count in found.buckets.items())}")
