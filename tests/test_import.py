@@ -268,12 +268,18 @@ def test_the_papers_own_catalogue(cli: Any, tmp_path: Path) -> None:
 
 def test_bad_imports_get_one_line(cli: Any, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "items.csv").write_text("itemID,title\n1,a thing\n")
+    (tmp_path / "log.csv").write_text("userID,itemID,timestamp\nu,2,1\n")
     for flags, said in (
         (("amazon-2032",), "did you mean"),
         (("hm",), "needs its catalogue"),
         (("images",), "is a folder of pictures"),
         (("hm", "--items", tmp_path / "none.csv"), "no file"),
         (("amazon-2023", "--items", tmp_path / "other.csv"), "no item of amazon-2023"),
+        (
+            ("mmrec", "--items", tmp_path / "items.csv", "--events", tmp_path / "log.csv"),
+            f"of the items of {tmp_path / 'items.csv'}?",
+        ),
     ):
         failed = cli("data", "import", *flags, "-o", tmp_path / "d")
         assert (failed.code, said in failed.err) == (2, True), failed.err

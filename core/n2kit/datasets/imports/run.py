@@ -116,7 +116,7 @@ def import_set(
             found.counts["events"] = count = Counts()
             read = _events(chosen, logs, count, seen, lost, progress)
             write_rows(place / "events.parquet", ("user", "item", "time", "rating"), read)
-            finish(count, lost, logs[0], "event", chosen.name)
+            finish(count, lost, logs[0], "event", chosen.name, f"is this the right file, of the items of {items}?")
             found.files.append("events.parquet")
         if unreadable:
             found.notes.append(f"could not be read: {truncate_list(unreadable)}")
@@ -216,14 +216,16 @@ def _events(
                 }
 
 
-def finish(count: Counts, unreadable: list[str], file: Path, noun: str, name: str) -> None:
+def finish(
+    count: Counts, unreadable: list[str], file: Path, noun: str, name: str, hint: str = "is this the right file?"
+) -> None:
     """Count the rows that no reader could read, and refuse a file of which no row was used."""
     count.read += len(unreadable)
     if unreadable:
         count.drop(UNREADABLE, len(unreadable))
     assert count.read == count.written + sum(count.dropped.values())
     if not count.written:
-        raise BadInput(f"{file}: no {noun} of {name}: {count.sentence(noun)}", "is this the right file?")
+        raise BadInput(f"{file}: no {noun} of {name}: {count.sentence(noun)}", hint)
 
 
 def write_rows(file: Path, names: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> None:
