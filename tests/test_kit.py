@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import warnings
@@ -304,9 +305,9 @@ class Options(BaseModel):
     pass
 
 def card(config, vision, llm):
-    if vision.tokens != 4:
-        raise Mismatch(f"square reads 2 × 2 tokens, and there are {vision.tokens}", "another connector")
-    return ConnectorCard(4, vision.token_width * llm.input_width)
+    if vision.tokens != 49:
+        raise Mismatch(f"square reads 7 × 7 tokens, and there are {vision.tokens}", "another connector")
+    return ConnectorCard(49, vision.token_width * llm.input_width)
 
 def spec(name, **more):
     return ComponentSpec(kind="connector", name=name, summary="s", target="square_parts:Square", config="square:Options",
@@ -314,7 +315,7 @@ def spec(name, **more):
 
 @hookimpl
 def n2kit_register_components():
-    partners = {"vision": "hf-vision:tiny-resnet"}
+    partners = PARTNERS
     waived = {"a_batch_row_equals_a_single_row": "it centres a batch", "every_law": "I like none"}
     return [spec("square"), spec("beside", partners=partners, waived=waived), spec("silent", waived={"the_image_matters": " "})]
 """
@@ -324,7 +325,7 @@ from n2kit.contract import Connector
 from square import Options
 
 class Square(Connector):
-    config_class, tokens = Options, 4
+    config_class, tokens = Options, 49
     def __init__(self, config, vision, llm):
         super().__init__(config, vision=vision, llm=llm)
         self.project = nn.Linear(vision.token_width, llm.input_width, bias=False)
@@ -338,13 +339,19 @@ def test_partners_and_waived_laws_of_a_connector_for_one_grid(tmp_path: Path, mo
     from n2kit.plugins.manager import manager
     from n2kit.testing.probe import law_results
 
-    install(tmp_path, "square-dist", {"square.py": SQUARE, "square_parts.py": SQUARE_PARTS})
+    page = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text("utf8")
+    (partners,) = re.findall(
+        r"for a connector that reads 7 × 7 tokens alone `(\{.*?\})`", page
+    )  # as an author copies it
+    install(
+        tmp_path, "square-dist", {"square.py": SQUARE.replace("PARTNERS", partners), "square_parts.py": SQUARE_PARTS}
+    )
     with on_path(tmp_path, monkeypatch):
         (plugin,) = manager().named("square-dist")
         assert plugin.left_out == {"connector 'silent'": "connector 'silent' waives the_image_matters without a reason"}
         found = list(law_results(plugin))
         alone = [f for f in found if f.component.endswith("/square") and f.state == "failed"]
-        assert any("square reads 2 × 2 tokens, and there are" in f.reason for f in alone)
+        assert any("square reads 7 × 7 tokens, and there are" in f.reason for f in alone)
         beside = [f for f in found if f.component.endswith("beside")]
         assert [(f.law, f.reason) for f in beside if f.state == "failed"] == [
             ("waives every_law", "there is no such law; its suite has a test for each law")
@@ -353,5 +360,5 @@ def test_partners_and_waived_laws_of_a_connector_for_one_grid(tmp_path: Path, mo
         assert waived.law == "a_batch_row_equals_a_single_row"
         assert waived.reason.startswith("it centres a batch (a row in a batch")
         assert {f.law for f in beside if f.state == "passed"} >= {"joins_a_model", "gives_the_tokens_it_promises"}
-        kept = component_under_test("connector", "square").beside({"vision": "hf-vision:tiny-resnet"})
-        assert kept.cards[0].tokens == 4
+        kept = component_under_test("connector", "square").beside(json.loads(partners))
+        assert kept.cards[0].tokens == 49

@@ -194,25 +194,51 @@ def test_they_are_listed(mine: Path, cli: Any) -> None:
     assert "metric:first-two" in cli("plugins", "info", "mine").err
 
 
-def bench(cli: Any, workspace: Path, *baselines: str) -> Any:
+def bench(cli: Any, workspace: Path, *baselines: str, more: tuple[str, ...] = ()) -> Any:
     data = [f for name in ("items.jsonl", "train.csv", "val.csv", "test.csv") for f in (FLAGS[name], workspace / name)]
-    return cli("bench", "--baselines", ",".join(baselines), *data, "-o", "out")
+    return cli("bench", "--baselines", ",".join(baselines), *data, *more, "-o", "out")
 
 
 FLAGS = {"items.jsonl": "--items", "train.csv": "--pairs", "val.csv": "--val-pairs", "test.csv": "--test-pairs"}
 
 
 def test_a_baseline_of_a_plugin_is_an_arm_and_its_section_in_the_report(mine: Path, workspace: Path, cli: Any) -> None:
-    done = bench(cli, workspace, "letters")
+    done = bench(cli, workspace, "letters", more=("--metric", "first-two", "--k", "1,2"))
     assert done.code == 0, done.err
     (row,) = [json.loads(line) for line in (mine / "out" / "results.jsonl").read_text().splitlines()]
     assert (row["axes"]["baseline"], row["state"]) == ("letters", "done")
-    assert row["metrics"]["recall@10"]["value"] == 1.0  # two items of a concept have the same title
+    assert row["metrics"]["recall@2"]["value"] == 1.0  # two items of a concept have the same title
+    assert row["metrics"]["first-two"] == row["metrics"]["recall@2"]
+    assert "--metric first-two" in row["command"] or "matrix.yaml" in row["command"]
     page, table = ((mine / "out" / name).read_text() for name in ("report.html", "results.md"))
     assert '<h2 id="further-1">Who &lt;ran&gt;</h2>' in page
     assert "| letters | done |" in table.partition("## Who")[2]
     assert "left out: report section mine_parts:exits of mine-dist: SystemExit: 0" in table
     assert "further-3" not in page
+    assert "first-two" in table.partition("## Who")[0]
+    assert "first-two" in page
+    assert "first-two" in cli("bench", "compare", "out", "out", "--metric", "first-two").out
+    wrong = bench(cli, workspace, "letters", more=("--metric", "frist-two"))
+    assert (wrong.code, wrong.err.splitlines()[-2:]) == (
+        2,
+        ["error: unknown metric 'frist-two'", "hint: did you mean first-two?"],
+    )
+
+
+def test_the_best_step_is_chosen_by_a_metric_of_a_plugin(
+    mine: Path, workspace: Path, tiny_bundle: Path, cli: Any
+) -> None:
+    data = [part for name in ("items.jsonl", "train.csv", "val.csv") for part in (FLAGS[name], workspace / name)]
+    steps = ("--images", workspace / "images", "--max-steps", "1", "--batch-size", "4", "-o", "run", "--json", "--set")
+    done = cli("train", tiny_bundle, *data, *steps, "train.best_metric=first-two")
+    assert done.code == 0, done.err
+    events = [json.loads(line) for line in done.out.splitlines()]
+    (seen,) = [e for e in events if e["event"] == "recall"]
+    assert 0 <= seen["eval_first-two"] <= 1
+    wrong = cli("train", tiny_bundle, *data, *steps, "train.best_metric=frist-two")
+    assert (wrong.code, wrong.err.splitlines()[-2:]) == (
+        2, ["error: train.best_metric: unknown metric 'frist-two'", "hint: did you mean first-two?"],
+    )  # fmt: skip
 
 
 def test_baselines_that_are_none_or_fail(mine: Path, workspace: Path, cli: Any) -> None:

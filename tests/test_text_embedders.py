@@ -82,6 +82,27 @@ def test_vectors_are_those_of_sentence_transformers(name: str, tmp_path: Path) -
     np.testing.assert_array_equal(again.encode(TEXTS, precision="fp32"), model.encode(TEXTS, precision="fp32"))
 
 
+@pytest.mark.parametrize("place", ["sentence_bert_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["EmbeddingGemma", "ModernBERT, CLS", "Qwen3-Embedding"])
+def test_long_texts_are_cut_as_sentence_transformers_cuts_them(name: str, place: str, tmp_path: Path) -> None:
+    """To the same tokens, those of the prompt and of the tokenizer among them; in a bundle too."""
+    save_embedder(name, tmp_path)
+    key = "max_seq_length" if place.startswith("sentence") else "model_max_length"
+    change(tmp_path / "embedder", place, **{key: 21})
+    reference = pytest.importorskip("sentence_transformers").SentenceTransformer(
+        str(tmp_path / "embedder"), device="cpu"
+    )
+    texts = ["a red lamp of glass, for the desk and 杯子" * n for n in (1, 3)] + ["x"]
+    want = reference.encode_document(texts, normalize_embeddings=True)
+    assert reference.max_seq_length == 21
+    model = n2kit.build(f"file:{tmp_path / 'embedder'}", variant="text_only", settings={"head.width": None})
+    np.testing.assert_allclose(model.encode(texts, precision="fp32"), want, atol=1e-5)
+    model.save(tmp_path / "bundle")
+    np.testing.assert_allclose(n2kit.load(tmp_path / "bundle").encode(texts, precision="fp32"), want, atol=1e-5)
+    with_image = build(tmp_path / "embedder", "basic").prompt_builder
+    assert len(with_image(Item("1", title=texts[1]), image=True).ids) == 21
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_plan_knows_the_embedder_without_its_weights(name: str, tmp_path: Path) -> None:
     save_embedder(name, tmp_path)

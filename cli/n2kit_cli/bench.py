@@ -76,6 +76,10 @@ def run(
         typer.Option(help="notellm2: pairs one to one, queries in no pool; standard: every pair counts."),
     ] = None,
     k: Annotated[str | None, typer.Option("--k", help="Cut-offs, separated by commas; default 1,10,100.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="A plug-in's metric beside these; n2kit plugins list names them. Repeatable."),
+    ] = None,
     bootstrap: Annotated[
         int | None,
         typer.Option(
@@ -144,7 +148,7 @@ def run(
     axes = drop_none(
         preset=preset, llm=llm, vision=vision, mllm=mllm, connector=connector, fusion=fusion, loss=loss, variant=variant,
         seeds=seeds, baselines=baselines, saliency=saliency, protocol=protocol and protocol.value,
-        ks=None if k is None else cutoffs(k), bootstrap=bootstrap,
+        ks=None if k is None else cutoffs(k), bootstrap=bootstrap, metrics=metric,
     )  # fmt: skip
     files = drop_none(items=items, pairs=pairs, val_pairs=val_pairs, test_pairs=test_pairs, pool=pool, images=images)
     items_map, pairs_map = options.columns(renames)

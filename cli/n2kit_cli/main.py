@@ -20,6 +20,7 @@ from n2kit.errors import BadInput, N2kitError, Unavailable
 from n2kit.utils.collector import leave_all_at_exit
 from n2kit.utils.signals import signal_handlers
 from n2kit_cli.commands import COMMANDS, add_commands, add_summaries
+from n2kit_cli.contained import name_waiting_threads, plugins_contained
 from n2kit_cli.help_text import GroupedCommands, use_words
 from n2kit_cli.output import error, only_first_process, print_nowhere, say
 from n2kit_cli.stdout import keep_stdout, stdout_for_data
@@ -79,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
     leave_all_at_exit()
     code = _flushed(run(sys.argv[1:] if arguments is None else arguments))
+    name_waiting_threads()
     signal.signal(
         signal.SIGINT, signal.SIG_DFL
     )  # all is done: Ctrl-C while libraries clean up is no traceback of theirs
@@ -88,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; every failure becomes an exit code and at most a few lines on stderr."""
     try:
-        with only_first_process(), signal_handlers(_stop, signal.SIGTERM):
+        with only_first_process(), signal_handlers(_stop, signal.SIGTERM), plugins_contained():
             warn_of_unread_variables()
             _refuse_undecodable(arguments)
             code = _program(arguments).main(arguments, prog_name="n2kit", standalone_mode=False)

@@ -162,7 +162,8 @@ def _reporter(bar: Any) -> Any:
         elif kind == "note":
             say(f"note: {entry['text']}")
         elif kind == "warning":
-            say(f"plug-in {entry['plugin']}: {entry['error']}")
+            author = f"; its author: {entry['author']}" if "author" in entry else ""
+            say(f"plug-in {entry['plugin']}: {entry['error']}{author}")
         elif kind == "recall":
             shown = " ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in entry.items() if k.startswith("eval_"))
             say(f"step {entry['step']}: {shown} (best: step {entry['best_step']})")

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from n2kit.errors import N2kitError
+from n2kit.plugins.authors import advice
 from n2kit.plugins.hub import hub_problem
 from n2kit.plugins.manager import manager
 from n2kit.utils.cache import cache_folder
@@ -120,7 +121,7 @@ def _plugins() -> Iterator[Finding]:
             f"plug-in {broken.name}",
             "problem",
             f"{broken.distribution}: {broken.problem}",
-            f"pip uninstall {broken.distribution}, or tell its author",
+            f"pip uninstall {broken.distribution}, or {advice(broken.distribution)}",
         )
     yield Finding("plug-ins", "ok", f"{len(plugins.plugins) - len(plugins.broken())} loaded")
     results, failures = plugins.hooks.call("n2kit_doctor_checks")
@@ -133,4 +134,4 @@ def _plugins() -> Iterator[Finding]:
             yield Finding(name, "problem", error.message, error.hint)
         else:
             reason = f"its own check failed: {type(error).__name__}: {error}".splitlines()[0]
-            yield Finding(name, "problem", reason, "tell its author")
+            yield Finding(name, "problem", reason, advice(name.partition("/")[0]))

@@ -134,6 +134,7 @@ def _pooled(card: LLMCard, modules: SentenceModules | None) -> LLMCard:
         parameters=card.parameters + layers,
         causal=card.causal and modules.pooling == "last",
         template=modules.template,
+        max_tokens=min(modules.max_tokens or card.context, card.context),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -144,12 +145,16 @@ class TransformersLLM(LLM):
         folder: Path | None = None,
     ) -> Self:
         if modules is not None and modules.alters_states:
-            return cls(loaded, tokenizer, pooling=SentencePooling.read(modules, folder))
-        if not head:
-            return cls(loaded, tokenizer)
-        loaded = text_alone(loaded)
-        body: Any = loaded.base_model
-        return cls(body, tokenizer, loaded)
+            made = cls(loaded, tokenizer, pooling=SentencePooling.read(modules, folder))
+        elif not head:
+            made = cls(loaded, tokenizer)
+        else:
+            loaded = text_alone(loaded)
+            body: Any = loaded.base_model
+            made = cls(body, tokenizer, loaded)
+        if modules is not None and modules.max_tokens is not None:
+            made.card = replace(made.card, max_tokens=min(modules.max_tokens, made.card.context))
+        return made
 
     def _keep_head(self, whole: PreTrainedModel) -> None:
         """A head with weights of its own becomes a part of this one; one that shares the input table's is there already."""
@@ -278,7 +283,7 @@ class TransformersLLM(LLM):
                 self.tokenizer.init_kwargs.pop(note, None)
             self.tokenizer.save_pretrained(folder)
         attention = self.model.config._attn_implementation if self.card.attention else None
-        facts = {"attention": attention} | ({"head": True} if self._whole else {})
+        facts = {"attention": attention, "max_tokens": self.card.max_tokens} | ({"head": True} if self._whole else {})
         (folder / N2KIT_FILE).write_text(json.dumps(facts))
         if self.pooling is not None:
             self.pooling.save(self.model.config.get_text_config().hidden_size, folder)
@@ -289,4 +294,6 @@ class TransformersLLM(LLM):
         head = facts.get("head", False)
         reader = AutoModelForCausalLM if head else AutoModel
         model = load_model(reader, folder, "auto", facts["attention"], saved=True)
-        return cls._of(model, read_tokenizer(folder), head, modules_of(folder), folder)
+        made = cls._of(model, read_tokenizer(folder), head, modules_of(folder), folder)
+        made.card = replace(made.card, max_tokens=facts.get("max_tokens"))
+        return made

@@ -26,6 +26,7 @@ DOCUMENTS = (
     "corpus",
 )  # names of the prompt that a text to be found gets, the first that is there
 VECTOR = "sentence_embedding"
+UNLIMITED = 10**9  # tokenizers write 10**30 where there is no limit
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class SentenceModules:
-    """A pooling, the dense layers behind it, and the words that stand before every text."""
+    """A pooling, the dense layers behind it, the words that stand before every text, and the most tokens of a row."""
 
     pooling: PoolingMode
     layers: tuple[DenseLayer, ...] = ()
     prompt: str = ""
+    max_tokens: int | None = None
 
     @property
     def alters_states(self) -> bool:
@@ -96,8 +98,7 @@ def modules_of(folder: Path | None, pooling: PoolingMode | None = None) -> Sente
             raise BadInput(f"{file}: module {kind} at place {number}: n2kit reads {_READS}", "another model")
     if found is None:
         raise BadInput(f"{file}: there is no pooling in it: n2kit reads {_READS}", "another model")
-    _check_settings(folder)
-    return SentenceModules(pooling or found, tuple(layers), _prompt(folder))
+    return SentenceModules(pooling or found, tuple(layers), _prompt(folder), _max_tokens(folder))
 
 
 _READS = "a Transformer, a Pooling, Dense layers and Normalize, in this order"
@@ -170,10 +171,18 @@ def _dense(folder: Path, path: str) -> DenseLayer:
     return DenseLayer(path, inputs, outputs, bool(config.get("bias", True)), activation)
 
 
-def _check_settings(folder: Path) -> None:
+def _max_tokens(folder: Path) -> int | None:
+    """Find what sentence-transformers cuts a row to: its own setting, else the tokenizer's; never more than there are positions."""
     file = folder / OLD_SETTINGS
-    if file.is_file() and read_json(file).get("do_lower_case"):
+    settings: Mapping[str, Any] = read_json(file) if file.is_file() else {}
+    if settings.get("do_lower_case"):
         raise BadInput(f"{file}: do_lower_case: n2kit leaves a text's case to its tokenizer", "another model")
+    of_tokenizer = folder / "tokenizer_config.json"
+    stated = settings.get("max_seq_length")
+    if stated is None and of_tokenizer.is_file():
+        stated = read_json(of_tokenizer).get("model_max_length")
+    whole = isinstance(stated, int | float) and 0 < stated < UNLIMITED
+    return int(cast("float", stated)) if whole else None
 
 
 def _prompt(folder: Path) -> str:

@@ -13,7 +13,9 @@ from n2kit.plugins.blame import blaming
 P = ParamSpec("P")
 R = TypeVar("R")
 _SET = re.compile(r"--set ([\w.]+)=(\S+?)(?=[,;)]|$|\s)")
-_FLAG = re.compile(r"--([a-z][a-z0-9-]*)(?:[ =](?:([A-Z][A-Z.]+)|((?:skip|text-only|\|)+))\b)?")
+_FLAG = re.compile(
+    r"--([a-z][a-z0-9-]*)(?:[ =](?:(?:([A-Z][A-Z.]+)|((?:skip|text-only|\|)+))\b|((?:[\w-]+@)?(?:file:|hf:|pkg:|/)[^\s;,)]+)))?"
+)
 SWITCHES = {
     "lenient",
     "force",
@@ -56,4 +58,6 @@ def _argument(flag: re.Match[str]) -> str:
         return CALLS[name]
     if flag[3]:  # values of --on-bad-image
         return f"{name}=" + " or ".join(f'"{value}"' for value in flag[3].split("|"))
+    if flag[4]:  # a checkpoint, or a path
+        return f'{name}="{flag[4]}"'
     return f"{name}=True" if name in SWITCHES else f"{name}=…" if flag[2] else f"{name}="

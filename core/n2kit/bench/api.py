@@ -20,6 +20,7 @@ from n2kit.bench.runner.store import VECTORS, Store
 from n2kit.data.fetch import Progress
 from n2kit.data.skipped import write_skipped
 from n2kit.errors import N2kitError
+from n2kit.evaluate.plugged_metrics import check_metrics
 
 Matrix = str | Path | Mapping[str, Any] | MatrixSpec
 
@@ -139,6 +140,7 @@ def prepare(
         BadInput: a wrong matrix or wrong data.
     """
     spec = filled(_spec(matrix, {name: path for name, path in (data or {}).items() if path is not None}))
+    check_metrics(spec.metrics)
     found, notes = read_data(spec, progress)
     runs = Engine(jobs, threads, engine == "ray" or ray_address is not None, ray_address)
     cells = expand(spec, found.digests)

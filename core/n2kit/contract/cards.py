@@ -47,6 +47,7 @@ class LLMCard:
     embeds: bool = True  # reads embeddings instead of ids, with a gradient for them
     attention: tuple[str, ...] = ("sdpa", "eager")  # implementations to choose from; none in a state-space model
     template: str | None = field(default=None, compare=False)  # of an embedder's prompt; None: n2kit's own fit
+    max_tokens: int | None = field(default=None, compare=False)  # that an embedder's rows are cut to; None: its context
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attention", tuple(self.attention))  # a list, where it was read from a file

@@ -78,10 +78,10 @@ def n2kit_register_baselines() -> Mapping[str, str]:  # type: ignore[empty-body]
 
 @hookspec
 def n2kit_register_metrics() -> Mapping[str, str]:  # type: ignore[empty-body]
-    """Return metrics of an evaluation: name → `module:function`, for `n2kit eval --metric NAME`.
+    """Return metrics of an evaluation: name → `module:function`, for `--metric NAME` of `n2kit eval` and `bench`, and `train.best_metric`.
 
     `function(ranks, owner)` gives one value a query, [Q]: ranks [P] are those of the targets, from 1; owner [P] says whose
-    they are, 0 … Q-1. The metric is their mean, and its interval is a bootstrap over them.
+    they are, 0 … Q-1. The metric is their mean, and its interval is a bootstrap over them. More is better.
     """
 
 

@@ -134,8 +134,9 @@ class Model(nn.Module):
         # Brings an uncalibrated connector to the scale of the LLM's own embeddings; 1 leaves it as it is.
         self.register_buffer("connector_scale", torch.ones(()))
         self.prompt_builder = PromptBuilder(
-            parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0, template
-        )
+            parts.llm.tokenizer, self.variant, recipe.prompt, parts.connector.tokens if parts.connector else 0, template,
+            parts.llm.card.max_tokens,
+        )  # fmt: skip
         for _, made in parts.items():
             outputs.watch(made)
         for kind in TUNED:

@@ -93,7 +93,11 @@ def kinds_of(variant: VariantSpec) -> list[PromptKind]:
 
 
 class PromptBuilder:
-    """A builder of token rows from items, for one tokenizer, template, variant and number of visual tokens."""
+    """A builder of token rows from items, for one tokenizer, template, variant and number of visual tokens.
+
+    Args:
+        row_tokens: most tokens of a whole row, visual ones too, however many `settings.body_tokens` allows; None: any number.
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class PromptBuilder:
         settings: Prompt,
         image_tokens: int,
         template: Template | None = None,
+        row_tokens: int | None = None,
     ) -> None:
         template = template or load_template(settings.template)
         limits = {k: v for k in ("title_chars", "content_chars", "topics") if (v := getattr(settings, k)) is not None}
@@ -113,13 +118,22 @@ class PromptBuilder:
         self.start, end = _start_and_end(tokenizer)
         self.suffix = self._body(self.template.suffix) + (end if self.template.end_tokens else [])
         self.then_image = self._body(self._then_image()) if variant.residual else []
+        self._row_tokens = row_tokens
         for kind in kinds_of(variant):
-            fixed = len(self._body(FIELDS.sub("", getattr(self.template, kind))))
-            if fixed > self.body_tokens:
+            fixed, most = len(self._body(FIELDS.sub("", getattr(self.template, kind)))), self._limit(kind)
+            if fixed > most:
                 raise BadInput(
-                    f"the {kind} prompt has {fixed} tokens before any field is filled in, more than body_tokens {self.body_tokens}",
+                    f"the {kind} prompt has {fixed} tokens before any field is filled in, more than body_tokens {most}",
                     "raise prompt.body_tokens or shorten the template",
                 )
+
+    def _limit(self, kind: PromptKind) -> int:
+        """Return the most tokens of a body, `<IMG>` counted as one."""
+        if self._row_tokens is None:
+            return self.body_tokens
+        visual = 0 if kind == "text" else self.image_tokens - (kind != "text_then_image")
+        behind = 1 + len(self.then_image) + len(self.suffix) if kind == "text_then_image" else 0
+        return min(self.body_tokens, self._row_tokens - len(self.start) - len(self.suffix) - visual - behind)
 
     def kind(self, *, image: bool, text: bool) -> PromptKind:
         """Choose the prompt for the modalities that an item has, in this variant."""
@@ -139,7 +153,7 @@ class PromptBuilder:
             task: the generation task after the compressed word. answered: the row ends with its answer, else with its question.
         """
         kind = self.kind(image=image, text=item.has_text)
-        body = self._fitted(self._body_of(kind), self._fields(item, task))
+        body = self._fitted(self._body_of(kind), self._fields(item, task), self._limit(kind))
         answer = self._answer(item, task) if task and answered else []
         question = [TEXT_EMB, *self._tokens(self._question(task))] if task else []
         behind = [TEXT_EMB, *self.then_image, *self.suffix] if kind == "text_then_image" else []
@@ -187,16 +201,18 @@ class PromptBuilder:
         """Count the tokens of an item's body, before they are cut to `body_tokens`."""
         return len(self._body(self._body_of(self.kind(image=image, text=item.has_text)), self._fields(item)))
 
-    def _fitted(self, body: str, fields: dict[str, str]) -> list[int]:
-        """Tokenize the filled body to at most `body_tokens`: content is cut first, then topics, then the title."""
+    def _fitted(self, body: str, fields: dict[str, str], most: int) -> list[int]:
+        """Tokenize the filled body to at most `most` tokens: content is cut first, then topics, then the title."""
         tokens = self._body(body, fields)
+        if body.endswith("{text}"):  # they stand in this order, and its last tokens are theirs
+            return tokens[:most]
         for name in ("content", "topics", "title", "category"):
-            if len(tokens) <= self.body_tokens:
+            if len(tokens) <= most:
                 break
             text, low, high = fields[name], 0, len(fields[name])
             while low < high:  # the longest beginning that fits
                 middle = (low + high + 1) // 2
-                fits = len(self._body(body, fields | {name: text[:middle]})) <= self.body_tokens
+                fits = len(self._body(body, fields | {name: text[:middle]})) <= most
                 low, high = (middle, high) if fits else (low, middle - 1)
             fields = fields | {name: text[:low]}
             tokens = self._body(body, fields)

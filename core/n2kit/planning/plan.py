@@ -85,7 +85,8 @@ class Plan:
     def longest(self) -> int:
         """The number of tokens of the longest row, in training."""
         behind = TASK_TOKENS * self.generates + (THEN_IMAGE_TOKENS + SUFFIX_TOKENS) * self.variant.residual
-        return self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + behind
+        longest = self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + behind
+        return longest if self.llm.max_tokens is None else min(longest, self.llm.max_tokens)
 
     @property
     def parameters(self) -> int:

@@ -23,6 +23,10 @@ from n2kit.recipe.variants import SPECS
 DEFAULT_CONNECTOR = Recipe.model_fields["connector"].default.name
 TINY_CONNECTOR = f"{DEFAULT_CONNECTOR}:tiny"  # of two tiny backbones, where no connector was asked for
 
+EMBEDDER_TOKENS = (
+    512  # a plan counts with the longest row: thousands of tokens, as some embedders take, would refuse any training
+)
+
 
 def parse_id(text: str, *, catalogue: Catalogue | None = None) -> dict[str, str]:
     """Parse a plan's `id` back into settings.
@@ -62,7 +66,7 @@ def make_plan(recipe: Recipe, *, requested: Collection[str] = (), catalogue: Cat
         recipe = recipe.model_copy(update={"connector": recipe.connector.model_copy(update={"name": TINY_CONNECTOR})})
         chosen["connector"] = component_of(recipe, "connector", catalogue)
     plan = _cards(recipe, chosen)
-    plan.recipe = with_template(recipe, plan.llm, chosen["mllm" if "mllm" in chosen else "llm"])
+    plan.recipe = with_template(recipe, plan.llm, chosen["mllm" if "mllm" in chosen else "llm"], requested)
     plan.rows = _rows(plan)
     apply(plan, requested)
     return plan
@@ -110,10 +114,11 @@ def _resolve(recipe: Recipe, requested: Collection[str], catalogue: Catalogue) -
     return chosen
 
 
-def with_template(recipe: Recipe, llm: LLMCard, owner: Component) -> Recipe:
+def with_template(recipe: Recipe, llm: LLMCard, owner: Component, requested: Collection[str] = ()) -> Recipe:
     """Return a recipe whose prompt template is named, where it was left open.
 
     It is the one that an embedding model was trained on, by its preset or by its folder, else one for the language model's size.
+    A text embedder's text has then as many tokens as its folder says, up to `EMBEDDER_TOKENS`, where no other number was asked for.
 
     Args:
         owner: the component of the language model.
@@ -121,7 +126,10 @@ def with_template(recipe: Recipe, llm: LLMCard, owner: Component) -> Recipe:
     if recipe.prompt.template != AUTO:
         return recipe
     name = owner.template or llm.template or template_for(llm.layers, llm.input_width, llm.vocab)
-    return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update={"template": name})})
+    changed: dict[str, Any] = {"template": name}
+    if llm.template is not None and llm.max_tokens is not None and "prompt.body_tokens" not in requested:
+        changed["body_tokens"] = min(llm.max_tokens, EMBEDDER_TOKENS)
+    return recipe.model_copy(update={"prompt": recipe.prompt.model_copy(update=changed)})
 
 
 def component_of(recipe: Recipe, kind: str, catalogue: Catalogue | None = None, *, requested: bool = True) -> Component:

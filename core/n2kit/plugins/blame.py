@@ -12,16 +12,15 @@ import functools
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, metadata
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from n2kit.contract.cards import ComponentSpec
 from n2kit.errors import N2kitError, Unavailable
+from n2kit.plugins.authors import advice
 from n2kit.plugins.manager import COMMANDS, GROUP, OWN, Manager, manager
-
-TRACKERS = ("issues", "issue tracker", "bug tracker", "bugs", "tracker", "repository", "source", "homepage")
 
 
 @dataclass(frozen=True)
@@ -106,25 +105,6 @@ def lacks_memory(error: BaseException) -> bool:
     """Tell whether memory was too short: Python's own error, or the one of torch, which may not be loaded here."""
     names = {cls.__name__ for cls in type(error).__mro__}
     return "MemoryError" in names or "OutOfMemoryError" in names or "can't allocate memory" in str(error)
-
-
-def author_of(distribution: str) -> str | None:
-    """Return where a distribution's author can be reached, by its metadata: its issues, an address, or a name."""
-    try:
-        facts = metadata(distribution)
-    except PackageNotFoundError:
-        return None
-    urls = (text.partition(",") for text in facts.get_all("Project-URL") or [])
-    places = {label.strip().lower(): url.strip() for label, _, url in urls}
-    tracker = next((places[label] for label in TRACKERS if label in places), None)
-    named = (facts[field] for field in ("Author-email", "Author", "Home-page") if field in facts)
-    return tracker or next(named, None)
-
-
-def advice(distribution: str) -> str:
-    """Write what to do about a distribution's fault."""
-    author = author_of(distribution)
-    return f"n2kit plugins check {distribution}" + (f"; its author: {author}" if author else "")
 
 
 def _unavailable(owner: Owner, component: str, what: str) -> Unavailable:

@@ -11,14 +11,16 @@ from n2kit.contract.card_types import card_problems
 from n2kit.contract.cards import Card
 from n2kit.contract.kinds import CARDS, Kind
 from n2kit.errors import BadInput, N2kitError, Unavailable, suggest
-from n2kit.plugins.blame import advice, blame, lacks_memory
+from n2kit.plugins.authors import advice
+from n2kit.plugins.blame import blame, lacks_memory
 from n2kit.plugins.manager import OWN, RegisteredComponent, load_target, require
 from n2kit.plugins.weights import WeightsUri
 
-# What a card may read, without the weights: the last four of text embedders.
+# What a card may read, without the weights: the last six of text embedders.
 CARD_FILES = [
     "config.json", "preprocessor_config.json", "processor_config.json",
     "modules.json", "config_sentence_transformers.json", "*_Pooling/config.json", "*_Dense/config.json",
+    "sentence_bert_config.json", "tokenizer_config.json",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from n2kit.contract.cards import ComponentSpec
 from n2kit.contract.kinds import Kind
 from n2kit.errors import BadInput, Unavailable, suggest
 from n2kit.plugins.api_version import api_problem, stated_api, versions_of
+from n2kit.plugins.authors import advice
 from n2kit.plugins.hooks import Hooks
 from n2kit.plugins.isolation import probe_imports
 from n2kit.plugins.specs import sound_specs
@@ -194,7 +195,7 @@ def load_target(target: str, *, owner: str) -> Any:
         raise
     except BaseException as error:  # a library that does not fit this environment may raise anything, or exit
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise Unavailable(f"{owner}: cannot import {target}: {reason}", f"n2kit plugins check {owner}") from error
+        raise Unavailable(f"{owner}: cannot import {target}: {reason}", advice(owner)) from error
 
 
 def require(spec: ComponentSpec, distribution: str) -> None:

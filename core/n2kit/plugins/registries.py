@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from n2kit.errors import BadInput, N2kitError, Unavailable, suggest
-from n2kit.plugins.blame import advice, lacks_memory
+from n2kit.plugins.authors import advice
+from n2kit.plugins.blame import lacks_memory
 from n2kit.plugins.manager import Plugin, load_target, manager
 
 REGISTRIES = {  # what is registered → the hook
@@ -96,7 +97,7 @@ def _each(what: str) -> Iterator[tuple[str, Mapping[str, str] | Unavailable]]:
     """Yield each plug-in that has a hook of a registry, with what it registers, or why that is nothing."""
     hook = REGISTRIES[what]
     for plugin, result, failure in manager().hooks.each(hook):
-        hint = f"n2kit plugins check {plugin.partition('/')[0]}"
+        hint = advice(plugin.partition("/")[0])
         texts = isinstance(result, Mapping) and all(isinstance(t, str) for pair in result.items() for t in pair)
         if failure is not None:
             reason = f"{type(failure).__name__}: {failure}".partition("\n")[0]

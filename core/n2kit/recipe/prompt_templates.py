@@ -15,6 +15,7 @@ from n2kit.utils.yaml_files import read_yaml
 AUTO = "auto"  # stands for the one that `template_for` names
 SMALL = 1_000_000_000  # parameters
 PLAIN = "plain"  # the text alone; `plain:WORDS` puts words before it
+LONG = 32_000  # characters: about the 8,192 tokens that the longest text embedders read; tokens are counted behind that
 ITEM_FIELDS = ("title", "topics", "content", "category")
 FIELD_NAMES = (
     *ITEM_FIELDS,
@@ -57,8 +58,8 @@ def _embedder(before: str, suffix: str = "", image: str = "<IMG>", *, chat: bool
     """Make the template of a model that reads an image and a text as they are, between fixed words."""
     return Template(
         basic=f"{before}{image}{{text}}", micl=f"{before}{image}<IMG_EMB>{{text}}", text=f"{before}{{text}}",
-        image=f"{before}{image}", suffix=suffix, then_image=image, topic_separator=" ", title_chars=400,
-        content_chars=2000, special_tokens=chat, end_tokens=True,
+        image=f"{before}{image}", suffix=suffix, then_image=image, topic_separator=" ", title_chars=400 if chat else LONG,
+        content_chars=2000 if chat else LONG, special_tokens=chat, end_tokens=True,
     )  # fmt: skip
 
 

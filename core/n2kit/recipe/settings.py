@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, PositiveFloat, ValidationError, field_val
 
 from n2kit.contract.kinds import CHOICES
 from n2kit.errors import BadInput, suggest
+from n2kit.recipe.best_metric import check_best_metric
 from n2kit.recipe.choices import Backbone, Choices, Settings
 from n2kit.recipe.variants import SPECS
 from n2kit.utils.cache import config_folder
@@ -109,8 +110,7 @@ class Train(Settings):
     )
     best_metric: str = Field(
         "recall@10",
-        pattern=r"^((recall|ndcg)@[1-9][0-9]*|mrr)$",
-        description="what validations are compared by: recall@K, ndcg@K or mrr, as n2kit eval computes them",
+        description="what validations are compared by: recall@K, ndcg@K or mrr, as n2kit eval computes them, or a plug-in's",
     )
     keep_best: bool = Field(
         True, description="end with the weights of the best validation; false: with those of the last step"
@@ -194,10 +194,13 @@ def resolve(
     if base is None:
         _apply_variant(merged, origin)
     try:
-        return Resolved(Recipe.model_validate(merged), origin)
+        resolved = Resolved(Recipe.model_validate(merged), origin)
     except ValidationError as error:
         hint = _meant(error, origin) or "n2kit config show --all lists every setting"
         raise BadInput(_explain(error, origin), hint) from None
+    if "train.best_metric" in origin:  # a bundle's own counts in a training alone, and its plug-in may not be here
+        check_best_metric(resolved.recipe.train.best_metric)
+    return resolved
 
 
 def _apply_variant(merged: dict[str, Any], origin: dict[str, str]) -> None:

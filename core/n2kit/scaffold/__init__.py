@@ -12,6 +12,7 @@ from n2kit.contract.hookspecs import PLUGIN_API
 from n2kit.contract.kinds import BACKBONES, KINDS, Kind
 from n2kit.errors import BadInput
 from n2kit.plugins.catalogue import default_catalogue
+from n2kit.plugins.specs import LONGEST_NAME
 from n2kit.plugins.weights import SCHEMES
 from n2kit.utils.folders import ensure_outside_bundles
 from n2kit.utils.locks import output_lock
@@ -19,6 +20,9 @@ from n2kit.utils.locks import output_lock
 TEMPLATES = resources.files("n2kit.scaffold").joinpath("templates")
 SCAFFOLDS: tuple[Kind, ...] = tuple(kind for kind in KINDS if TEMPLATES.joinpath(f"model_{kind}.py.j2").is_file())
 RESERVED_NAMES = {*SCHEMES, "random", "none", "tests", "cli"}
+_IMPORTED = {
+    "Any", "BaseModel", "Callable", "Field", "Mapping", "Path", "Saved", "Self", "Tensor", "Tokenizer", "True", "False",
+}  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -28,6 +32,14 @@ def _owner(name: str) -> str | None:
     if name in catalogue.known:
         return f"plug-in {catalogue.known[name].distribution}, which n2kit plugins known lists"
     return next((f"{kind} that n2kit ls {name} shows" for kind in KINDS if name in catalogue.names(kind)), None)
+
+
+def _class_name(name: str, kind: str) -> str:
+    """Make the name of a component's class: one that is no word of Python, and that its module does not import."""
+    import n2kit.contract
+
+    made = "".join(part.capitalize() for part in name.split("-"))
+    return made + kind.capitalize() if made in {*n2kit.contract.__all__, *_IMPORTED} else made
 
 
 def write_package(name: str, kind: str, folder: Path) -> list[str]:
@@ -42,8 +54,9 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
 
     if kind not in SCAFFOLDS:
         raise BadInput(f"no package to write for kind {kind!r}", f"--kind {', '.join(SCAFFOLDS)}")
-    if not _NAME.fullmatch(name):
-        raise BadInput(f"{name!r} is no name for a component", "lower-case letters, digits and single dashes: my-tower")
+    if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        hint = f"lower-case letters, digits and single dashes, at most {LONGEST_NAME}: my-tower"
+        raise BadInput(f"{name!r} is no name for a component", hint)
     if name in RESERVED_NAMES or importlib.util.find_spec("n2kit_" + name.replace("-", "_")) is not None:
         raise BadInput(f"{name!r} is taken: by n2kit, a weight source, or an installed module", "another name")
     if owner := _owner(name):
@@ -57,7 +70,7 @@ def write_package(name: str, kind: str, folder: Path) -> list[str]:
         "kind": kind,
         "module": module,
         "distribution": f"n2kit-{name}",
-        "class": "".join(part.capitalize() for part in name.split("-")),
+        "class": _class_name(name, kind),
         "api": PLUGIN_API,
         "version": VERSION.partition("+")[0],
         "suite": {"llm": "LLM", "mllm": "MLLM"}.get(kind, kind.capitalize()) + "Suite",

@@ -75,6 +75,7 @@ class WarningEvent(Event):
     kind: ClassVar[str] = "warning"
     plugin: str
     error: str
+    author: str | None = None  # where to tell it
 
 
 @dataclass(frozen=True)

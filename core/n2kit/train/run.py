@@ -24,7 +24,9 @@ from n2kit.evaluate.protocol import greedy_pairs
 from n2kit.evaluate.sentences import decisive_cutoff, found_sentence, wilson
 from n2kit.inputs.reader import OnBadImage
 from n2kit.modeling.model import Model
+from n2kit.plugins.authors import author_of
 from n2kit.plugins.manager import manager
+from n2kit.recipe.best_metric import check_best_metric
 from n2kit.recipe.choices import Choice
 from n2kit.recipe.settings import Recipe, changed_settings
 from n2kit.recipe.variants import SPECS
@@ -104,6 +106,7 @@ def train(
     """
     if requested_by_launcher():
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"fsdp": True})})
+    check_best_metric(recipe.train.best_metric)
     manifest = bundles.read_manifest(bundle)
     own = bundles.read_recipe(bundle)
     if changed := [k for k in METHOD if _method(recipe, k) != _method(own, k)]:
@@ -200,7 +203,7 @@ def _call_hooks(hook: str, report: EventHandler | None, **facts: Any) -> None:
     """Call a hook of all plug-ins; an exception in one is reported, and the training goes on."""
     _, failures = manager().hooks.call(hook, **facts)
     for plugin, error in failures if report else ():
-        report(WarningEvent(plugin, f"{type(error).__name__}: {error}").to_json())  # type: ignore[misc]
+        report(WarningEvent(plugin, f"{type(error).__name__}: {error}", author_of(plugin.partition("/")[0])).to_json())  # type: ignore[misc]
 
 
 def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.ExitStack) -> None:

@@ -14,6 +14,7 @@ from n2kit.evaluate import evaluate
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import StateCache
+from n2kit.recipe.best_metric import check_best_metric, cutoff_of, of_plugin
 from n2kit.train import distributed
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ Validation = Callable[[], dict[str, float]]
 
 def saturation_remark(pairs: Pairs, settings: Train) -> str | None:
     """Return a remark if the metric that chooses the best step is always 1, since there are too few items to rank among."""
-    metric, _, cutoff = settings.best_metric.partition("@")
-    targets = len({target for _, target in pairs})
-    if metric != "recall" or not settings.keep_best or int(cutoff) < targets:
+    cutoff, targets = cutoff_of(settings.best_metric), len({target for _, target in pairs})
+    if not settings.best_metric.startswith("recall@") or not settings.keep_best or cutoff is None or cutoff < targets:
         return None
     return (
         f"{settings.best_metric} among the {targets} targets of the validation pairs is always 1, and chooses no step: "
@@ -44,10 +44,14 @@ def validation(
     """Make the function that measures `recall@1`, `recall@10` and `settings.best_metric`.
 
     Every process embeds its share of the items; or all of them, where each is needed for every row (`train.fsdp`).
+
+    Raises:
+        BadInput: no such metric.
     """
+    check_best_metric(settings.best_metric)
     wanted = list(dict.fromkeys(i for pair in pairs for i in pair))
-    cutoff = settings.best_metric.partition("@")[2]
-    ks = sorted({*SHOWN, *([int(cutoff)] if cutoff else [])})
+    ks = sorted({*SHOWN, *filter(None, [cutoff_of(settings.best_metric)])})
+    further = of_plugin(settings.best_metric)
     shown = {f"recall@{k}" for k in SHOWN} | {settings.best_metric}
 
     def run() -> dict[str, float]:
@@ -75,7 +79,8 @@ def validation(
 
     def measure(ids: list[str], vectors: np.ndarray) -> dict[str, float]:
         have = set(ids)
-        figures = evaluate(ids, vectors, [p for p in pairs if have.issuperset(p)], ks=ks).figures()
+        kept = [p for p in pairs if have.issuperset(p)]
+        figures = evaluate(ids, vectors, kept, ks=ks, further=further).figures()
         return {name: figure.value for name, figure in figures.items() if name in shown}
 
     return run

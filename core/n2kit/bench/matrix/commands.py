@@ -37,7 +37,7 @@ def commands(cell: Cell, matrix: MatrixSpec, root: Path) -> str:
     lines.append(["n2kit", "embed", bundle, *items, *without, *lenient, *bad, *precision, "-o", vectors])
     pool = ["--pool", str(matrix.pool)] if matrix.pool else []
     pool += ["--protocol", matrix.protocol] if matrix.protocol != "notellm2" else []
-    ks = ["--k", ",".join(map(str, matrix.ks))]
+    ks = ["--k", ",".join(map(str, matrix.ks)), *(part for name in matrix.metrics for part in ("--metric", name))]
     absent = ["--lenient"] if matrix.lenient or matrix.on_bad_image == "skip" else []  # pairs of items without a vector
     lines.append(
         ["n2kit", "eval", "--vectors", vectors, "--pairs", str(matrix.test_pairs), *pool, *ks, *absent,

@@ -118,12 +118,13 @@ class MatrixSpec(Settings):
     lenient: bool = Field(False, description="drop unusable rows instead of refusing the file")
     protocol: Protocol = Field("notellm2", description="how pairs are ranked, as n2kit eval has it")
     ks: list[Annotated[int, Field(ge=1, le=MOST_K)]] = Field([1, 10, 100], min_length=1, description="cut-offs")
+    metrics: Names = Field([], description="metrics of plug-ins, beside n2kit's own; n2kit plugins list names them")
     bootstrap: int = Field(1000, ge=0, le=MOST_RESAMPLES, description="samples for the 95 % intervals; 0 for none")
     saliency: int = Field(0, ge=0, description="items whose saliency is measured in each arm that has one")
 
-    @field_validator("seeds", "ks")
+    @field_validator("seeds", "ks", "metrics")
     @classmethod
-    def _distinct(cls, value: list[int]) -> list[int]:
+    def _distinct(cls, value: list[Any]) -> list[Any]:
         return list(dict.fromkeys(value))
 
     @field_validator("arms")
@@ -137,7 +138,8 @@ class MatrixSpec(Settings):
     @property
     def evaluation(self) -> dict[str, Any]:
         """The settings that decide figures beside vectors and pairs."""
-        other = {"protocol": self.protocol} if self.protocol != "notellm2" else {}
+        other: dict[str, Any] = {"protocol": self.protocol} if self.protocol != "notellm2" else {}
+        other |= {"metrics": sorted(self.metrics)} if self.metrics else {}
         return {"ks": self.ks, "bootstrap": self.bootstrap} | other
 
     def to_yaml(self) -> str:

@@ -27,6 +27,8 @@ from n2kit.bench.cell_row import DONE, Axes, CellRow
 from n2kit.bench.report.read import Ranking, Results, read_ranking
 from n2kit.errors import BadInput
 from n2kit.evaluate import bootstrap, metrics
+from n2kit.evaluate.plugged_metrics import OWN, REGISTRY, per_query_of_plugins
+from n2kit.plugins.registries import registered
 
 ALPHA = 0.05
 RESAMPLES = 2000
@@ -114,6 +116,7 @@ class Leaderboard:
     arms: list[ArmResult]
     resamples: int
     planned: int | None = None
+    absent: Sequence[str] = ()  # metrics that all rows have, of plug-ins that are not here
     by_label: dict[str, ArmResult] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +148,8 @@ def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, pla
     """
     done = results.of(DONE)
     ks = cutoffs(done)
-    names = metrics.names(ks)
+    further, absent = further_metrics(done)
+    names = [*metrics.names(ks), *further]
     metric = metric or main_metric(ks)
     if done and metric not in names:
         raise BadInput(f"no metric {metric!r}", f"there are: {', '.join(names)}")
@@ -153,16 +157,24 @@ def aggregate(results: Results, metric: str | None = None, *, seed: int = 0, pla
     for row in done:
         by_arm.setdefault(row.arm, []).append(row)
     resamples = max(RESAMPLES, RESAMPLES_PER_ARM * len(by_arm))
-    arms = [_arm(label, rows, ks, names, seed) for label, rows in by_arm.items()]
+    arms = [_arm(label, rows, ks, names, further, seed) for label, rows in by_arm.items()]
     if arms:
         arms = _judge(arms, names.index(metric), _better(metric), resamples, seed)
-    return Leaderboard(results, metric, names, arms, resamples, planned)
+    return Leaderboard(results, metric, names, arms, resamples, planned, absent)
 
 
 def cutoffs(rows: Sequence[CellRow]) -> list[int]:
     """Return the k of recall@k that all rows have."""
     found = [{int(n.removeprefix("recall@")) for n in row.metrics if n.startswith("recall@")} for row in rows]
     return sorted(set.intersection(*found)) if found else []
+
+
+def further_metrics(rows: Sequence[CellRow]) -> tuple[list[str], list[str]]:
+    """Return the metrics of plug-ins that all rows have: those that can be computed here, and the others."""
+    found = [[name for name in row.metrics if name.partition("@")[0] not in OWN] for row in rows]
+    common = [name for name in (found[0] if found else []) if all(name in names for names in found)]
+    here = registered(REGISTRY) if common else {}
+    return [name for name in common if name in here], [name for name in common if name not in here]
 
 
 def main_metric(ks: Sequence[int]) -> str:
@@ -186,11 +198,11 @@ def paired_differences(base: np.ndarray, others: Sequence[np.ndarray], resamples
     return [Difference(*map(float, g)) for g in zip(*found, holm(found.p.tolist()), strict=True)]
 
 
-def query_values(ranking: Ranking, ks: Sequence[int]) -> np.ndarray:
-    """Compute each query's metrics: [Q, M] in the order of `metrics.names(ks)`, queries in the order of their ids."""
+def query_values(ranking: Ranking, ks: Sequence[int], further: Sequence[str] = ()) -> np.ndarray:
+    """Compute each query's metrics: [Q, M] in the order of `metrics.names(ks)`, then plug-ins', queries in the order of their ids."""
     owner = np.unique([query for query, _ in ranking.pairs], return_inverse=True)[1]
-    values = metrics.per_query(ranking.ranks, owner, ks)
-    return np.stack([values[name] for name in metrics.names(ks)], 1)
+    values = metrics.per_query(ranking.ranks, owner, ks) | per_query_of_plugins(further, ranking.ranks, owner)
+    return np.stack([values[name] for name in (*metrics.names(ks), *further)], 1)
 
 
 def seeds_overlap(a: MeanInterval, b: MeanInterval) -> bool:
@@ -198,13 +210,15 @@ def seeds_overlap(a: MeanInterval, b: MeanInterval) -> bool:
     return min(a.seeds) <= max(b.seeds) and min(b.seeds) <= max(a.seeds)
 
 
-def _arm(label: str, rows: list[CellRow], ks: Sequence[int], names: Sequence[str], seed: int) -> ArmResult:
+def _arm(
+    label: str, rows: list[CellRow], ks: Sequence[int], names: Sequence[str], further: Sequence[str], seed: int
+) -> ArmResult:
     ranking = [read_ranking(row) for row in rows]
     for row, ranks in zip(rows, ranking, strict=True):
         if not same_task(ranks, ranking[0]):
             what = f"{row.ranks_file}: other pairs or another pool than {rows[0].ranks_file}"
             raise BadInput(what, "seeds of one arm must be asked the same: remove one of the two cells' folders")
-    each = np.stack([query_values(ranks, ks) for ranks in ranking])
+    each = np.stack([query_values(ranks, ks, further) for ranks in ranking])
     values = each.mean(0)
     low, high = bootstrap.interval(values, RESAMPLES, seed)
     of_seeds = each.mean(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from n2kit.bench.cell_row import Axes
 from n2kit.bench.report.aggregate import ArmResult, MeanInterval
+from n2kit.evaluate.plugged_metrics import OWN
 from n2kit.recipe.settings import Recipe
 from n2kit.utils.durations import duration
 
@@ -76,17 +77,26 @@ def plain(value: Any) -> str:
 
 def title(metric: str) -> str:
     """Write a metric as a heading."""
+    if not is_own(metric):
+        return metric
     return {"mrr": "MRR", "mean_rank": "Mean rank"}.get(metric) or metric.replace("ndcg", "NDCG").replace(
         "recall", "Recall"
     )
 
 
+def is_own(metric: str) -> bool:
+    """Tell whether a metric is n2kit's, and not a plug-in's."""
+    return metric.partition("@")[0] in OWN
+
+
 def share(metric: str) -> bool:
-    """Tell whether a metric lies between 0 and 1, and is shown in per cent."""
-    return metric != "mean_rank"
+    """Tell whether a metric lies between 0 and 1, and is shown in per cent; one of a plug-in may be anything."""
+    return metric != "mean_rank" and is_own(metric)
 
 
 def number(value: float, metric: str) -> str:
+    if not is_own(metric):
+        return f"{value:.4g}"
     return f"{100 * value:.1f}" if share(metric) else f"{value:.1f}"
 
 
@@ -101,7 +111,7 @@ def spread(figure: MeanInterval, metric: str) -> str:
 
 
 def signed(value: float, metric: str) -> str:
-    return f"{100 * value if share(metric) else value:+.1f}".replace("-", "−")
+    return f"{100 * value if share(metric) else value:{'+.1f' if is_own(metric) else '+.4g'}}".replace("-", "−")
 
 
 def cost(name: str, value: float | None) -> str:

@@ -114,7 +114,7 @@ def _behind(board: Leaderboard, arm: ArmResult) -> str:
     assert difference is not None  # only the best arm has none
     bounds = sorted((abs(difference.low), abs(difference.high))) if difference.low * difference.high > 0 else None
     size = labels.number(abs(difference.value), m)
-    unit = " points" if labels.share(m) else " ranks"
+    unit = " points" if labels.share(m) else " ranks" * labels.is_own(m)
     if not difference.separable:
         return f"{size}{unit} behind, which is not separable (interval of the difference {_range(difference.low, difference.high, m)})"
     inside = (

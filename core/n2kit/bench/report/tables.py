@@ -28,8 +28,8 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def shown_metrics(board: Leaderboard) -> list[str]:
-    """Return the metrics to show: recall at every cut-off, MRR, and the one that the arms are ordered by."""
-    wanted = [name for name in board.metrics if name.startswith("recall@") or name == "mrr"]
+    """Return the metrics to show: recall at every cut-off, MRR, those of plug-ins, and the one that the arms are ordered by."""
+    wanted = [n for n in board.metrics if n.startswith("recall@") or n == "mrr" or not labels.is_own(n)]
     return wanted if board.metric in wanted else [*wanted, board.metric]
 
 
@@ -49,7 +49,8 @@ def left_out(board: Leaderboard) -> list[str]:
         if board.arms
         else {}
     )
-    return [f"{labels.title(n)} is {v} for every arm." for n, v in value.items() if n not in telling_metrics(board)]
+    same = [f"{labels.title(n)} is {v} for every arm." for n, v in value.items() if n not in telling_metrics(board)]
+    return same + [f"{name} is left out: its plug-in is not installed here." for name in board.absent]
 
 
 def legend(board: Leaderboard) -> list[str]:

@@ -71,7 +71,7 @@ def evaluate_vectors(
     if not kept:
         raise Failed("no test pair whose two items could both be read", "--on-bad-image text-only")
     pool = None if data.pool is None else have.intersection(data.pool)
-    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool, protocol=matrix.protocol)
+    report = evaluate(ids, vectors, kept, ks=matrix.ks, pool=pool, protocol=matrix.protocol, further=matrix.metrics)
     write_ranks(report, bench.store.cell_folder(cell.key) / "ranks.parquet")
     figures = report.figures(resamples=matrix.bootstrap)
     return {

@@ -19,6 +19,7 @@ from n2kit.embed.dataset.shard import ShardFacts, is_taken, is_whole, read_facts
 from n2kit.embed.dataset.spool import read_spool, spool_file
 from n2kit.embed.encoded import Encoded, Progress
 from n2kit.errors import Failed
+from n2kit.plugins.authors import failure
 from n2kit.plugins.manager import manager
 from n2kit.utils.locks import InUseError, file_lock
 
@@ -83,7 +84,7 @@ class Shards:
         """Call a hook of all plug-ins; one that fails is said, and the work goes on."""
         run = {"folder": str(self.folder), "fingerprint": self.order.run.fingerprint}
         for plugin, error in manager().hooks.call(hook, run=run, shard=shard)[1]:
-            self.notify(f"{hook} of {plugin} failed: {type(error).__name__}: {error}".partition("\n")[0])
+            self.notify(f"{hook} of {plugin} failed: {failure(plugin, error)}")
 
     def size(self, number: int) -> int:
         """Return how many items a shard is of."""
