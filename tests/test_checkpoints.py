@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import nn
@@ -165,6 +165,33 @@ def test_an_adapter_is_never_applied_unasked(adapted: Path) -> None:
     assert "holds an adapter (adapter_config.json) beside full weights (model.safetensors)" in found.message
 
 
+def test_adapters_of_other_kinds_are_merged_or_refused_for_what_they_are(tmp_path: Path) -> None:
+    base, with_dora, prompts = tmp_path / "base", tmp_path / "dora", tmp_path / "prompts"
+    model = get_peft_model(
+        saved(base), LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM")
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 0.5)
+    model.save_pretrained(with_dora)
+    merged = model.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    byte_tokenizer(merged.config).save_pretrained(tmp_path / "merged")
+    found = vectors(base, **{"llm.adapter": str(with_dora)})
+    np.testing.assert_allclose(found, vectors(tmp_path / "merged"), atol=1e-6)
+    get_peft_model(saved(base), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)).save_pretrained(
+        prompts
+    )
+    assert "PROMPT_TUNING, which adds tokens" in problem(base, **{"llm.adapter": str(prompts)}).message
+    file = with_dora / "adapter_model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert "has numbers that are NaN" in problem(base, **{"llm.adapter": str(with_dora)}).message
+    file.rename(with_dora / "adapter_model.bin")
+    assert "n2kit opens no pickles" in problem(base, **{"llm.adapter": str(with_dora)}).message
+
+
 def test_an_adapter_of_another_model_is_refused(adapted: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="random weights are no base of it"):
         n2kit.build("llama:tiny", variant="text_only", settings={"llm.adapter": str(adapted / "adapter")})
@@ -255,6 +282,71 @@ def test_a_tokenizer_that_cannot_read_a_prompt_is_refused(model: dict[str, Any],
     assert "tokenizer" in problem(tmp_path).message
 
 
+def cut_shard(folder: Path, model: Any) -> None:
+    sharded(folder, model)
+    file = sorted(folder.glob("model-*.safetensors"))[2]
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def sharded(folder: Path, model: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+
+
+def lost_shard(folder: Path, model: Any) -> None:
+    sharded(folder, model)
+    sorted(folder.glob("model-*.safetensors"))[2].unlink()
+
+
+def pointed_index(folder: Path, model: Any) -> None:
+    sharded(folder, model)
+    (folder / "model.safetensors.index.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+
+
+def half_alone(folder: Path, model: Any) -> None:
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+
+
+def pickle_alone(folder: Path, model: Any) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def packed(folder: Path, model: Any) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.down_proj.weight"] = tensors["model.layers.0.mlp.down_proj.weight"].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def own_code(folder: Path, model: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mine", "auto_map": {"AutoConfig": "x.C"}}))
+    (folder / "x.py").write_text("raise SystemExit('it ran')")
+
+
+def odd_tokenizer(folder: Path, model: Any) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "Nope"}}')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message", "hint"),
+    [
+        (cut_shard, "model-00003-of-00007.safetensors: cut short by 100 bytes", "copy or download"),
+        (lost_shard, "lacks 1 file of 7 that model.safetensors.index.json names, the first is model-00003", "copy or"),
+        (pointed_index, "model.safetensors.index.json: a pointer of git-lfs", "git lfs pull"),
+        (half_alone, "holds no model.safetensors, but model.fp16.safetensors", "rename it"),
+        (pickle_alone, "holds its weights in pytorch_model.bin alone, and n2kit opens no pickles", "save it again"),
+        (packed, "model.layers.0.mlp.down_proj.weight is I8, and its config.json names no quantization", "config.json"),
+        (own_code, "model_type 'mine' needs code of its own, and n2kit runs no code", "another model"),
+        (odd_tokenizer, "no tokenizer that transformers can read: KeyError", "add tokenizer.json"),
+    ],
+)
+def test_what_a_folder_lacks_is_named(spoil: Any, message: str, hint: str, tmp_path: Path) -> None:
+    spoil(tmp_path, saved(tmp_path))
+    found = problem(tmp_path)
+    assert message in found.message
+    assert hint in found.hint
+
+
 def test_a_pointer_in_a_file_s_place_is_named(tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
@@ -296,11 +388,31 @@ def test_rescaling_and_the_class_s_own_resampling_are_honoured(tmp_path: Path) -
         {"size": 64, "do_center_crop": True, "crop_size": [32, 48]},
         {"size": {"longest_edge": 64}},
         {"size": 32, "image_std": [0.5, 0, 0.5]},
+        {"size": 32, "do_resize": False},
+        {"size": {"shortest_edge": 32}, "do_center_crop": False},
+        {"size": {"shortest_edge": 24}, "do_center_crop": True, "crop_size": 32},
+        {"size": 32, "do_pad": True, "pad_size": {"height": 64, "width": 64}},
     ],
 )
 def test_what_cannot_be_honoured_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"preprocessor_config\.json: "):
         processing(tmp_path, **content)
+
+
+def test_one_value_for_all_colours_and_no_filter_are_the_usual_ones(tmp_path: Path) -> None:
+    found = processing(tmp_path, size=32, image_mean=0.5, image_std=0.25, resample=None)
+    assert (found.mean, found.std, found.resample) == ((0.5,) * 3, (0.25,) * 3, 3)
+
+
+def test_weights_of_a_tower_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    vision = n2kit.builder.load_backbone(default_catalogue().resolve("vision", "clip:tiny"))
+    vision.model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("q_proj.weight"))
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput, match=r"q_proj\.weight: 1 of 1024 numbers are NaN or infinite"):
+        n2kit.builder.load_backbone(default_catalogue().resolve("vision", f"file:{tmp_path}"))
 
 
 # ---- folders of timm and of open_clip

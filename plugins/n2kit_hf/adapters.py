@@ -10,6 +10,7 @@ from n2kit.contract import read_json
 from n2kit.errors import BadInput, counted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
 WITH_HEAD = "base_model.model.model."  # names of an adapter of a model with its head begin so
 SAYS_BASE = "base_model_name_or_path"
 
@@ -43,7 +44,14 @@ def names_in(folder: Path) -> list[str]:
 
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise BadInput(f"{folder} holds no {name}", "give a folder that peft's save_pretrained wrote")
+            pickled = name == WEIGHTS and (folder / PICKLED).is_file()
+            hint = (
+                "save it again with safe_serialization=True"
+                if pickled
+                else "give a folder that peft's save_pretrained wrote"
+            )
+            beside = f", but {PICKLED}, and n2kit opens no pickles" if pickled else ""
+            raise BadInput(f"{folder} holds no {name}{beside}", hint)
     try:
         with safe_open(folder / WEIGHTS, "pt") as file:
             return list(file.keys())
@@ -62,9 +70,17 @@ def merged(model: Any, folder: Path) -> Any:
     from safetensors.torch import load_file
 
     tensors = load_file(folder / WEIGHTS)
+    if broken := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise BadInput(
+            f"{folder / WEIGHTS}: {broken} has numbers that are NaN or infinite", "copy or download it again"
+        )
     try:
         with torch.random.fork_rng(devices=[]):  # peft draws weights first
-            joined = get_peft_model(model, PeftConfig.from_pretrained(str(folder), local_files_only=True))
+            config = PeftConfig.from_pretrained(str(folder), local_files_only=True)
+            if config.is_prompt_learning:
+                what = f"{folder}: an adapter of kind {config.peft_type}, which adds tokens, and nothing to any weight"
+                raise BadInput(what, "an adapter that can be merged, as LoRA's")
+            joined = get_peft_model(model, config)
         loaded: Any = set_peft_model_state_dict(joined, tensors)
         if unknown := loaded.unexpected_keys:
             raise ValueError(
@@ -83,4 +99,5 @@ def merged(model: Any, folder: Path) -> Any:
 
 def _name(parameter: str) -> str:
     """Name a parameter as an adapter's file does, without the name of the adapter in it."""
-    return parameter.replace(".default.", ".")
+    name = parameter.replace(".default.", ".")
+    return name.removesuffix(".weight") if "lora_magnitude_vector" in name else name  # DoRA's is a module of one tensor

@@ -103,14 +103,6 @@ def in_float32(model: nn.Module) -> Iterator[None]:
             tensors[name].data = tensors[name].data.to(dtype)
 
 
-def unfinished(model: nn.Module) -> str | None:
-    """Name the first weight that holds a NaN or an infinity, with how many; None where all are finite."""
-    for name, tensor in model.named_parameters():
-        if tensor.is_floating_point() and (bad := int((~tensor.isfinite()).sum())):
-            return f"{name}: {bad} of {tensor.numel()} numbers are NaN or infinite"
-    return None
-
-
 def tied_elsewhere(model: Any, missing: Sequence[str], tensors: Callable[[], dict[str, Any]]) -> bool:
     """Fill the input table from the head that a checkpoint stores in its place, where the two are one; tell whether that was it.
 

@@ -15,7 +15,7 @@ from n2kit.errors import BadInput, Unavailable
 from n2kit_hf import traits
 from n2kit_hf.adapters import refuse_adapter
 from n2kit_hf.sentence_modules import PoolingMode, SentenceModules, modules_of
-from n2kit_hf.weight_files import parameter_count, tensor_shapes
+from n2kit_hf.weight_files import packed_tensor, parameter_count, tensor_shapes
 
 Locate = Callable[[], Path | None]
 # One fact, the names that architectures give it.
@@ -198,7 +198,7 @@ def _require_quantizer(folder: Path, config: Mapping[str, Any]) -> None:
     """Check that the packages are installed which transformers reads quantised weights with.
 
     Raises:
-        Unavailable: one is not.
+        Unavailable: one is not. BadInput: weights are packed, and nothing says how.
     """
     stated = config.get("quantization_config")
     method = str(stated.get("quant_method")) if isinstance(stated, dict) else ""
@@ -207,6 +207,11 @@ def _require_quantizer(folder: Path, config: Mapping[str, Any]) -> None:
         raise Unavailable(
             f"{folder}: its weights are quantised by {method}, which needs {' and '.join(packages)}",
             f"pip install {' '.join(packages)}; or give the weights as they were before",
+        )
+    if not method and (packed := packed_tensor(folder)) is not None:
+        raise BadInput(
+            f"{folder}: {packed}, and its config.json names no quantization_config",
+            "give the config.json of these weights",
         )
 
 

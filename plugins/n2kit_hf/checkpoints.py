@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from n2kit.contract import read_json
 from n2kit.errors import BadInput, counted
 from n2kit_hf.bodies import tied_elsewhere
-from n2kit_hf.weight_files import weight_files
+from n2kit_hf.weight_files import files_problem, weight_files
 
 NOT_HASHED = ("_name_or_path", "architectures", "dtype")  # what no output hangs on but through the weights
 HEAD = "lm_head.weight"
@@ -41,7 +42,9 @@ def load_model(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, local_files_only=True,
                 trust_remote_code=False, attn_implementation=attention,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of transformers, of safetensors, of a quantiser: each raises its own
+        if "MemoryError" in type(error).__name__ or "can't allocate memory" in str(error):
+            raise
         raise _problem(cls, folder, error) from None
     # A pooler that the checkpoint never had is not used by a language model or a CLIP-like tower.
     missing = sorted(k for k in info["missing_keys"] if "pooler" not in k)
@@ -67,9 +70,15 @@ def settings_of(model: Any) -> str:
 
 def _problem(cls: Any, folder: Path, error: Exception) -> BadInput:
     """Say why a folder cannot be loaded: a pointer in a file's place, tensors of other shapes, else what transformers says."""
-    if problem := pointer_problem(folder):
+    if problem := pointer_problem(folder) or files_problem(folder):
         return problem
-    reason = str(error).splitlines()[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if "custom code" in reason:
+        kind = read_json(folder / "config.json").get("model_type")
+        return BadInput(
+            f"{folder}: model_type {kind!r} needs code of its own, and n2kit runs no code of a checkpoint",
+            "another model",
+        )
     if "ignore_mismatched_sizes" in str(error):
         with quietly(), suppress(Exception):
             _, info = cls.from_pretrained(

@@ -20,6 +20,7 @@ BILINEAR, BICUBIC = 2, 3  # PIL's numbers
 CROPPERS = ("CLIP", "ChineseCLIP", "Bit", "DeiT", "Levit", "MobileNet", "PoolFormer")
 CROP_SHARE = 224 / 256  # of ConvNeXt's and LeViT's processors, where a file does not state its crop_pct
 BILINEAR_ONES = ("DINOv3ViT", "Donut", "MobileNet", "Segformer", "Siglip2", "ViT")  # unless a file says otherwise
+CROP = 224  # pixels, of those processors, where a file does not state its crop_size
 SQUASHED_FROM = 384  # pixels; it cuts nothing off at and above this size
 
 
@@ -54,7 +55,8 @@ def read_processing(folder: Path | None, default: Colours) -> Processing:
     except ValueError as problem:
         raise BadInput(f"{file}: {problem}", "correct it, or choose another checkpoint") from None
     usual = BILINEAR if _kind(content).startswith(BILINEAR_ONES) else BICUBIC
-    return Processing(size, mean, std, fit, resize, content.get("resample", usual))
+    stated = content.get("resample")
+    return Processing(size, mean, std, fit, resize, usual if stated is None else stated)
 
 
 def _stated(folder: Path | None) -> tuple[Path | None, dict[str, Any]]:
@@ -81,15 +83,29 @@ def _geometry(content: dict[str, Any], default: Colours) -> tuple[int | None, in
         ValueError: a picture that is not square, or is scaled by its long side.
     """
     side = _side(content.get("size"))
+    if content.get("do_resize") is False:
+        raise ValueError("do_resize false leaves pictures as large as they are, and n2kit makes them one size")
+    if content.get("do_pad") and content.get("pad_size"):
+        raise ValueError(f"do_pad to {content['pad_size']}: n2kit pads no pictures that are scaled already")
     kind = _kind(content)
     share = content.get("crop_pct") or (CROP_SHARE if kind.startswith(("ConvNext", "Levit")) else None)
     usual = kind.startswith(CROPPERS) if kind != "None" else default.fit == "crop"
     if side and share and not content.get("do_center_crop"):
         return (side, None, "squash") if side >= SQUASHED_FROM else (side, int(side / share), "crop")
     if content.get("do_center_crop", usual):
-        size = _side(content.get("crop_size")) or side
+        size = _side(content.get("crop_size")) or (CROP if kind.startswith(CROPPERS) and side and side > CROP else side)
         side = int(side / share) if side and share else side
+        if side and size and side < size:
+            raise ValueError(f"a crop of {size} px is larger than the short side of {side} px")
         return size, side if side and size and side > size else None, "crop"
+    if (
+        isinstance(stated := content.get("size"), dict)
+        and stated.get("shortest_edge")
+        and content.get("do_center_crop") is False
+    ):
+        raise ValueError(
+            f"size {stated} keeps the shape of pictures, do_center_crop is false, and n2kit makes them square"
+        )
     return side, None, "squash"
 
 
@@ -99,7 +115,7 @@ def _colours(content: dict[str, Any], default: Colours) -> tuple[Triple, Triple]
     Raises:
         ValueError: a deviation of 0, or other than three colours.
     """
-    stated = tuple(content.get("image_mean") or default.mean), tuple(content.get("image_std") or default.std)
+    stated = _three(content.get("image_mean"), default.mean), _three(content.get("image_std"), default.std)
     mean, std = stated if content.get("do_normalize", True) else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     offset = 1.0 if content.get("rescale_offset") else 0.0  # EfficientNet: pixels between -1 and 1
     usual = 2 / 255 if offset else 1 / 255
@@ -113,6 +129,13 @@ def _colours(content: dict[str, Any], default: Colours) -> tuple[Triple, Triple]
     if content.get("include_top"):  # EfficientNet: divided twice
         std = tuple(s * t for s, t in zip(std, stated[1], strict=True))
     return mean, std
+
+
+def _three(value: Any, default: Triple) -> tuple[float, ...]:
+    """Return a value for each colour, where one or all are stated."""
+    if isinstance(value, int | float):
+        return (float(value),) * 3
+    return tuple(value or default)
 
 
 def _side(value: Any) -> int | None:

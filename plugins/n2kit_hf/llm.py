@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from n2kit.contract import LLM, LLMCard, LoadSpec, read_json
+from n2kit.contract import LLM, LLMCard, LoadSpec, non_finite_weight, read_json
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.bodies import (
     implementations,
@@ -30,7 +30,6 @@ from n2kit_hf.bodies import (
     scores,
     settled,
     text_alone,
-    unfinished,
     unused_positions,
 )
 from n2kit_hf.cards import context_of
@@ -183,7 +182,7 @@ class TransformersLLM(LLM):
             with in_float32(self.model):
                 found = [self._try()]
         if found[0] is None:
-            problem = unfinished(self.model) or "its states are not finite, in float32 too"
+            problem = non_finite_weight(self.model) or "its states are not finite, in float32 too"
             raise BadInput(f"{self.model.name_or_path}: {problem}", "copy or download the weights again")
         return found[0]
 

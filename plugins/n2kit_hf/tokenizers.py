@@ -24,12 +24,15 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with quietly():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the tokenizers library too, which raises nothing narrower
         if problem := pointer_problem(folder):
             raise problem from None
-        raise BadInput(
-            f"{folder}: no tokenizer that transformers can read: {str(error).splitlines()[0]}", "add tokenizer.json"
-        ) from None
+        reason = (str(error).splitlines() or [""])[0]
+        if "custom code" in reason:
+            what = f"{folder}: its tokenizer needs code of its own, and n2kit runs no code of a checkpoint"
+            raise BadInput(what, "add a tokenizer.json, and name no auto_map in tokenizer_config.json") from None
+        reason = reason if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {reason}"
+        raise BadInput(f"{folder}: no tokenizer that transformers can read: {reason}", "add tokenizer.json") from None
     return tokenizer
 
 

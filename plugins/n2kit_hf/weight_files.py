@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.contract import read_json
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, counted
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PACKED = ("I8", "U8", "F8", "F4", "I4", "U4")  # types of safetensors; no model computes with these as they are
 
 
 def parameter_count(folder: Path | None, belongs: Callable[[str], bool]) -> int:
@@ -37,14 +40,57 @@ def weight_files(folder: Path) -> list[Path]:
 
     A folder may hold the weights twice: in shards, in half precision, or as Mistral's `consolidated.safetensors`.
     """
-    if (whole := folder / "model.safetensors").is_file():
+    if (whole := folder / WHOLE).is_file():
         return [whole]
-    if (index := folder / "model.safetensors.index.json").is_file():
+    if (index := folder / INDEX).is_file():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
             raise BadInput(f"{index}: no weight_map that names files", "copy or download the checkpoint again")
         return [file for name in sorted(set(names.values())) if (file := folder / Path(name).name).is_file()]
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
+
+
+def packed_tensor(folder: Path) -> str | None:
+    """Name the first weight whose numbers are packed into a byte or less each, and its type; None where there is none.
+
+    Masks of that type, as older models keep them, are called otherwise.
+    """
+    found = ((key, str(entry.get("dtype"))) for file in weight_files(folder) for key, entry in _header(file).items())
+    return next(
+        (f"{key} is {dtype}" for key, dtype in found if key.endswith("weight") and dtype.startswith(PACKED)), None
+    )
+
+
+def files_problem(folder: Path) -> BadInput | None:
+    """Find what is wrong with a folder's weight files: missing, cut short, or pickles; None where they are whole."""
+    index = folder / INDEX
+    if index.is_file() and not (folder / WHOLE).is_file():
+        names = sorted({Path(name).name for name in (read_json(index).get("weight_map") or {}).values()})
+        if lost := [name for name in names if not (folder / name).is_file()]:
+            what = f"{folder} lacks {counted(len(lost), 'file')} of {len(names)} that {INDEX} names, the first is {lost[0]}"
+            return BadInput(what, "copy or download the checkpoint again")
+    for file in (files := weight_files(folder)):
+        stated = max(
+            (entry["data_offsets"][1] for key, entry in _header(file).items() if key != "__metadata__"), default=0
+        )
+        if (short := stated + _length(file) - file.stat().st_size) > 0:
+            return BadInput(f"{file}: cut short by {counted(short, 'byte')}", "copy or download the checkpoint again")
+    if any(file.name != WHOLE for file in files) and not index.is_file():
+        return BadInput(
+            f"{folder} holds no {WHOLE}, but {files[0].name}", f"rename it, if these are the weights: {WHOLE}"
+        )
+    if not files and (
+        pickles := sorted(f.name for f in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
+    ):
+        what = f"{folder} holds its weights in {pickles[0]} alone, and n2kit opens no pickles"
+        return BadInput(what, "save it again with transformers: safe_serialization=True")
+    return None
+
+
+def _length(file: Path) -> int:
+    """Return the number of bytes before a safetensors file's numbers."""
+    with file.open("rb") as content:
+        return 8 + int.from_bytes(content.read(8), "little")
 
 
 def _header(file: Path) -> dict[str, Any]:

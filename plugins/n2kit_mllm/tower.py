@@ -268,6 +268,7 @@ class SmolVLMTower(InternVLTower):
 def transform_of(folder: Path | None, colours: Colours, size: int, fit: Fit | None) -> ImageTransform:
     """Return the transform that a checkpoint was trained with (preprocessor_config.json), else its family's, at a tower's size."""
     facts = vars(read_processing(folder, colours)) | {"size": size} | ({"fit": fit} if fit else {})
+    facts["resize"] = max(facts["resize"], size) if facts["resize"] else None
     return ImageTransform(**facts, resizer="torch")
 
 

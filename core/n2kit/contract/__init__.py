@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from n2kit.contract.baseline import BaselineInputs as BaselineInputs
     from n2kit.contract.card_probe import cached_card as cached_card
     from n2kit.contract.card_probe import measure_card as measure_card
+    from n2kit.contract.card_probe import non_finite_weight as non_finite_weight
     from n2kit.contract.cards import ComponentSpec as ComponentSpec
     from n2kit.contract.cards import ConnectorCard as ConnectorCard
     from n2kit.contract.cards import FusionCard as FusionCard
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "n2kit.contract.baseline": "Baseline BaselineInputs",
-    "n2kit.contract.card_probe": "cached_card measure_card",
+    "n2kit.contract.card_probe": "cached_card measure_card non_finite_weight",
     "n2kit.contract.cards": "ComponentSpec ConnectorCard FusionCard LLMCard MLLMCard Preset VisionCard",
     "n2kit.contract.hookspecs": "PLUGIN_API hookimpl",
     "n2kit.contract.image_transform": "Fit ImageTransform",

@@ -17,6 +17,8 @@ from n2kit.utils.cache import cache_folder
 from n2kit.utils.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from n2kit.contract.interfaces import VisionEncoder
 
 
@@ -25,6 +27,9 @@ def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> Visio
 
     Args:
         prefix_tokens: the number of tokens before the grid, which no shape tells.
+
+    Raises:
+        BadInput: a weight is NaN or infinite, and so is what comes out.
     """
     import torch
 
@@ -33,6 +38,8 @@ def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> Visio
     parameter = next(encoder.parameters())
     with torch.no_grad(), eval_mode(encoder):
         out = encoder(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    if not out.tokens.isfinite().all() and (problem := non_finite_weight(encoder)) is not None:
+        raise BadInput(f"the vision encoder's {problem}", "copy or download the weights again")
     return VisionCard(
         tokens=out.tokens.shape[1],
         token_width=out.tokens.shape[2],
@@ -41,6 +48,14 @@ def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> Visio
         parameters=sum(p.numel() for p in encoder.parameters()),
         prefix_tokens=prefix_tokens,
     )
+
+
+def non_finite_weight(part: nn.Module) -> str | None:
+    """Name the first weight that holds a NaN or an infinity, with how many; None where all are finite."""
+    for name, tensor in part.named_parameters():
+        if tensor.is_floating_point() and (bad := int((~tensor.isfinite()).sum())):
+            return f"{name}: {bad} of {tensor.numel()} numbers are NaN or infinite"
+    return None
 
 
 def cached_card(distribution: str, architecture: str, measure: Callable[[], VisionCard]) -> VisionCard:

@@ -29,6 +29,9 @@ class ImageTransform:
     proportions; `pad` keeps everything on a ground of the mean colour.
     resizer: `torch` computes the same filter several times faster, at most two levels of 255 off; where it has none (other filters than
     bilinear and bicubic, `pad`), Pillow does it.
+
+    Raises:
+        ValueError: colours that are not three, a deviation of 0, no filter of Pillow's, a crop that is larger than what it is cut from.
     """
 
     size: int
@@ -38,6 +41,16 @@ class ImageTransform:
     resize: int | None = None  # short side before the crop; None: size
     resample: int = int(Image.Resampling.BICUBIC)
     resizer: Resizer = "pillow"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
+            raise ValueError(
+                f"mean {list(self.mean)} and std {list(self.std)} are not three colours, divided by something"
+            )
+        if self.resample not in set(map(int, Image.Resampling)):
+            raise ValueError(f"resample {self.resample!r} is no filter of Pillow's")
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"a crop of {self.size} px is larger than the picture's short side, {self.resize} px")
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Transform an RGB image to float pixels [3, size, size]."""

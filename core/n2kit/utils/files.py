@@ -18,6 +18,7 @@ from typing import Any
 from n2kit.errors import BadInput, N2kitError, Unavailable
 
 PARQUET = b"PAR1"  # the last bytes of such a file
+POINTER = b"version https://git-lfs"  # the first bytes of what git-lfs leaves in a file's place
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DAMAGED = "the file is damaged: make it again"
 ABANDONED = 3600.0  # seconds: a temporary file that nobody has written to for so long is a killed process's
@@ -195,7 +196,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file() and path.exists():
         raise BadInput(f"{path}: no regular file", "put the file itself in its place")
-    content = parse_json(path.read_bytes(), path)
+    text = path.read_bytes()
+    if text.startswith(POINTER):
+        raise BadInput(
+            f"{path}: a pointer of git-lfs, and not the file itself", "git lfs pull, or copy the folder again"
+        )
+    content = parse_json(text, path)
     if not isinstance(content, dict):
         raise BadInput(f"{path}: not a JSON object", DAMAGED)
     return content
