@@ -131,6 +131,24 @@ def test_a_hub_that_goes_away_is_one_line(serve: Serve, monkeypatch: pytest.Monk
     assert problem.hint == "run the same command again to go on"
 
 
+@pytest.mark.parametrize("ill", ["503", "429", "a page to sign in"])
+def test_a_hub_that_is_ill_is_one_line(ill: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve({"org/one": Repository({"main": FILES})})
+
+    def answer(to: Any) -> None:
+        if ill.isdigit():
+            to.refuse(int(ill), "Busy")
+        else:
+            to.send(200, b"<!doctype html><html>Sign in</html>", {"Content-Type": "text/html"})
+
+    monkeypatch.setattr("hub_standin.Answer.answer", answer)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    problem = refusal("hf:org/one")
+    assert isinstance(problem, Unavailable)
+    assert "\n" not in problem.message
+    assert "<html" not in problem.message
+
+
 def test_a_revision_is_pinned_and_recorded(serve: Serve, tmp_path: Path) -> None:
     from n2kit.bundle.manifest import read_manifest
 

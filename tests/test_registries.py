@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import n2kit
 from installed import install, on_path
 from n2kit.errors import BadInput, Unavailable
+from n2kit_cli.main import make_app
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ODD = """
@@ -317,3 +319,14 @@ def test_a_format_is_named_where_the_ending_does_not_say_it(plugged: Path, works
     (plugged / "folder").mkdir()
     (plugged / "shop.data").rename(plugged / "folder" / "items.sqlite")
     assert cli("embed", "b", "--data", "folder", "-o", "f.parquet").code == 0  # a folder's items, by the ending
+
+
+def test_every_command_that_reads_items_takes_a_format() -> None:
+    def commands(command: Any, path: str) -> Iterator[tuple[str, set[str]]]:
+        yield path, {flag for option in command.params for flag in option.opts}
+        for name, below in getattr(command, "commands", {}).items():
+            yield from commands(below, f"{path} {name}")
+
+    found = dict(commands(get_command(make_app()), "n2kit"))
+    without = {path for path, flags in found.items() if "--items" in flags and "--format" not in flags}
+    assert without == {"n2kit data import"}  # whose items are a published data set's

@@ -153,9 +153,27 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
         ("resnet", "vision"),
         ("sum", "loss"),
         ("hello", "llm"),
+        ("a" * 65, "loss"),
     ):
         with pytest.raises(BadInput):
             write_package(name, kind, tmp_path / "p")
     write_package("grid", "vision", tmp_path / "p")
     with pytest.raises(BadInput, match="not empty"):
         write_package("grid", "vision", tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", ["my-part", "true", "tensor", "loss-out"])
+def test_what_is_written_is_sound_python_whatever_its_name(name: str, tmp_path: Path) -> None:
+    """As the package's own workflow asks for it: compiled, linted and formatted."""
+    for kind in SCAFFOLDS:
+        write_package(name, kind, tmp_path / kind)
+        for file in (tmp_path / kind).rglob("*.py"):
+            compile(file.read_text("utf8"), file, "exec")
+        for command in (["check"], ["format", "--check"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+                cwd=tmp_path / kind,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stdout
