@@ -118,14 +118,18 @@ class Part(Loss):
         return LossOut(views["multimodal"].square().mean(), {})
 """,
     "index": """
+import numpy as np
 from n2kit.contract import Index
 class Part(Index):
     @classmethod
     def build(cls, vectors, config):
         return cls()
     def search(self, queries, k):
-        raise KeyError("lost")
-    def vector(self, row): ...
+        if k > 7:
+            raise KeyError("lost")
+        return np.zeros((len(queries), k)), None
+    def vector(self, row):
+        return np.zeros(16, np.float32) if row < 9 else None
     def save(self, folder): ...
     @classmethod
     def load(cls, folder):
@@ -218,7 +222,11 @@ def test_a_good_command_gives_what_it_gives_without_them_and_a_bad_one_is_named(
     assert built.code == 0, built.err
     named(cli("embed", "b", *data, "-o", "x.parquet"), "transform", "ZeroDivisionError: half a pixel (site/")
     assert cli("index", "v.parquet", "--type", "search", "-o", "i").code == 0
-    named(cli("recommend", "i", "--id", "noto:1"), "search", "KeyError: 'lost' (site/search_parts.py:")
+    named(cli("recommend", "i", "--id", "twemoji:0", "-k", "20"), "search", "KeyError: 'lost' (site/search_parts.py:")
+    named(cli("recommend", "i", "--id", "twemoji:0", "-k", "2"), "search", "its search gives rows: None, not an array")
+    named(
+        cli("recommend", "i", "--id", "twemoji:9", "-k", "2"), "search", "its vector gives a vector: None, not an array"
+    )
 
     alone = cli(
         "--disable-plugin",

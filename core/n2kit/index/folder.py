@@ -14,6 +14,7 @@ from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.choice import MANIFEST, MadeBy
 from n2kit.index.facts import Facts, load_facts, write_facts
+from n2kit.index.outputs import watch
 from n2kit.index.store_folder import STORE_FORMAT, StoreManifest, opened, read_manifest, written
 from n2kit.index.titles import Titles, read_titles, write_titles
 from n2kit.plugins.blame import blaming
@@ -49,6 +50,7 @@ class StoredIndex:
 
     def __post_init__(self) -> None:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
+        watch(self.index)
 
     @property
     def width(self) -> int:

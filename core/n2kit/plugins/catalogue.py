@@ -16,7 +16,7 @@ from typing import Any
 from n2kit.contract.cards import Card, Preset
 from n2kit.contract.kinds import BACKBONES, KINDS, Kind
 from n2kit.errors import BadInput, Mismatch, Unavailable, suggest
-from n2kit.plugins.blame import advice
+from n2kit.plugins.authors import advice
 from n2kit.plugins.component import Component
 from n2kit.plugins.manager import OWN, Manager, RegisteredComponent, load_target, manager
 from n2kit.plugins.registry_file import check_registry
