@@ -125,11 +125,11 @@ class Part(Index):
     def build(cls, vectors, config):
         return cls()
     def search(self, queries, k):
-        if k > 7:
+        if k > 15:
             raise KeyError("lost")
         return np.zeros((len(queries), k)), None
     def vector(self, row):
-        return np.zeros(16, np.float32) if row < 9 else None
+        return None if row == 19 else np.zeros(16, np.float32)
     def save(self, folder): ...
     @classmethod
     def load(cls, folder):

@@ -233,6 +233,7 @@ def _load(index_class: type[Index], folder: Path, manifest: Manifest) -> Index:
     try:
         with blaming():
             index = index_class.load(folder)
+            watch(index)
             ends = np.stack([index.vector(row) for row in (0, manifest.items - 1)])
     except N2kitError:
         raise
