@@ -215,9 +215,7 @@ def test_the_tower_beside_a_language_model_is_left_out(tmp_path: Path) -> None:
     whole = AutoModelForImageTextToText.from_config(config)
     whole.save_pretrained(tmp_path)
     byte_tokenizer(config).save_pretrained(tmp_path)
-    assert f"--llm hf@file:{tmp_path} takes its language model alone".replace("--llm ", "llm= ") in (
-        problem(tmp_path).hint or ""
-    )
+    assert f'llm="hf@file:{tmp_path}" takes its language model alone' in (problem(tmp_path).hint or "")
     model = n2kit.build(f"hf@file:{tmp_path}", variant="text_only", settings={"llm.tune": "last:1"})
     inner = whole.model.language_model
     assert model.llm.card.parameters == sum(p.numel() for p in inner.parameters())

@@ -222,10 +222,20 @@ def test_a_good_command_gives_what_it_gives_without_them_and_a_bad_one_is_named(
     assert built.code == 0, built.err
     named(cli("embed", "b", *data, "-o", "x.parquet"), "transform", "ZeroDivisionError: half a pixel (site/")
     assert cli("index", "v.parquet", "--type", "search", "-o", "i").code == 0
-    named(cli("recommend", "i", "--id", "twemoji:0", "-k", "20"), "search", "KeyError: 'lost' (site/search_parts.py:")
-    named(cli("recommend", "i", "--id", "twemoji:0", "-k", "2"), "search", "its search gives rows: None, not an array")
     named(
-        cli("recommend", "i", "--id", "twemoji:9", "-k", "2"), "search", "its vector gives a vector: None, not an array"
+        cli("recommend", "--index", "i", "--id", "twemoji:0", "-k", "20"),
+        "search",
+        "KeyError: 'lost' (site/search_parts.py:",
+    )
+    named(
+        cli("recommend", "--index", "i", "--id", "twemoji:0", "-k", "2"),
+        "search",
+        "its search gives rows: None, not an array",
+    )
+    named(
+        cli("recommend", "--index", "i", "--id", "twemoji:9", "-k", "2"),
+        "search",
+        "its vector gives a vector: None, not an array",
     )
 
     alone = cli(

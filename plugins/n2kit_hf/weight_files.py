@@ -13,6 +13,7 @@ from n2kit.contract import read_json
 from n2kit.errors import BadInput, counted
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+AGAIN = "copy or download the checkpoint again"
 PACKED = ("I8", "U8", "F8", "F4", "I4", "U4")  # types of safetensors; no model computes with these as they are
 
 
@@ -45,7 +46,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (index := folder / INDEX).is_file():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise BadInput(f"{index}: no weight_map that names files", "copy or download the checkpoint again")
+            raise BadInput(f"{index}: no weight_map that names files", AGAIN)
         return [file for name in sorted(set(names.values())) if (file := folder / Path(name).name).is_file()]
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
 
@@ -62,35 +63,36 @@ def packed_tensor(folder: Path) -> str | None:
 
 
 def files_problem(folder: Path) -> BadInput | None:
-    """Find what is wrong with a folder's weight files: missing, cut short, or pickles; None where they are whole."""
-    index = folder / INDEX
+    """Find what is wrong with a folder's weight files: missing, cut short, or pickles; None where they are whole.
+
+    Raises:
+        BadInput: one is no safetensors file, or the index names none.
+    """
+    files, index = weight_files(folder), folder / INDEX
     if index.is_file() and not (folder / WHOLE).is_file():
-        names = sorted({Path(name).name for name in (read_json(index).get("weight_map") or {}).values()})
+        names = sorted({Path(name).name for name in read_json(index)["weight_map"].values()})
         if lost := [name for name in names if not (folder / name).is_file()]:
             what = f"{folder} lacks {counted(len(lost), 'file')} of {len(names)} that {INDEX} names, the first is {lost[0]}"
-            return BadInput(what, "copy or download the checkpoint again")
-    for file in (files := weight_files(folder)):
-        stated = max(
-            (entry["data_offsets"][1] for key, entry in _header(file).items() if key != "__metadata__"), default=0
-        )
-        if (short := stated + _length(file) - file.stat().st_size) > 0:
-            return BadInput(f"{file}: cut short by {counted(short, 'byte')}", "copy or download the checkpoint again")
-    if any(file.name != WHOLE for file in files) and not index.is_file():
-        return BadInput(
-            f"{folder} holds no {WHOLE}, but {files[0].name}", f"rename it, if these are the weights: {WHOLE}"
-        )
-    if not files and (
-        pickles := sorted(f.name for f in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
-    ):
+            return BadInput(what, AGAIN)
+    elif any(file.name != WHOLE for file in files):
+        what = f"{folder} holds no {WHOLE}, but {files[0].name}"
+        return BadInput(what, f"rename it, if these are the weights: {WHOLE}")
+    for file in files:
+        if lacking := _missing_bytes(file):
+            return BadInput(f"{file}: cut short by {counted(lacking, 'byte')}", AGAIN)
+    pickles = sorted(file.name for ending in ("bin", "pt", "pth") for file in folder.glob(f"*.{ending}"))
+    if pickles and not files:
         what = f"{folder} holds its weights in {pickles[0]} alone, and n2kit opens no pickles"
         return BadInput(what, "save it again with transformers: safe_serialization=True")
     return None
 
 
-def _length(file: Path) -> int:
-    """Return the number of bytes before a safetensors file's numbers."""
+def _missing_bytes(file: Path) -> int:
+    """Count the bytes that a safetensors file's header promises, and that are not there."""
     with file.open("rb") as content:
-        return 8 + int.from_bytes(content.read(8), "little")
+        before = 8 + int.from_bytes(content.read(8), "little")
+    ends = [entry.get("data_offsets", [0])[-1] for key, entry in _header(file).items() if key != "__metadata__"]
+    return max(0, before + max(ends, default=0) - file.stat().st_size)
 
 
 def _header(file: Path) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def _header(file: Path) -> dict[str, Any]:
         header = None
     entries = [entry for key, entry in header.items() if key != "__metadata__"] if isinstance(header, dict) else [None]
     if not all(isinstance(entry, dict) and _is_shape(entry.get("shape")) for entry in entries):
-        raise BadInput(f"{file}: not a safetensors file", "copy or download the checkpoint again")
+        raise BadInput(f"{file}: not a safetensors file", AGAIN)
     return dict(header or {})
 
 
