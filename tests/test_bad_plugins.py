@@ -120,7 +120,7 @@ def test_each_is_listed_with_its_distribution_and_reason(n2kit: Run) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("bad plugins")
 def test_check_names_each_and_fails(n2kit: Run) -> None:
-    """Each is an interpreter of its own unless it is broken already, and a check tries all imports anew: one call says it all."""
+    """A check tries all imports anew: one call says it all."""
     checked = {**LISTED, **CHECKED, "same-component": ("", NAMESAKES["same-component"])}
     done = n2kit("plugins", "check", *(f"{case}-dist" for case in checked), "--json")
     assert done.returncode == 1
