@@ -177,6 +177,7 @@ def bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         site, "bad-command", files, commands={"bad": "bad_cli:app"}, metadata=f"Author-email: {author('command')}\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("N2KIT_PLUGINS", "")  # --disable-plugin sets it for child processes
     with on_path(site, monkeypatch):
         yield tmp_path
 
