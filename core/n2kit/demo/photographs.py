@@ -45,7 +45,7 @@ class PhotographData(DemoData):
 
 @dataclass
 class Photographs:
-    """What the arms make of the photographs: the ranks of the first right item, and neighbours by the fitted one."""
+    """The arms' answers on the photographs: the ranks of the first right item, and neighbours by the fitted one."""
 
     data: PhotographData
     arms: Mapping[str, DemoArm]
