@@ -177,7 +177,8 @@ def vision_row(
     name: str, vision: str, loop: Callable[[Any], Callable[[list[Path]], np.ndarray]], files: list[Path], most: float
 ) -> None:
     """Compare a loop over batches of 32 with n2kit's part of the same weights."""
-    part = n2kit.build("qwen:tiny", vision=vision, connector="mlp:4", settings={"vision.dtype": "float32"}).vision
+    settings = {"vision.dtype": "float32"} if name == "transformers" else {}  # open_clip's are so
+    part = n2kit.build("qwen:tiny", vision=vision, connector="mlp:4", settings=settings).vision
     assert part is not None
     theirs, folder = loop(part), files[0].parent
 
@@ -188,7 +189,7 @@ def vision_row(
         pixels = torch.stack([p for _, p in iter_pixels([Item(f.name, image=f.name) for f in files], part, folder)])
         with torch.no_grad(), eval_mode(part):
             out = part(pixels)
-        return (out.tokens[:, 0] if "transformers" in name else out.pooled).numpy()
+        return (out.tokens[:, 0] if name == "transformers" else out.pooled).numpy()
 
     side = part.card.image_size
     with torch.no_grad():
@@ -222,7 +223,9 @@ def main() -> None:
         vision_row("transformers", f"file:{options.vision}", lambda _: transformers_loop(options.vision), files, most)
     if files:
         name = options.open_clip
-        vision_row(f"open_clip {name}", f"open_clip:{name}", lambda part: open_clip_loop(name, part), files, most)
+        vision_row(
+            f"open_clip {name}", f"open_clip:{name}@random", lambda part: open_clip_loop(name, part), files, most
+        )
 
 
 if __name__ == "__main__":
