@@ -185,8 +185,8 @@ def vision_row(
     def in_batches() -> np.ndarray:
         return np.concatenate([theirs(files[at : at + 32]) for at in range(0, len(files), 32)])
 
-    def ours() -> np.ndarray:
-        pixels = torch.stack([p for _, p in iter_pixels([Item(f.name, image=f.name) for f in files], part, folder)])
+    def ours(some: list[Path] = files) -> np.ndarray:
+        pixels = torch.stack([p for _, p in iter_pixels([Item(f.name, image=f.name) for f in some], part, folder)])
         with torch.no_grad(), eval_mode(part):
             out = part(pixels)
         return (out.tokens[:, 0] if name == "transformers" else out.pooled).numpy()
@@ -195,6 +195,7 @@ def vision_row(
     with torch.no_grad():
         needed = len(files) * flops(lambda: part(torch.zeros(1, 3, side, side)))
     theirs(files[:2])
+    ours(files[:2])
     compare(f"{len(files)} images at {side} px, against {name}", in_batches, ours, needed, most)
 
 

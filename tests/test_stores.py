@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -347,3 +348,17 @@ def test_a_server_writes_items_into_a_store_while_it_answers(kind: str, tmp_path
         assert found.titles.whole == {"g"}
         close(found)
     close(served)
+
+
+def test_tables_of_an_object_store_are_listed_by_its_own_tokens() -> None:
+    """A table's name is no token there: S3 refuses it."""
+    from n2kit_lancedb.store import _names
+
+    class Database:
+        pages: ClassVar = {None: (["a", "b"], "opaque"), "opaque": (["c"], None)}
+
+        def list_tables(self, page_token: str | None) -> Any:
+            tables, token = self.pages[page_token]
+            return SimpleNamespace(tables=tables, page_token=token)
+
+    assert _names(Database()) == set("abc")
