@@ -45,7 +45,7 @@ class Arm:
 
     tune: dict[str, str]
     lr: float
-    start: str = "late"  # the fitted bundle: late, joined or aligned
+    start: str = "late"  # the fitted bundle: late, multi, joined or aligned
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     hard: bool = False
 
@@ -54,7 +54,7 @@ ARMS = {
     "lora": Arm(ADAPTER, 1e-4),
     "last2": Arm({"llm": "last:2"}, 1e-4),
     "hard": Arm(ADAPTER, 1e-4, settings={"train.hard_negatives": 1}, hard=True),
-    "multi": Arm(ADAPTER, 1e-4, settings={"loss.name": "multi-positive"}),
+    "multi": Arm(ADAPTER, 1e-4, "multi"),
     "joined": Arm({"llm": "frozen", "vision": "frozen"}, 2e-4, "joined"),
     "aligned": Arm({"llm": "frozen", "vision": "frozen"}, 2e-4, "aligned"),
 }
@@ -84,15 +84,17 @@ class Study:
             aside.rename(folder)
         return folder
 
-    def built(self) -> Path:
+    def built(self, loss: str = "notellm2") -> Path:
+        """Build the bundle that is fitted; the loss belongs to a bundle, and a training cannot change it."""
         frozen = {"llm.tune": "frozen", "vision.tune": "frozen", "prompt.template": "compact", "head.width": None}
 
         def make(folder: Path) -> None:
             n2kit.build(
-                self.options.llm, self.options.vision, connector="mlp:4", variant="late_early_fusion", settings=frozen
-            ).save(folder)
+                self.options.llm, self.options.vision, connector="mlp:4", variant="late_early_fusion",
+                settings=frozen | {"loss.name": loss},
+            ).save(folder)  # fmt: skip
 
-        return self.once("built", make)
+        return self.once("built" if loss == "notellm2" else f"built-{loss}", make)
 
     def aligned(self) -> Path:
         """Train the connector on pairs of a picture and its own text: the teacher is the frozen language model's state of the text."""
@@ -117,8 +119,8 @@ class Study:
 
     def start(self, kind: str) -> Path:
         """Fit the bundle that an arm starts from."""
-        variant = "late_whitened" if kind == "late" else "joined_whitened"
-        base = self.aligned() if kind == "aligned" else self.built()
+        variant = "late_whitened" if kind in ("late", "multi") else "joined_whitened"
+        base = self.aligned() if kind == "aligned" else self.built("multi-positive" if kind == "multi" else "notellm2")
 
         def make(folder: Path) -> None:
             made = n2kit.fit(
