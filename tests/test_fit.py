@@ -209,10 +209,15 @@ TRAINED = ("--val-pairs", "val.csv", "--max-steps", "4", "--set", "train.eval_st
 
 
 @pytest.mark.usefixtures("at_workspace")
-def test_a_training_that_starts_there_never_ends_below_it(cli: Any, tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["command", "Python"])
+def test_a_training_that_starts_there_never_ends_below_it(by: str, cli: Any, tiny_bundle: Path, tmp_path: Path) -> None:
     """The start is validated too, and kept where nothing beats it: here, after steps that ruin the LLM."""
-    assert cli("fit", tiny_bundle, *DATA, "-o", tmp_path / "fitted").code == 0
     fitted_bundle = tmp_path / "fitted" / "bundle"
+    if by == "command":
+        assert cli("fit", tiny_bundle, *DATA, "-o", tmp_path / "fitted").code == 0
+    else:
+        known = load_parts(Path())
+        fit(n2kit.load(tiny_bundle), *known, images="images").model.save(fitted_bundle)
     ruin = ("--tune", "llm=last:1", "--lr", "3", "--set", "train.best_metric=mrr")
     done = cli("train", fitted_bundle, *DATA, *TRAINED, *ruin, "-o", tmp_path / "run", "--json")
     assert done.code == 0, done.err

@@ -28,6 +28,7 @@ from n2kit.train import RunResult, checkpoint, train
 from n2kit.train.best import Best
 from n2kit.train.gradient_spikes import MAX_CONSECUTIVE, MIN_NORMS, GradientSpikeGuard
 from n2kit.train.resume import load_optimizer, optimizer_state, random_state, set_random_state
+from n2kit.train.validate import Measured
 from n2kit.utils.locks import file_lock
 
 SETTINGS: dict[str, Any] = {
@@ -66,7 +67,7 @@ def recalls(monkeypatch: pytest.MonkeyPatch) -> Any:
         left = iter(values)
         monkeypatch.setattr(
             "n2kit.train.engine.validation",
-            lambda *_: lambda: {"recall@1": 0.0, "recall@10": next(left)},
+            lambda *_: lambda: Measured({"recall@1": 0.0, "recall@10": next(left)}, []),
         )
 
     return script
@@ -622,16 +623,38 @@ def test_a_metric_that_cannot_fall_short_is_said(run: Any) -> None:
         return [e["text"] for e in run.events if e["event"] == "note"]
 
     (said,) = remarks()
-    assert said.startswith("recall@10 among the 2 targets of the validation pairs is always 1, and chooses no step")
+    assert said.startswith(
+        "recall@10 among the 2 items that a validation query may find is always 1, and chooses no step"
+    )
     assert not remarks(**{"train.best_metric": "mrr"})
 
 
 def test_best_is_the_first_of_equals() -> None:
     best = Best("recall@10", patience=2)
-    assert [best.update(n, {"recall@10": v}) for n, v in enumerate([0.5, 0.5, 0.6, 0.2])] == [True, False, True, False]
+    assert [best.update(n, {"recall@10": v}, []) for n, v in enumerate([0.5, 0.5, 0.6, 0.2])] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     assert not best.patience_exhausted
     again = Best("recall@10", 2)
     again.restore(json.loads(json.dumps(best.state())))
     assert again == best
-    assert not again.update(4, {"recall@10": 0.6})
+    assert not again.update(4, {"recall@10": 0.6}, [])
     assert again.patience_exhausted
+
+
+def test_a_start_is_left_only_for_more_than_a_standard_error() -> None:
+    start, lucky, better = [0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.9], [1.0, 1.0, 1.0, 0.9]
+
+    def kept(*validations: list[float]) -> int | None:
+        best = Best("mrr")
+        for step, values in enumerate(validations):
+            best.update(step, {"mrr": sum(values) / len(values)}, values)
+            best.restore(json.loads(json.dumps(best.state())))  # a run that goes on knows its start
+        return best.step
+
+    assert kept(start, lucky) == 0  # ahead by 0.225, standard error 0.26
+    assert kept(start, lucky, better) == 2
+    assert kept(start, start) == 0

@@ -26,6 +26,7 @@ from n2kit.inputs.reader import OnBadImage, Reader
 from n2kit.recipe.settings import Recipe, resolve
 from n2kit.train import RunResult, train
 from n2kit.train.pairs import PairCollator
+from n2kit.train.validate import found_in
 
 
 @pytest.fixture
@@ -386,3 +387,10 @@ def test_a_frozen_text_space_stays_what_it_is(variant: str, workspace: Path, tmp
     picture = {"title": "x", "image": "noto_3.png"}
     before, after = (one.encode(picture, images=workspace / "images") for one in (model, trained))
     assert abs(after - before).max() > 1e-3
+
+
+def test_validation_ranks_all_pairs_of_items_that_share_some() -> None:
+    """As n2kit eval does: one to one where the pairs are, else every pair, and each query among all other items."""
+    assert found_in([("a", "b"), ("c", "d")]) == (2, 2, 2)
+    assert found_in([("a", "b"), ("a", "c"), ("b", "c"), ("a", "b"), ("c", "c")]) == (2, 3, 2)
+    assert found_in([]) == (0, 0, 0)

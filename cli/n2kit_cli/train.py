@@ -112,7 +112,10 @@ def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
         say(f"this run was finished before: {result.bundle}")
     elif not json:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
-        recall += f" (step {result.best_step} was best)" if result.best_step is not None else ""
+        if result.best_step == 0:
+            recall += " (the start is kept: no step was ahead of it by more than a standard error)"
+        elif result.best_step is not None:
+            recall += f" (step {result.best_step} was best)"
         frozen = f" · frozen weights {result.frozen} unchanged" if result.frozen else ""
         took = f"{counted(result.steps, 'step')} in {result.seconds + result.earlier_s:.0f} s"
         say(f"{took}, last loss {result.loss:.3f}{recall}{frozen}")

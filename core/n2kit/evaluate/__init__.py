@@ -2,7 +2,15 @@
 
 from n2kit.evaluate.buckets import PairBucket, buckets
 from n2kit.evaluate.compare import MetricChange, check_same_items, compare
-from n2kit.evaluate.protocol import WHY_LEFT_OUT, Figure, RankingReport, evaluate, greedy_pairs, protocol_of
+from n2kit.evaluate.protocol import (
+    WHY_LEFT_OUT,
+    Figure,
+    RankingReport,
+    evaluate,
+    greedy_pairs,
+    protocol_of,
+    ranked_pairs,
+)
 from n2kit.evaluate.sentences import image_sentence, recall_sentence
 from n2kit.utils.callable_package import make_callable
 
@@ -21,5 +29,6 @@ __all__ = [
     "greedy_pairs",
     "image_sentence",
     "protocol_of",
+    "ranked_pairs",
     "recall_sentence",
 ]

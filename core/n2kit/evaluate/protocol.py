@@ -138,6 +138,11 @@ def all_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     return list(dict.fromkeys((left, right) for left, right in pairs if left != right))
 
 
+def ranked_pairs(pairs: Iterable[Pair], protocol: Protocol) -> list[Pair]:
+    """Keep the pairs that a protocol ranks, in file order."""
+    return greedy_pairs(pairs) if protocol == "notellm2" else all_pairs(pairs)
+
+
 def evaluate(
     ids: Sequence[str],
     vectors: np.ndarray,
@@ -164,7 +169,7 @@ def evaluate(
     given = list(pairs)
     if protocol == "auto":
         protocol = protocol_of(given)
-    kept = greedy_pairs(given) if protocol == "notellm2" else all_pairs(given)
+    kept = ranked_pairs(given, protocol)
     if missing := [i for pair in kept for i in pair if i not in position]:
         raise BadInput(
             f"no vector for {counted(len(missing), 'id')} of the pairs, the first is {missing[0]!r}",

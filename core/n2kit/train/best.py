@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 
 @dataclass
 class Best:
     """The best validation so far.
+
+    A start that was validated is left only for a step that is ahead of it by more than one standard error, query by query:
+    with few queries, some step is always ahead by chance (the one-standard-error rule of Breiman et al. 1984).
 
     Args:
         metric: what is compared; more is better, and of equal ones the first is kept.
@@ -22,16 +27,29 @@ class Best:
     last: dict[str, float] = field(default_factory=dict)  # of the last validation
     last_step: int | None = None  # of the last validation
     waited: int = 0  # validations since the best one
+    start: list[float] = field(default_factory=list)  # each query's value at step 0, if that was validated
 
-    def update(self, step: int, values: dict[str, float]) -> bool:
-        """Take note of a validation, and return whether it is the best so far."""
+    def update(self, step: int, values: dict[str, float], per_query: list[float]) -> bool:
+        """Take note of a validation, and return whether it is the best so far.
+
+        Args:
+            per_query: the metric of each query [Q], always in the same order.
+        """
         self.last, self.last_step = values, step
-        better = self.step is None or values[self.metric] > self.values[self.metric]
+        better = self.step is None or (values[self.metric] > self.values[self.metric] and self._beats_start(per_query))
+        if step == 0:
+            self.start = per_query
         if better:
             self.step, self.values, self.waited = step, values, 0
         else:
             self.waited += 1
         return better
+
+    def _beats_start(self, per_query: list[float]) -> bool:
+        if len(self.start) < 2:
+            return True
+        ahead = np.array(per_query) - np.array(self.start)
+        return bool(ahead.mean() > ahead.std(ddof=1) / np.sqrt(len(ahead)))
 
     @property
     def patience_exhausted(self) -> bool:
@@ -47,9 +65,10 @@ class Best:
             "last": self.last,
             "looked": self.last_step,
             "waited": self.waited,
+            "start": self.start,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned."""
         self.step, self.values, self.last = state["step"], state["values"], state["last"]
-        self.last_step, self.waited = state["looked"], state["waited"]
+        self.last_step, self.waited, self.start = state["looked"], state["waited"], state.get("start", [])

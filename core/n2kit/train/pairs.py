@@ -57,34 +57,36 @@ class PairExtras:
     KNOWN = frozenset({"grades", "log_q", "negatives", "positives"})  # of what `Loss.extra_inputs` can name
 
     def __init__(self, pairs: Pairs) -> None:
-        self.pairs, self.graph, self.listed = pairs, pairs.graph(), set(pairs)
-        ends = Counter(i for pair in pairs for i in (*pair, *pairs.negatives.get(pair, ())))
-        self.log_q = {i: math.log(count / ends.total()) for i, count in ends.items()}
+        self.pairs, self.graph = pairs, pairs.graph()
+        self.grades = {pair: pairs.grade(pair) for pair in pairs}
+        found = Counter(i for pair in pairs for i in (*pair, *pairs.negatives.get(pair, ())))
+        self.log_q = {i: math.log(count / found.total()) for i, count in found.items()}
 
     def __call__(self, ids: Sequence[str], hard: int = 0) -> dict[str, Tensor]:
         """Return `exclude`, and what `Loss.extra_inputs` can name, for ids of rows, the last `hard` of which are hard negatives."""
         rows = len(ids) - hard
         ends = zip(ids[: rows // 2], ids[rows // 2 : rows], strict=True)
         log_q = torch.tensor([self.log_q[i] for i in ids])
+        exclude, positives = self.known(ids)
         facts = {
-            "exclude": self.exclude(ids), "grades": torch.tensor([self.pairs.grade(pair) for pair in ends]), "log_q": log_q,
-            "positives": self.positives(ids),
+            "exclude": exclude, "grades": torch.tensor([self.pairs.grade(pair) for pair in ends]), "log_q": log_q,
+            "positives": positives,
         }  # fmt: skip
         return facts | ({"negatives": torch.arange(rows, len(ids))} if hard else {})
 
-    def exclude(self, ids: Sequence[str]) -> Tensor:
-        """Return [n, n] bool: true for the same item, and for known positives in either direction."""
-        out = torch.zeros(len(ids), len(ids), dtype=torch.bool)
-        out[tuple(torch.tensor(self._known(ids)).T)] = True
-        return out
+    def known(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return `exclude` and `positives` [n, n] of every two rows.
 
-    def positives(self, ids: Sequence[str]) -> Tensor:
-        """Return [n, n]: the grade of the pair of two rows' items, the higher one of both directions; 0 of no pair."""
-        out = torch.zeros(len(ids), len(ids))
-        for n, m in self._known(ids):
-            either = ((ids[n], ids[m]), (ids[m], ids[n]))
-            out[n, m] = max((self.pairs.grade(pair) for pair in either if pair in self.listed), default=0.0)
-        return out
+        exclude: true for the same item, and for known positives in either direction. positives: the grade of their pair, the higher
+        one of both directions; 0 of no pair.
+        """
+        places, grade = self._known(ids), self.grades.get
+        at = tuple(torch.tensor(places).T)
+        exclude, positives = torch.zeros(len(ids), len(ids), dtype=torch.bool), torch.zeros(len(ids), len(ids))
+        exclude[at] = True
+        either = (((ids[n], ids[m]), (ids[m], ids[n])) for n, m in places)
+        positives[at] = torch.tensor([max(grade(there, 0.0), grade(back, 0.0)) for there, back in either])
+        return exclude, positives
 
     def _known(self, ids: Sequence[str]) -> list[tuple[int, int]]:
         """List the rows of the same item, and of known positives."""

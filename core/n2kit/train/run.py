@@ -20,7 +20,6 @@ from n2kit.data.image_digests import OF_SIZES, images_digest, is_of_sizes
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.errors import BadInput, counted
-from n2kit.evaluate.protocol import greedy_pairs
 from n2kit.evaluate.sentences import decisive_cutoff, found_sentence, wilson
 from n2kit.inputs.reader import OnBadImage
 from n2kit.modeling.model import Model
@@ -29,11 +28,12 @@ from n2kit.plugins.manager import manager
 from n2kit.recipe.best_metric import check_best_metric
 from n2kit.recipe.choices import Choice
 from n2kit.recipe.settings import Recipe, changed_settings
-from n2kit.recipe.variants import SPECS
+from n2kit.recipe.variants import SPECS, WHITENED
 from n2kit.train import checkpoint, distributed
 from n2kit.train.engine import FitResult, fit, steps_of
 from n2kit.train.events import EventHandler, WarningEvent
 from n2kit.train.shards import requested_by_launcher
+from n2kit.train.validate import Found, found_in
 from n2kit.utils.device import pick_device
 from n2kit.utils.files import disk_full_guard, read_json, sync_tree, temporaries_of, write_json, write_text
 from n2kit.utils.folders import ensure_outside_bundles, ensure_writable, go_on_hint
@@ -69,18 +69,21 @@ class RunResult:
     steps_without_negatives: int = 0  # steps without a single negative
     best_step: int | None = None  # of the best validation, whose weights the bundle has unless train.keep_best is false
     stopped_early: bool = False  # train.patience was at its end
-    val_queries: int = 0  # of the recall, each with one right item
+    val_queries: int = 0  # of the recall
+    val_targets: int = 0  # their right items
+    val_pool: int = 0  # the items among which each query's are looked for
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 % bounds of `recall`
 
     def sentence(self) -> str:
         """Say how good the trained model is, as far as anything says it."""
-        k = decisive_cutoff([int(k) for k in self.recall], self.val_queries)
+        k = decisive_cutoff([int(k) for k in self.recall], self.val_pool)
         if k is None:
             few = f" ({counted(self.val_queries, 'validation query')} are too few)" if self.val_queries else ""
             return f"Nothing says how good the model is{few}: --val-pairs FILE measures it."
         queries = f"{counted(self.val_queries, 'query')} of the validation pairs"
         low, high = self.intervals[str(k)]
-        return found_sentence(self.recall[str(k)], (low, high), queries, k, self.val_queries) + "."
+        several = self.val_targets > self.val_queries
+        return found_sentence(self.recall[str(k)], (low, high), queries, k, self.val_pool, several) + "."
 
 
 def train(
@@ -134,10 +137,11 @@ def train(
         with _recorded(folder, report, about) as record:
             fitted = fit(
                 model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
-                on_bad_image=on_bad_image, device=device, resume=last, report=record, validate_start=bool(manifest.trained),
+                on_bad_image=on_bad_image, device=device, resume=last, report=record,
+                validate_start=bool(manifest.trained) or recipe.fusion.name == WHITENED["fusion.name"],
             )  # fmt: skip
         left_out = fitted.skipped if on_bad_image == "skip" else {}
-        result = _result(fitted, folder, last, _val_queries(val_pairs, left_out))
+        result = _result(fitted, folder, last, _validated(val_pairs, left_out))
         if not fitted.interrupted and distributed.is_main():
             counts = {"items": len(items), "pairs": len(pairs), "val_pairs": len(val_pairs or ())}
             if fitted.full_state is not None:  # this one is in shares
@@ -242,9 +246,9 @@ def _claim(folder: Path, run: dict[str, Any], recipe: Recipe, held: contextlib.E
     write_json(folder / "env.json", env)
 
 
-def _val_queries(pairs: Pairs | None, left_out: Container[str]) -> int:
-    """Count the queries that validation ranks: pairs one to one, of items that can be read."""
-    return len(greedy_pairs(p for p in pairs or () if p[0] not in left_out and p[1] not in left_out))
+def _validated(pairs: Pairs | None, left_out: Container[str]) -> Found:
+    """Count what validation ranks, of items that can be read."""
+    return found_in(p for p in pairs or () if p[0] not in left_out and p[1] not in left_out)
 
 
 def _difference(what: str, folder: Path, recipe: Recipe) -> str:
@@ -258,8 +262,8 @@ def _difference(what: str, folder: Path, recipe: Recipe) -> str:
     return f"{what} ({'; '.join(changed[:SHOWN])}{'; …' * (len(changed) > SHOWN)})" if changed else what
 
 
-def _result(fitted: FitResult, folder: Path, last: Path | None, val_queries: int) -> RunResult:
-    measured = fitted.recall if val_queries else {}
+def _result(fitted: FitResult, folder: Path, last: Path | None, validated: Found) -> RunResult:
+    measured = fitted.recall if validated.queries else {}
     return RunResult(
         bundle="" if fitted.interrupted else str(folder / BUNDLE),
         fingerprint="",
@@ -276,6 +280,10 @@ def _result(fitted: FitResult, folder: Path, last: Path | None, val_queries: int
         steps_without_negatives=fitted.steps_without_negatives,
         best_step=fitted.best_step,
         stopped_early=fitted.stopped_early,
-        val_queries=val_queries,
-        intervals={str(k): wilson(v, val_queries) for k, v in measured.items()},
+        val_queries=validated.queries,
+        val_targets=validated.targets,
+        val_pool=validated.pool,
+        intervals={
+            str(k): wilson(v, validated.queries) for k, v in measured.items()
+        },  # wide, where some have several targets
     )

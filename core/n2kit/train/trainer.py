@@ -130,7 +130,7 @@ class PairTrainer(Trainer):
         step = self.state.global_step
         if self.best.last_step == step:
             return self.best.last  # Trainer asks again at the end
-        better = self.best.update(step, self.validation())
+        better = self.best.update(step, *self.validation())
         self.step.train()
         self.log({f"eval_{name}": value for name, value in self.best.last.items()} | {"best_step": self.best.step or 0})
         if better and self.settings.keep_best:

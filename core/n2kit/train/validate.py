@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
-from n2kit.evaluate import evaluate
+from n2kit.evaluate import evaluate, protocol_of, ranked_pairs
+from n2kit.evaluate.protocol import Pair
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.reader import OnBadImage
 from n2kit.inputs.state_cache import StateCache
@@ -22,16 +23,48 @@ if TYPE_CHECKING:
     from n2kit.recipe.settings import Train
 
 SHOWN = (1, 10)  # recalls that are always computed
-Validation = Callable[[], dict[str, float]]
+
+
+class Measured(NamedTuple):
+    """Metrics of a validation, and the value [Q] that each query has of the one that chooses, in the order of their ids."""
+
+    values: dict[str, float]
+    per_query: list[float]
+
+
+Validation = Callable[[], Measured]
+
+
+class Found(NamedTuple):
+    """What validation ranks: so many queries, and their targets, each query in a pool of other items."""
+
+    queries: int
+    targets: int
+    pool: int
+
+
+def found_in(pairs: Iterable[Pair]) -> Found:
+    """Count what validation ranks of these pairs, under the protocol that they ask for, as `n2kit eval` does."""
+    given = list(pairs)
+    protocol = protocol_of(given)
+    kept = ranked_pairs(given, protocol)
+    queries = {query for query, _ in kept}
+    pool = len(kept) if protocol == "notellm2" else len({i for pair in kept for i in pair}) - 1  # all but the query
+    return Found(len(queries), len(kept), pool)
 
 
 def saturation_remark(pairs: Pairs, settings: Train) -> str | None:
     """Return a remark if the metric that chooses the best step is always 1, since there are too few items to rank among."""
-    cutoff, targets = cutoff_of(settings.best_metric), len({target for _, target in pairs})
-    if not settings.best_metric.startswith("recall@") or not settings.keep_best or cutoff is None or cutoff < targets:
+    cutoff, found = cutoff_of(settings.best_metric), found_in(pairs)
+    if (
+        not settings.best_metric.startswith("recall@")
+        or not settings.keep_best
+        or cutoff is None
+        or cutoff < found.pool
+    ):
         return None
     return (
-        f"{settings.best_metric} among the {targets} targets of the validation pairs is always 1, and chooses no step: "
+        f"{settings.best_metric} among the {found.pool} items that a validation query may find is always 1, and chooses no step: "
         "--set train.best_metric=mrr, or more validation pairs"
     )
 
@@ -54,7 +87,7 @@ def validation(
     further = of_plugin(settings.best_metric)
     shown = {f"recall@{k}" for k in SHOWN} | {settings.best_metric}
 
-    def run() -> dict[str, float]:
+    def run() -> Measured:
         from n2kit.embed import encode
 
         share = slice(None) if settings.fsdp else slice(distributed.rank(), None, distributed.world_size())
@@ -77,10 +110,13 @@ def validation(
             lambda: measure([i for ids, _ in shares for i in ids], np.concatenate([v for _, v in shares]))
         )
 
-    def measure(ids: list[str], vectors: np.ndarray) -> dict[str, float]:
+    def measure(ids: list[str], vectors: np.ndarray) -> Measured:
         have = set(ids)
-        kept = [p for p in pairs if have.issuperset(p)]
-        figures = evaluate(ids, vectors, kept, ks=ks, further=further).figures()
-        return {name: figure.value for name, figure in figures.items() if name in shown}
+        known = [p for p in pairs if have.issuperset(p)]
+        report = evaluate(ids, vectors, known, ks=ks, protocol="auto", further=further)
+        values, names = report.values()[0], report.names(ks)
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        chooses = values[:, names.index(settings.best_metric)]
+        return Measured({name: value for name, value in means.items() if name in shown}, chooses.tolist())
 
     return run
