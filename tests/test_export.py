@@ -346,6 +346,14 @@ def test_every_command_and_flag_of_the_pages_is_there(cli: Any, page: str) -> No
     assert {flag for flag in flags if flag not in said} == set()
 
 
+def test_the_page_shows_the_dockerfile_of_the_repository_which_copies_what_the_wheel_is_made_of() -> None:
+    root = DOCS.parent
+    assert f"```dockerfile\n{(root / 'Dockerfile').read_text('utf8')}```" in (DOCS / "serving.md").read_text("utf8")
+    taken = {line[1:] for line in (root / ".dockerignore").read_text("utf8").splitlines() if line.startswith("!")}
+    assert taken == {"cli", "core", "plugins", "pyproject.toml", "registry.yaml", "README.md", "LICENSE"}
+    assert all((root / name).exists() for name in taken)
+
+
 OTHERS = {  # of pip, docker and embedding-atlas; of n2kit build and eval
     "--no-cache-dir", "--index-url", "--create-home", "--start-period", "--text", "--x", "--y", "--loss", "--protocol",
 }  # fmt: skip

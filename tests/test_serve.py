@@ -293,7 +293,7 @@ def test_items_are_put_in_replaced_and_taken_out_and_a_new_server_has_them_so(
         assert server("/v1/recommend", {"id": "new", "k": 23}).body == before
         assert server("/v1/items?id=noto:3").body["items"][0]["content"] == "a text"
         shown = server("/v1/items?id=new").body["items"][0]
-        assert shown == {"id": "new", "content": "", "picture": True} | new
+        assert shown == {"id": "new", "content": "", "picture": True, "columns": {}} | new
         assert server("/v1/image?id=new").headers["content-type"] == "image/webp"
         assert ids(server("/v1/recommend", {"id": "new", "view": "image", "k": 3}))
         assert ids(server("/v1/recommend", {"id": "noto:4", "filter": {"category": "it's new"}})) == ["new"]
@@ -310,6 +310,71 @@ def test_items_are_put_in_replaced_and_taken_out_and_a_new_server_has_them_so(
         refused = server(f"/v1/items?id={last[0]['id']}", method="DELETE")
         assert (refused.status, len(last)) == (400, 1)
         assert "no item is left" in refused.body["error"]["message"]
+
+
+def test_every_route_works_on_the_index_that_is_named_and_says_which(own: ServeOptions, tmp_path: Path) -> None:
+    n2kit.Index.load(own.indexes["main"]).save(tmp_path / "b.index")
+    item, vote = {"items": [{"id": "new", "title": "oak"}]}, {"query": "noto:4", "target": "noto:3", "vote": 1}
+    with live(own, indexes={**own.indexes, "b": tmp_path / "b.index"}) as server:
+        for path, body in (
+            ("/v1/items", item), ("/v1/items?limit=1", None), ("/v1/items?id=new", None), ("/v1/map", None), ("/v1/recommend", {"id": "new"}),
+            ("/v1/feedback", vote), ("/v1/items?id=new", "DELETE"),
+        ):  # fmt: skip
+            ask = {"method": "DELETE"} if body == "DELETE" else {"body": body}
+            mark = "&" if "?" in path else "?"
+            found = server(f"{path}{mark}index=b", **ask)
+            assert (found.status, found.body["index"]) == (200, "b"), path
+            assert server(f"{path}{mark}index=c", **ask).status == 404, path
+            odd = server(f"{path}{mark}inedx=b", **ask)
+            assert (odd.status, "did you mean index" in odd.body["error"]["message"]) == (400, True), path
+            if isinstance(body, dict):
+                assert server(path, body | {"index": "b"}).body["index"] == "b"
+                assert server(f"{path}?index=b", body | {"index": "main"}).status == 400
+        assert len(server.state.catalogues["main"]) == len(server.state.catalogues["b"])
+    for folder in (own.indexes["main"], tmp_path / "b.index"):
+        assert "new" not in n2kit.Index.load(folder).stored.ids
+
+
+def test_columns_of_ones_own_are_put_in_checked_and_found_by_a_new_server(
+    own: ServeOptions, workspace: Path, cli: Any
+) -> None:
+    from n2kit.embed.vectors_file import Vectors, write_table
+    from n2kit.index import load_index
+
+    def put(**columns: Any) -> Any:
+        return server("/v1/items", {"items": [{"id": "new", "title": "oak", "category": "x"} | columns]})
+
+    with live(own) as server:
+        made = put(price=12.5, shelf="007")
+        assert (made.status, made.body["new_columns"]) == (200, ["price", "shelf", "category"])
+        for columns, says in (
+            ({"price": "cheap"}, "item 'new': column 'price' holds numbers, and 'cheap' is none"),
+            ({"price": float("inf")}, "column 'price' is neither a text nor a number"),
+            ({"shelf": ["a"]}, "items.0: column 'shelf' is neither a text nor a number"),
+            ({"shelf": "a" * 201}, "more than 200 characters"),
+            ({"titel": "oak"}, "did you mean title?"),
+        ):
+            refused = put(**columns)
+            assert (refused.status, says in refused.body["error"]["message"]) == (400, True), refused.body
+        assert put(price="7", shelf=7).body["new_columns"] == []
+    with live(own) as server:
+        assert server("/v1/items?id=new").body["items"][0]["columns"] == {"price": 7.0, "shelf": "7"}
+        assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price < 10 and shelf = '7'"})) == ["new"]
+        assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price >= 10"})) == []
+        assert put().status == 200  # whole: what is not given is there no longer
+        assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price > 0 or shelf != ''"})) == []
+    (workspace / "more.jsonl").write_text('{"id": "noto:4", "shelf": "008", "price": 3}')
+    vectors = workspace / "more.parquet"
+    stored = load_index(own.indexes["main"])
+    write_table(Vectors(["noto:4"], stored.vector_of("noto:4")[None], stored.fingerprint), vectors)
+    upsert = ("index", vectors, "-o", own.indexes["main"], "--upsert", "--items")
+    assert cli(*upsert, workspace / "more.jsonl").code == 0
+    facts = load_index(own.indexes["main"]).facts
+    assert facts is not None
+    assert facts.of(["noto:4"])["shelf"].tolist() == ["008"]
+    (workspace / "more.jsonl").write_text('{"id": "noto:4", "price": "dear"}')
+    refused = cli(*upsert, workspace / "more.jsonl")
+    assert (refused.code, "column price holds numbers in the index" in refused.err) == (2, True)
 
 
 def test_changes_of_many_clients_are_all_kept_and_none_suffers_from_another(own: ServeOptions, tmp_path: Path) -> None:
@@ -386,11 +451,11 @@ def test_votes_become_pairs_with_hard_negatives_that_training_reads(options: Ser
         def vote(query: str, target: str, vote: int) -> Any:
             return server("/v1/feedback", {"query": query, "target": target, "vote": vote})
 
-        assert vote("noto:3", "twemoji:5", -1).body == {"up": 0, "down": 1, "waiting": 1}
+        assert vote("noto:3", "twemoji:5", -1).body == {"index": "main", "up": 0, "down": 1, "waiting": 1}
         assert not file.exists()
         vote("noto:3", "twemoji:3", 1)
         vote("noto:4", "twemoji:4", 1)
-        assert vote("twemoji:4", "noto:4", 0).body == {"up": 1, "down": 1, "waiting": 0}
+        assert vote("twemoji:4", "noto:4", 0).body == {"index": "main", "up": 1, "down": 1, "waiting": 0}
         assert vote("noto:3", "nobody", 1).status == 404
         assert vote("noto:3", "noto:3", 1).status == 400
         assert server("/v1/feedback?query=twemoji:3").body["votes"] == {"noto:3": 1}

@@ -301,6 +301,20 @@ def test_a_scalar_index_on_the_ids_is_refused(tmp_path: Path) -> None:
     assert update_index(folder, written(tmp_path / "new.parquet", ["i1"], drawn(1, seed=1))).replaced == 1
 
 
+def test_a_file_of_milvus_that_a_server_holds_is_answered_with_its_routes(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pymilvus = pytest.importorskip("pymilvus")
+
+    def taken(*_: Any, **__: Any) -> None:
+        raise pymilvus.MilvusException(message="another process")
+
+    monkeypatch.setattr(pymilvus, "MilvusClient", taken)
+    vectors = written(tmp_path / "v.parquet", IDS, drawn(COUNT))
+    done = cli("index", vectors, "-o", tmp_path / "index", "--type", "milvus")
+    assert (done.code, "POST and DELETE /v1/items" in done.err) == (3, True), done.err
+
+
 def test_a_milvus_that_is_not_there_is_named(cli: Any, tmp_path: Path) -> None:
     pytest.importorskip("pymilvus")
     vectors = written(tmp_path / "v.parquet", list("abcdef"), drawn(6))

@@ -108,7 +108,7 @@ def index(
         raise BadInput("--migrate builds the type that is there, or one that is named", "leave out --type auto")
     if migrate and (upsert or delete is not None or vectors is None):
         raise BadInput("--migrate puts VECTORS of another model in place of all", "leave out --upsert and --delete")
-    facts = read_facts(items, item_format, renames, encoding)
+    facts = read_facts(items, item_format, renames, encoding, out if upsert or migrate else None)
     titles = read_titles(items, images, item_format, renames, lenient, encoding, facts)
     if upsert or delete is not None:
         change_index(out, vectors, delete, items, titles, facts, encoding, dim=dim, json=json)

@@ -126,12 +126,20 @@ def _ids_of_table(items: ItemStream) -> list[str]:
             continue
 
 
-def read_facts(items: Path | None, item_format: str, renames: list[str] | None, encoding: str | None) -> Facts | None:
-    """Read the columns of a file of items that an index is to remember; None without one."""
+def read_facts(
+    items: Path | None, item_format: str, renames: list[str] | None, encoding: str | None, index: Path | None = None
+) -> Facts | None:
+    """Read the columns of a file of items that an index is to remember; None without one.
+
+    Args:
+        index: that they are put into: what is a text there stays one, also where all that are new look like numbers.
+    """
     if items is None:
         return None
     from n2kit.data.item_stream import ItemStream
     from n2kit.index.facts import read_facts as read
+    from n2kit.index.folder import text_columns
 
     columns = options.columns(renames)[0]
-    return read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True))
+    texts = set() if index is None else text_columns(index)
+    return read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True), texts)

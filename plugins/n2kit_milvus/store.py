@@ -95,7 +95,10 @@ class MilvusStore(Store):
                 raise Unavailable(
                     f"Milvus at {place} cannot be reached: {error.message}".splitlines()[0], "check index.url"
                 ) from None
-            hint = "milvus-lite serves one process at a time: end the other; or use a cluster, by index.url"
+            hint = (
+                "milvus-lite serves one process at a time. Of n2kit serve, ask its routes instead: POST /v1/recommend, "
+                "POST and DELETE /v1/items; end any other; or use a cluster, by index.url"
+            )
             raise Unavailable(f"milvus-lite cannot open {place}: is another process using it?", hint) from None
         return cls(client, config, path)
 

@@ -119,6 +119,13 @@ def proposal(sources: Mapping[str, str], unread: Iterable[str], first: Mapping[s
     return None
 
 
+def field_of(key: str) -> str | None:
+    """Find the field that a key names, by its own name or a synonym, in letters of any case; None where it is a user's own."""
+    if key in FIELDS:
+        return key
+    return next((name for name in (normal(key), _FIELD_OF.get(normal(key))) if name in FIELDS), None)
+
+
 def fields_of(row: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Name the fields of a mapping that a program gives; none of its keys is passed over.
 
@@ -138,10 +145,7 @@ def _sources(keys: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         raise BadInput(f"key {odd[0]!r} is no text", f"known: {', '.join(FIELDS)}")
     found: dict[str, str] = {}
     for key in keys:
-        name = (
-            key if key in FIELDS else next((n for n in (normal(key), _FIELD_OF.get(normal(key))) if n in FIELDS), None)
-        )
-        if name is None:
+        if (name := field_of(key)) is None:
             near = suggest(key, FIELDS) or suggest(key, _FIELD_OF)
             raise BadInput(f"unknown key {key!r}", f"{near} " * bool(near) + f"known: {', '.join(FIELDS)}")
         if name in found:

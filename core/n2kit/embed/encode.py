@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from n2kit.inputs.reader import OnBadImage, Reader
     from n2kit.inputs.state_cache import StateCache
     from n2kit.modeling.model import Model
+    from n2kit.modeling.prompts import TokenizedPrompt
     from n2kit.utils.device import Precision
 
 
@@ -34,6 +36,7 @@ def encode(
     precision: Precision = "auto",
     cache: FeatureCache | None = None,
     states: StateCache | None = None,
+    prompts: Mapping[int, TokenizedPrompt] | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Encode items to unit vectors.
@@ -45,12 +48,13 @@ def encode(
         batch_size: items at a time; None: 32, and on a GPU as many as 16,384 tokens hold.
         on_bad_image: `error`; `skip` leaves the item out; `text-only` embeds its text.
         cache: a frozen vision encoder's features to read from and add to. states: likewise, a frozen LLM's states.
+        prompts: of `Item`s, built already as if all images could be read: identity of the item → prompt.
         progress: called with (done, total).
 
     Raises:
         BadInput: an unknown key of a dict; under `error`, an unreadable image, or an item with nothing that the variant reads.
     """
-    from n2kit.embed.batches import WINDOW
+    from n2kit.embed.batches import WINDOW, laid_out
     from n2kit.inputs.images_ahead import BATCHES, images_ahead, threads_for
     from n2kit.inputs.reader import Reader  # torch, which whoever reads vectors alone does without
     from n2kit.utils.contexts import eval_mode
@@ -69,7 +73,9 @@ def encode(
     with eval_mode(model), images_ahead(vision, folder, cache, threads_for(model.device)) as ahead:
         reader.load = None if ahead is None else ahead.load
         for window in range(0, len(wanted), WINDOW):
-            batches = _batches(reader, wanted[window : window + WINDOW], window, batch_size, model.device.type)
+            some = wanted[window : window + WINDOW]
+            reader.laid_out = laid_out(reader.prompt_builder, some) if prompts is None else prompts
+            batches = _batches(reader, some, window, batch_size, model.device.type)
             for number, numbers in enumerate(batches):
                 some = [wanted[n] for n in numbers]
                 if ahead is not None:
@@ -93,10 +99,10 @@ def encode(
 
 
 def _batches(reader: Reader, items: list[Item], first: int, batch_size: int | None, device: str) -> list[list[int]]:
-    """Divide items, of which the first one has this number, into batches of like length, and hand the reader their prompts."""
-    from n2kit.embed.batches import batches_of, laid_out
+    """Divide items, of which the first one has this number, into batches of like length."""
+    from n2kit.embed.batches import batches_of
 
-    reader.laid_out = prompts = laid_out(reader.prompt_builder, items)
+    prompts = reader.laid_out
     image = reader.prompt_builder.variant.image
     lengths = [(image and bool(item.image), len(prompts[id(item)].ids) if id(item) in prompts else 0) for item in items]
     return [[first + n for n in batch] for batch in batches_of(lengths, batch_size, device)]

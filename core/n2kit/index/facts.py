@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from n2kit.data.image_source import name_of
 from n2kit.data.item_stream import ColumnsChangedError, ItemStream
+from n2kit.data.values import id_of
 from n2kit.errors import BadInput
 from n2kit.utils.arrow import numbers_of, texts_of
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FACTS = "facts.parquet"
+PREFIX = "column:"  # of a column's name in that file
 LONGEST = 200  # characters of a text that is kept: longer ones are descriptions, which nobody compares
 
 
@@ -41,22 +44,28 @@ class Facts:
         return {item_id: n for n, item_id in enumerate(self.ids)}
 
     def with_newer(self, newer: Facts | None, ids: Sequence[str]) -> Facts:
-        """Return the facts of `ids`, the newer where there are any."""
+        """Return the facts of `ids`, the newer where there are any; numbers become texts in a column of texts.
+
+        Raises:
+            BadInput: texts for a column of numbers.
+        """
         if newer is None:
             return Facts(list(ids), self.of(ids))
         old, new, fresh = self.of(ids), newer.of(ids), np.isin(np.asarray(ids, object), np.asarray(newer.ids, object))
         merged = {}
         for name in {**old, **new}:
-            before, now = old.get(name), new.get(name)
-            if before is None or now is None or before.dtype.kind != now.dtype.kind:
-                merged[name] = now if now is not None else before
+            now, before = new.get(name), old.get(name)
+            if now is None or before is None:
+                merged[name] = old.get(name, now)
+            elif before.dtype.kind == "f" and now.dtype.kind != "f":
+                raise not_numbers(name)
             else:
-                merged[name] = np.where(fresh, now, before)
+                merged[name] = np.where(fresh, now if before.dtype.kind == "f" else _texts(now), before)
         return Facts(list(ids), {name: column for name, column in merged.items() if column is not None})
 
 
-def read_facts(stream: ItemStream) -> Facts:
-    """Read all columns of a file of items that hold texts or numbers."""
+def read_facts(stream: ItemStream, texts: Collection[str] = ()) -> Facts:
+    """Read all columns of a file of items that hold texts or numbers; those named in `texts` are texts, whatever they look like."""
     while True:
         ids: list[str] = []
         found: dict[str, list[Any]] = {}
@@ -72,8 +81,8 @@ def read_facts(stream: ItemStream) -> Facts:
                         values.append(None)
         except ColumnsChangedError:
             continue
-        columns = {name: column for name, values in found.items() if (column := _column(values)) is not None}
-        return Facts(ids, columns)
+        made = {name: column_of(values, text=name in texts) for name, values in found.items()}
+        return Facts(ids, {name: column for name, column in made.items() if column is not None})
 
 
 def write_facts(facts: Facts, folder: Path) -> None:
@@ -81,7 +90,7 @@ def write_facts(facts: Facts, folder: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {f"column:{name}": pa.array(column) for name, column in facts.columns.items()}
+    columns = {f"{PREFIX}{name}": pa.array(column) for name, column in facts.columns.items()}
     pq.write_table(pa.table({"id": pa.array(facts.ids, pa.string())} | columns), folder / FACTS)
 
 
@@ -100,7 +109,7 @@ def load_facts(folder: Path) -> Facts | None:
         with pq.ParquetFile(folder / FACTS) as file:  # pq.read_table imports half a second of what nobody needs here
             table = file.read()
         columns = {
-            name.removeprefix("column:"): _values(table.column(name)) for name in table.column_names if name != "id"
+            name.removeprefix(PREFIX): _values(table.column(name)) for name in table.column_names if name != "id"
         }
         return Facts(table.column("id").to_pylist(), columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -115,15 +124,33 @@ def _values(column: pa.ChunkedArray) -> np.ndarray:
     return numbers_of(column) if pa.types.is_floating(column.type) else texts_of(column)
 
 
-def _column(values: Iterable[Any]) -> np.ndarray | None:
+def texts_in_file(folder: Path) -> set[str]:
+    """Name the columns of texts among those that `write_facts` wrote."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(folder / FACTS)
+    except (pa.ArrowException, OSError):  # there is none; what is damaged is said where it is read
+        return set()
+    return {field.name.removeprefix(PREFIX) for field in schema if field.name != "id" and field.type != pa.float64()}
+
+
+def not_numbers(name: str) -> BadInput:
+    """Make the error of a column of numbers that is given texts."""
+    return BadInput(
+        f"column {name} holds numbers in the index, and texts in these items", "mend the column, or index all anew"
+    )
+
+
+def column_of(values: Iterable[Any], *, text: bool = False) -> np.ndarray | None:
     """Make a column of numbers if all values that are there are such, else one of texts; None where it holds other things."""
     there = [value for value in values if value is not None and value != ""]
     if not there or not all(isinstance(value, str | int | float) for value in there):
         return None
-    try:
-        return np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)
-    except (ValueError, OverflowError):
-        pass
+    with contextlib.suppress(ValueError, OverflowError):
+        if not text:
+            return np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)
     if any(len(str(value)) > LONGEST for value in there):
         return None
     return np.array(["" if value is None else str(value) for value in values], object)
@@ -133,6 +160,13 @@ def _joined(value: Any) -> Any:
     """Write a list of texts as the text that such lists are read from; anything else comes back as it is."""
     texts = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
     return "|".join(value) if texts else value
+
+
+def _texts(column: np.ndarray) -> np.ndarray:
+    """Write numbers as texts; texts stay."""
+    if column.dtype.kind != "f":
+        return column
+    return np.array(["" if np.isnan(value) else id_of(value) for value in column.tolist()], object)
 
 
 def _nothing(column: np.ndarray) -> Any:

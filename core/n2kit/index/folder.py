@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.choice import MANIFEST, MadeBy
-from n2kit.index.facts import Facts, load_facts, write_facts
+from n2kit.index.facts import Facts, load_facts, texts_in_file, write_facts
 from n2kit.index.outputs import watch
 from n2kit.index.store_folder import STORE_FORMAT, StoreManifest, opened, read_manifest, written
 from n2kit.index.titles import Titles, read_titles, write_titles
@@ -191,6 +191,17 @@ def load_index(folder: str | Path) -> StoredIndex:
 def is_index(folder: Path) -> bool:
     """Tell whether a folder is that of an index, whole or damaged."""
     return (folder / MANIFEST).is_file() and "component" in read_json(folder / MANIFEST)
+
+
+def text_columns(folder: Path) -> set[str]:
+    """Name the columns of texts that an index remembers, without loading it; none where there is no index.
+
+    Raises:
+        BadInput: its manifest is damaged.
+    """
+    if (in_store := _store_manifest(folder)) is not None:
+        return {name for name, column in in_store.columns.items() if column.type == "text"}
+    return texts_in_file(folder)
 
 
 def _store_manifest(folder: Path) -> StoreManifest | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -11,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from n2kit.data.image_source import needs_folder
-from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items
 from n2kit.errors import BadInput, counted
 from n2kit.pages.render import render
+from n2kit.pages.thumbnails import data_uri, small_copy
 from n2kit.utils.files import ensure_writable_file, write_text
 from n2kit.utils.version import VERSION
 
@@ -54,21 +51,7 @@ def label(item: Item) -> str:
 
 def figure_of(item: Item, images: Path | None, *, score: float | None = None, right: bool = False) -> Figure:
     """Make a figure of an item; a picture that cannot be read is left out."""
-    return Figure(label(item), picture(item, images), (item.id,), score, right)
-
-
-def picture(item: Item, images: Path | None) -> str:
-    """Make a small copy of an item's picture, as a data URI; empty where there is none, or none that can be read."""
-    if not item.image or (images is None and needs_folder(item.image)):
-        return ""
-    try:
-        image = open_image(item, images)
-    except UnreadableImage:
-        return ""
-    image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Figure(label(item), data_uri(small_copy(item, images, SIDE)), (item.id,), score, right)
 
 
 def ensure_page(file: Path, read: Iterable[Path | None] = ()) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 from n2kit.serve.gate import Gate
 from n2kit.serve.problems import add_handlers
-from n2kit.serve.routes import catalogue, embeddings, health, page, recommend, votes
+from n2kit.serve.routes import catalogue, embeddings, health, known_parameters, page, recommend, votes
 from n2kit.serve.state import State
 from n2kit.utils.version import VERSION
 
@@ -34,7 +34,9 @@ def make_app(state: State) -> FastAPI:
     )  # fmt: skip
     app.state.n2kit = state
     add_handlers(app)
-    for part in (embeddings, recommend, catalogue, votes, health, page):
+    for part in (embeddings, recommend, catalogue, votes):
+        app.include_router(part.router, dependencies=[Depends(known_parameters)])
+    for part in (health, page):
         app.include_router(part.router)
     if options.origins:
         app.add_middleware(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from n2kit.data.columns import field_of
 from n2kit.data.items import Item
 from n2kit.errors import suggest
 from n2kit.index import StoredIndex
@@ -93,6 +94,12 @@ class Catalogue:
         if self.whole:
             columns = columns | {"category": np.array([self.item(i).category for i in ids], object)}
         return Facts(ids, columns)
+
+    def columns_of(self, item_id: str) -> dict[str, str | float]:
+        """Return what the index remembers of an item beside its fields: its price, for example."""
+        known = {} if self.stored.facts is None else self.stored.facts.of([item_id])
+        there = {name: column.tolist()[0] for name, column in known.items() if field_of(name) is None}
+        return {name: value for name, value in there.items() if value != "" and value == value}
 
     @cached_property
     def categories(self) -> dict[str, int]:

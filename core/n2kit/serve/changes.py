@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,9 @@ from n2kit.data.items import Item, Items
 from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.index import StoredIndex, Titles
-from n2kit.index.facts import Facts
 from n2kit.index.folder import KIND
 from n2kit.index.update import update_index
+from n2kit.serve.columns import Columns, facts_of
 from n2kit.serve.options import LOOPBACK, ServeOptions
 from n2kit.serve.problems import Problem
 from n2kit.utils.folders import ensure_writable
@@ -24,18 +24,19 @@ from n2kit.utils.locks import InUseError
 
 @dataclass(frozen=True)
 class Change:
-    """An item that is put in with its vector [d]; or its id alone, of one that is taken out."""
+    """An item that is put in with its vector [d] and a user's own columns of it; or its id alone, of one that is taken out."""
 
     id: str
     item: Item | None = None
     vector: np.ndarray | None = None
+    columns: Columns = field(default_factory=dict)
 
 
 def write_changes(folder: Path, stored: StoredIndex, changes: Sequence[Change]) -> StoredIndex:
     """Write changes to an index folder, the last one of an id, and return the index as it is now.
 
     Raises:
-        Problem: another process writes the folder. BadInput: no item would be left.
+        Problem: another process writes the folder; a text for a column of numbers. BadInput: no item would be left.
     """
     last = {change.id: change for change in changes}
     put = [change for change in last.values() if change.item is not None]
@@ -47,9 +48,8 @@ def write_changes(folder: Path, stored: StoredIndex, changes: Sequence[Change]) 
         rows = [change.vector for change in put if change.vector is not None]
         vectors = Vectors(ids, np.stack(rows), stored.fingerprint)
         titles = Titles(Items(items), whole=frozenset(ids))
-        categories = np.array([item.category for item in items], object)
-        if stored.facts is not None or categories.any():
-            facts = Facts(ids, {"category": categories})
+        columns = {change.id: change.columns for change in put}
+        facts = facts_of(columns, [item.category for item in items], stored.facts)
     try:
         return update_index(folder, vectors, delete=gone, titles=titles, facts=facts).stored
     except InUseError as problem:

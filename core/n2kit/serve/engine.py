@@ -13,6 +13,7 @@ import numpy as np
 from n2kit.bundle.io import load
 from n2kit.bundle.manifest import read_manifest
 from n2kit.data.items import Item, without_image, without_text
+from n2kit.embed.batches import laid_out
 from n2kit.embed.encode import encode
 from n2kit.errors import BadInput, Failed
 from n2kit.serve.batching import Batcher, Closed
@@ -21,6 +22,7 @@ from n2kit.utils.device import pick_device
 
 if TYPE_CHECKING:
     from n2kit.modeling.model import Model
+    from n2kit.modeling.prompts import TokenizedPrompt
 
 ROWS = 32  # of one forward pass at most
 VIEWS: dict[str, Callable[[Item], Item]] = {
@@ -30,12 +32,13 @@ VIEWS: dict[str, Callable[[Item], Item]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Given:
-    """An item to be encoded, with the folder that its image is in."""
+    """An item to be encoded, with the folder that its image is in; prompt: its tokens, once they are counted."""
 
     item: Item
     images: Path | None = None
+    prompt: TokenizedPrompt | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ class Engine:
         return np.stack([e.vector for e in await self.encode(given) if e.vector is not None])
 
     def _tokens(self, given: Given) -> int:
-        image = bool(given.item.image) and self.model.variant.image
-        return len(self.model.prompt_builder(given.item, image=image).ids)
+        """Count the tokens of an item, which stay with it; none of one that this model cannot read."""
+        prompt = next(iter(laid_out(self.model.prompt_builder, [given.item]).values()), None)
+        given.prompt = prompt
+        return 0 if prompt is None else len(prompt.ids)
 
     def _encode(self, given: list[Given]) -> list[Encoding]:
         """Encode a batch; items of one folder of images together."""
@@ -95,11 +100,13 @@ class Engine:
         for folder in dict.fromkeys(one.images for one in given):
             places = [n for n, one in enumerate(given) if one.images == folder]
             items = [replace(given[n].item, id=str(n)) for n in places]
-            done = encode(self.model, items, images=folder, batch_size=ROWS, on_bad_image="skip")
+            prompts = {id(item): p for item, n in zip(items, places, strict=True) if (p := given[n].prompt) is not None}
+            done = encode(self.model, items, images=folder, batch_size=ROWS, on_bad_image="skip", prompts=prompts)
             rows = dict(zip(done.ids, done.vectors, strict=True))
             for n in places:
                 problem = None if str(n) in rows else _reworded(done.skipped.get(str(n)), n, given[n].item.id)
-                found[n] = Encoding(rows.get(str(n)), self._tokens(given[n]), problem)
+                tokens = 0 if (prompt := given[n].prompt) is None else len(prompt.ids)
+                found[n] = Encoding(rows.get(str(n)), tokens, problem)
         if any(one is None for one in found):
             raise Failed("an item was lost")
         return [one for one in found if one is not None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +15,9 @@ import pyarrow.parquet as pq
 from n2kit.bench.cell_row import RERUN_HINT, CellRow
 from n2kit.bench.report.aggregate import ArmResult, Leaderboard
 from n2kit.bench.report.read import Ranking, read_ranking
-from n2kit.data.images import UnreadableImage, open_image
 from n2kit.errors import BadInput
+from n2kit.pages.neighbours import label
+from n2kit.pages.thumbnails import data_uri, small_copy
 from n2kit.utils.files import is_complete_parquet
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 DRAWN, DISAGREE = 4, 4  # queries: those drawn by a seed, and those the arms disagree about most
 ARMS, NEIGHBOURS = 5, 5
 SIDE = 88  # pixels of a thumbnail, whose number is at most (DISAGREE + DRAWN) (2 + ARMS NEIGHBOURS)
-TEXT = 70  # characters of an item's text
 SHOWN_FIRST = ("text_only", "image_only", "basic", "notellm2", "micl", "late_early_fusion", "only_late_fusion")
 RULE = (
     f"{DRAWN} queries drawn by a seed, then {DISAGREE} about which the arms shown disagree most (standard deviation of the logarithm "
@@ -62,34 +60,24 @@ class QueryExample:
 
 @dataclass
 class Thumbnails:
-    """Images of items as small WebP data, each once."""
+    """Images of items as data URIs of small copies, each once; what cannot be read is shown by its text."""
 
     items: Items
     images: Path | None
     data: dict[str, str] = field(default_factory=dict)
 
     def add(self, item_id: str) -> None:
-        if item_id in self.data or self.images is None or item_id not in self.items or not self.items[item_id].image:
+        if item_id in self.data or self.images is None or item_id not in self.items:
             return
-        try:
-            image = open_image(self.items[item_id], self.images)
-        except UnreadableImage:
-            return  # a report is not the place to fail for it: the item is shown by its text
-        image.thumbnail((SIDE, SIDE))
-        out = io.BytesIO()
-        image.save(out, "WEBP", quality=70, method=6)
-        self.data[item_id] = base64.b64encode(out.getvalue()).decode()
+        if (copy := small_copy(self.items[item_id], self.images, SIDE, quality=70)) is not None:
+            self.data[item_id] = data_uri(copy)
 
     def category(self, item_id: str) -> str:
         return self.items[item_id].category if item_id in self.items else ""
 
     def text(self, item_id: str) -> str:
-        """Return title, topics, content, cut to TEXT; of an item without text, its id."""
-        if item_id not in self.items:
-            return item_id
-        item = self.items[item_id]
-        whole = " ".join([item.title, *(f"#{t}" for t in item.topics), item.content]).strip()
-        return whole if len(whole) <= TEXT else f"{whole[: TEXT - 1]}…"
+        """Name an item for people."""
+        return label(self.items[item_id]) if item_id in self.items else item_id
 
 
 def examples(board: Leaderboard, pool: Collection[str] | None = None, seed: int = 0) -> list[QueryExample]:

@@ -6,12 +6,8 @@ import base64
 import hashlib
 import shlex
 from collections.abc import Collection, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup, escape
 
 from n2kit.bench.cell_row import DONE, CellRow
 from n2kit.bench.report import charts, labels, neighbours, panels, sections, tables
@@ -20,13 +16,12 @@ from n2kit.bench.report.summary import summary, warning
 from n2kit.contract.report_section import ReportSection
 from n2kit.data.items import Items
 from n2kit.errors import counted
-from n2kit.pages.render import template
+from n2kit.pages import render
 from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
 from n2kit.utils.yaml_files import read_yaml
 
 FACTS = 80  # lines of the environment
-TEMPLATES = "templates"
 DATA = {  # a matrix's keys, as the page calls them
     "items": "items", "pairs": "training pairs", "val_pairs": "validation pairs", "test_pairs": "test pairs", "images": "images",
 }  # fmt: skip
@@ -46,12 +41,8 @@ def page(
         pool: ids that may be found; default: every item that is no query.
         further: sections of plug-ins.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_source), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    environment = render.environment("n2kit.bench.report")
     script = environment.get_template("page.js").render()
-    environment.filters["soft"] = _breakable
     environment.filters["n"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
     colours = sections.colours(board)
     shown = neighbours.examples(board, pool) if items is not None else []
@@ -88,17 +79,6 @@ def page(
         "charts": charts,
     }
     return environment.get_template("page.html.j2").render(context)
-
-
-def _breakable(text: str) -> Markup:
-    """Mark a name so that it may break after an underscore."""
-    return escape(text).replace("_", Markup("_<wbr>"))
-
-
-def _source(name: str) -> str:
-    """Return the text of a template of this page, or of one that all pages share."""
-    own = resources.files("n2kit.bench.report").joinpath(TEMPLATES, name)
-    return own.read_text("utf8") if own.is_file() else template(name)
 
 
 def _facts(board: Leaderboard, items: Items | None) -> list[tuple[str, str]]:

@@ -269,7 +269,7 @@ def examples(
                 "why": e.why,
                 "arms": [
                     {"number": position[f.arm.label], "name": names[f.arm.label], "rank": f.rank}
-                    | {"tiles": [tile(i, i in e.targets, score) for i, score in f.found]}
+                    | {"found": [tile(i, i in e.targets, score) for i, score in f.found]}
                     for f in e.found
                 ],
             }

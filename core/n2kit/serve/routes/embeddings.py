@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter
+import orjson
+from fastapi import APIRouter, Response
 from starlette.concurrency import run_in_threadpool
 
 from n2kit.serve.engine import Given
@@ -19,7 +20,7 @@ router = APIRouter(tags=["embeddings"])
 
 
 @router.post("/v1/embeddings")
-async def embeddings(asked: EmbeddingRequest, state: Served) -> dict[str, Any]:
+async def embeddings(asked: EmbeddingRequest, state: Served) -> Response:
     """Embed texts, images or items, in the shapes of OpenAI, Jina, vLLM and Infinity, or as n2kit's own items."""
     engine = state.engine(asked.model)
     width = asked.dimensions or engine.width
@@ -42,7 +43,8 @@ async def embeddings(asked: EmbeddingRequest, state: Served) -> dict[str, Any]:
         if one.vector is not None
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": engine.name, "usage": usage}
+    answer = {"object": "list", "data": data, "model": engine.name, "usage": usage}
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
 @router.get("/v1/models")
@@ -66,11 +68,11 @@ def _cut(vector: np.ndarray, width: int) -> np.ndarray:
     return vector[:width] / max(float(np.linalg.norm(vector[:width])), 1e-12)
 
 
-def written(vector: np.ndarray, encoding: str) -> list[float] | list[int] | str:
+def written(vector: np.ndarray, encoding: str) -> np.ndarray | str:
     """Write a vector as numbers, as base64 of float32, or as one bit a dimension: signed (binary) or unsigned bytes."""
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     if encoding == "float":
-        return [float(x) for x in vector]
+        return np.ascontiguousarray(vector)
     bits = np.packbits(vector > 0)
-    return [int(x) for x in (bits.view(np.int8) if encoding == "binary" else bits)]
+    return bits.view(np.int8) if encoding == "binary" else bits

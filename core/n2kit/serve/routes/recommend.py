@@ -17,7 +17,7 @@ from n2kit.serve.engine import VIEWS, Given
 from n2kit.serve.explaining import Why, explain
 from n2kit.serve.pictures import item_given
 from n2kit.serve.problems import Problem
-from n2kit.serve.routes import Served
+from n2kit.serve.routes import IndexName, Served, chosen
 from n2kit.serve.state import State
 
 router = APIRouter(tags=["recommend"])
@@ -63,8 +63,9 @@ class RecommendRequest(BaseModel):
 
 
 @router.post("/v1/recommend")
-async def recommend(asked: RecommendRequest, state: Served) -> dict[str, Any]:
+async def recommend(asked: RecommendRequest, state: Served, index: IndexName = None) -> dict[str, Any]:
     """List the items most similar to items of the catalogue, to new ones, or to several together."""
+    catalogue = chosen(state, index, asked.index)
     ids = [*([asked.id] if asked.id is not None else []), *asked.ids]
     rows = [*([asked.item] if asked.item is not None else []), *asked.items]
     if not ids and not rows:
@@ -72,7 +73,7 @@ async def recommend(asked: RecommendRequest, state: Served) -> dict[str, Any]:
     if len(ids) + len(rows) > state.options.max_inputs:
         raise Problem(413, f"{len(ids) + len(rows)} triggers, at most {state.options.max_inputs} in one request")
     new = await run_in_threadpool(lambda: [item_given(row, f"item {n}", state.options) for n, row in enumerate(rows)])
-    return await _recommended(asked, ids, new, state)
+    return await _recommended(asked, ids, new, catalogue, state)
 
 
 @router.post("/v1/recommend/upload")
@@ -80,6 +81,7 @@ async def upload(
     state: Served,
     image: Annotated[UploadFile | None, File(description="The picture of a new item.")] = None,
     request: Annotated[str, Form(description="The rest, as the JSON of /v1/recommend.")] = "{}",
+    index: IndexName = None,
 ) -> dict[str, Any]:
     """List the items most similar to a picture that is uploaded, with a text where `request` has an item."""
     try:
@@ -88,13 +90,14 @@ async def upload(
         first = problem.errors()[0]
         raise Problem(400, f"request: {'.'.join(map(str, first['loc']))}: {first['msg']}", param="request") from None
     if image is None:
-        return await recommend(asked, state)
+        return await recommend(asked, state, index)
     row = (asked.item or {}) | {"image": await image.read()}
-    return await recommend(asked.model_copy(update={"item": row}), state)
+    return await recommend(asked.model_copy(update={"item": row}), state, index)
 
 
-async def _recommended(asked: RecommendRequest, ids: list[str], new: list[Item], state: State) -> dict[str, Any]:
-    catalogue = state.catalogue(asked.index)
+async def _recommended(
+    asked: RecommendRequest, ids: list[str], new: list[Item], catalogue: Catalogue, state: State
+) -> dict[str, Any]:
     views = [asked.view] if not asked.explain else list(dict.fromkeys([asked.view, *catalogue.views]))
     vectors = {view: await _query(catalogue, state, ids, new, view) for view in views}
     exclude = {*asked.exclude, *ids}

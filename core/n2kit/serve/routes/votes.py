@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from n2kit.serve.problems import Problem
-from n2kit.serve.routes import Served
+from n2kit.serve.routes import IndexName, Served, chosen
 from n2kit.serve.state import State
 from n2kit.serve.votes import Votes
 
@@ -28,15 +28,15 @@ class Vote(BaseModel):
 
 
 @router.post("/v1/feedback")
-async def feedback(vote: Vote, state: Served) -> dict[str, int]:
+async def feedback(vote: Vote, state: Served, index: IndexName = None) -> dict[str, Any]:
     """Take a vote, and write the pairs file; return how many there are."""
-    votes, catalogue = _votes(state), state.catalogue(vote.index)
+    votes, catalogue = _votes(state), chosen(state, index, vote.index)
     for item in (vote.query, vote.target):
         catalogue.vector(item)
     if vote.query == vote.target:
         raise Problem(400, f"{vote.query!r} is paired with itself", param="target")
     await run_in_threadpool(votes.vote, vote.query, vote.target, vote.vote)
-    return votes.counts()
+    return {"index": catalogue.name} | votes.counts()
 
 
 @router.get("/v1/feedback")
