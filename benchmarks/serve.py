@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-MOST = 1000  # texts
 UNBATCHED = ["--batch-tokens", "1", "--batch-wait", "0"]
 
 
@@ -33,8 +32,9 @@ def main() -> None:
     parser.add_argument("--items", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--texts", type=int, default=1000, help="the first ones of the items")
     asked = parser.parse_args()
-    texts = _texts(asked.items)
+    texts = _texts(asked.items)[: asked.texts]
     embedded = [embed_rates(asked.bundle, texts)]
     rows = {}
     for name, flags in (("batched", []), ("one by one", UNBATCHED)):
@@ -66,7 +66,7 @@ def print_table(clients: int, seconds: float, rows: dict[str, dict[str, Any]], e
 def _texts(items: Path) -> list[str]:
     from n2kit.data.items import read_items
 
-    return [item.title or ", ".join(item.topics) for item in read_items(items) if item.has_text][:MOST]
+    return [item.title or ", ".join(item.topics) for item in read_items(items) if item.has_text]
 
 
 @contextmanager

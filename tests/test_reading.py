@@ -15,9 +15,10 @@ from n2kit import Item
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.embed import encode
+from n2kit.embed.batches import group_sizes
 from n2kit.inputs.reader import Reader
 from n2kit.modeling.model import Model
-from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, common_prefix_length, group_sizes
+from n2kit.modeling.prefix_sharing import NO_OPTIMIZATION, ExecutionOptions, cheapest_groups, common_prefix_length
 from n2kit.modeling.prompts import IMG
 from n2kit.train.checks import frozen_fingerprint
 from n2kit.train.pairs import PairCollator
@@ -155,9 +156,29 @@ def test_our_own_words_in_a_start_are_trained(workspace: Path) -> None:
 
 
 def test_groups_hold_rows_of_like_length_up_to_so_many_tokens() -> None:
-    assert group_sizes([2, 3, 3, 10, 10, 40], 20) == [3, 2, 1]
-    assert group_sizes([2, 3], None) == [2]
-    assert sum(group_sizes(list(range(1, 100)), 256)) == 99
+    assert group_sizes([2, 3, 3, 10, 10, 40], 20, 9) == [3, 2, 1]
+    assert group_sizes([2, 3, 3, 10], 20, 2) == [2, 1, 1]
+    assert sum(group_sizes(list(range(1, 100)), 256, 99)) == 99
+
+
+@pytest.mark.parametrize("lengths", [[], [50], [2, 3, 3, 10, 10, 40], [1, 1, 2, 8, 8, 9, 9, 30], [5] * 9])
+def test_rows_are_split_where_padding_costs_more_than_another_pass(lengths: list[int]) -> None:
+    def cost(sizes: list[int]) -> int:
+        ends = list(accumulate(sizes))
+        return sum(size * lengths[end - 1] + 12 for size, end in zip(sizes, ends, strict=True))
+
+    def splits(count: int) -> Iterator[list[int]]:
+        if not count:
+            yield []
+        for last in range(1, count + 1):
+            for rest in splits(count - last):
+                longest = lengths[count - 1]
+                if last == 1 or last * longest <= 40:
+                    yield [*rest, last]
+
+    found = cheapest_groups(lengths, 40, 12)
+    assert sum(found) == len(lengths)
+    assert cost(found) == min(map(cost, splits(len(lengths))))
 
 
 def test_groups_are_no_wider_than_they_need_to_be(workspace: Path) -> None:

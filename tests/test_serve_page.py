@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="n2kit[serve] is not installed")
 
 import n2kit
+from n2kit.embed.vectors_file import Vectors, write_table
+from n2kit.index import build_index
 from n2kit.serve import ServeOptions
 from serving import Live, live
 
@@ -277,6 +280,25 @@ class TestInABrowser:
             assert len(every) == 18
             assert len(few) == 11
             assert [i for i in every if i in few] == [i for i in few if i in every]
+            context.close()
+
+    def test_how_much_is_shown_stands_in_the_address(self, browser: Any, tmp_path: Path) -> None:
+        vectors = np.random.default_rng(0).normal(size=(110, 8)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        write_table(Vectors([f"i{n}" for n in range(110)], vectors, "0123456789abcdef"), tmp_path / "v.parquet")
+        build_index(tmp_path / "v.parquet", tmp_path / "i")
+        with live(ServeOptions({"i": tmp_path / "i"}, device="cpu")) as bare:
+            context = browser.new_context(base_url=bare.address)
+            page = context.new_page()
+            page.goto("/")
+            assert len(ids(page)) == 48
+            page.click("#more")
+            page.wait_for_url("**shown=96")
+            page.reload()
+            assert len(ids(page)) == 96
+            page.click("#more")
+            page.wait_for_selector("#more", state="hidden")
+            assert len(ids(page)) == 110
             context.close()
 
     def test_a_phone_scrolls_one_way_and_offers_its_camera(self, browser: Any, server: Live) -> None:

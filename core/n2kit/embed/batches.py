@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from n2kit.modeling.prefix_sharing import group_sizes
-
 if TYPE_CHECKING:
     from n2kit.data.item import Item
     from n2kit.modeling.prompts import PromptBuilder, TokenizedPrompt
@@ -47,3 +45,13 @@ def batches_of(lengths: Sequence[tuple[bool, int]], batch_size: int | None, devi
             batches.append(some)
         start += size
     return batches
+
+
+def group_sizes(lengths: list[int], max_tokens: int, max_rows: int) -> list[int]:
+    """Split rows of ascending lengths into groups of at most `max_tokens` each, padding included, and `max_rows`: the groups' sizes."""
+    sizes = [0]
+    for length in lengths:
+        if sizes[-1] and ((sizes[-1] + 1) * length > max_tokens or sizes[-1] == max_rows):
+            sizes.append(0)
+        sizes[-1] += 1
+    return sizes

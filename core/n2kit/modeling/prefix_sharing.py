@@ -105,9 +105,13 @@ def gather_hidden_states(
 
 
 def _length_groups(lengths: Tensor, max_tokens: int | None) -> tuple[list[int], Tensor]:
-    """Group rows of `lengths` [B] that are computed in one call: the groups' sizes, and the rows' order [B]."""
+    """Group rows of `lengths` [B] that are computed in one call: the groups' sizes, and the rows' order [B].
+
+    Rows are on a CPU where there are `max_tokens`.
+    """
     order = lengths.argsort(stable=True)
-    sizes = group_sizes(lengths[order].tolist(), max_tokens)
+    ascending = lengths[order].tolist()
+    sizes = [len(ascending)] if max_tokens is None else cheapest_groups(ascending, max_tokens, MIN_TOKENS_SAVED["cpu"])
     return sizes, order if len(sizes) > 1 else torch.arange(len(lengths), device=lengths.device)
 
 
@@ -138,13 +142,22 @@ def _prefix(llm: LLM, x: Tensor, ids: Tensor, shared: int) -> Tensor:
     return prefix if trained else prefix.detach()
 
 
-def group_sizes(lengths: list[int], max_tokens: int | None, max_rows: int | None = None) -> list[int]:
-    """Split rows of ascending lengths into groups of at most `max_tokens` each, padding included, and `max_rows`: the groups' sizes."""
-    if max_tokens is None:
-        return [len(lengths)]
-    sizes = [0]
-    for length in lengths:
-        if sizes[-1] and ((sizes[-1] + 1) * length > max_tokens or sizes[-1] == max_rows):
-            sizes.append(0)
-        sizes[-1] += 1
-    return sizes
+def cheapest_groups(lengths: list[int], max_tokens: int, per_pass: int) -> list[int]:
+    """Split rows of ascending lengths into groups of at most `max_tokens` each, padding included: the groups' sizes.
+
+    The tokens of all groups, padding included, and `per_pass` for each group together are as few as they can be.
+    """
+    least, starts = (
+        [0],
+        list[int](),
+    )  # for the first n rows: the tokens of the best split, and where its last group starts
+    for end, longest in enumerate(lengths, 1):
+        first = max(end - max(max_tokens // max(longest, 1), 1), 0)
+        cost, start = min((least[start] + (end - start) * longest, start) for start in range(first, end))
+        least.append(cost + per_pass)
+        starts.append(start)
+    sizes, end = list[int](), len(lengths)
+    while end:
+        sizes.append(end - starts[end - 1])
+        end = starts[end - 1]
+    return sizes[::-1]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from n2kit.modeling.model import Model
     from n2kit.modeling.prompts import TokenizedPrompt
 
-ROWS = 32  # of one forward pass at most
 VIEWS: dict[str, Callable[[Item], Item]] = {
     "multimodal": lambda item: item,
     "text": without_image,
@@ -101,7 +100,7 @@ class Engine:
             places = [n for n, one in enumerate(given) if one.images == folder]
             items = [replace(given[n].item, id=str(n)) for n in places]
             prompts = {id(item): p for item, n in zip(items, places, strict=True) if (p := given[n].prompt) is not None}
-            done = encode(self.model, items, images=folder, batch_size=ROWS, on_bad_image="skip", prompts=prompts)
+            done = encode(self.model, items, images=folder, on_bad_image="skip", prompts=prompts)
             rows = dict(zip(done.ids, done.vectors, strict=True))
             for n in places:
                 problem = None if str(n) in rows else _reworded(done.skipped.get(str(n)), n, given[n].item.id)

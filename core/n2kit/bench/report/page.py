@@ -16,7 +16,7 @@ from n2kit.bench.report.summary import summary, warning
 from n2kit.contract.report_section import ReportSection
 from n2kit.data.items import Items
 from n2kit.errors import counted
-from n2kit.pages import render
+from n2kit.pages.render import environment as page_environment
 from n2kit.utils.files import real_path
 from n2kit.utils.version import VERSION
 from n2kit.utils.yaml_files import read_yaml
@@ -41,7 +41,7 @@ def page(
         pool: ids that may be found; default: every item that is no query.
         further: sections of plug-ins.
     """
-    environment = render.environment("n2kit.bench.report")
+    environment = page_environment("n2kit.bench.report")
     script = environment.get_template("page.js").render()
     environment.filters["n"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
     colours = sections.colours(board)

@@ -7,7 +7,7 @@ import { map } from "./map.js";
 
 const $ = (id) => document.getElementById(id);
 const WORDS = { multimodal: "text and picture", text: "text alone", image: "picture alone" };
-const PAGE = 48, K = 18, FOLD = 0.97;
+const PAGE = 48, MOST = 40 * PAGE, K = 18, FOLD = 0.97;
 let served = null, drawing = 0, votes = {};
 
 const state = () => {
@@ -15,7 +15,7 @@ const state = () => {
   const columns = (p.get("columns") || "").split("~").map((c) => c.split("!")).filter(([i, v]) => served.indexes.some((x) => x.name === i && x.views.includes(v)));
   const index = columns[0]?.[0] || (served.indexes.some((x) => x.name === p.get("index")) ? p.get("index") : served.indexes[0]?.name);
   return { id: p.get("id"), q: p.get("q") || "", picture: p.get("picture"), category: p.get("category") || "", trail: p.getAll("from"), why: p.has("why"), fold: p.has("fold"), map: p.has("map"),
-    index, columns: columns.length ? columns : [[index, "multimodal"]], offset: Number(p.get("offset")) || 0 };
+    index, columns: columns.length ? columns : [[index, "multimodal"]], shown: Math.min(Math.max(Number(p.get("shown")) || PAGE, PAGE), MOST) };
 };
 
 function address(values) {
@@ -25,6 +25,7 @@ function address(values) {
   s.trail.slice(-12).forEach((id) => p.append("from", id));
   for (const name of ["why", "fold", "map"]) if (s[name]) p.set(name, "1");
   const columns = s.columns.map((c) => c.join("!")).join("~");
+  if (s.shown > PAGE && !s.id && !s.q && !s.picture) p.set("shown", s.shown);
   if (columns !== `${served.indexes[0]?.name}!multimodal`) p.set("columns", columns);
   return p.size ? `?${p}` : "./";
 }
@@ -109,16 +110,22 @@ async function drawTrail(s) {
 }
 
 async function browse(s) {
-  const { items } = await api.items({ category: s.category, index: s.index, offset: s.offset, limit: PAGE });
   const count = served.indexes.find((x) => x.name === s.index)?.items ?? 0;
   say(s.category ? `Items of ${s.category}. Choose one to see what is similar.` : `${count.toLocaleString("en")} items. Choose one to see what is similar.`);
-  const list = h("ul", { class: "cards" }, ...items.map((item) => card(item, { index: s.index, link: walk(item.id) })));
-  if (s.map) { $("more").hidden = true; return map(s.index, s.category, (id) => { history.pushState(null, "", walk(id)); draw(); }); }
-  $("more").hidden = items.length < PAGE;
+  $("more").hidden = true;
+  if (s.map) return map(s.index, s.category, (id) => { history.pushState(null, "", walk(id)); draw(); });
+  const list = h("ul", { class: "cards" });
+  const add = async () => {
+    const { items } = await api.items({ category: s.category, index: s.index, offset: list.children.length, limit: PAGE });
+    list.append(...items.map((item) => card(item, { index: s.index, link: walk(item.id) })));
+    return items.length === PAGE;
+  };
+  let more = await add();
+  while (more && list.children.length < s.shown) more = await add();
+  $("more").hidden = !more;
   $("more").onclick = async () => {
-    const next = await api.items({ category: s.category, index: s.index, offset: list.children.length, limit: PAGE });
-    list.append(...next.items.map((item) => card(item, { index: s.index, link: walk(item.id) })));
-    $("more").hidden = next.items.length < PAGE;
+    $("more").hidden = !(await add());
+    history.replaceState(null, "", address({ shown: list.children.length }));
   };
   return list;
 }
@@ -189,7 +196,7 @@ async function start() {
   let typed = 0;
   $("query").addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(() => suggest($("suggestions"), $("query").value.trim(), state().index).catch(() => {}), 150); });
   $("tools").addEventListener("submit", (event) => event.preventDefault());
-  $("category").addEventListener("change", () => go({ category: $("category").value }));
+  $("category").addEventListener("change", () => go({ category: $("category").value, shown: PAGE }));
   $("fold").addEventListener("change", () => go({ fold: $("fold").checked }));
   $("map").addEventListener("change", () => go({ map: $("map").checked }));
   $("why").addEventListener("change", () => go({ why: $("why").checked }));
