@@ -159,7 +159,7 @@ def test_our_own_words_in_a_start_are_trained(workspace: Path) -> None:
 
 def test_groups_hold_rows_of_like_length_up_to_so_many_tokens() -> None:
     assert group_sizes([2, 3, 3, 10, 10, 40], 20, 9) == [3, 2, 1]
-    assert group_sizes([2, 3, 3, 10], 20, 2) == [2, 1, 1]
+    assert group_sizes([2, 3, 3, 10], 20, 2) == [2, 2]
     assert sum(group_sizes(list(range(1, 100)), 256, 99)) == 99
 
 

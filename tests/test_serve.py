@@ -111,6 +111,7 @@ def test_the_official_client_of_openai_works(server: Live) -> None:
         ({"input": []}, 400, "input is empty"),
         ({"input": [" "]}, 400, "input.0 is empty"),
         ({"input": [[1, 2]]}, 400, "token ids"),
+        ({"input": ["oak", "data:image/png;base64,AAAA"]}, 400, "input.1: a picture in place of a text"),
         ({"input": "a", "wise": 1}, 400, "wise"),
         ({"input": "a", "normalized": False}, 400, "normalized"),
         ({"input": ["a"] * 257}, 413, "257 inputs, at most 256"),

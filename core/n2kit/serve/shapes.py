@@ -75,6 +75,10 @@ def rows_of(asked: EmbeddingRequest) -> list[Row]:
 def _of_input(value: Any, modality: str | None) -> Iterator[Row]:
     for number, one in enumerate(value if isinstance(value, list) else [value]):
         where = f"input.{number}" if isinstance(value, list) else "input"
+        if isinstance(one, str) and modality is None and one[:11].lower() == "data:image/":
+            raise Problem(
+                400, f"{where}: a picture in place of a text", 'send {"image": "data:…"}, or "modality": "image"', where
+            )
         if isinstance(one, str):
             yield {"image" if modality == "image" else "title": _not_empty(one, where)}
         elif isinstance(one, dict):
