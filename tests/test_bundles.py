@@ -480,6 +480,14 @@ def test_what_a_killed_process_left_is_cleared_away_and_what_another_is_at_is_no
     assert (target / "whole").read_text() == "2"
 
 
+def test_what_a_library_writes_for_its_owner_alone_is_as_readable_as_the_rest(tmp_path: Path) -> None:
+    with atomic_dir(tmp_path / "b") as staged:
+        (staged / "usual").write_text("1")
+        (staged / "part").mkdir()
+        (staged / "part" / "private").touch(0o600)
+    assert (tmp_path / "b/part/private").stat().st_mode == (tmp_path / "b/usual").stat().st_mode
+
+
 def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     """The old one lies aside, and nothing in its place: the next one puts it back, before it does anything else."""
     left = tmp_path / ".b-killed"

@@ -355,5 +355,5 @@ def test_the_page_shows_the_dockerfile_of_the_repository_which_copies_what_the_w
 
 
 OTHERS = {  # of pip, docker and embedding-atlas; of n2kit build and eval
-    "--no-cache-dir", "--index-url", "--create-home", "--start-period", "--text", "--x", "--y", "--loss", "--protocol",
+    "--no-cache-dir", "--index-url", "--build-arg", "--create-home", "--start-period", "--text", "--x", "--y", "--loss", "--protocol",
 }  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -133,6 +134,7 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
         staged, old = beside / "new", beside / OLD
         staged.mkdir()
         yield staged
+        _open_to_readers(staged, (beside / IN_USE).stat().st_mode)
         try:
             if folder.exists():
                 folder.replace(old)
@@ -140,6 +142,17 @@ def atomic_dir(folder: Path) -> Iterator[Path]:
         finally:
             if old.exists() and not folder.exists():
                 old.replace(folder)
+
+
+def _open_to_readers(folder: Path, usual: int) -> None:
+    """Let whoever may read a usual file of this process read all of a folder: safetensors makes files for their owner alone."""
+    wanted = usual & 0o666
+    for place, _, files in os.walk(folder):
+        for file in (Path(place, name) for name in files):
+            mode = file.lstat().st_mode
+            if stat.S_ISREG(mode) and mode & wanted != wanted:
+                with contextlib.suppress(OSError):  # a file system without modes
+                    file.chmod(stat.S_IMODE(mode) | wanted)
 
 
 def parts_folder(out: Path, run: Mapping[str, object]) -> Path:
