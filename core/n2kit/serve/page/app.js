@@ -67,15 +67,18 @@ function drawTools(s) {
   const names = Object.entries(own?.categories || {});
   $("category").replaceChildren(h("option", { value: "" }, "all"), ...names.map(([name, count]) => h("option", { value: name, selected: name === s.category }, `${name} (${count})`)));
   $("category").closest("label").hidden = !names.length;
-  const every = served.indexes.flatMap((x) => x.views.map((view) => [x.name, view]));
+  const asks = Boolean(s.id || s.q || s.picture);
+  const every = served.indexes.flatMap((x) => (asks ? x.views : x.views.slice(0, 1)).map((view) => [x.name, view]));
   const chosen = new Set(s.columns.map((c) => c.join("!")));
-  const label = ([index, view]) => (served.indexes.length > 1 ? `${index}: ${WORDS[view]}` : WORDS[view]);
-  $("views").replaceChildren($("views").firstElementChild, ...every.map((c) => h("label", {}, h("input", { type: "checkbox", checked: chosen.has(c.join("!")), onchange: () => toggle(c) }), label(c))));
+  const label = ([index, view]) => (!asks ? index : served.indexes.length > 1 ? `${index}: ${WORDS[view]}` : WORDS[view]);
+  $("views").firstElementChild.textContent = asks ? "Side by side" : "Index";
+  $("views").replaceChildren($("views").firstElementChild, ...every.map((c) => h("label", {}, asks
+    ? h("input", { type: "checkbox", checked: chosen.has(c.join("!")), onchange: () => toggle(c) })
+    : h("input", { type: "radio", name: "index", checked: c[0] === s.index, onchange: () => go({ columns: [c], category: "", shown: PAGE }) }), label(c))));
   $("fold").checked = s.fold;
   $("map").checked = s.map;
-  const asks = Boolean(s.id || s.q || s.picture);
   $("map").closest("label").hidden = asks;
-  $("views").hidden = every.length < 2 || (!asks && served.indexes.length < 2);
+  $("views").hidden = every.length < 2;
   $("whys").hidden = !asks || !served.indexes.some((x) => x.views.length > 1);
   $("fold").closest("label").hidden = !asks;
   $("why").checked = s.why;
