@@ -280,6 +280,11 @@ class TestInABrowser:
             assert len(every) == 18
             assert len(few) == 11
             assert [i for i in every if i in few] == [i for i in few if i in every]
+            page.goto("/")
+            assert len(ids(page)) == 24
+            page.get_by_label("half", exact=True).check()
+            page.wait_for_url("**columns=half*")
+            assert len(ids(page)) == 12
             context.close()
 
     def test_how_much_is_shown_stands_in_the_address(self, browser: Any, tmp_path: Path) -> None:
