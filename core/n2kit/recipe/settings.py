@@ -113,7 +113,9 @@ class Train(Settings):
         description="what validations are compared by: recall@K, ndcg@K or mrr, as n2kit eval computes them, or a plug-in's",
     )
     keep_best: bool = Field(
-        True, description="end with the weights of the best validation; false: with those of the last step"
+        True,
+        description="end with the weights of the best validation, and from a bundle that was fitted or trained only where it is ahead "
+        "of the start by more than a standard error; false: with those of the last step",
     )
     patience: int | None = Field(
         None, ge=1, description="validations in a row without a better one, after which training stops; null: never"
