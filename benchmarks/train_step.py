@@ -109,7 +109,7 @@ class Bench:
         else:
             ids = [a for a, _ in pairs] + [b for _, b in pairs]
             batch, _ = reader([self.items[i] for i in ids])
-            inputs = {"batch": batch, "exclude": collator.extras.exclude(ids)}
+            inputs = {"batch": batch, "exclude": collator.extras.known(ids)[0]}
         return {name: inputs[name] for name in ("batch", "item_index", "exclude") if name in inputs}
 
     @contextmanager

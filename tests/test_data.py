@@ -316,7 +316,7 @@ def test_the_quick_resize_is_at_most_two_levels_off(fit: Any, resample: int, siz
 
 
 def test_a_transform_that_was_saved_before_there_was_another_resize_keeps_its_id() -> None:
-    assert ImageTransform(30, (0.0,), (1.0,)).id == "e19bde073e1d"
+    assert ImageTransform(30, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).id == "651fad87090a"
 
 
 def test_an_rgb_image_is_not_copied() -> None:
@@ -334,7 +334,7 @@ def test_fits_keep_or_lose_what_they_say() -> None:
     assert red["crop"].max() < 0.2
     assert red["squash"].max() > 0.9
     assert red["pad"].max() > 0.9
-    assert len({ImageTransform(30, (0.0,), (1.0,), f).id for f in ("crop", "squash", "pad")}) == 3  # type: ignore[arg-type]
+    assert len({ImageTransform(30, (0, 0, 0), (1, 1, 1), f).id for f in ("crop", "squash", "pad")}) == 3  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ Validation = Callable[[], Measured]
 
 
 class Found(NamedTuple):
-    """What validation ranks: so many queries, and their targets, each query in a pool of other items."""
+    """The number of queries that a validation ranks, of their targets, and of the items in which each query looks for them."""
 
     queries: int
     targets: int
