@@ -296,6 +296,11 @@ def lost_shard(folder: Path, model: Any) -> None:
     sorted(folder.glob("model-*.safetensors"))[2].unlink()
 
 
+def lost_index(folder: Path, model: Any) -> None:
+    sharded(folder, model)
+    (folder / "model.safetensors.index.json").unlink()
+
+
 def pointed_index(folder: Path, model: Any) -> None:
     sharded(folder, model)
     (folder / "model.safetensors.index.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
@@ -331,6 +336,7 @@ def odd_tokenizer(folder: Path, model: Any) -> None:
         (cut_shard, "model-00003-of-00007.safetensors: cut short by 100 bytes", "copy or download"),
         (lost_shard, "lacks 1 file of 7 that model.safetensors.index.json names, the first is model-00003", "copy or"),
         (pointed_index, "model.safetensors.index.json: a pointer of git-lfs", "git lfs pull"),
+        (lost_index, "model-00001-of-00007.safetensors, and lacks model.safetensors.index.json", "copy or download"),
         (half_alone, "holds no model.safetensors, but model.fp16.safetensors", "rename it"),
         (pickle_alone, "holds its weights in pytorch_model.bin alone, and n2kit opens no pickles", "save it again"),
         (packed, "model.layers.0.mlp.down_proj.weight is I8, and its config.json names no quantization", "config.json"),

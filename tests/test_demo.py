@@ -18,7 +18,7 @@ from n2kit.data.pairs import Pairs
 from n2kit.demo import DemoResult
 from n2kit.demo import run as demo
 from n2kit.demo.data import read_data
-from n2kit.demo.photographs import PHOTOGRAPH_ARMS
+from n2kit.demo.photographs import PHOTOGRAPH_ARMS, read_photographs
 from n2kit.demo.result import ARMS, MAIN, DemoArm
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.state_cache import StateCache
@@ -149,6 +149,13 @@ def test_photographs_have_a_tab_of_their_own(tmp_path: Path, log: Log, photograp
     (photographs / "train.csv").write_text("query,target\nbirds/0,birds/1\nfruit/0,fruit/1\ncars/0,cars/1\n")
     demo(tmp_path / "demo", steps=1, quick=True, photographs=photographs, notify=log)  # other pairs: anew
     assert [line for line, _ in log.said[said:] if line.startswith("photographs: [3/3]")]
+
+
+def test_other_pictures_of_the_same_names_are_other_photographs(photographs: Path) -> None:
+    before = read_photographs(photographs).digest()
+    assert read_photographs(photographs).digest() == before
+    Image.new("RGB", (40, 30), "white").save(photographs / "images" / "hats0.png")
+    assert read_photographs(photographs).digest() != before
 
 
 def test_a_folder_that_holds_no_photographs_is_refused_before_anything_is_done(tmp_path: Path, cli: Any) -> None:

@@ -13,7 +13,15 @@ import yaml
 from n2kit.errors import BadInput
 from n2kit.utils import yaml_files
 from n2kit.utils.cache import cache_folder, config_folder
-from n2kit.utils.files import ABANDONED, atomic_write, read_json, temporaries_of, write_json, write_once
+from n2kit.utils.files import (
+    ABANDONED,
+    atomic_write,
+    read_json,
+    remove_temporaries,
+    temporaries_of,
+    write_json,
+    write_once,
+)
 from n2kit.utils.locks import file_lock
 
 
@@ -50,6 +58,18 @@ def test_what_a_killed_process_left_of_a_file_is_removed_once_it_is_old(tmp_path
     assert old.exists()
     write_json(file, {})
     assert names(tmp_path) == [new.name, other.name, "a.json"]
+
+
+def test_of_a_folder_that_others_write_into_only_what_is_old_is_removed(tmp_path: Path) -> None:
+    old, new = (tmp_path / name for name in (".a.png.1.tmp", ".b.png.2.tmp"))
+    for left in (old, new):
+        left.write_text("x")
+    past = old.stat().st_mtime - 2 * ABANDONED
+    os.utime(old, (past, past))
+    remove_temporaries(tmp_path, older=ABANDONED)
+    assert names(tmp_path) == [new.name]
+    remove_temporaries(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_of_several_writers_the_first_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

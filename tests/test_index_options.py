@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import n2kit
 from installed import install, on_path
 from n2kit.embed.vectors_file import Vectors, write_table
 from n2kit.errors import BadInput
+from n2kit.index import outputs
 from n2kit.testing.check import check_component
 
 SPEC = """
@@ -137,3 +140,32 @@ def test_a_law_holds_indexes_to_their_options(here: Path) -> None:
     found = {name: {r.law: r for r in check_component("index", name)} for name in ("graph", "deaf")}
     assert [r for r in found["graph"].values() if r.state == "failed"] == []
     assert found["deaf"]["every_option_is_read"].reason == "it does not read its option m, metric"
+
+
+class Copied:
+    """An index that writes itself by pickle, and changes a copy of itself."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.stored = vectors
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = queries @ self.stored.T
+        rows = np.argsort(-scores, 1)[:, :k]
+        return np.take_along_axis(scores, rows, 1), rows
+
+    def vector(self, row: int) -> np.ndarray:
+        return self.stored[row] if row < 9 else self.stored  # type: ignore[no-any-return]
+
+
+def test_a_watched_index_may_be_pickled_and_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "is_foreign", lambda part: isinstance(part, Copied))
+    first: Any = Copied(np.eye(2, dtype=np.float32))
+    outputs.watch(first)
+    outputs.watch(first)
+    again, changed = pickle.loads(pickle.dumps(first)), copy.copy(first)
+    changed.stored = first.stored[::-1]
+    found = [index.search(np.array([[1, 0]], np.float32), 1)[1].item() for index in (first, again, changed)]
+    assert found == [0, 0, 1]
+    assert changed.vector(0).tolist() == [0, 1]
+    with pytest.raises(AssertionError, match="a vector of shape"):
+        changed.vector(9)

@@ -8,10 +8,13 @@ import random
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from n2kit.contract.interfaces import VisionOut
 from n2kit.contract.kinds import KINDS
+from n2kit.plugins.manager import Plugin
 from n2kit.testing import component_under_test, laws_of
 from n2kit.testing.check import check_component, try_law
 from n2kit.testing.matrix import (
@@ -362,3 +366,36 @@ def test_partners_and_waived_laws_of_a_connector_for_one_grid(tmp_path: Path, mo
         assert {f.law for f in beside if f.state == "passed"} >= {"joins_a_model", "gives_the_tokens_it_promises"}
         kept = component_under_test("connector", "square").beside(json.loads(partners))
         assert kept.cards[0].tokens == 49
+
+
+def test_processes_are_started_and_asked_for_their_exit_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ask all other processes for their exit code, too, which can be read once."""
+    from n2kit.testing import probe
+
+    inside, most = [0], [0]
+
+    class Process:
+        exitcode = 0
+
+        def __init__(self, **_: Any) -> None:
+            self.sentinel, writes = os.pipe()
+            os.close(writes)  # it has ended
+
+        def start(self) -> None:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.01)
+            inside[0] -= 1
+
+        def join(self) -> None:
+            self.start()
+            os.close(self.sentinel)
+
+    monkeypatch.setattr(probe, "_context", lambda: SimpleNamespace(Process=Process))
+    plugin = Plugin("p", "p-dist", "", "p")
+    with ThreadPoolExecutor(4) as pool:
+        codes = pool.map(lambda n: probe._hold(plugin, {}, tmp_path / f"{n}", tmp_path / "err"), range(8))
+        assert [*codes] == [0] * 8
+    assert most == [1]

@@ -255,6 +255,10 @@ def test_tars_that_others_made(tmp_path: Path) -> None:
     assert [(i.id, i.content, bool(i.image)) for i in one] == [("0", "a caption", True), ("dir/1", "b", True)]
     assert open_image(one["0"], None).size == (8, 8)
     assert one.unread == ("url", "cls")
+    for described, called in (({}, {}), ({"0.json": b'{"image": "x.jpg"}'}, {"0.left.jpg": "x.jpg"})):
+        for pictures in (["0.left.jpg"], ["0.left.jpg", "0.right.jpg"]):
+            two = n2kit.read_items(tar("two.tar", described | dict.fromkeys(pictures, jpg)))
+            assert name_of(two["0"].image) == called.get(pictures[-1], pictures[-1])
     with pytest.raises(BadInput, match=r"c\.tar:2: 2\.json"):
         n2kit.read_items(tar("c.tar", {"1.json": b"{}", "2.json": b"[]"}))
     assert len(n2kit.read_items(tar("c.tar", {"1.json": b"{}", "2.json": b"{"}), lenient=True)) == 1
@@ -358,3 +362,19 @@ def test_what_a_packing_dropped_is_listed_and_what_it_failed_at_leaves_nothing(c
     (data / "items.csv").write_text("id,n2kit_image_sha256\na,b\n")
     refused = cli("data", "pack", data, "-o", tmp_path / "other")
     assert (refused.code, "a column is called n2kit_image_sha256" in refused.err) == (2, True)
+
+
+def test_after_a_forced_packing_that_failed_the_same_is_packed_anew(tmp_path: Path) -> None:
+    data, out = tmp_path / "d", tmp_path / "p"
+    (data / "images").mkdir(parents=True)
+    (data / "items.csv").write_text("id,title,image\na,x,a.png\n")
+    picture = data / "images" / "a.png"
+    Image.new("RGB", (40, 40)).save(picture)
+    pack(data, out)
+    whole = picture.read_bytes()
+    picture.write_bytes(b"no picture")
+    with pytest.raises(UnreadableImage):
+        pack(data, out, force=True)
+    picture.write_bytes(whole)
+    assert not pack(data, out).done_before
+    assert pack(data, out).done_before

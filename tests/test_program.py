@@ -97,6 +97,18 @@ def test_ctrl_c_when_all_is_done_prints_no_traceback_of_a_library() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+def test_nor_while_threads_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, then = signal.getsignal(signal.SIGINT), []
+    monkeypatch.setattr(main, "leave_all_at_exit", lambda: None)
+    monkeypatch.setattr(main, "name_waiting_threads", lambda: then.append(signal.getsignal(signal.SIGINT)))
+    try:
+        with pytest.raises(SystemExit):
+            main.main(["--version"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert then == [signal.SIG_DFL]
+
+
 def test_nor_in_the_middle_of_a_table(monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
     def gone(*_: Any, **__: Any) -> None:
         raise BrokenPipeError(32, "Broken pipe")

@@ -114,7 +114,7 @@ def _fetch(out: Path, limit: int | None, private: bool) -> None:
     from n2kit.data.fetch import fetch_images
     from n2kit.data.image_source import URL, fetched_path
     from n2kit.errors import truncate_list
-    from n2kit.utils.files import remove_temporaries
+    from n2kit.utils.files import ABANDONED, remove_temporaries
 
     urls = [
         u for u in pq.read_table(out / "items.parquet", columns=["image"])["image"].to_pylist() if u and URL.match(u)
@@ -122,7 +122,7 @@ def _fetch(out: Path, limit: int | None, private: bool) -> None:
     folder = out / "images"
     if folder.is_symlink():
         raise BadInput(f"{folder} is a link to a folder of your own", "--fetch-images, or --images")
-    remove_temporaries(folder)
+    remove_temporaries(folder, older=ABANDONED)  # another command may download into it now
     wanted = [u for u in urls if not fetched_path(u, folder).is_file()][:limit]
     with progress("fetch") as bar:
         failed = fetch_images(wanted, folder, private=private, progress=bar)

@@ -80,10 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal without → still shows the rest
     leave_all_at_exit()
     code = _flushed(run(sys.argv[1:] if arguments is None else arguments))
+    # All is done: Ctrl-C while threads are waited for, or libraries clean up, is no traceback of theirs.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     name_waiting_threads()
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # all is done: Ctrl-C while libraries clean up is no traceback of theirs
     sys.exit(code)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from n2kit.errors import BadInput, counted
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 AGAIN = "copy or download the checkpoint again"
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 PACKED = ("I8", "U8", "F8", "F4", "I4", "U4")  # types of safetensors; no model computes with these as they are
 
 
@@ -74,6 +76,8 @@ def files_problem(folder: Path) -> BadInput | None:
         if lost := [name for name in names if not (folder / name).is_file()]:
             what = f"{folder} lacks {counted(len(lost), 'file')} of {len(names)} that {INDEX} names, the first is {lost[0]}"
             return BadInput(what, AGAIN)
+    elif shard := next((file.name for file in files if _SHARD.search(file.name)), None):
+        return BadInput(f"{folder} holds {shard}, and lacks {INDEX}, which says what is in it", AGAIN)
     elif any(file.name != WHOLE for file in files):
         what = f"{folder} holds no {WHOLE}, but {files[0].name}"
         return BadInput(what, f"rename it, if these are the weights: {WHOLE}")

@@ -81,7 +81,8 @@ def _row(archive: tarfile.TarFile, path: Path, name: str, members: Members) -> M
     for ending, member in members.items():
         if is_image_name(f".{ending}") or ending == OTHER:
             content = f"content:{digest}" if digest else content_name(_content(archive, member, 1 << 31))
-            called = row.get(COLUMN) if isinstance(row.get(COLUMN), str) else None
+            # Of the JSON alone: another picture of the sample is a str, too, and says its content.
+            called = row[COLUMN] if type(row.get(COLUMN)) is str else None
             row[COLUMN] = GivenImage(content, Span(path, member.offset_data, member.size), called or member.name)
         elif ending == "txt":
             row.setdefault("content", _content(archive, member).decode("utf8", "replace"))

@@ -184,7 +184,7 @@ def _counts(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _is_finished(out: Path, key: str) -> bool:
     """Tell whether the same was packed to its end, and all of its shards are there."""
     report = out / REPORT
-    if not report.is_file() or (out / WORK).is_dir():
+    if not report.is_file() or not (out / PACKED).is_dir() or (out / WORK).is_dir():
         return False
     found = read_json(report)
     return found.get("key") == key and len(shards_of(out / PACKED)) == found.get("shards")

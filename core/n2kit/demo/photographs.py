@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.folder import IMAGES, data_file, needed_file
+from n2kit.data.image_digests import images_digest
 from n2kit.data.items import read_items
 from n2kit.data.pairs import read_ids, read_pairs
 from n2kit.demo.arms import Setup
@@ -38,9 +39,10 @@ class PhotographData(DemoData):
         return str(facts.get("folder") or facts.get("category") or "")
 
     def digest(self) -> str:
-        """Return a text that differs whenever the items or the pairs do."""
+        """Return a text that differs whenever the items, their pictures or the pairs do."""
         files = [needed_file(self.folder, role) for role in ("items", "train", "val", "test", "pool")]
-        return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
+        pictures = images_digest(self.items, data_file(self.folder, IMAGES)).encode()
+        return hashlib.sha256(b"\0".join([*(file.read_bytes() for file in files), pictures])).hexdigest()[:12]
 
 
 @dataclass

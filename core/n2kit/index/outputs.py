@@ -9,30 +9,37 @@ import numpy as np
 from n2kit.contract.index import Index
 from n2kit.plugins.blame import accuse, is_foreign
 
+WATCHED = "_n2kit_watched"  # of a class that is
+
 
 def watch(index: Index) -> None:
-    """Let a third party's index say of itself that it breaks the contract; do nothing with n2kit's own."""
-    if not is_foreign(index) or "search" in vars(index):
-        return
-    find, stored = index.search, index.vector
+    """Let the indexes of a third party's class say of themselves that they break the contract; do nothing with n2kit's own.
 
-    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        found: Any = find(queries, k)
+    The class is changed and not the index, which may be copied or written with all that it holds.
+    """
+    kind: Any = type(index)
+    if not is_foreign(index) or WATCHED in vars(kind):
+        return
+    find, stored = kind.search, kind.vector
+
+    def search(self: Index, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        found: Any = find(self, queries, k)
         pair = found if isinstance(found, tuple) and len(found) == 2 else (found, found)
         shape = (len(queries), k)
         if wrong := next(
             (w for what, one in zip(("scores", "rows"), pair, strict=True) if (w := _wrong(what, one, shape))), None
         ):
-            raise accuse(index, f"its search gives {wrong}") or AssertionError(wrong)
+            raise accuse(self, f"its search gives {wrong}") or AssertionError(wrong)
         return pair
 
-    def vector(row: int) -> np.ndarray:
-        found: Any = stored(row)
+    def vector(self: Index, row: int) -> np.ndarray:
+        found: Any = stored(self, row)
         if wrong := _wrong("a vector", found, (None,)):
-            raise accuse(index, f"its vector gives {wrong}") or AssertionError(wrong)
+            raise accuse(self, f"its vector gives {wrong}") or AssertionError(wrong)
         return found  # type: ignore[no-any-return]
 
-    index.search, index.vector = search, vector  # type: ignore[method-assign]
+    kind.search, kind.vector = search, vector
+    setattr(kind, WATCHED, True)
 
 
 def _wrong(what: str, found: Any, shape: tuple[int | None, ...]) -> str | None:

@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,8 @@ PRELOAD = (
     "transformers.models.auto.modeling_auto",
 )  # what laws import in the end
 END = '{"end": true}'  # the child's last line
+# Of one thread at a time: a start asks every other process for its exit code, too, and that can be read only once.
+_multiprocessing = threading.Lock()
 
 
 @dataclass
@@ -101,13 +105,14 @@ def _hold(plugin: Plugin, environment: Mapping[str, str], out: Path, err: Path) 
     out.touch()
     arguments = (plugin.distribution, plugin.name, dict(environment), out, err)
     process = _context().Process(target=_in_fork, args=arguments)  # type: ignore[attr-defined]
-    process.start()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        process.kill()
+    with _multiprocessing:
+        process.start()
+    ended = wait([process.sentinel], SECONDS)
+    with _multiprocessing:
+        if not ended:
+            process.kill()
         process.join()
-        return None
-    return int(process.exitcode)
+        return int(process.exitcode) if ended else None
 
 
 @functools.cache

@@ -57,19 +57,30 @@ def temporaries_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f".{glob.escape(path.name)}.*tmp"))
 
 
-def remove_temporaries(folder: Path, *names: str) -> None:
-    """Remove what killed processes left of the files that only the caller writes now: those of `names`, or all of a folder."""
+def remove_temporaries(folder: Path, *names: str, older: float | None = None) -> None:
+    """Remove what killed processes left of the files that only the caller writes now: those of `names`, or all of a folder.
+
+    Args:
+        older: others may write them now, too: only what nobody has written to for so many seconds is removed.
+    """
     for file in folder.glob(".*.tmp"):
         written = re.fullmatch(r"\.(.+)\.\d+\.tmp", file.name)
         if written is not None and (not names or written[1] in names) and file.is_file():
-            file.unlink(missing_ok=True)
+            if older is not None:
+                _remove_older(file, older)
+            else:
+                file.unlink(missing_ok=True)
 
 
 def _remove_abandoned(path: Path) -> None:
     for left in temporaries_of(path):
-        with contextlib.suppress(OSError):  # another process removes it, too
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                left.unlink()
+        _remove_older(left, ABANDONED)
+
+
+def _remove_older(file: Path, seconds: float) -> None:
+    with contextlib.suppress(OSError):  # another process removes it, too
+        if time.time() - file.stat().st_mtime > seconds:
+            file.unlink()
 
 
 def write_once(path: Path, text: str) -> None:
