@@ -306,6 +306,20 @@ class TestInABrowser:
             assert len(ids(page)) == 110
             context.close()
 
+    def test_what_is_left_meanwhile_offers_no_more_of_it(self, page: Any) -> None:
+        """The catalogue's answer, as long as a whole page, comes when an item is shown already."""
+        asked: list[Any] = []
+        page.route(re.compile(r"/v1/items\?.*offset=0"), lambda route: asked.append(route))
+        page.goto("/")
+        page.wait_for_function("document.getElementById('status').textContent.includes('Choose one')")
+        page.evaluate("history.pushState(null, '', '?id=noto:4'); dispatchEvent(new PopStateEvent('popstate'))")
+        assert len(ids(page)) == 18
+        (late,) = asked
+        with page.expect_response(re.compile(r"/v1/items\?.*offset=0")):
+            late.fulfill(json={"items": [{"id": f"i{n}", "title": f"i{n}"} for n in range(48)]})
+        page.evaluate("new Promise((done) => setTimeout(done, 50))")
+        assert page.locator("#more").is_hidden()
+
     def test_a_phone_scrolls_one_way_and_offers_its_camera(self, browser: Any, server: Live) -> None:
         context = browser.new_context(
             viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True, base_url=server.address

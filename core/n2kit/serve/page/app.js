@@ -47,8 +47,9 @@ async function draw() {
     const asks = s.id || s.q || s.picture;
     if (asks) say("Searching …");
     const [asked, trail] = await Promise.all([drawAsked(s), drawTrail(s)]);
-    const found = asks ? await neighbours(s) : await browse(s);
     if (mine !== drawing) return; // another one was asked for meanwhile
+    const found = asks ? await neighbours(s) : await browse(s);
+    if (mine !== drawing) return;
     $("asked").replaceChildren(...asked);
     $("trail").replaceChildren(...trail);
     $("results").replaceChildren(found);
@@ -113,6 +114,7 @@ async function drawTrail(s) {
 }
 
 async function browse(s) {
+  const mine = drawing;
   const count = served.indexes.find((x) => x.name === s.index)?.items ?? 0;
   say(s.category ? `Items of ${s.category}. Choose one to see what is similar.` : `${count.toLocaleString("en")} items. Choose one to see what is similar.`);
   $("more").hidden = true;
@@ -120,20 +122,25 @@ async function browse(s) {
   const list = h("ul", { class: "cards" });
   const add = async () => {
     const { items } = await api.items({ category: s.category, index: s.index, offset: list.children.length, limit: PAGE });
+    if (mine !== drawing) return false;
     list.append(...items.map((item) => card(item, { index: s.index, link: walk(item.id) })));
     return items.length === PAGE;
   };
   let more = await add();
   while (more && list.children.length < s.shown) more = await add();
+  if (mine !== drawing) return list;
   $("more").hidden = !more;
   $("more").onclick = async () => {
-    $("more").hidden = !(await add());
+    const left = await add();
+    if (mine !== drawing) return;
+    $("more").hidden = !left;
     history.replaceState(null, "", address({ shown: list.children.length }));
   };
   return list;
 }
 
 async function neighbours(s) {
+  const mine = drawing;
   $("more").hidden = true;
   const drawn = s.picture ? picture(s.picture) : null;
   const own = s.id ? { id: s.id } : s.q ? { item: { title: s.q } } : {};
@@ -142,7 +149,9 @@ async function neighbours(s) {
   const ask = ([index, view]) => api.recommend({ ...body, index, view, explain: s.why && Boolean(s.id) && views(index).length > 1 }, s.id ? null : drawn?.blob);
   const answers = await Promise.allSettled(s.columns.map(ask));
   if (answers.every((a) => a.status === "rejected")) throw answers[0].reason;
-  if (s.id && served.feedback) votes = (await api.votes(s.id)).votes;
+  const known = s.id && served.feedback ? (await api.votes(s.id)).votes : votes;
+  if (mine !== drawing) return null;
+  votes = known;
   const first = new Set(answers[0].value?.neighbours.map((n) => n.id));
   const many = s.columns.length > 1;
   const columns = s.columns.map(([index, view], n) => {
