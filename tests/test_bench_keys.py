@@ -9,6 +9,7 @@ import pytest
 
 from bench_cells import DATA, NAMES, cells, checkpoint
 from n2kit.bench.matrix import keys
+from n2kit.bench.matrix.baseline_names import worded_settings_of
 from n2kit.plugins.weights import WeightsUri
 from n2kit.recipe.prompt_templates import load_template
 from n2kit.recipe.settings import Recipe
@@ -95,3 +96,14 @@ def test_weights_of_a_hub_go_by_their_commit(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(WeightsUri, "locate", lambda self, patterns=None: Path("hub/snapshots") / commit)
     for revision in (None, "main", commit):
         assert keys.weights_id(WeightsUri("hf", "org/name", revision)) == f"hf:org/name@{commit}"
+
+
+@pytest.mark.parametrize(("given", "tokens"), [({"prompt.body_tokens": 64}, 64), ({}, 512)])
+def test_a_baseline_reads_as_many_tokens_as_the_joined_models(given: dict[str, Any], tokens: int) -> None:
+    """An embedder's own number counts where the matrix names none."""
+    settings = {"llm.pooling": "mean", **given}
+    matrix = {"llm": "bert:tiny", "variant": "text_only", "settings": settings}
+    baseline, joined = (cells(baselines=names, **matrix)[-1] for names in (["text"], []))
+    assert (baseline.baseline, joined.baseline) == ("text", None)
+    assert worded_settings_of(settings, {"llm": "bert:tiny"})[0].prompt == baseline.recipe.prompt
+    assert baseline.recipe.prompt.body_tokens == tokens

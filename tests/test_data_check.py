@@ -103,6 +103,7 @@ def test_a_flag_counts_over_the_file_and_what_is_written_before_stays(cli: Any, 
         ("items.csv: {title: none}", "items.csv:1, by columns.yaml: no column none"),
         ("items.csv: {title: [", "columns.yaml:"),
         ("item.csv: {title: foto}", "columns.yaml speaks of item.csv, which is not there (did you mean items.csv?)"),
+        ("photos.csv: {title: foto}", "columns.yaml speaks of photos.csv, which is not there\n"),
         ("", "24 items"),
     ],
 )

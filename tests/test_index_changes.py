@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from n2kit.errors import BadInput
 from n2kit.index import build_index, load_index, store
 from n2kit.index.auto import choose_by_measuring
 from n2kit.index.choice import choose_index
+from n2kit.index.comparing import kept_by
 from n2kit.index.facts import Facts
 from n2kit.index.update import update_index
 from n2kit.index.where import where
@@ -130,6 +133,14 @@ def test_the_measured_choice_is_never_one_that_misses(tmp_path: Path, monkeypatc
     assert choose_by_measuring(source, "v")[0].made_by.component == "flat"
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_vectors_to_compare_are_no_error(count: int) -> None:
+    """A folder from which all items were removed has no batch."""
+    batches = [Vectors(["a"], drawn(1), PRINT)][:count]
+    source: Any = SimpleNamespace(batches=lambda: iter(batches))
+    assert kept_by(source, 8) is None
+
+
 def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
     new = written(tmp_path / "new.parquet", ["a", "g"], drawn(2, seed=3))
     (tmp_path / "gone.csv").write_text("id,why\nb,old\nc,old\n")
@@ -151,6 +162,7 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
         '{"item_id": "e"}\n{"id": "a"}\n'
     )  # the column is known from the second row on
     (tmp_path / "v.parquet.parquet").write_bytes(b"PAR1")
+    (tmp_path / "gone.jsonl.gz").write_bytes(gzip.compress(b'{"name": "e"}\n'))
     for arguments, reason in [
         (("-o", small), "no vectors to index"),
         ((new, "-o", small, "--delete", tmp_path / "gone.txt"), "--upsert adds them"),
@@ -163,6 +175,7 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
         ((new, "-o", small, "--migrate", "--type", "auto"), "leave out --type auto"),
         (("-o", small, "--delete", tmp_path / "late.jsonl"), "late.jsonl: item 'a' is not in the index"),
         (("-o", small, "--delete", tmp_path / "v.parquet.parquet"), "v.parquet.parquet: "),
+        (("-o", small, "--delete", tmp_path / "gone.jsonl.gz"), "gone.jsonl.gz:1: no column"),
     ]:
         found = cli("index", *arguments)
         assert (found.code, reason in found.err) == (2, True), found.err

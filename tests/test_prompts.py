@@ -64,6 +64,16 @@ def test_positions_under_micl(tokenizer: Any, template: str) -> None:
     assert row.pool_pos == len(row.ids) - 1
 
 
+def test_a_row_that_has_no_room_for_the_template_s_words_is_named(tokenizer: Any) -> None:
+    """Raising body_tokens would change nothing: the row of the language model is what is short."""
+    prompt = Prompt(template="en", body_tokens=400)
+    with pytest.raises(BadInput, match="of 200 tokens, has room for [0-9]+ beside the 190 of an image") as found:
+        PromptBuilder(tokenizer, SPECS["basic"], prompt, 190, row_tokens=200)
+    assert "body_tokens" not in f"{found.value.message} {found.value.hint}"
+    with pytest.raises(BadInput, match="more than body_tokens 8"):
+        prompt_builder(tokenizer, body_tokens=8)
+
+
 @pytest.mark.parametrize("variant", SPECS)
 @pytest.mark.parametrize("image", [True, False])
 @pytest.mark.parametrize("title", ["hello", ""])

@@ -378,6 +378,25 @@ def test_columns_of_ones_own_are_put_in_checked_and_found_by_a_new_server(
     assert (refused.code, "column price holds numbers in the index" in refused.err) == (2, True)
 
 
+def test_a_category_is_a_column_as_the_index_has_it() -> None:
+    """Of numbers, of texts, or none; and none is made where no item has a category."""
+    from n2kit.index.facts import Facts
+    from n2kit.serve.columns import facts_of
+    from n2kit.serve.problems import Problem
+
+    def made(known: dict[str, Any], category: str) -> Any:
+        facts = facts_of({"new": {}}, [category], Facts(["old"], {n: np.array(v) for n, v in known.items()}))
+        assert facts is not None
+        return {name: (column.dtype.kind, column.tolist()) for name, column in facts.columns.items()}
+
+    assert made({"category": [3.0]}, "7") == {"category": ("f", [7.0])}
+    assert made({"category": np.array(["x"], object)}, "7") == {"category": ("O", ["7"])}
+    assert made({"price": [1.5]}, "x")["category"] == ("O", ["x"])
+    assert list(made({"price": [1.5]}, "")) == ["price"]
+    with pytest.raises(Problem, match="'category' holds numbers, and 'oak' is none"):
+        made({"category": [3.0]}, "oak")
+
+
 def test_changes_of_many_clients_are_all_kept_and_none_suffers_from_another(own: ServeOptions, tmp_path: Path) -> None:
     with live(own) as server, ThreadPoolExecutor(8) as pool:
         put = [pool.submit(server, "/v1/items", {"items": [{"id": f"n{n}", "title": f"oak {n}"}]}) for n in range(16)]

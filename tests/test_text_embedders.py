@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import n2kit
+from n2kit.builder import from_plan
 from n2kit.data.items import Item
 from n2kit.errors import BadInput, Mismatch
 from n2kit.planning.planner import make_plan
@@ -136,6 +137,40 @@ def test_a_frozen_text_space_is_kept_to_the_bit(variant: str, workspace: Path, t
     picture = {"title": "x", "image": "noto_3.png"}
     before, after = (one.encode(picture, images=workspace / "images") for one in (model, trained))
     assert abs(after - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("modules", [False, True])
+def test_rows_are_never_longer_than_the_context(modules: bool, tmp_path: Path) -> None:
+    """The card of the weights says what the plan's says, with modules in the folder that state no limit and without any."""
+    llm: dict[str, Any] = {"llm": "bert:tiny", "llm.pooling": "mean"}
+    if modules:
+        save_embedder("BERT with a narrower vector", tmp_path)
+        change(tmp_path / "embedder", "sentence_bert_config.json", max_seq_length=None)
+        change(tmp_path / "embedder", "tokenizer_config.json", model_max_length=10**30)
+        llm = {"llm": f"file:{tmp_path / 'embedder'}"}
+    prompt = {"prompt.template": "plain", "prompt.body_tokens": 4000}
+    resolved = resolve(llm | prompt | {"variant": "text_only", "head.width": None})
+    plan = make_plan(resolved.recipe, requested=resolved.origin)
+    model = from_plan(plan).eval()
+    assert model.llm.card.max_tokens == plan.llm.max_tokens == plan.llm.context
+    assert np.isfinite(model.encode(["x " * 3000], precision="fp32")).all()
+
+
+def test_an_image_that_takes_the_whole_row_is_refused_before_any_weights(tmp_path: Path) -> None:
+    save_embedder("Qwen3-Embedding", tmp_path)
+    change(tmp_path / "embedder", "sentence_bert_config.json", max_seq_length=36)
+
+    def refusals(**flags: Any) -> list[Mismatch]:
+        flags = {"llm": f"file:{tmp_path / 'embedder'}", "vision": "siglip:tiny", "variant": "basic"} | flags
+        resolved = resolve(flags)
+        return make_plan(resolved.recipe, requested=resolved.origin).refusals
+
+    (refused,) = refusals(connector="mlp")
+    assert "an image takes 16 tokens, and a row of llm file:" in refused.message
+    assert refused.message.endswith(" has 36")
+    assert "--connector qformer:12 or fewer" in str(refused.hint)
+    assert not refusals(connector="qformer:12")
+    assert not refusals(connector="mlp", variant="text_only")
 
 
 def test_a_tuned_embedder_trains_what_comes_behind_its_blocks(tmp_path: Path) -> None:

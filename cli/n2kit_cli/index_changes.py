@@ -107,7 +107,7 @@ def read_ids(file: Path, encoding: str | None = None) -> list[str]:
     try:
         ids = _ids_of_table(ItemStream(file, encoding=encoding))
     except BadInput:
-        if file.suffix.lower() in TABLES:
+        if Path(file.name.lower().removesuffix(".gz")).suffix in TABLES:
             raise
         with opened(file, encoding) as lines:
             ids = [line.strip() for line in lines if line.strip()]

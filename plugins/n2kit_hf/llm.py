@@ -151,8 +151,9 @@ class TransformersLLM(LLM):
             loaded = text_alone(loaded)
             body: Any = loaded.base_model
             made = cls(body, tokenizer, loaded)
-        if modules is not None and modules.max_tokens is not None:
-            made.card = replace(made.card, max_tokens=min(modules.max_tokens, made.card.context))
+        if modules is not None:
+            context = made.card.context
+            made.card = replace(made.card, max_tokens=min(modules.max_tokens or context, context))
         return made
 
     def _keep_head(self, whole: PreTrainedModel) -> None:

@@ -38,8 +38,14 @@ def lost_files(path: Path, *, unless_named: bool = False) -> list[str]:
     lost = [name for name in content if not (path.parent / name).exists()]
     if not lost or (unless_named and path.name in content):
         return []
-    near = "" if path.name in content else f" (did you mean {path.name}?)"
+    alike = path.name not in content and any(suggest(_stem(name), [_stem(path.name)]) for name in lost)
+    near = f" (did you mean {path.name}?)" if alike else ""
     return [f"{path.parent / FILE} speaks of {', '.join(lost)}, which is not there{near}"]
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without its endings, by which all tables are alike."""
+    return name.lower().partition(".")[0]
 
 
 def copied_columns(folder: Path, names: Collection[str]) -> dict[str, dict[str, str]]:

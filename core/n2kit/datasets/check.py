@@ -69,7 +69,7 @@ def check(
     for name in PARTS:
         if (file := data_file(folder, name)) is not None:
             pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True, encoding=encoding)
-            found.odd += pairs[name].notes
+            found.odd += [note for note in pairs[name].notes if note not in found.odd]
             _pairs(found, name, pairs[name], items)
     if (pool := data_file(folder, "pool")) is not None:
         _pool(found, set(read_ids(pool, items, lenient=True, encoding=encoding)), pairs)

@@ -12,7 +12,7 @@ import numpy as np
 
 from n2kit.bench.baselines.baselines import BaselineOut, run_baseline
 from n2kit.bench.baselines.frozen import FrozenFeatures
-from n2kit.bench.matrix.baseline_names import settings_of
+from n2kit.bench.matrix.baseline_names import worded_settings_of
 from n2kit.builder import build
 from n2kit.bundle.io import save
 from n2kit.data.items import Items
@@ -72,7 +72,7 @@ class Setup:
     @cached_property
     def ms_item(self) -> float:
         """Return the milliseconds that an item's features take, text and picture."""
-        recipe, _ = settings_of(BACKBONES, {"llm": self.llm, "vision": self.vision})
+        recipe, _ = worded_settings_of(BACKBONES, {"llm": self.llm, "vision": self.vision})
         text = self.features.text(recipe, self.items)
         image = self.features.image(recipe, self.items, self.data.images, "error")
         return text.ms_item + image.ms_item

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.bench.baselines.frozen import FrozenFeatures
-from n2kit.bench.matrix.baseline_names import settings_of
+from n2kit.bench.matrix.baseline_names import worded_settings_of
 from n2kit.builder import build
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
@@ -26,7 +26,7 @@ def estimate(setup: Setup, items: int, arms: Collection[str]) -> float:
 
     What the linear layer and whitening compute beyond the features is not in it.
     """
-    recipe, _ = settings_of(BACKBONES, {"llm": setup.llm, "vision": setup.vision})
+    recipe, _ = worded_settings_of(BACKBONES, {"llm": setup.llm, "vision": setup.vision})
     setup.show(0, 2, "probe: texts and pictures")
     few, features = Items(setup.catalogue.items[:PROBED]), FrozenFeatures()
     text, image = features.text(recipe, few), features.image(recipe, few, setup.data.images, "error")

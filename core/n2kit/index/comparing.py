@@ -29,10 +29,12 @@ def kept_by(source: VectorSource, width: int) -> Compared | None:
     Returns:
         None where there are too few items to have neighbours.
     """
-    vectors = np.concatenate([batch.vectors for batch in _first(source)])[:AMONG]
-    short = np.concatenate([batch.vectors for batch in _first(cut(source, width))])[:AMONG]
-    if (k := min(K, len(vectors) - 1)) < 1:
+    pieces = [batch.vectors for batch in _first(source)]
+    if sum(map(len, pieces)) < 2:
         return None
+    vectors = np.concatenate(pieces)[:AMONG]
+    short = np.concatenate([batch.vectors for batch in _first(cut(source, width))])[:AMONG]
+    k = min(K, len(vectors) - 1)
     sample = sample_of(np.arange(len(vectors)))
     before, after = (exact_neighbours(sample, lambda some=some: in_blocks(some), k) for some in (vectors, short))  # type: ignore[misc]
     return Compared(len(sample), k, shared(before, after))

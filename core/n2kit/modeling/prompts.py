@@ -120,12 +120,22 @@ class PromptBuilder:
         self.then_image = self._body(self._then_image()) if variant.residual else []
         self._row_tokens = row_tokens
         for kind in kinds_of(variant):
-            fixed, most = len(self._body(FIELDS.sub("", getattr(self.template, kind)))), self._limit(kind)
-            if fixed > most:
-                raise BadInput(
-                    f"the {kind} prompt has {fixed} tokens before any field is filled in, more than body_tokens {most}",
-                    "raise prompt.body_tokens or shorten the template",
-                )
+            self._check(kind)
+
+    def _check(self, kind: PromptKind) -> None:
+        """Refuse a template whose own words leave no room for an item's."""
+        fixed, most = len(self._body(FIELDS.sub("", getattr(self.template, kind)))), self._limit(kind)
+        if fixed <= most:
+            return
+        what = f"the {kind} prompt has {fixed} tokens before any field is filled in"
+        if most == self.body_tokens:
+            raise BadInput(f"{what}, more than body_tokens {most}", "raise prompt.body_tokens or shorten the template")
+        visual = f" beside the {self.image_tokens} of an image" if kind != "text" else ""
+        fewer = "a connector of fewer tokens, or " if kind != "text" else ""
+        raise BadInput(
+            f"{what}, and a row of this language model, of {self._row_tokens} tokens, has room for {max(most, 0)}{visual}",
+            f"{fewer}a shorter template",
+        )
 
     def _limit(self, kind: PromptKind) -> int:
         """Return the most tokens of a body, `<IMG>` counted as one."""

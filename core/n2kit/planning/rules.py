@@ -57,8 +57,18 @@ def pooled(plan: Plan) -> Iterator[Mismatch]:
 
 
 def tokens(plan: Plan) -> Iterator[Mismatch]:
-    """Refuse prompts whose longest row does not fit the LLM's context."""
-    context = plan.llm.context
+    """Refuse prompts whose longest row does not fit the LLM's context, and an image that takes an embedder's whole row."""
+    context, most = plan.llm.context, plan.llm.max_tokens
+    if most is not None and plan.image_tokens and plan.uncut_tokens > most:
+        room = most - plan.uncut_tokens + plan.image_tokens
+        fewer = (
+            f"--connector qformer:{min(16, room)} or fewer, or " if "connector" in plan.components and room > 0 else ""
+        )
+        yield Mismatch(
+            f"an image takes {plan.image_tokens} tokens, and a row of {plan.name('llm')} has {most}",
+            f"{fewer}a language model of longer rows",
+        )
+        return
     if plan.longest <= context:
         return
     room = context - plan.longest + plan.recipe.prompt.body_tokens

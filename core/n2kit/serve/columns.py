@@ -61,13 +61,16 @@ def facts_of(rows: Mapping[str, Columns], categories: Sequence[str], known: Fact
             found[name] = np.array([_text(value) for value in values], object)
         elif (column := column_of(values, text=any(isinstance(value, str) for value in values))) is not None:
             found[name] = column
-    if known is not None or any(categories):
+    if "category" in before and before["category"].dtype.kind == "f":
+        numbers = [_number("category", i, v) for i, v in zip(rows, categories, strict=True)]
+        found["category"] = np.array(numbers, np.float64)
+    elif "category" in before or any(categories):
         found["category"] = np.array(categories, object)
     return Facts(list(rows), found) if found else None
 
 
 def _number(name: str, item_id: str, value: Any) -> float:
-    """Read a number; NaN where there is none, or where a field such as the id happens to be no number.
+    """Read a number; NaN where there is none, or where a field such as the id, but no category, happens to be no number.
 
     Raises:
         Problem: it is something else.
@@ -78,7 +81,7 @@ def _number(name: str, item_id: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if math.isnan(number) and field_of(name) is None:
+    if math.isnan(number) and field_of(name) in (None, "category"):
         raise Problem(
             400, f"item {item_id!r}: column {name!r} holds numbers, and {str(value)[:40]!r} is none", param=name
         )

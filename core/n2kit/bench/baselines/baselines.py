@@ -15,7 +15,7 @@ from n2kit.bench.baselines.frozen import Features, FrozenFeatures
 from n2kit.bench.baselines.heads import TrainedHead, train_head
 from n2kit.bench.baselines.plugged import plugged_vectors
 from n2kit.bench.baselines.tfidf import tfidf
-from n2kit.bench.matrix.baseline_names import baseline_of, settings_of
+from n2kit.bench.matrix.baseline_names import baseline_of, worded_settings_of
 from n2kit.builder import loss_of
 from n2kit.contract.baseline import Baseline, BaselineInputs
 from n2kit.data.items import Items
@@ -79,7 +79,7 @@ def run_baseline(
     baseline, given = baseline_of(name), {"llm": llm, "vision": vision, "mllm": mllm}
     if missing := [kind for kind in baseline.takes if given[kind] is None]:
         raise BadInput(f"baseline {name} needs a backbone: {', '.join(missing)}", f"--{missing[0]} NAME")
-    recipe, own = settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
+    recipe, own = worded_settings_of(dict(settings or {}), {kind: given[kind] for kind in baseline.takes})
     frozen = FrozenFeatures() if frozen is None else frozen
     start = time.perf_counter()
     modalities = _modalities(name, baseline.takes, frozen, recipe, items, images, on_bad_image, device)

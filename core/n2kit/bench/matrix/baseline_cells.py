@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from n2kit.bench.matrix import keys
-from n2kit.bench.matrix.baseline_names import baseline_of, settings_of
+from n2kit.bench.matrix.baseline_names import baseline_of, settings_of, worded
 from n2kit.bench.matrix.cell import Cell, short, vision_feature_key
 from n2kit.bench.matrix.combinations import backbones_of
 from n2kit.bench.matrix.spec import AXES, MatrixSpec
-from n2kit.contract.cards import LLMCard, MLLMCard, VisionCard
+from n2kit.contract.cards import VisionCard
 from n2kit.errors import Mismatch, Unavailable
-from n2kit.planning.planner import component_of, with_template
+from n2kit.planning.planner import component_of
 from n2kit.recipe.settings import resolve
 
 
@@ -33,7 +33,7 @@ def _baseline(
     baseline, default = baseline_of(name), resolve().recipe
     chosen = {kind: backbones.get(kind) or getattr(getattr(default, kind), "name", None) for kind in baseline.takes}
     taken = {kind: name for kind, name in chosen.items() if name is not None}
-    recipe, head = settings_of(matrix.settings, taken)
+    resolved, head = settings_of(matrix.settings, taken)
     has_head = baseline.trained and baseline.target is None
     kinds = [*baseline.takes, *(["loss"] if has_head else [])]
     axes = (
@@ -54,11 +54,8 @@ def _baseline(
                 f"baseline {name} takes no multimodal LLM apart",
                 f"name its {' and '.join(baseline.takes)} on their own",
             )
-        parts = {kind: component_of(recipe, kind) for kind in kinds}
-        if "llm" in parts and isinstance(llm := parts["llm"].card(), LLMCard):
-            recipe = with_template(recipe, llm, parts["llm"])
-        if "mllm" in parts and isinstance(whole := parts["mllm"].card(), MLLMCard):
-            recipe = with_template(recipe, whole.llm, parts["mllm"])
+        parts = {kind: component_of(resolved.recipe, kind) for kind in kinds}
+        recipe = worded(resolved, parts)
         trained = head.model_dump(exclude_defaults=True) if has_head else None
         facts = keys.of_baseline(name, parts, recipe, trained, data, baseline.learns_from, baseline.needs)
     except (Mismatch, Unavailable) as problem:

@@ -9,10 +9,13 @@ from typing import Any
 from pydantic import Field, PositiveFloat, ValidationError
 
 from n2kit.contract.baseline import Baseline
+from n2kit.contract.cards import LLMCard, MLLMCard
 from n2kit.errors import BadInput
+from n2kit.planning.planner import component_of, with_template
+from n2kit.plugins.component import Component
 from n2kit.plugins.registries import find
 from n2kit.recipe.choices import Settings
-from n2kit.recipe.settings import Recipe, resolve
+from n2kit.recipe.settings import Recipe, Resolved, resolve
 
 BOTH = ("llm", "vision")
 PAIRS = ("pairs", "val_pairs")
@@ -73,17 +76,38 @@ def baseline_of(name: str) -> Baseline:
     return replace(made, needs=entry.distribution)  # whose version is a part of a cell's key
 
 
-def settings_of(given: Mapping[str, Any], backbones: Mapping[str, str | None]) -> tuple[Recipe, HeadSettings]:
+def settings_of(given: Mapping[str, Any], backbones: Mapping[str, str | None]) -> tuple[Resolved, HeadSettings]:
     """Split the settings of a matrix for a baseline: the recipe of its backbones, and the settings of its head.
 
     Raises:
         BadInput: a setting that there is not.
     """
     flags = {k: v for k, v in given.items() if any(k == s or k.startswith(f"{s}.") for s in SHARED)}
-    recipe = resolve(flags | dict(backbones)).recipe
+    resolved = resolve(flags | dict(backbones))
     own = {k.removeprefix(OWN): v for k, v in given.items() if k.startswith(OWN)}
     try:
-        return recipe, HeadSettings.model_validate(own)
+        return resolved, HeadSettings.model_validate(own)
     except ValidationError as error:
         wrong = "; ".join(f"{OWN}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise BadInput(wrong, f"known: {', '.join(OWN + k for k in HeadSettings.model_fields)}") from None
+
+
+def worded(resolved: Resolved, parts: Mapping[str, Component]) -> Recipe:
+    """Return the recipe with the prompt that a joined model of the same language model and settings has."""
+    recipe = resolved.recipe
+    if "llm" in parts and isinstance(llm := parts["llm"].card(), LLMCard):
+        recipe = with_template(recipe, llm, parts["llm"], resolved.origin)
+    if "mllm" in parts and isinstance(whole := parts["mllm"].card(), MLLMCard):
+        recipe = with_template(recipe, whole.llm, parts["mllm"], resolved.origin)
+    return recipe
+
+
+def worded_settings_of(given: Mapping[str, Any], backbones: Mapping[str, str | None]) -> tuple[Recipe, HeadSettings]:
+    """Split the settings of a matrix likewise, with the prompt of the backbones that are named.
+
+    Raises:
+        BadInput, Mismatch, Unavailable: a setting that there is not; a language model that cannot be had.
+    """
+    resolved, own = settings_of(given, backbones)
+    named = [kind for kind in ("llm", "mllm") if backbones.get(kind)]
+    return worded(resolved, {kind: component_of(resolved.recipe, kind) for kind in named}), own
