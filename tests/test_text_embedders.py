@@ -158,7 +158,7 @@ def test_rows_are_never_longer_than_the_context(modules: bool, tmp_path: Path) -
 
 def test_an_image_that_takes_the_whole_row_is_refused_before_any_weights(tmp_path: Path) -> None:
     save_embedder("Qwen3-Embedding", tmp_path)
-    change(tmp_path / "embedder", "sentence_bert_config.json", max_seq_length=36)
+    change(tmp_path / "embedder", "sentence_bert_config.json", max_seq_length=16)
 
     def refusals(**flags: Any) -> list[Mismatch]:
         flags = {"llm": f"file:{tmp_path / 'embedder'}", "vision": "siglip:tiny", "variant": "basic"} | flags
@@ -167,9 +167,9 @@ def test_an_image_that_takes_the_whole_row_is_refused_before_any_weights(tmp_pat
 
     (refused,) = refusals(connector="mlp")
     assert "an image takes 16 tokens, and a row of llm file:" in refused.message
-    assert refused.message.endswith(" has 36")
-    assert "--connector qformer:12 or fewer" in str(refused.hint)
-    assert not refusals(connector="qformer:12")
+    assert refused.message.endswith(" has 16")
+    assert "--connector qformer:1 or fewer" in str(refused.hint)
+    assert not refusals(connector="qformer:1")
     assert not refusals(connector="mlp", variant="text_only")
 
 

@@ -82,14 +82,10 @@ class Plan:
         return (self.fusion.output_width if self.fusion else None) or self.llm.output_width
 
     @property
-    def uncut_tokens(self) -> int:
-        """The number of tokens beside a row's body, which alone is cut: an image's, and the words around them."""
-        return self.image_tokens + SUFFIX_TOKENS + (THEN_IMAGE_TOKENS + SUFFIX_TOKENS) * self.variant.residual
-
-    @property
     def longest(self) -> int:
         """The number of tokens of the longest row, in training."""
-        longest = self.recipe.prompt.body_tokens + self.uncut_tokens + TASK_TOKENS * self.generates
+        behind = TASK_TOKENS * self.generates + (THEN_IMAGE_TOKENS + SUFFIX_TOKENS) * self.variant.residual
+        longest = self.recipe.prompt.body_tokens + SUFFIX_TOKENS + self.image_tokens + behind
         return longest if self.llm.max_tokens is None else min(longest, self.llm.max_tokens)
 
     @property

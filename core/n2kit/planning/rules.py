@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from n2kit.errors import Mismatch, counted
-from n2kit.planning.plan import Plan
+from n2kit.planning.plan import SUFFIX_TOKENS, Plan
 from n2kit.plugins.manager import OWN
 from n2kit.plugins.weights import sets_of_weights
 from n2kit.recipe.prompt_templates import load_template
@@ -59,14 +59,11 @@ def pooled(plan: Plan) -> Iterator[Mismatch]:
 def tokens(plan: Plan) -> Iterator[Mismatch]:
     """Refuse prompts whose longest row does not fit the LLM's context, and an image that takes an embedder's whole row."""
     context, most = plan.llm.context, plan.llm.max_tokens
-    if most is not None and plan.image_tokens and plan.uncut_tokens > most:
-        room = most - plan.uncut_tokens + plan.image_tokens
-        fewer = (
-            f"--connector qformer:{min(16, room)} or fewer, or " if "connector" in plan.components and room > 0 else ""
-        )
+    if most is not None and plan.image_tokens >= most:  # how many its words take, the tokenizer alone knows
+        fewer = f"--connector qformer:{max(1, min(16, most - SUFFIX_TOKENS))} or fewer, or "
         yield Mismatch(
             f"an image takes {plan.image_tokens} tokens, and a row of {plan.name('llm')} has {most}",
-            f"{fewer}a language model of longer rows",
+            f"{fewer if 'connector' in plan.components else ''}a language model of longer rows",
         )
         return
     if plan.longest <= context:
