@@ -21,6 +21,7 @@ from n2kit.errors import BadInput, Unavailable
 from n2kit.mining import MineSettings, mine, sql_of
 from n2kit.mining.ingest import UNREADABLE
 from n2kit.mining.settings import bytes_of, seconds_of
+from n2kit.mining.time_formats import likely_format
 
 pytest.importorskip("duckdb")
 START = 1_700_000_000
@@ -396,3 +397,24 @@ def test_a_split_by_time_mines_each_span_alone(tmp_path: Path) -> None:
         seen |= {frozenset(pair) for pair in own}
     assert found.pairs["dropped"]["seen before"] > 0
     assert mine([file], tmp_path / "out", split=(0.2, 0.3)).done_before
+
+
+def test_the_catalogue_of_a_log_is_read_as_it_is_written(cli: Any, tmp_path: Path) -> None:
+    """Its own column of the id, and its own encoding: the log is in another one."""
+    log, items = write_log(tmp_path / "log.csv", log_of(3)), tmp_path / "artikel.csv"
+    items.write_bytes(("Nr,title\n" + "".join(f"i{n},Stuhl\n" for n in range(50)) + "x,Hülle\n").encode("cp1252"))
+    command = ("data", "mine", "--events", log, "--items", items, "-o", tmp_path / "out")
+    done = cli(*command, "--map", "id=Nr", "--encoding", "cp1252")
+    assert done.code == 0, done.err
+    assert "no column Nummer" in cli(*command, "--map", "id=Nummer", "--encoding", "cp1252").err
+    items.write_text("Nr,title\n" + "".join(f"i{n},Stuhl\n" for n in range(50)) + "x,Hülle\n", "utf8")
+    done = cli(*command, "--map", "id=Nr", "--encoding", "cp1252", "--force", "--json")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("time", "format"),
+    [("01.02.2024 10:00", "%d.%m.%Y %H:%M"), ("2024/1/2", "%Y/%m/%d"), ("2024-01-02 03:04:05", "%Y-%m-%d %H:%M:%S")],
+)
+def test_the_hint_of_a_time_has_its_likely_format(time: str, format: str) -> None:
+    assert likely_format(time) == format

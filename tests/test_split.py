@@ -98,6 +98,16 @@ def test_one_component_cannot_be_divided(tmp_path: Path) -> None:
     assert caught.value.hint == "--by item"
 
 
+def test_a_part_of_a_log_without_pairs_is_said(cli: Any, tmp_path: Path) -> None:
+    """Here each user of the log's later half looked at one item alone."""
+    (tmp_path / "items.csv").write_text("id,title\n" + "".join(f"i{n},thing\n" for n in range(9)))
+    early = [f"u{n % 3},i{n % 9},{1_700_000_000 + n}" for n in range(30)]
+    late = [f"v{n},i{n % 9},{1_700_000_100 + n}" for n in range(30)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time", *early, *late]) + "\n")
+    done = cli("data", "mine", "--events", tmp_path / "events.csv", "-o", tmp_path, "--split", "time")
+    assert (done.code, "no pair is in val or test" in done.err) == (1, True), done.err
+
+
 def test_the_commands(cli: Any, tmp_path: Path) -> None:
     """Mine and split in one; by time the pool and the buckets are there, too, and every command takes the folder."""
     items = [{"id": f"i{n}", "title": f"a thing with number {n}"} for n in range(40)]

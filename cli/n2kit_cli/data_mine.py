@@ -92,7 +92,10 @@ def mine(
     test: Test = 0.1,
     renames: Annotated[
         list[str] | None,
-        typer.Option("--map", help="Name a column of the log: --map user=visitor; user, item, time, type, weight."),
+        typer.Option(
+            "--map",
+            help="Name a column of the log: --map user=visitor; user, item, time, type, weight. Or of the catalogue: --map id=sku.",
+        ),
     ] = None,
     time_format: Annotated[str | None, typer.Option(help="Of times that are texts: %d.%m.%Y.")] = None,
     encoding: options.Encoding = None,
@@ -112,13 +115,15 @@ def mine(
       n2kit data mine --events events.csv --window 7d --half-life 1d --lower 0.01 -o mined-week
       n2kit data mine --print-sql spark --map user=user_id --map item=item_id --map time=ts
     """
+    from n2kit.data.columns import FIELDS
     from n2kit.data.folder import data_file
     from n2kit.errors import BadInput
     from n2kit.mining.event_columns import events_map
     from n2kit.mining.settings import MineSettings, bytes_of, seconds_of
     from n2kit.utils.folders import ensure_outside_bundles
 
-    columns = events_map(renames or [])
+    of_items = [rename for rename in renames or [] if rename.partition("=")[0] in FIELDS]
+    columns = events_map(rename for rename in renames or [] if rename not in of_items)
     settings = MineSettings(
         score.value, symmetric, tuple(view or ()), tuple(click or ()),
         None if window is None else seconds_of(window, "--window"), gap,
@@ -139,7 +144,7 @@ def mine(
         raise BadInput("--split time needs a log: vectors have no times", "--split item")
     catalogue = None
     if listed is not None and (items is not None or split is not None):
-        catalogue = options.read(listed, item_format, None, False, None)
+        catalogue = _catalogue(listed, item_format, of_items, encoding)
     if vectors is not None:
         _of_vectors(vectors, out, top, lower, upper, catalogue, force, json)
         if split is not None and catalogue is not None:
@@ -161,6 +166,18 @@ def mine(
     say(f"{'finished before: ' if found.done_before else ''}{found.sentence()}")
     if split is not None and catalogue is not None:
         split_mined(out, catalogue, split, shares)
+
+
+def _catalogue(file: Path, item_format: str, renames: list[str], encoding: str | None) -> Items:
+    """Read the catalogue of a log: it may be UTF-8 where the log, whose encoding was given, is not."""
+    from n2kit.errors import BadInput
+
+    try:
+        return options.read(file, item_format, renames, False)
+    except BadInput:
+        if encoding is None:
+            raise
+        return options.read(file, item_format, renames, False, encoding)
 
 
 def _of_vectors(

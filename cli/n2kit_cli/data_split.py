@@ -201,6 +201,11 @@ def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float]) ->
     if by is not By.time:
         say(split_folder(out, items, pairs, by, shares).sentence())
         return
+    if empty := [name for name in ("val", "test") if not pq.read_metadata(out / f"{name}.parquet").num_rows]:
+        what = f"no pair is in {' or '.join(empty)}: in that part of the log no user saw one item and then another"
+        raise Failed(
+            f"{out}: split by time: {what}", "larger shares (--val, --test), a longer log, or --split component"
+        )
     found = Split("time", {}, {}, 0)
     write_pool(out, items, Counter(i for pair in pairs for i in pair), found)
     say(f"{out / 'buckets.csv'}: {', '.join(f'{count:,} {name}' for name, count in found.buckets.items())}")

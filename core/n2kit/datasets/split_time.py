@@ -21,6 +21,7 @@ from n2kit.mining.event_files import EventFile, column_names, find_files, open_e
 from n2kit.mining.ingest import dropped_rows, partition_file, units_of
 from n2kit.mining.run import MEMORY, SPLITS
 from n2kit.mining.settings import MineSettings
+from n2kit.mining.time_formats import likely_format
 
 SEEN, TIMELESS = "seen before", "without a time"
 Times = dict[tuple[str, ...], int]  # ids → the first microsecond
@@ -92,7 +93,7 @@ def _timeless(file: Path, own: bool, how: TimeReading) -> BadInput:
     """Make the error of pairs of which none has a time, `own` or by a log."""
     if how.strange is not None:
         what = f"{file if own else 'the events'}: no time is understood, for example {how.strange!r}"
-        return BadInput(what, "--time-format '%d.%m.%Y' reads other times")
+        return BadInput(what, f"--time-format '{likely_format(how.strange)}', if that is how it is written")
     if own:
         return BadInput(
             f"{file}: its column of times is empty",

@@ -19,6 +19,7 @@ from n2kit.mining.event_files import EventFile, find_files, open_events
 from n2kit.mining.ingest import UNREADABLE
 from n2kit.mining.settings import MineSettings
 from n2kit.mining.stages import CAPPED, PARTS, PER_ROW, SAME, SMALL, Progress, Stages
+from n2kit.mining.time_formats import likely_format
 from n2kit.utils.files import read_json, remove_temporaries, write_json
 from n2kit.utils.locks import output_lock
 
@@ -140,7 +141,11 @@ def _mined(
     if not items:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "it has no rows"
         example = f" (for example {times[0]!r})" if times else f" ({unreadable[0]})" if unreadable else ""
-        hint = "--time-format '%d.%m.%Y' reads other times" if times else "is this the right file?"
+        hint = (
+            f"--time-format '{likely_format(times[0])}', if that is how they are written"
+            if times
+            else "is this the right file?"
+        )
         raise BadInput(
             f"{truncate_list([str(f.path) for f in files])}: no event that can be used: {reasons}{example}", hint
         )

@@ -138,6 +138,10 @@ def write_neighbours(
     made: dict[str, Figure] = {}
     parts = {"examples": list(map(shown, examples)), "farthest": list(map(shown, farthest))}
     unread = sum(1 for i, one in made.items() if item_of(i).image and not one.src)
-    notes = [f"{counted(unread, 'picture')} could not be read, and are missing here."] if unread else []
+    notes = (
+        [f"{counted(unread, 'picture')} could not be read, and {'is' if unread == 1 else 'are'} missing here."]
+        if unread
+        else []
+    )
     source = resources.files("n2kit.pages").joinpath("templates/neighbours.html.j2").read_text("utf8")
     write_text(file, render(source, **parts, sentences=sentences, notes=notes, seed=seed, version=VERSION))
