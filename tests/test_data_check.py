@@ -22,7 +22,7 @@ def test_a_sound_folder_and_its_page(cli: Any, folder: Path, tmp_path: Path) -> 
     found = json.loads(done.out)
     assert (done.code, found["broken"]) == (0, [])
     assert (found["tables"]["items"]["items"], found["tables"]["items"]["picture and text"]) == (24, 24)
-    assert found["tables"]["pictures"] == {"opened": 24, "cannot be read": 0, "under 32 pixels": 24}
+    assert found["tables"]["pictures"] == {"looked at": 24, "cannot be read": 0, "under 32 pixels": 24}
     assert found["tables"]["train"]["components"] == found["tables"]["train"]["pairs"] == 8
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/webp") == 16
@@ -170,3 +170,12 @@ def test_data_commands_read_items_of_any_format(cli: Any, folder: Path, tmp_path
     refused = cli("data", "check", data, "--encoding", "cp1252", "--map", "title=grösse")
     assert "no column grösse" in refused.err
     assert "hint: it has id, größe, image (did you mean größe?)" in refused.err
+
+
+def test_every_picture_that_cannot_be_read_is_listed(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,image\n" + "".join(f"i{n},gone{n}.png\n" for n in range(5)))
+    (tmp_path / "images").mkdir()
+    done = cli("data", "check", tmp_path, "--json")
+    assert (done.code, len(json.loads(done.out)["unreadable"])) == (1, 5)
+    assert "5 pictures cannot be read: " in done.err
+    assert done.err.rstrip().endswith("… (--json lists all)")

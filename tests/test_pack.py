@@ -75,7 +75,7 @@ def test_fit_train_neglect_and_check_read_it(cli: Any, packed: Path, tiny_bundle
     done = cli("train", tiny_bundle, "--data", packed, "-o", tmp_path / "run", "--max-steps", "2")
     assert done.code == 0, done.err
     done = cli("data", "check", packed, "--html", tmp_path / "check.html", "--json")
-    assert (done.code, json.loads(done.out)["tables"]["pictures"]["opened"]) == (0, 24)
+    assert (done.code, json.loads(done.out)["tables"]["pictures"]["looked at"]) == (0, 24)
     assert (tmp_path / "check.html").read_text().count("data:image/webp") == 16
     assert cli("neglect", tiny_bundle, "--data", packed).code == 0
     assert not stored_folder().exists()

@@ -36,11 +36,12 @@ PARTS = ("pairs", "train", "val", "test")
 
 @dataclass
 class Checked:
-    """The result of a check: tables of (what, value), and what would break a training."""
+    """The result of a check: tables of (what, value), what would break a training, and every picture that cannot be read, with why."""
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def check(
@@ -132,19 +133,20 @@ def _images(
     if not every and len(having) > SAMPLED:
         drawn = np.random.default_rng(seed).choice(len(having), SAMPLED, replace=False)
         having = [having[n] for n in sorted(drawn.tolist())]
-    unreadable: list[str] = []
     kinds: Counter[str] = Counter()
     for n, item in enumerate(having, 1):
         try:
             kinds[_oddness(item, images)] += 1
         except UnreadableImage as problem:
-            unreadable.append(problem.message)
+            found.unreadable.append(problem.message)
         if progress:
             progress(n, len(having))
-    table: dict[str, Any] = {"opened": len(having), "cannot be read": len(unreadable)}
+    table: dict[str, Any] = {"looked at": len(having), "cannot be read": len(found.unreadable)}
     found.tables["pictures"] = table | {name: number for name, number in sorted(kinds.items()) if name}
-    if unreadable:
-        found.broken.append(f"{counted(len(unreadable), 'picture')} cannot be read: {truncate_list(unreadable)}")
+    if found.unreadable:
+        some = truncate_list(found.unreadable)
+        more = " (--json lists all)" if some.endswith("…") else ""
+        found.broken.append(f"{counted(len(found.unreadable), 'picture')} cannot be read: {some}{more}")
     if strange := sum(number for name, number in kinds.items() if name):
         found.odd.append(
             f"{counted(strange, 'picture')} that may be placeholders: of one colour, or under {SMALL} pixels"
