@@ -40,14 +40,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     draw = random.Random(1)
-    rows = [f"u{draw.randrange(20)},i{draw.randrange(15)},{1_700_000_000 + n}" for n in range(400)]
+    rows = [f"u{draw.randrange(20)},i{draw.randrange(60)},{1_700_000_000 + n}" for n in range(400)]
     (tmp_path / "log.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     return tmp_path / "log.csv"
 
 
 @pytest.mark.slow
 def test_a_mining_that_was_killed_ends_equal(log: Path, tmp_path: Path, cli: Any) -> None:
-    items = "".join(json.dumps({"id": f"i{n}", "title": f"a thing of number {n}"}) + "\n" for n in range(15))
+    items = "".join(json.dumps({"id": f"i{n}", "title": f"a thing of number {n}"}) + "\n" for n in range(60))
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "items.jsonl").write_text(items)

@@ -202,7 +202,7 @@ def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float]) ->
         say(split_folder(out, items, pairs, by, shares).sentence())
         return
     if empty := [name for name in ("val", "test") if not pq.read_metadata(out / f"{name}.parquet").num_rows]:
-        what = f"no pair is in {' or '.join(empty)}: in that part of the log no user saw one item and then another"
+        what = f"no pair is in {' or '.join(empty)} that is not in an earlier part"
         raise Failed(
             f"{out}: split by time: {what}", "larger shares (--val, --test), a longer log, or --split component"
         )
