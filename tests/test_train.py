@@ -394,3 +394,12 @@ def test_validation_ranks_all_pairs_of_items_that_share_some() -> None:
     assert found_in([("a", "b"), ("c", "d")]) == (2, 2, 2)
     assert found_in([("a", "b"), ("a", "c"), ("b", "c"), ("a", "b"), ("c", "c")]) == (2, 3, 2)
     assert found_in([]) == (0, 0, 0)
+
+
+def test_a_result_of_before_there_were_pools_is_still_said() -> None:
+    old = RunResult(
+        "b", "f", 4, 1.0, 0.1, {"1": 0.5}, None, True, False, {}, val_queries=10, intervals={"1": (0.2, 0.8)}
+    )
+    assert old.sentence() == (
+        "50.0 % (95 % interval 20.0 to 80.0) of the queries have their right item first of 10 (10 queries of the validation pairs)."
+    )

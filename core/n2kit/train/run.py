@@ -76,14 +76,15 @@ class RunResult:
 
     def sentence(self) -> str:
         """Say how good the trained model is, as far as anything says it."""
-        k = decisive_cutoff([int(k) for k in self.recall], self.val_pool)
+        pool = self.val_pool or self.val_queries  # of a run that an earlier version made: one to one
+        k = decisive_cutoff([int(k) for k in self.recall], pool)
         if k is None:
             few = f" ({counted(self.val_queries, 'validation query')} are too few)" if self.val_queries else ""
             return f"Nothing says how good the model is{few}: --val-pairs FILE measures it."
         queries = f"{counted(self.val_queries, 'query')} of the validation pairs"
         low, high = self.intervals[str(k)]
         several = self.val_targets > self.val_queries
-        return found_sentence(self.recall[str(k)], (low, high), queries, k, self.val_pool, several) + "."
+        return found_sentence(self.recall[str(k)], (low, high), queries, k, pool, several) + "."
 
 
 def train(
