@@ -22,6 +22,7 @@ from n2kit.index.comparing import kept_by
 from n2kit.index.facts import Facts
 from n2kit.index.update import update_index
 from n2kit.index.where import where
+from n2kit.index.where_empty import why_empty
 
 PRINT, WIDTH = "0123456789abcdef", 16
 KINDS = ["flat", "sq8", "hnsw:8", "ivf:6", "pq:8", "int8", "binary:20"]
@@ -235,6 +236,64 @@ def test_a_condition(condition: str, want: list[int]) -> None:
 def test_a_condition_that_is_none(condition: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         where(condition, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("condition", "hint"),
+    [
+        ("price = '20.5'", "a number has no quotes: price = 20.5"),
+        ("price =", "for example: category = 'chair' and price <= 10"),
+        ("category < 3", "'chair' is no number; texts are in single quotes: category = 'chair'"),
+        ('"shelf no" = 3', "it holds texts that look like numbers, and they are compared as texts: \"shelf no\" = '1'"),
+        ("Preis < 20", "'12,90 €' is no plain number: write all as 12.90 in the file of items, and index it again"),
+        ("colour = 'red'", "columns: category, price, shelf no, Preis, sku"),
+    ],
+)
+def test_a_hint_of_a_condition_is_in_the_columns_that_are_there(condition: str, hint: str) -> None:
+    columns = COLUMNS | {"Preis": np.array(["", "8", "12,90 €", "9"], object), "sku": np.array(list("abcd"), object)}
+    with pytest.raises(BadInput) as found:
+        where(condition, columns)
+    assert found.value.hint == hint
+    assert where("product_id = 'b'", columns).tolist() == [False, True, False, False]  # another name of the same field
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ("category = 'chairs'", "no item has category = 'chairs' (did you mean chair?)"),
+        ("price > 9 and not (price > 9)", "no item has both: price > 9 (2 items) and not (price > 9) (2 items)"),
+        ("category in ('a', 'b') and price < 99", "no item has category = 'a' or category = 'b'"),
+        ("price < 99", None),
+    ],
+)
+def test_a_condition_that_leaves_nothing_is_explained(condition: str, says: str | None) -> None:
+    assert why_empty(condition, COLUMNS) == says
+
+
+def test_ids_and_codes_stay_texts_and_amounts_are_said(cli: Any, tmp_path: Path) -> None:
+    ids = ["00001", "00002", "1e3"]
+    vectors = written(tmp_path / "v.parquet", ids, drawn(3))
+    rows = "00001;chair;0042;12,90 €\n00002;sofa;17;8 €\n1e3;desk;3;9\n"
+    (tmp_path / "items.csv").write_text("SKU;Name;zip;Preis\n" + rows)
+    given = ("--items", tmp_path / "items.csv", "--map", "id=SKU")
+    made = cli("index", vectors, "-o", tmp_path / "index", *given)
+    assert "note: column Preis stays text, and is compared as such: '12,90 €' is no plain number" in made.err
+    facts = load_index(tmp_path / "index").facts
+    assert facts is not None
+    assert {name: column.tolist() for name, column in facts.columns.items()} == {
+        "Name": ["chair", "sofa", "desk"], "zip": ["0042", "17", "3"], "Preis": ["12,90 €", "8 €", "9"]
+    }  # fmt: skip
+    asked = ("recommend", "--index", tmp_path / "index", "--json", "--id")
+    for column in ("id", "SKU"):
+        found = cli(*asked, "00001", "--where", f"{column} = '00002'")
+        assert [one["id"] for one in json.loads(found.out)["neighbours"]] == ["00002"]
+    for query, condition, says in [
+        ("00001", "id = '1'", "note: --where leaves nothing: no item has id = '1' (did you mean 00001?)"),
+        ("00001", "id = '00001'", "note: --where leaves nothing but the item itself"),
+        ("1", "zip = '3'", "hint: did you mean 00001?"),
+        (" 1E3", "zip = '3'", "hint: did you mean 1e3?"),
+    ]:
+        assert says in cli(*asked, query, "--where", condition).err
 
 
 def test_a_first_look_at_codes_is_made_good_by_the_vectors(tmp_path: Path) -> None:

@@ -139,7 +139,11 @@ def read_facts(
     from n2kit.data.item_stream import ItemStream
     from n2kit.index.facts import read_facts as read
     from n2kit.index.folder import text_columns
+    from n2kit.index.where_hints import amounts
 
     columns = options.columns(renames)[0]
     texts = set() if index is None else text_columns(index)
-    return read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True), texts)
+    facts = read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True), texts)
+    for name, value in amounts(facts.columns):
+        say(f"note: column {name} stays text, and is compared as such: {value!r} is no plain number, as 12.90 is")
+    return facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,8 @@ from n2kit_cli.pages import check_page, read_titles
 from n2kit_cli.queries import QUERY, Answer, new_vectors, page, queries_of, show
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from n2kit.index import Titles
 
 
@@ -74,7 +77,7 @@ def recommend(
     """
     from n2kit.errors import BadInput
     from n2kit.index import load_index
-    from n2kit.index.search import SearchOptions, match, search
+    from n2kit.index.search import SearchOptions, known_columns, match, search
 
     check_page(html, items, image)
     how = SearchOptions(where, diversify, distinct)
@@ -102,6 +105,8 @@ def recommend(
             for query, own, vector in ([("new item", [], views["whole"])] if new else queries_of(stored, item or []))
         ]
     )
+    if where is not None and not any(answer.near for answer in found):
+        _tell_empty(where, known_columns(stored, facts), of_items=words is None)
     if html is not None and titles is not None:
         if len(found) > 1 or len(item or [0]) > 1:
             raise BadInput("--html shows one query", "one --id")
@@ -111,6 +116,16 @@ def recommend(
         say(f"wrote {html}")
     elif titles is None:
         say("titles: --items FILE, here or of n2kit index, which then remembers them")
+
+
+def _tell_empty(where: str, columns: Mapping[str, np.ndarray], *, of_items: bool) -> None:
+    """Say why a condition left no answer."""
+    from n2kit.index.where_empty import why_empty
+
+    if (why := why_empty(where, columns)) is not None:
+        say(f"note: --where leaves nothing: {why}")
+    elif of_items:
+        say("note: --where leaves nothing but the item itself")
 
 
 def _with_images(titles: Titles | None, images: Path | None) -> Titles | None:

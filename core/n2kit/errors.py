@@ -70,10 +70,20 @@ class Unavailable(N2kitError):
 def suggest(name: str, known: Iterable[str]) -> str | None:
     """Write `did you mean …?` for a hint out of the nearest of the known names, or return None.
 
-    Among many, such as the ids of a catalogue, those are compared that begin or end alike: comparing all takes seconds.
+    Those come first that differ by spaces around, letters' case and leading zeros alone: 1 for 00001. Among many, such as the ids of a
+    catalogue, those are compared that begin or end alike: comparing all takes seconds.
     """
-    name, names = name.lower(), list(known)
+    names = list(known)
+    bare = _bare(name)
+    if same := [n for n in names if _bare(n) == bare]:
+        return f"did you mean {' or '.join(same[:SHOWN])}?"
+    name = name.lower()
     if len(names) > MANY:
         names = [n for n in names if n[:2].lower() == name[:2] or n[-2:].lower() == name[-2:]][:MANY]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else None
+
+
+def _bare(name: str) -> str:
+    """Write a name as spreadsheets may have changed it."""
+    return name.strip().casefold().lstrip("0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 FACTS = "facts.parquet"
 PREFIX = "column:"  # of a column's name in that file
 LONGEST = 200  # characters of a text that is kept: longer ones are descriptions, which nobody compares
+_CODE = re.compile(r"\s*0\d|.*_")  # a text that would be a number, and names something: 00042, 1_000
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,19 @@ class Facts:
 
 
 def read_facts(stream: ItemStream, texts: Collection[str] = ()) -> Facts:
-    """Read all columns of a file of items that hold texts or numbers; those named in `texts` are texts, whatever they look like."""
+    """Read all columns of a file of items that hold texts or numbers, but for that of the ids, which are known as `id`.
+
+    texts: columns of texts, whatever they look like.
+    """
     while True:
         ids: list[str] = []
         found: dict[str, list[Any]] = {}
         try:
             for item, row in stream.pairs():
-                image = stream.found.sources.get("image")
+                image, own_id = stream.found.sources.get("image"), stream.found.sources["id"]
                 for name, value in row.items():
+                    if name == own_id:
+                        continue
                     plain = name_of(item.image) if name == image and type(value) is not str else _joined(value)
                     found.setdefault(name, [None] * len(ids)).append(plain)
                 ids.append(item.id)
@@ -144,10 +151,14 @@ def not_numbers(name: str) -> BadInput:
 
 
 def column_of(values: Iterable[Any], *, text: bool = False) -> np.ndarray | None:
-    """Make a column of numbers if all values that are there are such, else one of texts; None where it holds other things."""
+    """Make a column of numbers if all values that are there are such, else one of texts; None where it holds other things.
+
+    A text with a leading zero is no number, which would lose it.
+    """
     there = [value for value in values if value is not None and value != ""]
     if not there or not all(isinstance(value, str | int | float) for value in there):
         return None
+    text = text or any(isinstance(value, str) and _CODE.match(value) for value in there)
     with contextlib.suppress(ValueError, OverflowError):
         if not text:
             return np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)

@@ -25,7 +25,8 @@ class InStore(Index):
     def __init__(
         self, store: Store, ids: Sequence[str], width: int, fields: Mapping[str, type], columns: Mapping[str, str]
     ) -> None:
-        self.store, self.ids, self._width, self.fields, self.columns = store, ids, width, fields, columns
+        self.store, self.ids, self._width, self.fields = store, ids, width, fields
+        self.columns = {**columns, ID: ID}
         self.position = {item_id: row for row, item_id in enumerate(ids)}
 
     @classmethod

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from n2kit.contract.store import Condition
+from n2kit.contract.store import ID, Condition
 from n2kit.errors import BadInput
 from n2kit.index.facts import Facts
 from n2kit.index.folder import Neighbour, StoredIndex
-from n2kit.index.in_store import InStore
-from n2kit.index.where import parse, where
+from n2kit.index.in_store import InStore, fields_of
+from n2kit.index.where import holds, parse
 
 FEW = 20_000  # allowed items that are all compared: an index could not skip the others
 POOL = 5  # candidates a place, from which variety is chosen
@@ -84,11 +84,12 @@ def search_folded(
     """Find what `search` finds, each with the near-duplicates that are left out for it."""
     allowed, condition = np.ones(len(stored.ids), bool), None
     if options.where is not None:
-        columns = _columns(stored, facts)
-        if isinstance(stored.index, InStore) and facts is None:
-            condition = parse(options.where, columns)
+        columns = known_columns(stored, facts)
+        asked = parse(options.where, columns)
+        if isinstance(stored.index, InStore) and facts is None and ID not in fields_of(asked):
+            condition = asked
         else:
-            allowed &= where(options.where, columns)
+            allowed &= holds(asked, columns)
     allowed[[stored.position[i] for i in without if i in stored.position]] = False
     most = k * POOL if options.diversify else k
     found = _nearest(stored, vector, allowed, most, condition)
@@ -118,7 +119,7 @@ def match(stored: StoredIndex, words: str, k: int, condition: str | None = None)
         raise BadInput("the index remembers no titles, in which words are looked for", "n2kit index --items FILE")
     if not words.strip():
         raise BadInput("--words has no words", "for example --words 'red chair'")
-    parsed = None if condition is None else parse(condition, _columns(stored, None))
+    parsed = None if condition is None else parse(condition, known_columns(stored, None))
     return [Neighbour(*found) for found in stored.index.match(words, k, TITLE, parsed)]
 
 
@@ -147,14 +148,19 @@ def middle_of(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _columns(stored: StoredIndex, facts: Facts | None) -> Mapping[str, np.ndarray]:
+def known_columns(stored: StoredIndex, facts: Facts | None) -> Mapping[str, np.ndarray]:
+    """Return the columns that a condition may be on: of the items, and their ids as `id`.
+
+    Raises:
+        BadInput: none are known.
+    """
     known = facts or stored.facts
     if known is None:
         raise BadInput(
             "--where needs the items' columns, which this index does not remember",
             "--items FILE, here or of n2kit index",
         )
-    return known.of(stored.ids)
+    return {**known.of(stored.ids), ID: np.array(stored.ids, object)}
 
 
 def _nearest(

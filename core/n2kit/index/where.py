@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from n2kit.contract.store import AllOf, AnyOf, Comparison, Condition, Negation, Sign
+from n2kit.data.columns import field_of
 from n2kit.errors import BadInput, suggest
+from n2kit.index.where_hints import column_name, example, why_texts
 
-EXAMPLE = "--where \"category = 'chairs' and price < 20\""
 DEEPEST = 50  # parentheses in each other
+_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|'(?P<text>(?:[^']|'')*)'|\"(?P<quoted>[^\"]+)\"|(?P<word>[^\W\d][\w.]*)"
+    rf"\s*(?:(?P<number>{_NUMBER})|'(?P<text>(?:[^']|'')*)'|\"(?P<quoted>[^\"]+)\"|(?P<word>[^\W\d][\w.]*)"
     r"|(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\)|,))"
 )
 _SIGNS: dict[str, Sign] = {"==": "=", "<>": "!=", "=": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -137,12 +139,18 @@ class _Parser:
         numeric = is_numeric(self.columns[name])
         if numeric != (value.kind == "number"):
             what = "numbers, and it is compared with a text" if numeric else "texts, and it is compared with a number"
-            raise self._problem(f"column {name} holds {what}", value)
+            hint = None if numeric else why_texts(name, self.columns[name])
+            if numeric and re.fullmatch(_NUMBER, value.value.strip()):
+                hint = f"a number has no quotes: {column_name(name)} {sign} {value.value.strip()}"
+            raise self._problem(f"column {name} holds {what}", value, hint)
         return Comparison(name, sign, value.value)
 
     def _column(self, token: Token) -> str:
         if token.value in self.columns:
             return str(token.value)
+        meant = [n for n in self.columns if (field := field_of(token.value)) is not None and field_of(n) == field]
+        if len(meant) == 1:  # sku is id, and category a column product_type
+            return meant[0]
         hint = suggest(token.value, self.columns) or f"columns: {', '.join(self.columns) or 'none'}"
         raise BadInput(f"--where: no column {token.value}", hint)
 
@@ -152,7 +160,7 @@ class _Parser:
         while at < len(text):
             found = _TOKEN.match(text, at)
             if found is None:
-                raise BadInput(f"--where: {text[at:].lstrip()[:20]!r} is not understood", EXAMPLE)
+                raise BadInput(f"--where: {text[at:].lstrip()[:20]!r} is not understood", example(self.columns))
             kind = str(found.lastgroup)
             value: Any = found[kind]
             if kind == "number":
@@ -187,6 +195,6 @@ class _Parser:
         if not self._sign(sign):
             raise self._problem(f"{sign} is expected")
 
-    def _problem(self, what: str, token: Token | None = None) -> BadInput:
-        place = (token or self._peek()).place
-        return BadInput(f"--where, at {self.condition[place:].strip()[:20] or 'its end'!r}: {what}", EXAMPLE)
+    def _problem(self, what: str, token: Token | None = None, hint: str | None = None) -> BadInput:
+        at = self.condition[(token or self._peek()).place :].strip()[:20] or "its end"
+        return BadInput(f"--where, at {at!r}: {what}", hint or example(self.columns))

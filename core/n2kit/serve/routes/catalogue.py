@@ -152,7 +152,7 @@ def _described(served: Catalogue, state: State) -> dict[str, Any]:
     return {
         "name": served.name, "items": len(served), "model": served.stored.fingerprint, "new_items": served.engine is not None,
         "views": served.views, "read_only": state.read_only[served.name], "categories": served.categories,
-        "columns": list(served.facts.columns), "pictures": served.images is not None,
+        "columns": list({"id": None} | served.facts.columns), "pictures": served.images is not None,
     }  # fmt: skip
 
 

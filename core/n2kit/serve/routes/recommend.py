@@ -112,7 +112,7 @@ async def _recommended(
     try:
         hits, whys = await run_in_threadpool(found)
     except BadInput as problem:
-        raise Problem(400, problem.message.replace("--where", "where", 1), param="where") from None
+        raise Problem(400, problem.message.replace("--where", "where", 1), problem.hint, "where") from None
     told = [_written(catalogue, hit) | ({"why": whys[n]} if whys else {}) for n, hit in enumerate(hits)]
     return {
         "object": "list", "index": catalogue.name, "model": catalogue.stored.fingerprint, "view": asked.view,
