@@ -172,6 +172,12 @@ def test_what_was_read_is_said_in_one_line(tmp_path: Path) -> None:
     assert named.summary() == "2 items · 2 with a picture, 1 with a title, 0 with topics · not read: price"
 
 
+def test_a_row_without_an_id_is_not_called_blank(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("id,title,price\na,x,3\n,,3\n,,\n")
+    with pytest.raises(BadInput, match=r":3: no id\n.*:4: blank row"):
+        read_items(tmp_path / "i.csv")
+
+
 # ---- pairs
 
 ROWS = "p1,p2\np2,p3\np3,p1\n"
@@ -221,6 +227,8 @@ def test_a_header_of_unknown_words_is_said(tmp_path: Path) -> None:
         ("log.csv", "u1,p1,5\nu1,p2,4\nu2,p2,1\n"),
         ("log.csv", "order_id,product_id\n9,p1\n9,p2\n"),
         ("log.jsonl", '{"reviewer_id": "u1", "asin": "p1"}\n'),
+        ("log.csv", "kunde;artikel;zeit\n" + "u1;p1;3\n" * 20 + "u1;gone;3\n"),
+        ("log.csv", "artikel,kunde\n" + "p1,u1\np2,u1\n" * 9),
     ],
 )
 def test_a_log_of_users_is_refused_and_said_how_pairs_are_made(name: str, content: str, tmp_path: Path) -> None:
@@ -228,7 +236,15 @@ def test_a_log_of_users_is_refused_and_said_how_pairs_are_made(name: str, conten
     for lenient in (False, True):
         with pytest.raises(BadInput, match="a log of users and items") as caught:
             read_pairs(tmp_path / name, KNOWN, lenient=lenient)
-        assert "two items of one user make a pair" in (caught.value.hint or "")
+        assert f"make a pair: n2kit data mine --events {tmp_path / name}" in (caught.value.hint or "")
+
+
+def test_ids_that_lost_their_zeros_are_said(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("query,target\n1,2\n0007,x\n")
+    for read in (read_pairs, read_ids):
+        with pytest.raises(BadInput, match="unknown id '1'") as caught:
+            read(tmp_path / "p.csv", {"0001", "0007"})
+        assert caught.value.hint == "'1' may be '0001'; correct them, or --lenient drops them"
 
 
 def test_pairs_of_unknown_names_ask_for_a_map(tmp_path: Path) -> None:
@@ -260,8 +276,13 @@ def test_paths_of_other_machines_and_folders(tmp_path: Path) -> None:
             open_image(Item("x", outside), folder)
     with pytest.raises(UnreadableImage, match="no such file"):
         open_image(Item("x", "2024/b.png"), folder)
-    with pytest.raises(UnreadableImage, match=f"is not there, and '{file.name}' is: capitals count"):
-        open_image(Item("x", f"{file.relative_to(folder).parent}/{file.name.upper()}"), folder)
+    other = folder / "Stühle" / "a.png"
+    other.parent.mkdir()
+    Image.new("RGB", (2, 2)).save(other)
+    for found, name in ((file, "2024/A B.png"), (other, "stühle/a.png"), (other, r"PICS\STÜHLE\A.PNG")):
+        own = found.relative_to(folder).as_posix()
+        with pytest.raises(UnreadableImage, match=f"is not there, and '{own}' is: capitals count"):
+            open_image(Item("x", name), folder)
     assert locate(f"{file.relative_to(folder)}?v=3", folder) == file
     Image.new("RGB", (4, 4)).save(folder / "stu\u0308hle.png")  # as a Macintosh writes it
     assert locate("st\u00fchle.png", folder) == folder / "stu\u0308hle.png"

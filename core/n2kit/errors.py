@@ -74,8 +74,7 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     catalogue, those are compared that begin or end alike: comparing all takes seconds.
     """
     names = list(known)
-    bare = _bare(name)
-    if same := [n for n in names if _bare(n) == bare]:
+    if same := alike(name, names):
         return f"did you mean {' or '.join(same[:SHOWN])}?"
     name = name.lower()
     if len(names) > MANY:
@@ -84,6 +83,12 @@ def suggest(name: str, known: Iterable[str]) -> str | None:
     return f"did you mean {' or '.join(close)}?" if close else None
 
 
+def alike(name: str, known: Iterable[str]) -> list[str]:
+    """List the known names that differ by spaces around, letters' case and leading zeros alone."""
+    bare = _bare(name)
+    return [n for n in known if _bare(n) == bare]
+
+
 def _bare(name: str) -> str:
-    """Write a name as spreadsheets may have changed it."""
+    """Write a name without what spreadsheets change."""
     return name.strip().casefold().lstrip("0")

@@ -159,8 +159,10 @@ def locate(name: str, folder: Path | None) -> Path:
                 return file
     if not direct.is_relative_to(root):
         raise NotFound("lies outside the images folder", "use a path inside it")
-    if not direct.exists() and (alike := _alike(direct)) is not None:
-        raise NotFound(f"is not there, and {alike!r} is: capitals count", "name it as it is called")
+    if not direct.exists():
+        readings = (str(direct.relative_to(root)), *_readings(path, root))
+        if (alike := next(filter(None, (_alike(one, root) for one in readings)), None)) is not None:
+            raise NotFound(f"is not there, and {alike!r} is: capitals count", "name it as it is called")
     return direct
 
 
@@ -173,16 +175,21 @@ def _readings(path: str, root: Path) -> Iterator[str]:
         parts = [part for part in PurePosixPath(plain).parts if part != "/"]
         yield "/".join(parts)
         for n, part in enumerate(parts[:-1], 1):
-            if part == root.name:
+            if part.casefold() == root.name.casefold():
                 yield "/".join(parts[n:])
 
 
-def _alike(path: Path) -> str | None:
-    """Find a file that is called like a path in other capitals."""
-    try:
-        return _by_casefold(path.parent, path.parent.stat().st_mtime_ns).get(path.name.casefold())
-    except OSError:
-        return None
+def _alike(path: str, root: Path) -> str | None:
+    """Find the file below a folder whose path is the same in other capitals."""
+    found = root
+    for part in PurePosixPath(path).parts:
+        if part == ".." or not real_path(found).is_relative_to(root) or not found.is_dir():
+            return None
+        if not (found / part).exists():
+            names = _by_casefold(found, found.stat().st_mtime_ns)
+            part = names.get(part.casefold(), part)
+        found /= part
+    return found.relative_to(root).as_posix() if found.is_file() else None
 
 
 @lru_cache(maxsize=8)

@@ -25,6 +25,7 @@ from n2kit.data.values import text_of
 from n2kit.errors import BadInput, counted
 
 TITLES = 20  # lines above a header that are looked at
+REPEATED = "duplicate id"  # a reason for which a row is dropped
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
 
 
@@ -83,7 +84,7 @@ class ItemStream(ItemsRead):
                 item, images = made
                 if (before := seen.first_line(item.id, number)) is not None:
                     where = f"on line {before}" if len(self.shards) == 1 else f"as item {before} of {self.path}"
-                    self.dropped.append(f"{shard}:{line}: duplicate id {item.id!r}, first {where}")
+                    self.dropped.append(f"{shard}:{line}: {REPEATED} {item.id!r}, first {where}")
                     continue
                 for name in FIELDS:
                     self.had[name] += bool(getattr(item, name))
@@ -109,7 +110,7 @@ class ItemStream(ItemsRead):
             fields["image"] = image if isinstance(image, str | None) else stored_image(image)
             return item_of(fields), count
         except BadInput as problem:
-            blank = not any(map(text_of, fields.values()))
+            blank = not any(map(text_of, row.values()))
             self.dropped.append(f"{where}: {'blank row' if blank else problem.message}")
             return None
 

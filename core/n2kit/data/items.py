@@ -115,12 +115,12 @@ def check_rows(stream: ItemStream, lenient: bool) -> None:
         raise BadInput(f"{stream.path}: no items", "is this the right file?")
 
 
-def raise_row_errors(problems: list[str], lenient: bool) -> None:
-    """Refuse the file for its problems, unless they may be dropped."""
+def raise_row_errors(problems: list[str], lenient: bool, remark: str = "") -> None:
+    """Refuse the file for its problems, unless they may be dropped; `remark`: what is likely, said in the hint."""
     if problems and not lenient:
         shown = "\n".join(problems[:SHOWN])
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise BadInput(
             f"{counted(len(problems), 'unusable row')}\n{shown}{more}",
-            "correct them, or --lenient drops them",
+            f"{remark}correct them, or --lenient drops them",
         )

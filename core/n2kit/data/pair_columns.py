@@ -131,7 +131,10 @@ def check_ids(columns: PairColumns, names: Sequence[str], where: str, asked: Map
     if not columns.sure and (log := _log_columns(names)) is not None:
         raise log_of_users(where, *log)
     if sure and not columns.sure:
-        raise BadInput(f"{where}: no two columns of ids", f"{have}; --map query=COLUMN --map target=COLUMN")
+        raise BadInput(
+            f"{where}: no two columns of ids",
+            f"{have}; --map query=COLUMN --map target=COLUMN, or n2kit data mine, if it is a log of users and items",
+        )
 
 
 def _log_columns(names: Iterable[str]) -> tuple[str, str] | None:
@@ -146,4 +149,5 @@ def log_of_users(where: str, user: str | None, item: str | None) -> BadInput:
     names = f" ({user}, {item or 'an item'})" if user else ""
     where_from = where.partition(":")[0]
     hint = f"two items of one user make a pair: n2kit data mine --events {where_from} -o data makes pairs of a log"
+    hint += "; --map user=COLUMN --map item=COLUMN names its columns" * (user is None)
     return BadInput(f"{where}: a log of users and items{names}; pairs are two item ids that belong together", hint)

@@ -7,18 +7,20 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from n2kit.data.column_map import FILE, lost_files, mapped_columns
-from n2kit.data.items import raise_row_errors
+from n2kit.data.items import Items, raise_row_errors
 from n2kit.data.pair_columns import FIELDS, log_of_users
 from n2kit.data.pair_rows import PairRow, pair_rows
-from n2kit.errors import BadInput
+from n2kit.errors import SHOWN, BadInput, alike
 
 Pair = tuple[str, str]
+MOSTLY = 0.9  # of the rows: a log may have a few of items that are gone
 
 
 @dataclass
@@ -98,13 +100,16 @@ def read_pairs(
     unread: dict[str, None] = {}
     notes = [f"{path.name}: {', '.join(f'{c} read as {f}' for f, c in mapped.items())} ({FILE})"] if mapped else []
     notes += lost_files(path, unless_named=True)
-    second = 0  # rows whose first id alone is unknown
+    single = [0, 0]  # rows whose first, and whose second id alone is known
+    strange: dict[str, None] = {}
     for row in pair_rows(path, known, columns, encoding, problems, notes):
         if row.unread:
             unread |= dict.fromkeys(row.unread)
         if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
             problems.append(f"{path}:{row.line}: {problem}")
-            second += len(row.ids) > 1 and row.ids[0] not in known and row.ids[1] in known
+            there = [item_id in known for item_id in row.ids]
+            single = [count + (there == one) for count, one in zip(single, ([True, False], [False, True]), strict=True)]
+            strange |= {item_id: None for item_id, found in zip(row.ids, there, strict=True) if item_id and not found}
             continue
         if row.grade is not None and float(row.grade) <= 0 and not graded:
             problems.append(f"{path}:{row.line}: grade {row.grade}: not a pair of items that belong together")
@@ -113,12 +118,12 @@ def read_pairs(
         rows.append((row, pair))
         if row.grade is not None:
             grades[pair] = float(row.grade)
-    if second > 1 and second == len(problems) and not rows:
+    if not rows and max(single) > 1 and max(single) >= MOSTLY * len(problems):
         raise log_of_users(str(path), None, None)
     pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread), notes=notes)
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
-    raise_row_errors(problems, lenient)
+    raise_row_errors(problems, lenient, _likely(strange, known))
     if not len(pairs):
         raise BadInput(f"{path}: no pairs", "is this the right file?")
     return pairs
@@ -131,17 +136,28 @@ def read_ids(
     path = Path(path)
     ids: dict[str, None] = {}
     problems: list[str] = []
+    strange: dict[str, None] = {}
     for line, cells, *_ in pair_rows(path, known, {}, encoding, problems, [], need=1):
         if not cells or not cells[0]:
             problems.append(f"{path}:{line}: blank row")
         elif cells[0] not in known:
             problems.append(f"{path}:{line}: unknown id {cells[0]!r}")
+            strange[cells[0]] = None
         else:
             ids[cells[0]] = None
-    raise_row_errors(problems, lenient)
+    raise_row_errors(problems, lenient, _likely(strange, known))
     if not ids:
         raise BadInput(f"{path}: no ids", "is this the right file?")
     return list(ids)
+
+
+def _likely(strange: Iterable[str], known: Container[str]) -> str:
+    """Write which ids of the catalogue the first unknown ones may be: a spreadsheet takes leading zeros away."""
+    names: Any = known.position if isinstance(known, Items) else known
+    for item_id in islice(strange, SHOWN) if isinstance(names, Iterable) else ():
+        if near := alike(item_id, names):
+            return f"{item_id!r} may be {near[0]!r}; "
+    return ""
 
 
 def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, known: Container[str]) -> Pairs:

@@ -213,7 +213,9 @@ def _fitting(files: Sequence[EventFile], settings: MineSettings) -> tuple[MineSe
                 raise BadInput(f"{file.path}: no column of the {name}, which --{flag} needs", f"--map {name}=COLUMN")
     if any("time" not in file.named for file in files) and not settings.undirected:
         settings = replace(settings, symmetric=True)
-        notes.append("the log has no times: either order of two items counts (as with --symmetric)")
+        notes.append(
+            "the log has no times (--map time=COLUMN names them): either order of two items counts (as with --symmetric)"
+        )
     if unread := dict.fromkeys(name for file in files for name in file.columns.unread):
         notes.append(f"not read: {', '.join(unread)}")
     if any("type" in file.named for file in files) and not (settings.view or settings.click):
