@@ -66,6 +66,7 @@ def test_a_map_is_written_once_and_read_by_every_command(cli: Any, foreign: Path
     assert cli("data", "check", foreign, "--write-map").code == 2
     done = cli("data", "check", foreign, *MAP, "--write-map")
     assert (done.code, f"wrote {foreign / 'columns.yaml'}" in done.err) == (0, True), done.err
+    assert "bezeichnung as title, foto as image" in done.out
     assert cli("data", "check", foreign).code == 0
     built = cli("build", "--llm", "qwen:tiny", "--vision", "siglip:tiny", "-o", tmp_path / "tiny")
     assert built.code == 0
@@ -79,6 +80,27 @@ def test_a_map_is_written_once_and_read_by_every_command(cli: Any, foreign: Path
         0,
         True,
     ), done.err
+
+
+def test_an_encoding_is_written_with_the_map(cli: Any, foreign: Path) -> None:
+    import n2kit
+
+    text = (foreign / "items.csv").read_text().replace("thing 0", "Stühle")
+    (foreign / "items.csv").write_text(text, encoding="cp1252")
+    assert cli("data", "check", foreign, *MAP).code == 2
+    assert cli("data", "check", foreign, *MAP, "--encoding", "cp1252", "--write-map").code == 0
+    assert n2kit.read_items(foreign / "items.csv").items[0].title == "Stühle"
+    assert cli("data", "check", foreign).code == 0
+    assert cli("data", "check", foreign, "--encoding", "utf-8").code == 2  # the flag counts over it
+
+
+def test_a_folder_without_items_names_the_table_that_it_has(cli: Any, tmp_path: Path) -> None:
+    for name, hint in (
+        ("a.jpg", "n2kit data import images makes"),
+        ("list.csv", "it has list.csv: call the catalogue items.csv"),
+    ):
+        (tmp_path / name).touch()
+        assert hint in cli("data", "check", tmp_path).err
 
 
 def test_a_flag_counts_over_the_file_and_what_is_written_before_stays(cli: Any, foreign: Path) -> None:

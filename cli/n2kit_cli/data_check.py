@@ -31,7 +31,10 @@ def check(
     renames: options.Map = None,
     encoding: options.Encoding = None,
     write_map: Annotated[
-        bool, typer.Option("--write-map", help="Write --map into the folder's columns.yaml, which every command reads.")
+        bool,
+        typer.Option(
+            "--write-map", help="Write --map and --encoding into the folder's columns.yaml, which every command reads."
+        ),
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -50,8 +53,9 @@ def check(
 
     check_page(html)
     columns, pair_columns = options.columns(renames)
-    if write_map and not renames:
-        raise BadInput("--write-map writes what --map names, and there is none", "--map title=name --write-map")
+    if write_map and not renames and encoding is None:
+        what = "--write-map writes what --map and --encoding say, and there is neither"
+        raise BadInput(what, "--map title=name --write-map")
     builder = None
     if bundle is not None:
         builder = options.load_model(bundle, "cpu").prompt_builder
@@ -71,6 +75,6 @@ def check(
     if html is not None:
         say(f"wrote {html}")
     if write_map:
-        say(f"wrote {write(data, columns, pair_columns)}")
+        say(f"wrote {write(data, columns, pair_columns, encoding)}")
     if found.broken:
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
-"""`columns.yaml`: the columns of a folder's files as `--map` names them, written once and read by every command.
+"""`columns.yaml`: columns of a folder's files as `--map` names them, and `--encoding`; written once and read by every command.
 
-items.csv: {title: name, image: photo}
+items.csv: {title: name, image: photo, encoding: cp1252}
 train.csv: {query: left, target: right}
 """
 
@@ -14,6 +14,7 @@ from n2kit.errors import BadInput, suggest
 from n2kit.utils.files import write_text
 
 FILE = "columns.yaml"
+ENCODING = "encoding"  # the key beside those of fields
 
 
 def mapped_columns(path: Path, fields: Collection[str]) -> dict[str, str]:
@@ -22,11 +23,17 @@ def mapped_columns(path: Path, fields: Collection[str]) -> dict[str, str]:
     Raises:
         BadInput: it is no such file; it names a field that is none.
     """
-    found = _read(path.parent / FILE).get(path.name, {})
+    own = _read(path.parent / FILE).get(path.name, {})
+    found = {name: column for name, column in own.items() if name != ENCODING}
     if unknown := [name for name in found if name not in fields]:
         hint = suggest(unknown[0], fields) or f"fields: {', '.join(fields)}"
         raise BadInput(f"{path.parent / FILE}: {path.name}: no such field {unknown[0]!r}", hint)
     return found
+
+
+def mapped_encoding(path: Path) -> str | None:
+    """Read which encoding `columns.yaml` beside a file says that it has."""
+    return _read(path.parent / FILE).get(path.name, {}).get(ENCODING)
 
 
 def lost_files(path: Path, *, unless_named: bool = False) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from n2kit.data.image_source import is_image_name
 from n2kit.data.item_readers import READER
-from n2kit.errors import BadInput
+from n2kit.errors import BadInput, truncate_list
 from n2kit.plugins.registries import registered
 
 ROLES = ("items", "train", "val", "test", "pool", "pairs", "events")
@@ -31,6 +32,17 @@ def data_file(folder: Path, role: str) -> Path | None:
     return _of_plugin(folder) or (folder / PACKED if (folder / PACKED).is_dir() else None)
 
 
+def other_tables(folder: Path) -> list[str]:
+    """List the tables in a folder that are of no role, by name."""
+    names = sorted(file.name for file in folder.iterdir() if file.name.lower().endswith(ENDINGS) and file.is_file())
+    return [name for name in names if name.partition(".")[0] not in ROLES]
+
+
+def has_pictures(folder: Path) -> bool:
+    """Tell whether pictures lie in a folder itself."""
+    return any(is_image_name(file.name) for file in folder.iterdir())
+
+
 def _of_plugin(folder: Path) -> Path | None:
     """Find an items file of a format that a plug-in reads."""
     endings = (name for name in registered(READER) if name.startswith("."))
@@ -46,6 +58,10 @@ def needed_file(folder: Path, role: str) -> Path:
     if (file := data_file(folder, role)) is not None:
         return file
     hint = f"{role}.parquet, or .jsonl, .csv"
+    if role == "items" and (other := other_tables(folder)):
+        hint = f"it has {truncate_list(other)}: call the catalogue items{''.join(Path(other[0]).suffixes[-2:])}"
+    elif role == "items" and has_pictures(folder):
+        hint = "n2kit data import images makes items of its pictures"
     if role in ("train", "val", "test") and data_file(folder, "pairs") is not None:
         hint = f"n2kit data split {folder} makes it of its pairs"
     elif role in ("train", "val", "test", "pairs") and data_file(folder, "events") is not None:

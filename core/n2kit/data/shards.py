@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from n2kit.errors import BadInput, counted
+from n2kit.data.folder import has_pictures, other_tables
+from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.utils.files import read_json
 
 ENDINGS = (".parquet", ".tar")
@@ -25,15 +26,21 @@ def shards_of(path: Path) -> list[Path]:
     if all(found.values()):
         raise BadInput(f"{path} has shards of Parquet and of tar", "give a folder of one kind")
     if not any(found.values()):
-        hint = (
-            f"a data folder: --data {path}"
-            if any(path.glob("items*"))
-            else "Parquet or tar files, as n2kit data pack writes them"
-        )
-        raise BadInput(f"{path} is a folder without shards of items", hint)
+        raise BadInput(f"{path} is a folder without shards of items", _instead(path))
     shards = [file for files in found.values() for file in files]
     _check_whole(path, len(shards))
     return shards
+
+
+def _instead(path: Path) -> str:
+    """Write what may be meant by a folder that has no shards."""
+    if any(path.glob("items*")):
+        return f"a data folder: --data {path}"
+    if other := other_tables(path):
+        return f"it has {truncate_list(other)}: --items {path / other[0]}, if that is the catalogue"
+    if has_pictures(path):
+        return "n2kit data import images makes items of its pictures"
+    return "Parquet or tar files, as n2kit data pack writes them"
 
 
 def _check_whole(path: Path, count: int) -> None:

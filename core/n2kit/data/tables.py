@@ -50,6 +50,11 @@ def kind_of(path: Path) -> Kind:
     return kind
 
 
+def is_text(path: Path) -> bool:
+    """Tell by a file's name whether it is of a known format of text, which has an encoding."""
+    return KINDS.get(Path(path.name.lower().removesuffix(".gz")).suffix, "parquet") != "parquet"
+
+
 def json_rows(path: Path, encoding: str | None, problems: list[str]) -> Iterator[NumberedRow]:
     """Yield the objects of a JSON array, numbered from 1; a file of JSON lines under that name is read as such.
 

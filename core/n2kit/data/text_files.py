@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
+from n2kit.data.column_map import mapped_encoding
 from n2kit.errors import BadInput
 
 GZIP = b"\x1f\x8b"
@@ -43,11 +44,12 @@ GUESSES = (
 
 @contextmanager
 def opened(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
-    """Open a text file, unpacked if it is gzip: in `encoding`, or UTF-8 (UTF-16 where it begins with that mark).
+    """Open a text file, unpacked if it is gzip: in `encoding`, or as `columns.yaml` says; else in UTF-8, or what its mark says.
 
     Raises:
         BadInput: a byte that is not of the encoding, with its line; a damaged gzip; no such encoding.
     """
+    encoding = encoding or mapped_encoding(path)
     try:
         wanted = _marked(path) or encoding or _plain(path)
         with _unpacked(path) as raw, io.TextIOWrapper(raw, encoding=wanted, newline="") as file:

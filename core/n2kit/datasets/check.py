@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.data.column_map import write_columns
+from n2kit.data.column_map import ENCODING, write_columns
 from n2kit.data.folder import data_file, needed_file
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
 from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.data.tables import is_text
 from n2kit.datasets.check_texts import text_table, token_table
 from n2kit.datasets.leaks import find_leaks, same_items
 from n2kit.datasets.split import components
@@ -63,7 +64,7 @@ def check(
         needed_file(folder, "items"), columns=columns, format=item_format, lenient=True, encoding=encoding
     )
     found.odd += items.notes
-    _items(found, items)
+    _items(found, items, columns or {})
     _texts(found, items, template, builder, progress)
     _images(found, items, images, every_image, seed, progress)
     pairs: dict[str, Pairs] = {}
@@ -80,20 +81,24 @@ def check(
     return found
 
 
-def write_map(folder: Path, columns: Mapping[str, str], pair_columns: Mapping[str, str]) -> Path:
-    """Write columns of a data folder's items and pairs into its `columns.yaml`, which every command reads."""
-    files = {needed_file(folder, "items"): columns} if columns else {}
-    files |= {file: pair_columns for name in PARTS if pair_columns and (file := data_file(folder, name)) is not None}
-    return write_columns(folder, {file.name: own for file, own in files.items()})
+def write_map(
+    folder: Path, columns: Mapping[str, str], pair_columns: Mapping[str, str], encoding: str | None = None
+) -> Path:
+    """Write columns of a data folder's items and pairs, and the texts' encoding, into its `columns.yaml`, which every command reads."""
+    named = {"items": columns, **dict.fromkeys(PARTS, pair_columns), "pool": {}}
+    files = {file: own for name, own in named.items() if (file := data_file(folder, name)) is not None}
+    texts = {} if encoding is None else {file: {ENCODING: encoding} for file in files if is_text(file)}
+    found = {file.name: {**own, **texts.get(file, {})} for file, own in files.items()}
+    return write_columns(folder, {name: own for name, own in found.items() if own})
 
 
-def _items(found: Checked, items: Items) -> None:
+def _items(found: Checked, items: Items, asked: Mapping[str, str]) -> None:
     count = items.counts()
     table: dict[str, Any] = {"items": len(items)} | {f"with {name}": number for name, number in count.items()}
     table["picture and text"] = sum(bool(i.image) and i.has_text for i in items)
     table["neither"] = sum(not i.image and not i.has_text for i in items)
     table["columns read"] = (
-        ", ".join(f"{column} as {name}" for name, column in items.columns.items()) or "by their own names"
+        ", ".join(f"{column} as {name}" for name, column in ({**asked} | items.columns).items()) or "by their own names"
     )
     table["columns not read"] = ", ".join(items.unread) or "none"
     found.tables["items"] = table

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n2kit.data.column_map import mapped_encoding
 from n2kit.errors import BadInput
 from n2kit.mining.engine import quoted, tables
 from n2kit.mining.event_files import EventFile, own_rows
@@ -43,7 +44,7 @@ def partition_file(
     """
     import duckdb
 
-    if file.is_plain and encoding is None:
+    if file.is_plain and (encoding or mapped_encoding(file.path)) is None:
         try:
             _partition(connection, file, file.select(), out, settings, buckets, time_format, known)
             return []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.columns import SYNONYMS, normal
+from n2kit.data.folder import other_tables
 from n2kit.datasets.imports.rows import Row, first, table_rows
 from n2kit.datasets.imports.run import ITEM, REPORT, Counts, Imported, finish, link_images, staged, write_rows
 from n2kit.datasets.imports.sets import any_item
@@ -42,6 +43,10 @@ def import_images(images: Path, out: Path, *, table: Path | None = None) -> Impo
         rows = _of_table(files, table, count, unreadable) if table is not None else _alone(files, count)
         write_rows(place / "items.parquet", ITEM, rows)
         finish(count, unreadable, table or images, "item", "images")
+        if table is None and (other := other_tables(images)):
+            found.notes.append(
+                f"{truncate_list(other)} in the folder is not read: --table {images / other[0]} takes texts of it"
+            )
         if unreadable:
             found.notes.append(f"could not be read: {truncate_list(unreadable)}")
         found.files.append("items.parquet")
