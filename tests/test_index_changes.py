@@ -163,6 +163,7 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
         '{"item_id": "e"}\n{"id": "a"}\n'
     )  # the column is known from the second row on
     (tmp_path / "v.parquet.parquet").write_bytes(b"PAR1")
+    (tmp_path / "broken.jsonl").write_text('{"id": "e"}\n{"id":\n{"id": "e"}\n')
     (tmp_path / "gone.jsonl.gz").write_bytes(gzip.compress(b'{"name": "e"}\n'))
     for arguments, reason in [
         (("-o", small), "no vectors to index"),
@@ -174,12 +175,15 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
         ((new, "-o", tmp_path / "x", "--type", "pq:7"), "pq:8"),
         ((one, "-o", tmp_path / "x", "--type", "pq"), "two vectors at least"),
         ((new, "-o", small, "--migrate", "--type", "auto"), "leave out --type auto"),
-        (("-o", small, "--delete", tmp_path / "late.jsonl"), "late.jsonl: item 'a' is not in the index"),
+        (("-o", small, "--delete", tmp_path / "late.jsonl"), "late.jsonl:1: no id"),
         (("-o", small, "--delete", tmp_path / "v.parquet.parquet"), "v.parquet.parquet: "),
         (("-o", small, "--delete", tmp_path / "gone.jsonl.gz"), "gone.jsonl.gz:1: no column"),
+        (("-o", small, "--delete", tmp_path / "broken.jsonl"), "1 unusable row\n"),
     ]:
         found = cli("index", *arguments)
         assert (found.code, reason in found.err) == (2, True), found.err
+    done = cli("index", "-o", small, "--delete", tmp_path / "broken.jsonl", "--lenient")
+    assert (done.code, "dropped 1 row: " in done.err, load_index(small).ids) == (0, True, ["f", "g"]), done.err
 
 
 def test_indexing_needs_no_torch(small: Path, tmp_path: Path) -> None:

@@ -258,7 +258,8 @@ def test_tars_that_others_made(tmp_path: Path) -> None:
     for described, called in (({}, {}), ({"0.json": b'{"image": "x.jpg"}'}, {"0.left.jpg": "x.jpg"})):
         for pictures in (["0.left.jpg"], ["0.left.jpg", "0.right.jpg"]):
             two = n2kit.read_items(tar("two.tar", described | dict.fromkeys(pictures, jpg)))
-            assert name_of(two["0"].image) == called.get(pictures[-1], pictures[-1])
+            assert name_of(two["0"].image) == called.get(pictures[0], pictures[0])  # the first in the tar
+            assert two.several == len(pictures) - 1
     with pytest.raises(BadInput, match=r"c\.tar:2: 2\.json"):
         n2kit.read_items(tar("c.tar", {"1.json": b"{}", "2.json": b"[]"}))
     assert len(n2kit.read_items(tar("c.tar", {"1.json": b"{}", "2.json": b"{"}), lenient=True)) == 1
@@ -273,6 +274,12 @@ def test_folders_that_are_no_shards_are_refused(workspace: Path, packed: Path, t
     with pytest.raises(BadInput, match="without shards") as caught:
         n2kit.read_items(workspace)
     assert "a data folder" in (caught.value.hint or "")
+    for name, hint in (("a.jpg", "n2kit data import images makes"), ("list.csv", "it has list.csv: ")):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        (tmp_path / "own" / name).touch()
+        with pytest.raises(BadInput, match="without shards") as caught:
+            n2kit.read_items(tmp_path / "own")
+        assert hint in (caught.value.hint or "")
     for name in ("a.parquet", "b.tar"):
         (tmp_path / name).touch()
     with pytest.raises(BadInput, match="of Parquet and of tar"):

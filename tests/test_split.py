@@ -121,6 +121,8 @@ def test_the_commands(cli: Any, tmp_path: Path) -> None:
     assert (tmp_path / "pool.parquet").is_file()
     assert not (tmp_path / "pairs.parquet").exists()
     assert cli("data", "split", tmp_path).code == 2
+    refused = cli("data", "mine", "--events", tmp_path / "events.csv", "-o", tmp_path, "--split", "item")
+    assert (refused.code, "is of a split by time" in refused.err) == (2, True), refused.err
     failed = cli("data", "split", tmp_path, "--by", "time", "--force")
     assert (failed.code, "--split time" in failed.err) == (2, True)
     other = tmp_path / "other"
@@ -286,6 +288,22 @@ def test_a_mining_without_pairs_ends_with_1_where_they_were_to_be_divided(by: st
     done = cli("data", "mine", "--events", tmp_path / "log.csv", "-o", data, "--split", by)
     assert (done.code, "no pair was mined" in done.err) == (1, True), done.err
     assert "dropped 1 an item that is not in the catalogue" in done.err
+
+
+def test_a_mining_again_replaces_no_other_split(cli: Any, tmp_path: Path) -> None:
+    events = [f"u{n},i{5 * (n % 12) + m},{1_700_000_000 + 100 * n + m}" for n in range(60) for m in range(3)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *events]) + "\n")
+    (tmp_path / "items.csv").write_text("\n".join(["id,title", *(f"i{n},t{n}" for n in range(60))]) + "\n")
+    common = ("data", "mine", "--events", tmp_path / "log.csv", "--items", tmp_path / "items.csv", "-o", tmp_path / "d")
+    shares = ("--val", "0.3", "--test", "0.3")
+    first = cli(*common, *shares, "--split", "component")
+    assert first.code == 0, first.err
+    before = (tmp_path / "d" / "train.parquet").read_bytes()
+    (tmp_path / "d" / "val.parquet").unlink()  # as an interruption leaves it
+    assert cli(*common, *shares, "--split", "component").code == 0
+    refused = cli(*common, *shares, "--split", "item")
+    assert (refused.code, "train.parquet exists, and is of another split" in refused.err) == (2, True), refused.err
+    assert (tmp_path / "d" / "train.parquet").read_bytes() == before
 
 
 def test_pairs_of_vectors_are_divided_by_their_items(cli: Any, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def _split_times(
 
 def split_folder(
     data: Path, items: Items, pairs: Pairs, by: By, shares: tuple[float, float], seed: int = 0, together: bool = False,
-    allow: bool = False,
+    allow: bool = False, replace: bool = True,
 ) -> Split:  # fmt: skip
     """Divide the pairs of a data folder by their items."""
     from n2kit.data.folder import data_file
@@ -178,15 +178,30 @@ def split_folder(
     with output_lock(data / "split"):
         return run(
             pairs, items, data, by="item" if by is By.item else "component", shares=shares, images=data_file(data, "images"), seed=seed,
-            together=together, allow=allow,
+            together=together, allow=allow, replace=replace,
         )  # fmt: skip
 
 
-def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float]) -> None:
+def check_parts(out: Path) -> None:
+    """Check before pairs are mined that no parts are there that were mined by time, which another split would replace.
+
+    Raises:
+        BadInput: they are.
+    """
+    from n2kit.errors import BadInput
+    from n2kit.mining.run import REPORT
+    from n2kit.utils.files import read_json
+
+    report = out / REPORT
+    if report.is_file() and read_json(report).get("splits"):
+        raise BadInput(f"{out / 'train.parquet'} exists, and is of a split by time", "--force; or give another -o")
+
+
+def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float], *, force: bool) -> None:
     """Divide the pairs that were mined; by time they are divided already, and the pool and the buckets are written.
 
     Raises:
-        Failed: there are none to train on.
+        BadInput: parts of another split are there, without force. Failed: there are none to train on.
     """
     import pyarrow.parquet as pq
 
@@ -199,7 +214,7 @@ def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float]) ->
         raise Failed(f"{file}: no pair was mined", "a longer log, or looser bounds: users of one item make no pair")
     pairs = read_pairs(file, items)
     if by is not By.time:
-        say(split_folder(out, items, pairs, by, shares).sentence())
+        say(split_folder(out, items, pairs, by, shares, replace=force).sentence())
         return
     if empty := [name for name in ("val", "test") if not pq.read_metadata(out / f"{name}.parquet").num_rows]:
         what = f"no pair is in {' or '.join(empty)} that is not in an earlier part"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from n2kit.errors import BadInput, counted
+from n2kit.utils.files import ensure_parquet_name
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.embed_folder import FolderOptions, embed_folder, is_file
@@ -81,6 +82,7 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16 --append
     """
+    ensure_parquet_name(out)
     own = FolderOptions(dim, dtype.value, append, shard, shard_size, engine, ray_address, jobs)
     if not is_file(out):
         embed_folder(

@@ -190,12 +190,14 @@ def _check_targets(
     """
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
-    from n2kit.utils.files import ensure_writable_file, real_path
+    from n2kit.utils.files import ensure_parquet_name, ensure_writable_file, real_path
 
     if mteb is not None:
         check_mteb(ks)
     if per_query is not None and mteb is not None and real_path(per_query) == real_path(mteb):
         raise BadInput(f"{mteb} is for --per-query and for --mteb", "give two files")
+    if per_query is not None:
+        ensure_parquet_name(per_query)
     for file in filter(None, (per_query, mteb)):
         ensure_writable_file(file, given)
         if file.exists() and not force:

@@ -111,7 +111,7 @@ def index(
     facts = read_facts(items, item_format, renames, encoding, out if upsert or migrate else None)
     titles = read_titles(items, images, item_format, renames, lenient, encoding, facts)
     if upsert or delete is not None:
-        change_index(out, vectors, delete, items, titles, facts, encoding, dim=dim, json=json)
+        change_index(out, vectors, delete, items, titles, facts, encoding, lenient=lenient, dim=dim, json=json)
         return
     assert vectors is not None
     kept = None if dim is None else _kept(vectors, dim)

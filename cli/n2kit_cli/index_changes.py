@@ -27,13 +27,14 @@ def change_index(
     facts: Facts | None,
     encoding: str | None,
     *,
+    lenient: bool,
     dim: int | None,
     json: bool,
 ) -> None:
     """Change an index, and say by how much."""
     from n2kit.index.update import update_index
 
-    gone = [] if delete is None else read_ids(delete, encoding)
+    gone = [] if delete is None else read_ids(delete, encoding, lenient=lenient)
     where = "" if delete is None else str(delete)
     done = update_index(out, vectors, delete=gone, titles=titles, facts=facts, dim=dim, deletions=where)
     if done.unnamed:
@@ -93,24 +94,30 @@ def migrate_index(
     say(f"wrote {out}: {counted(done.items, 'item')} of model {done.after}{short} ({done.added:,} added)")
 
 
-def read_ids(file: Path, encoding: str | None = None) -> list[str]:
-    """Read ids: a table with a column of ids, or one id a line.
+def read_ids(file: Path, encoding: str | None = None, *, lenient: bool = False) -> list[str]:
+    """Read ids: a table with a column of ids, or one id a line; an id may be there twice.
 
     Raises:
-        BadInput: no such file, or no id in it.
+        BadInput: no such file, no id in it, or a row that cannot be read, unless `lenient`.
     """
-    from n2kit.data.item_stream import ItemStream
+    from n2kit.data.item_stream import REPEATED, ItemStream
+    from n2kit.data.items import raise_row_errors
     from n2kit.data.text_files import opened
 
     if not file.is_file():
         raise BadInput(f"no file of ids {file}", "one id a line, or a table with a column id")
+    table = ItemStream(file, encoding=encoding)
     try:
-        ids = _ids_of_table(ItemStream(file, encoding=encoding))
+        ids = _ids_of_table(table)
     except BadInput:
         if Path(file.name.lower().removesuffix(".gz")).suffix in TABLES:
             raise
         with opened(file, encoding) as lines:
             ids = [line.strip() for line in lines if line.strip()]
+    else:
+        lost = [problem for problem in table.dropped if REPEATED not in problem]
+        raise_row_errors(lost, lenient)
+        options.dropped(file, lost)
     if not ids:
         raise BadInput(f"{file}: no ids", "one id a line, or a table with a column id")
     return list(dict.fromkeys(ids))

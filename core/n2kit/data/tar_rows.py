@@ -22,7 +22,8 @@ Members = dict[str, tarfile.TarInfo]  # of a sample, by ending
 def tar_rows(path: Path, problems: list[str]) -> Iterator[NumberedRow]:
     """Yield the samples of a tar, numbered from 1: the keys of `.json`, `.txt` as content, and a picture, which stays in the tar.
 
-    A sample without an id in its JSON is called by its name. What has another ending is no column that is read.
+    Of several pictures of a sample, the first in the tar counts, and they are listed. A sample without an id in its JSON is called by
+    its name. What has another ending is no column that is read.
 
     Raises:
         BadInput: no tar, or a damaged or compressed one.
@@ -78,13 +79,17 @@ def _row(archive: tarfile.TarFile, path: Path, name: str, members: Members) -> M
     digest = row.pop(DIGEST, None)
     if not any(normal(key) == "id" or normal(key) in SYNONYMS["id"] for key in row):
         row["id"] = name
+    pictures = [member for ending, member in members.items() if is_image_name(f".{ending}") or ending == OTHER]
+    if pictures:
+        first, *others = pictures
+        content = f"content:{digest}" if digest else content_name(_content(archive, first, 1 << 31))
+        called = row[COLUMN] if type(row.get(COLUMN)) is str else None
+        image = GivenImage(content, Span(path, first.offset_data, first.size), called or first.name)
+        row[COLUMN] = [image, *(other.name for other in others)] if others else image
     for ending, member in members.items():
-        if is_image_name(f".{ending}") or ending == OTHER:
-            content = f"content:{digest}" if digest else content_name(_content(archive, member, 1 << 31))
-            # Of the JSON alone: another picture of the sample is a str, too, and says its content.
-            called = row[COLUMN] if type(row.get(COLUMN)) is str else None
-            row[COLUMN] = GivenImage(content, Span(path, member.offset_data, member.size), called or member.name)
-        elif ending == "txt":
+        if member in pictures:
+            continue
+        if ending == "txt":
             row.setdefault("content", _content(archive, member).decode("utf8", "replace"))
         else:
             row.setdefault(ending, None)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from n2kit.data.folder import data_file
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.datasets.leaks import find_leaks, same_items
@@ -63,6 +64,7 @@ def split(
     seed: int = 0,
     together: bool = False,
     allow: bool = False,
+    replace: bool = True,
 ) -> Split:
     """Divide pairs by their items, and write train, val, test, the pool and every item's bucket into `out`.
 
@@ -71,9 +73,10 @@ def split(
             items that hang together by pairs in one part, and drops none.
         shares: of the items (of the pairs, by component) that validation and test get.
         together: items of the same image or text are in one part. allow: they may be in two, and are counted.
+        replace: parts of another split that are there already go.
 
     Raises:
-        BadInput: parts share items of the same image or text, or a part is empty.
+        BadInput: parts share items of the same image or text, or a part is empty; parts are there that may not be replaced.
     """
     place = items.position
     ends = np.array([(place[a], place[b]) for a, b in pairs], np.int64)
@@ -102,6 +105,8 @@ def split(
             f"{many} of the test or validation are in another part, too: {examples}",
             "--together puts them into one part; --allow goes on",
         )
+    if not replace:
+        _ensure_same(out, pairs, of_pair)
     write_parts(found, pairs, items, out, of_pair)
     return found
 
@@ -166,6 +171,23 @@ def _by_component(label: np.ndarray, ends: np.ndarray, shares: tuple[float, floa
         held[part] += sizes[n]
         chosen[int(names[n])] = part
     return np.array([chosen[one] for one in label.tolist()])
+
+
+def _ensure_same(out: Path, pairs: Pairs, of_pair: np.ndarray) -> None:
+    """Check that the parts that are there, all of them or those before an interruption, are of this very split.
+
+    Raises:
+        BadInput: one is not.
+    """
+    import pyarrow.parquet as pq
+
+    for n, name in enumerate(SPLITS):
+        if (file := data_file(out, name)) is None:
+            continue
+        rows = [pairs.pairs[row] for row in np.flatnonzero(of_pair == n).tolist()]
+        table = pq.read_table(file) if file.name == f"{name}.parquet" else None
+        if table is None or list(zip(*(c.to_pylist() for c in table.columns[:2]), strict=True)) != rows:
+            raise BadInput(f"{file} exists, and is of another split", "--force replaces it; or give another -o")
 
 
 def write_parts(found: Split, pairs: Pairs, items: Items, out: Path, of_pair: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from n2kit.errors import BadInput, Unavailable, suggest
-from n2kit.utils.files import ensure_writable_file
+from n2kit.utils.files import ensure_parquet_name, ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles
 
 
@@ -55,6 +55,8 @@ def export(source: str | Path, kind: str, out: str | Path, *, force: bool = Fals
         if out.exists() and not force:
             raise BadInput(f"{out} exists", "give another place, or --force to replace it")
         ensure_writable_file(out, [source])
+        if kind in ("parquet", "atlas"):
+            ensure_parquet_name(out)
         ensure_outside_bundles(out)
     module, _, name = found.target.partition(":")
     write: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)

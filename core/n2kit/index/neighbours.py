@@ -15,7 +15,7 @@ from n2kit.errors import BadInput
 from n2kit.index.choice import MANIFEST
 from n2kit.index.folder import StoredIndex, load_index
 from n2kit.index.rules import Kept, Rules
-from n2kit.utils.files import atomic_write, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_parquet_name, ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles, parts_folder
 from n2kit.utils.locks import output_lock
 from n2kit.utils.ray_queue import RayOptions, run_queue
@@ -57,6 +57,7 @@ def all_neighbours(
     """
     rules = rules or Rules()
     ensure_writable_file(out, [index])
+    ensure_parquet_name(out)
     ensure_outside_bundles(out)
     with output_lock(out):
         stored = load_index(index)

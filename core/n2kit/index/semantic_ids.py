@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2kit.errors import BadInput, counted
-from n2kit.utils.files import atomic_write, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_parquet_name, ensure_writable_file
 from n2kit.utils.locks import output_lock
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def semantic_ids(
     from n2kit.embed.reading import open_vectors
 
     ensure_writable_file(out, [vectors, like])
+    ensure_parquet_name(out)
     if out.exists() and not force:
         raise BadInput(f"{out} exists", "--force replaces it, or give another -o")
     source = open_vectors(vectors)
