@@ -287,6 +287,16 @@ def test_ids_and_codes_stay_texts_and_amounts_are_said(cli: Any, tmp_path: Path)
     assert {name: column.tolist() for name, column in facts.columns.items()} == {
         "Name": ["chair", "sofa", "desk"], "zip": ["0042", "17", "3"], "Preis": ["12,90 €", "8 €", "9"]
     }  # fmt: skip
+    later = "SKU;Name;zip;Preis;no\n00002;sofa;17;8;7\n"
+    for items in (later, later.replace(";7", ";07")):  # a column of numbers stays one
+        (tmp_path / "items.csv").write_text(items)
+        done = cli(
+            "index", written(tmp_path / "v.parquet", ids[1:2], drawn(1)), "-o", tmp_path / "index", "--upsert", *given
+        )
+        assert done.code == 0, done.err
+    facts = load_index(tmp_path / "index").facts
+    assert facts is not None
+    assert (facts.of(["00002"])["no"].tolist(), facts.of(["00002"])["zip"].tolist()) == ([7.0], ["17"])
     asked = ("recommend", "--index", tmp_path / "index", "--json", "--id")
     for column in ("id", "SKU"):
         found = cli(*asked, "00001", "--where", f"{column} = '00002'")

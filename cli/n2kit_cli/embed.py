@@ -82,9 +82,9 @@ def embed(
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16
       n2kit embed models/tiny --items items.jsonl --images images -o vectors --dtype float16 --append
     """
-    ensure_parquet_name(out)
     own = FolderOptions(dim, dtype.value, append, shard, shard_size, engine, ray_address, jobs)
     if not is_file(out):
+        ensure_parquet_name(out)  # no folder called v.csv either
         embed_folder(
             bundle, reading, out, own, without=without and without.value, device=device, force=force, json=json,
             visual=visual, batch_size=batch_size, precision=precision.value,
@@ -98,6 +98,7 @@ def embed(
     from n2kit.utils.locks import output_lock
 
     ensure_writable_file(out, [reading.items])
+    ensure_parquet_name(out)
     ensure_outside_bundles(out)
     manifest = read_manifest(bundle)
     catalogue = reading.catalogue(read_recipe(bundle).variant)

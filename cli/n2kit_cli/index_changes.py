@@ -139,7 +139,7 @@ def read_facts(
     """Read the columns of a file of items that an index is to remember; None without one.
 
     Args:
-        index: that they are put into: what is a text there stays one, also where all that are new look like numbers.
+        index: that they are put into: what is a text or a number there stays one, whatever those that are new look like.
     """
     if items is None:
         return None
@@ -149,7 +149,7 @@ def read_facts(
     from n2kit.index.where_hints import amounts
 
     columns = options.columns(renames)[0]
-    texts = set() if index is None else text_columns(index)
+    texts = None if index is None else text_columns(index)
     facts = read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True), texts)
     for name, value in amounts(facts.columns):
         say(f"note: column {name} stays text, and is compared as such: {value!r} is no plain number, as 12.90 is")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,10 +66,10 @@ class Facts:
         return Facts(list(ids), {name: column for name, column in merged.items() if column is not None})
 
 
-def read_facts(stream: ItemStream, texts: Collection[str] = ()) -> Facts:
+def read_facts(stream: ItemStream, texts: Mapping[str, bool] | None = None) -> Facts:
     """Read all columns of a file of items that hold texts or numbers, but for that of the ids, which are known as `id`.
 
-    texts: columns of texts, whatever they look like.
+    texts: of columns that an index has already, whether they hold texts, whatever they look like, or numbers.
     """
     while True:
         ids: list[str] = []
@@ -88,7 +88,7 @@ def read_facts(stream: ItemStream, texts: Collection[str] = ()) -> Facts:
                         values.append(None)
         except ColumnsChangedError:
             continue
-        made = {name: column_of(values, text=name in texts) for name, values in found.items()}
+        made = {name: column_of(values, text=(texts or {}).get(name)) for name, values in found.items()}
         return Facts(ids, {name: column for name, column in made.items() if column is not None})
 
 
@@ -131,16 +131,16 @@ def _values(column: pa.ChunkedArray) -> np.ndarray:
     return numbers_of(column) if pa.types.is_floating(column.type) else texts_of(column)
 
 
-def texts_in_file(folder: Path) -> set[str]:
-    """Name the columns of texts among those that `write_facts` wrote."""
+def texts_in_file(folder: Path) -> dict[str, bool]:
+    """Tell of each column that `write_facts` wrote whether it holds texts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(folder / FACTS)
     except (pa.ArrowException, OSError):  # there is none; what is damaged is said where it is read
-        return set()
-    return {field.name.removeprefix(PREFIX) for field in schema if field.name != "id" and field.type != pa.float64()}
+        return {}
+    return {field.name.removeprefix(PREFIX): field.type != pa.float64() for field in schema if field.name != "id"}
 
 
 def not_numbers(name: str) -> BadInput:
@@ -150,15 +150,15 @@ def not_numbers(name: str) -> BadInput:
     )
 
 
-def column_of(values: Iterable[Any], *, text: bool = False) -> np.ndarray | None:
+def column_of(values: Iterable[Any], *, text: bool | None = None) -> np.ndarray | None:
     """Make a column of numbers if all values that are there are such, else one of texts; None where it holds other things.
 
-    A text with a leading zero is no number, which would lose it.
+    A text with a leading zero is no number, which would lose it, unless `text` says that it is one.
     """
     there = [value for value in values if value is not None and value != ""]
     if not there or not all(isinstance(value, str | int | float) for value in there):
         return None
-    text = text or any(isinstance(value, str) and _CODE.match(value) for value in there)
+    text = any(isinstance(value, str) and _CODE.match(value) for value in there) if text is None else text
     with contextlib.suppress(ValueError, OverflowError):
         if not text:
             return np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)

@@ -193,14 +193,14 @@ def is_index(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and "component" in read_json(folder / MANIFEST)
 
 
-def text_columns(folder: Path) -> set[str]:
-    """Name the columns of texts that an index remembers, without loading it; none where there is no index.
+def text_columns(folder: Path) -> dict[str, bool]:
+    """Tell of each column that an index remembers whether it holds texts, without loading it; of none where there is no index.
 
     Raises:
         BadInput: its manifest is damaged.
     """
     if (in_store := _store_manifest(folder)) is not None:
-        return {name for name, column in in_store.columns.items() if column.type == "text"}
+        return {name: column.type == "text" for name, column in in_store.columns.items()}
     return texts_in_file(folder)
 
 
