@@ -144,6 +144,9 @@ def test_the_commands(cli: Any, tmp_path: Path) -> None:
     )
     assert done.code == 0, done.err
     assert "between two parts dropped" in done.err
+    again = ("data", "mine", "--events", tmp_path / "events.csv", "--items", tmp_path / "items.jsonl", "-o", other)
+    refused = cli(*again, "--split", "item", "--val", "0.2", "--test", "0.3")
+    assert (refused.code, "exists, and is of another split" in refused.err) == (2, True), refused.err
     assert cli("data", "split", tmp_path, "--val", "0.6", "--test", "0.5").code == 2
 
 
@@ -290,20 +293,14 @@ def test_a_mining_without_pairs_ends_with_1_where_they_were_to_be_divided(by: st
     assert "dropped 1 an item that is not in the catalogue" in done.err
 
 
-def test_a_mining_again_replaces_no_other_split(cli: Any, tmp_path: Path) -> None:
-    events = [f"u{n},i{5 * (n % 12) + m},{1_700_000_000 + 100 * n + m}" for n in range(60) for m in range(3)]
-    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *events]) + "\n")
-    (tmp_path / "items.csv").write_text("\n".join(["id,title", *(f"i{n},t{n}" for n in range(60))]) + "\n")
-    common = ("data", "mine", "--events", tmp_path / "log.csv", "--items", tmp_path / "items.csv", "-o", tmp_path / "d")
-    shares = ("--val", "0.3", "--test", "0.3")
-    first = cli(*common, *shares, "--split", "component")
-    assert first.code == 0, first.err
-    before = (tmp_path / "d" / "train.parquet").read_bytes()
-    (tmp_path / "d" / "val.parquet").unlink()  # as an interruption leaves it
-    assert cli(*common, *shares, "--split", "component").code == 0
-    refused = cli(*common, *shares, "--split", "item")
-    assert (refused.code, "train.parquet exists, and is of another split" in refused.err) == (2, True), refused.err
-    assert (tmp_path / "d" / "train.parquet").read_bytes() == before
+def test_parts_of_another_split_are_not_replaced_unasked(tmp_path: Path) -> None:
+    split(chains(), catalogue(), tmp_path, by="component", shares=(0.35, 0.3))
+    before = {name: (tmp_path / f"{name}.parquet").read_bytes() for name in ("train", "val", "test")}
+    (tmp_path / "val.parquet").unlink()  # as an interruption leaves it
+    split(chains(), catalogue(), tmp_path, by="component", shares=(0.35, 0.3), replace=False)
+    with pytest.raises(BadInput, match=r"train\.parquet exists, and is of another split"):
+        split(chains(), catalogue(), tmp_path, by="item", shares=(0.35, 0.3), seed=1, replace=False)
+    assert {name: (tmp_path / f"{name}.parquet").read_bytes() for name in before} == before
 
 
 def test_pairs_of_vectors_are_divided_by_their_items(cli: Any, tmp_path: Path) -> None:
