@@ -351,19 +351,25 @@ def test_columns_of_ones_own_are_put_in_checked_and_found_by_a_new_server(
         for columns, says in (
             ({"price": "cheap"}, "item 'new': column 'price' holds numbers, and 'cheap' is none"),
             ({"price": float("inf")}, "column 'price' is neither a text nor a number"),
+            ({"price": "inf"}, "column 'price' holds numbers, and 'inf' is none"),
+            ({"shelf": True}, "item 'new': column 'shelf' holds texts, and true is none"),
             ({"shelf": ["a"]}, "items.0: column 'shelf' is neither a text nor a number"),
             ({"shelf": "a" * 201}, "more than 200 characters"),
             ({"titel": "oak"}, "did you mean title?"),
         ):
             refused = put(**columns)
             assert (refused.status, says in refused.body["error"]["message"]) == (400, True), refused.body
-        assert put(price="7", shelf=7).body["new_columns"] == []
+        assert put(price="7", shelf=7.0).body["new_columns"] == []
     with live(own) as server:
         assert server("/v1/items?id=new").body["items"][0]["columns"] == {"price": 7.0, "shelf": "7"}
         assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price < 10 and shelf = '7'"})) == ["new"]
         assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price >= 10"})) == []
         assert put().status == 200  # whole: what is not given is there no longer
         assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price > 0 or shelf != ''"})) == []
+        for price, found in (("12 €", "price = '12 €'"), (12.5, "price > 12")):  # a column without items is of any type
+            assert put(price=price).body["new_columns"] == []
+            assert ids(server("/v1/recommend", {"id": "noto:4", "where": found})) == ["new"]
+            assert put().status == 200
     (workspace / "more.jsonl").write_text('{"id": "noto:4", "shelf": "008", "price": 3}')
     vectors = workspace / "more.parquet"
     stored = load_index(own.indexes["main"])
@@ -376,6 +382,38 @@ def test_columns_of_ones_own_are_put_in_checked_and_found_by_a_new_server(
     (workspace / "more.jsonl").write_text('{"id": "noto:4", "price": "dear"}')
     refused = cli(*upsert, workspace / "more.jsonl")
     assert (refused.code, "column price holds numbers in the index" in refused.err) == (2, True)
+
+
+def test_a_field_goes_to_the_column_that_the_catalogue_has_it_in(own: ServeOptions, tmp_path: Path, cli: Any) -> None:
+    from n2kit.embed.vectors_file import Vectors, write_table
+    from n2kit.index import load_index
+
+    stored, folder = load_index(own.indexes["main"]), tmp_path / "mapped.index"
+    vectors = tmp_path / "v.parquet"
+    write_table(Vectors(["noto:4"], stored.vector_of("noto:4")[None], stored.fingerprint), vectors)
+    (tmp_path / "waren.csv").write_text("id,Ware,Kategorie\nnoto:4,Stuhl,alt\n")
+    mapped = ("--items", tmp_path / "waren.csv", "--map", "category=Kategorie", "--map", "title=Ware")
+    assert cli("index", vectors, "-o", folder, *mapped).code == 0
+    with live(own, indexes={"main": folder}, items=None, images=None) as server:
+
+        def put(item_id: str, **item: Any) -> Any:
+            return server("/v1/items", {"items": [{"id": item_id} | item]})
+
+        assert put("a", title="oak", category="new", price=3).body["new_columns"] == ["price"]
+        assert put("b", Ware="oak", Kategorie="new").body["new_columns"] == []
+        both = put("c", title="oak", Kategorie="new", category="new").body["error"]["message"]
+        assert "'Kategorie' and 'category' are both its category" in both
+        for asked in ({"filter": {"category": "new"}}, {"where": "Kategorie = 'new' and Ware = 'oak'"}):
+            assert sorted(ids(server("/v1/recommend", {"id": "noto:4"} | asked))) == ["a", "b"]
+        shown = server("/v1/items?id=a&id=b").body["items"]
+        assert [(one["title"], one["columns"]) for one in shown] == [("oak", {"price": 3.0}), ("oak", {})]
+        assert server("/v1/catalogue").body["indexes"][0]["categories"] == {"new": 2, "alt": 1}
+    (tmp_path / "more.csv").write_text("id,name,category\nnoto:4,Hocker,neu\n")
+    assert cli("index", vectors, "-o", folder, "--upsert", "--items", tmp_path / "more.csv").code == 0
+    facts = load_index(folder).facts
+    assert facts is not None
+    assert list(facts.columns) == ["Ware", "Kategorie", "price"]
+    assert (facts.of(["noto:4"])["Kategorie"][0], facts.of(["noto:4"])["Ware"][0]) == ("neu", "Hocker")
 
 
 def test_a_category_is_a_column_as_the_index_has_it() -> None:
@@ -662,3 +700,33 @@ def test_requests_that_arrive_together_share_a_call_and_none_suffers_from_anothe
     assert last.result() == [2, 4]
     with pytest.raises(Closed):
         batcher.submit([3])
+
+
+def test_clients_whom_one_call_answered_share_the_next_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come back one after the other; a client alone is not kept waiting for others."""
+    from n2kit.serve import batching
+
+    monkeypatch.setattr(batching, "PAUSE", 1000)
+    gate, calls = threading.Event(), list[list[int]]()
+
+    def work(items: list[int]) -> list[int]:
+        calls.append(items)
+        gate.wait()
+        time.sleep(0.02)
+        return items
+
+    batcher = Batcher(work, lambda item: 1, most=2, wait=0.001)
+    first = [batcher.submit([0])]
+    while not calls:
+        time.sleep(0.001)
+    first += [batcher.submit([1]), batcher.submit([2])]
+    gate.set()
+    for answer in first:
+        answer.result()
+    late = [batcher.submit([3])]
+    time.sleep(0.05)
+    late.append(batcher.submit([4]))
+    for answer in late:
+        answer.result()
+    batcher.close()
+    assert calls[-1] == [3, 4]

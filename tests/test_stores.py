@@ -131,12 +131,12 @@ def test_more_neighbours_than_a_store_gives_are_compared(stored: StoredIndex, mo
 def test_changes_are_there_when_it_is_opened_again(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     build_index(
-        written(tmp_path / "v.parquet", IDS, drawn(COUNT)), folder, name=kind, titles=titles(), facts=Facts(IDS, COLUMNS)
+        written(tmp_path / "v.parquet", IDS, drawn(COUNT)), folder, name=kind, titles=titles(), facts=Facts(IDS, COLUMNS, {"category": "kind"}),
     )  # fmt: skip
     first = all_neighbours(folder, tmp_path / "n.parquet", 3)
     assert first.computed == COUNT
     new = ["i3", "new", "it's"]
-    facts = Facts(new[:2], {"kind": np.array(["n", "n"], object), "size": np.array([1.0, 2.0])})
+    facts = Facts(new[:2], {"sort": np.array(["n", "n"], object), "size": np.array([1.0, 2.0])}, {"category": "sort"})
     named = Titles(Items([Item("new", title="brand new")]))
     more = written(tmp_path / "new.parquet", new, drawn(3, seed=1))
     with pytest.raises(BadInput, match="column price holds numbers in the index, and texts"):
@@ -149,6 +149,7 @@ def test_changes_are_there_when_it_is_opened_again(kind: str, tmp_path: Path) ->
     assert after.titles is not None
     assert [after.titles.title(i) for i in ("new", "i3")] == ["brand new", "thing 3 红色 椅子"]
     assert after.facts is not None
+    assert after.facts.fields == {"category": "kind"}  # a field is one column, whatever the new items' file calls it
     known = after.facts.of(["i3", "new", "it's", "i5"])
     assert known["kind"].tolist() == ["n", "n", COLUMNS["kind"][COUNT - 3], "y's"]
     np.testing.assert_array_equal(known["size"], [1, 2, np.nan, np.nan])

@@ -83,9 +83,11 @@ def new_vectors(
 
 def _encoded(model: Model, fields: dict[str, str], image: Path | None) -> np.ndarray:
     from n2kit.data.images import UnreadableImage
+    from n2kit.utils.contexts import one_thread_if_small
 
     try:
-        vector: np.ndarray = model.encode([fields], images=image.resolve().parent if image else None)[0]
+        with one_thread_if_small(model):
+            vector: np.ndarray = model.encode([fields], images=image.resolve().parent if image else None)[0]
     except UnreadableImage as problem:
         raise BadInput(problem.message.removeprefix(f"item {QUERY!r}: "), "give another --image") from None
     except BadInput as problem:

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from n2kit.contract import LLM, LLMCard, LoadSpec, non_finite_weight, read_json
+from n2kit.contract import LLM, LLMCard, LoadSpec, non_finite_weight, one_thread_if_small, read_json
 from n2kit.errors import BadInput, Mismatch
 from n2kit_hf.bodies import (
     implementations,
@@ -163,7 +163,7 @@ class TransformersLLM(LLM):
         if head is not None and head.weight is not table.weight:
             self.lm_head = head
         x = self.embed((torch.arange(8)[None] + self.card.vocab // 2).remainder(self.card.vocab))
-        with torch.no_grad(), quietly():
+        with torch.no_grad(), quietly(), one_thread_if_small(whole):
             said = whole(**self.model_inputs(x), use_cache=False).logits if head is not None else None
             ours = None if said is None else self.logits(self(x))
         if said is None or ours is None or not torch.allclose(ours, said, atol=1e-2 * float(said.abs().max())):
@@ -195,7 +195,11 @@ class TransformersLLM(LLM):
         table: Any = self.model.get_input_embeddings()
         vocab = table.weight.shape[0]
         ids = (torch.arange(8) + vocab // 2).remainder(vocab)  # ids at the ends may be special
-        with torch.enable_grad(), quietly():  # what transformers says once (no Mamba kernels) it says here
+        with (
+            torch.enable_grad(),
+            quietly(),
+            one_thread_if_small(self.model),
+        ):  # what transformers says once (no Mamba kernels) it says here
             x = self.embed(ids[None].to(self.model.device)).detach().requires_grad_()
             try:
                 states = self(1 * x)  # no leaf, as in the joined model: CTRL writes into its input

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from n2kit.contract import eval_mode
+from n2kit.contract import eval_mode, one_thread_if_small
 from n2kit.errors import Mismatch
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def prefix_cache_works(llm: LLM, model: PreTrainedModel) -> bool:
         llm.card.vocab
     )  # ids at the ends may be special
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), eval_mode(llm):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), eval_mode(llm), one_thread_if_small(llm):
             x = llm.embed(ids[None].expand(rows, -1).to(device))
             want = llm(x)[:, prefix:]
             got = llm(x[:, prefix:], past=llm.prefill(x[:1, :prefix]))

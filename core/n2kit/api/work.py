@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from n2kit.api.encoding import progress_bar
 from n2kit.api.in_python import in_python
 from n2kit.api.reading import SomeItems, SomePairs, items_of, pairs_of
 from n2kit.bundle.io import load, read_manifest, read_recipe
-from n2kit.data.given import Given, as_items
 from n2kit.embed.encode import encode
 from n2kit.embed.reading import read_vectors
 from n2kit.embed.store import embed as embed_to_file
@@ -95,7 +93,7 @@ def train(
     chosen = {f"train.{k}": v for k, v in flags.items()} | rates | {f"{k}.tune": v for k, v in (tune or {}).items()}
     positives = pairs_of(pairs, catalogue)
     validation = None if val_pairs is None else pairs_of(val_pairs, catalogue)
-    with _as_bundle(model) as bundle, _bar("train", show_progress) as bar:
+    with _as_bundle(model) as bundle, progress_bar("train", show_progress) as bar:
         recipe = resolve(chosen | dict(settings or {}), base=read_recipe(bundle)).recipe
         return run_training(
             bundle, catalogue, positives, recipe, Path(out), images=_folder(images), val_pairs=validation,
@@ -132,15 +130,13 @@ def embed(
     Raises:
         BadInput: what reading raises; `out` holds something else.
     """
-    from n2kit.errors import BadInput
-
     catalogue = items_of(items)
     if out is not None and isinstance(model, Model):
         raise BadInput(
             "a file of vectors says which model it is of, and this one is in no bundle", "save it, and give its folder"
         )
     loaded = model if isinstance(model, Model) else load(model).to(pick_device(device))
-    with _bar("embed", show_progress) as bar:
+    with progress_bar("embed", show_progress) as bar:
         if out is None:
             found = encode(
                 loaded, catalogue.items, images=images, batch_size=batch_size, on_bad_image=on_bad_image,
@@ -153,36 +149,6 @@ def embed(
             loaded, read_manifest(bundle_folder(model)).fingerprint, catalogue, Path(out), images=_folder(images),
             batch_size=batch_size, on_bad_image=on_bad_image, precision=precision, force=force, progress=bar,
         )  # fmt: skip
-
-
-@in_python
-def encode_rows(
-    model: Model,
-    items: Given,
-    *,
-    images: str | Path | None,
-    batch_size: int | None,
-    on_bad_image: OnBadImage,
-    precision: Precision,
-    show_progress: bool,
-) -> np.ndarray:
-    """Encode items to unit vectors, one row an item: [n, D]; see `Model.encode`.
-
-    Raises:
-        BadInput: what `encode` raises; policy `skip`, under which rows would be missing; an item with nothing to read.
-    """
-    way = "n2kit.embed leaves them out, and says which"
-    if on_bad_image == "skip":
-        raise BadInput('encode gives one row an item, and on_bad_image="skip" leaves items out', way)
-    wanted = as_items(items)
-    with _bar("encode", show_progress) as bar:
-        encoded = encode(
-            model, wanted, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision, progress=bar
-        )  # fmt: skip
-    kept = set(encoded.ids)
-    if missing := [item.id for item in wanted if item.id not in kept]:
-        raise BadInput(encoded.skipped[missing[0]], way)
-    return encoded.vectors
 
 
 @in_python
@@ -229,23 +195,6 @@ def _as_bundle(model: SomeModel) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="n2kit-") as folder:
         model.save(Path(folder) / "model")
         yield Path(folder) / "model"
-
-
-@contextlib.contextmanager
-def _bar(what: str, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function (done, total) that moves a bar on stderr, with the time left from the first batch on; None for no bar."""
-    if not shown:
-        yield None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(desc=what, smoothing=0) as bar:
-
-        def move(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield move
 
 
 def _steps(bar: Callable[[int, int], None]) -> Callable[[dict[str, Any]], None]:

@@ -6,7 +6,6 @@ import re
 from importlib import resources
 from typing import Any
 
-import jinja2
 import yaml
 
 from n2kit.bundle.manifest import Manifest
@@ -26,6 +25,8 @@ def readme(manifest: Manifest, recipe: Recipe, sizes: dict[str, int]) -> str:
     Args:
         sizes: part → its number of parameters.
     """
+    import jinja2  # to read a bundle it is not needed
+
     parts = {kind: _part(kind, manifest, recipe, sizes) for kind in manifest.parts}
     source = resources.files("n2kit.bundle").joinpath(TEMPLATE).read_text("utf8")
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from n2kit.recipe.prompt_templates import TEMPLATES as TEMPLATES
     from n2kit.utils.cache import cache_folder as cache_folder
     from n2kit.utils.contexts import eval_mode as eval_mode
+    from n2kit.utils.contexts import one_thread_if_small as one_thread_if_small
     from n2kit.utils.files import read_json as read_json
 
 _HOMES = {
@@ -76,7 +77,7 @@ _HOMES = {
     "n2kit.plugins.component": "Component",
     "n2kit.recipe.prompt_templates": "TEMPLATES",
     "n2kit.utils.cache": "cache_folder",
-    "n2kit.utils.contexts": "eval_mode",
+    "n2kit.utils.contexts": "eval_mode one_thread_if_small",
     "n2kit.utils.files": "read_json",
 }
 __all__, __getattr__, __dir__ = lazy_exports(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

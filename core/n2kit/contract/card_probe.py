@@ -33,10 +33,10 @@ def measure_card(encoder: VisionEncoder, size: int, prefix_tokens: int) -> Visio
     """
     import torch
 
-    from n2kit.utils.contexts import eval_mode
+    from n2kit.utils.contexts import eval_mode, one_thread_if_small
 
     parameter = next(encoder.parameters())
-    with torch.no_grad(), eval_mode(encoder):
+    with torch.no_grad(), eval_mode(encoder), one_thread_if_small(encoder):
         out = encoder(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
     values = not out.tokens.is_meta  # a card may be measured before there are any
     if values and not out.tokens.isfinite().all() and (problem := non_finite_weight(encoder)) is not None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from n2kit.errors import BadInput
-from n2kit.utils.arrow import numbers_of
+from n2kit.utils.arrow import lists_of, numbers_of, read_parquet, strings_of
 from n2kit.utils.files import atomic_write, parse_json
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def write_vectors(encoded: Encoded, fingerprint: str, out: Path) -> None:
 
 def write_table(vectors: Vectors, out: Path, run: dict[str, object] | None = None) -> None:
     """Write vectors, none at all too, with what `embed` knows its own files by."""
-    columns = {"id": pa.array(vectors.ids, pa.string()), "vector": _column(vectors.vectors)}
+    columns = {"id": strings_of(vectors.ids), "vector": lists_of(vectors.vectors.astype(np.float32))}
     if vectors.visual is not None:
-        columns["visual_vector"] = _column(vectors.visual)
+        columns["visual_vector"] = lists_of(vectors.visual.astype(np.float32))
     meta: dict[str, object] = {
         "fingerprint": vectors.fingerprint, "skipped": vectors.skipped, "sha256": _digest(vectors),
     }  # fmt: skip
@@ -76,7 +76,7 @@ def read_table(path: Path) -> Vectors:
     if not path.is_file():
         raise BadInput(f"no vectors file {path}", "n2kit embed makes one")
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
         ids = (
             ["" if i is None else str(i) for i in table.column("id").to_pylist()] if "id" in table.column_names else []
         )
@@ -147,10 +147,6 @@ def _meta(schema: pa.Schema, path: Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or not isinstance(meta.get("skipped", {}), dict):
         raise BadInput(f"{where}: not a JSON object as n2kit writes it", "embed again")
     return meta
-
-
-def _column(matrix: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.astype(np.float32).ravel()), matrix.shape[1])
 
 
 def matrix_of(column: pa.ChunkedArray, path: Path) -> np.ndarray:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from n2kit.data.images import UnreadableImage, open_image
-from n2kit.export.vectors import lists, vectors_of, words
+from n2kit.export.vectors import vectors_of, words
 from n2kit.export.vectors import write as write_table
+from n2kit.utils.arrow import array_of, lists_of
 
 if TYPE_CHECKING:
     from n2kit.index import Titles
@@ -33,7 +34,7 @@ def write(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str,
         rows = [None if p is None else {"bytes": p, "path": None} for p in pictures]
         columns["image"] = pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     place = plane(table.vectors)
-    columns |= {"x": pa.array(place[:, 0]), "y": pa.array(place[:, 1]), "vector": lists(table.vectors)}
+    columns |= {"x": array_of(place[:, 0]), "y": array_of(place[:, 1]), "vector": lists_of(table.vectors)}
     write_table(pa.table(columns), out)
     return {"items": len(table.ids), "pictures": sum(p is not None for p in pictures), "columns": list(columns)}
 

@@ -15,6 +15,7 @@ from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.index import load_index
 from n2kit.index.folder import is_index
+from n2kit.utils.arrow import lists_of
 from n2kit.utils.files import atomic_write, write_text
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def write_faiss(source: Path, out: Path, *, titles: Titles | None = None) -> dic
 def write_parquet(source: Path, out: Path, *, titles: Titles | None = None) -> dict[str, Any]:
     """Write Parquet with the columns id and vector, and title, category and image where the items are known."""
     table, known, _ = vectors_of(source, titles)
-    columns = {"id": pa.array(table.ids, pa.string()), "vector": lists(table.vectors)} | words(table.ids, known)
+    columns = {"id": pa.array(table.ids, pa.string()), "vector": lists_of(table.vectors)} | words(table.ids, known)
     write(pa.table(columns), out)
     return {"vectors": len(table.ids), "width": int(table.vectors.shape[1]), "columns": list(columns)}
 
@@ -76,11 +77,6 @@ def words(ids: list[str], known: Titles | None) -> dict[str, pa.Array]:
     category = [known.items[i].category if i in known.items else "" for i in ids]
     found = {"title": [known.title(i) for i in ids], "category": category, "image": [known.image(i) for i in ids]}
     return {name: pa.array(column, pa.string()) for name, column in found.items() if any(column)}
-
-
-def lists(matrix: np.ndarray) -> pa.Array:
-    """Make a column of lists of one length out of vectors [n, d]."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.astype(np.float32).ravel()), matrix.shape[1])
 
 
 def write(table: pa.Table, out: Path) -> None:

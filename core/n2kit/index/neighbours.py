@@ -15,6 +15,7 @@ from n2kit.errors import BadInput
 from n2kit.index.choice import MANIFEST
 from n2kit.index.folder import StoredIndex, load_index
 from n2kit.index.rules import Kept, Rules
+from n2kit.utils.arrow import array_of
 from n2kit.utils.files import atomic_write, ensure_parquet_name, ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles, parts_folder
 from n2kit.utils.locks import output_lock
@@ -197,13 +198,13 @@ def _write(out: Path, stored: StoredIndex, parts: _Parts, k: int, run: dict[str,
             query, place = np.nonzero(keep)
             rank = keep.cumsum(axis=1)[query, place]
             columns = [
-                ids.take(start + query),
+                ids.take(array_of(start + query)),
                 rank.astype(np.int32),
-                ids.take(rows[query, place]),
+                ids.take(array_of(rows[query, place])),
                 scores[query, place],
             ]
             writer.write_table(
-                pa.table([pa.array(c) if isinstance(c, np.ndarray) else c for c in columns], schema=writer.schema)
+                pa.table([array_of(c) if isinstance(c, np.ndarray) else c for c in columns], schema=writer.schema)
             )
             written += len(query)
     return written

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2kit.errors import BadInput, counted
+from n2kit.utils.arrow import lists_of
 from n2kit.utils.files import atomic_write, ensure_parquet_name, ensure_writable_file
 from n2kit.utils.locks import output_lock
 
@@ -117,7 +118,7 @@ def _write(source: VectorSource, book: Codebook, out: Path) -> SemanticIds:
                 last[n], seen[key] = seen[key], seen[key] + 1
             for level, codes in enumerate(used):
                 codes |= set(found[:, level].tolist())
-            whole = pa.FixedSizeListArray.from_arrays(pa.array(np.hstack([found, last]).ravel()), book.levels + 1)
+            whole = lists_of(np.hstack([found, last]))
             writer.write_table(pa.table([pa.array(batch.ids, pa.string()), whole], schema=schema))
     shares = [len(codes) / book.codes for codes in used]
     return SemanticIds(out, sum(seen.values()), sum(seen.values()) - len(seen), max(seen.values()), shares)

@@ -99,6 +99,7 @@ def change_store(
     gone = [item_id for item_id in delete if item_id not in new]
     if not new and len(set(gone)) == len(before.ids):
         raise BadInput("no item is left in the index", "remove its folder")
+    facts = facts if facts is None or before.facts is None else facts.named_as_in(before.facts)
     manifest = with_columns(StoreManifest.model_validate(read_json(folder / MANIFEST)), facts)
     manifest.revision += 1
     if titles is not None and titles.images is not None:

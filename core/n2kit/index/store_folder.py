@@ -61,6 +61,7 @@ class StoreManifest(BaseModel):
     dim: int | None = Field(None, gt=0)  # to which the vectors were cut
     images: str | None = None
     columns: dict[str, Column] = {}
+    mapped: dict[str, str] = {}  # field → its column, where the column's name does not say so
     revision: int = 0
 
     @property
@@ -71,7 +72,9 @@ class StoreManifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         with atomic_write(folder / MANIFEST) as temporary:
-            unsaid = {"dim"} if self.dim is None else None  # so that an n2kit of before reads it
+            unsaid = {
+                name for name in ("dim", "mapped") if not getattr(self, name)
+            }  # so that an n2kit of before reads it
             temporary.write_text(self.model_dump_json(indent=1, exclude=unsaid), encoding="utf8")
 
 
@@ -151,7 +154,7 @@ def opened(folder: Path, manifest: StoreManifest) -> Opened:
         what = f"it counts {counted(len(store), 'row')}, and holds {len(set(ids)):,} ids in {len(ids):,}"
         raise BadInput(f"{folder} is damaged: {what}", "index again")
     fields = {name: column.field for name, column in manifest.columns.items()}
-    facts = Facts(ids, {name: columns[field] for name, field in fields.items()}) if fields else None
+    facts = Facts(ids, {name: columns[field] for name, field in fields.items()}, manifest.mapped) if fields else None
     index = InStore(store, ids, manifest.width, manifest.fields, fields)
     return Opened(index, _titles(manifest, ids, columns), facts)
 
@@ -182,7 +185,8 @@ def with_columns(manifest: StoreManifest, facts: Facts | None) -> StoreManifest:
             what = f"column {name} holds {columns[name].type}s in the index, and {kind}s in these items"
             raise BadInput(what, "mend the column, or index all anew")
         columns.setdefault(name, Column(field=_field(name, len(columns)), type=kind))
-    return manifest.model_copy(update={"columns": columns})
+    mapped = {**(facts.fields if facts is not None else {}), **manifest.mapped}
+    return manifest.model_copy(update={"columns": columns, "mapped": mapped})
 
 
 def _field(name: str, number: int) -> str:

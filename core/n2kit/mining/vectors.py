@@ -13,6 +13,7 @@ from n2kit.data.columns import SYNONYMS, normal
 from n2kit.data.items import Items
 from n2kit.errors import BadInput, counted
 from n2kit.mining.run import PAIRS, REPORT
+from n2kit.utils.arrow import read_parquet
 from n2kit.utils.files import atomic_write, write_json
 from n2kit.utils.locks import output_lock
 
@@ -80,10 +81,9 @@ def _of_npy(file: Path) -> tuple[list[str], np.ndarray]:
 
 def _of_parquet(file: Path) -> tuple[list[str], np.ndarray]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
+        table = read_parquet(file)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(f"{file}: not a Parquet file: {error}".splitlines()[0], "check the file") from None
     named = [c for c in table.column_names if normal(c) == "id" or normal(c) in SYNONYMS["id"]]

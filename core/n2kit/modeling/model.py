@@ -336,7 +336,7 @@ class Model(nn.Module):
         Raises:
             BadInput: an unknown key, an unreadable image, an item with nothing to read; `skip`, under which rows would be missing.
         """
-        vectors: np.ndarray = _above("n2kit.api.work").encode_rows(
+        vectors: np.ndarray = _above("n2kit.api.encoding").encode_rows(
             self, items, images=images, batch_size=batch_size, on_bad_image=on_bad_image, precision=precision, show_progress=show_progress
         )  # fmt: skip
         return vectors

@@ -20,7 +20,7 @@ from typing import Any
 from n2kit.contract.cards import ComponentSpec
 from n2kit.errors import N2kitError, Unavailable
 from n2kit.plugins.authors import advice
-from n2kit.plugins.manager import COMMANDS, GROUP, OWN, Manager, manager
+from n2kit.plugins.manager import COMMANDS, GROUP, OWN, Manager, manager, owner_of
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ def _owners() -> Mapping[str, Owner]:
 def _owners_of(loaded: Manager | None, path: tuple[str, ...]) -> Mapping[str, Owner]:
     found: dict[str, Owner] = {}
     for point in entry_points(group=COMMANDS):
-        if point.dist is not None and point.dist.name != OWN:
-            found[_top(point.value)] = Owner(point.name, point.dist.name, point.dist.version)
-    own = {"n2kit", "n2kit_cli", *(_top(p.value) for p in entry_points(group=GROUP) if p.dist and p.dist.name == OWN)}
+        if point.dist is not None and (made_by := owner_of(point))[0] != OWN:
+            found[_top(point.value)] = Owner(point.name, *made_by)
+    own = {"n2kit", "n2kit_cli", *(_top(p.value) for p in entry_points(group=GROUP) if owner_of(p)[0] == OWN)}
     for plugin in loaded.plugins if loaded else ():
         if plugin.distribution != OWN and not plugin.disabled:
             owner = Owner(plugin.name, plugin.distribution, plugin.version, tuple(plugin.specs))

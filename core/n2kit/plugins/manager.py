@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +77,9 @@ class Manager:
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
         self.hooks = Hooks(hookspecs.PROJECT, hookspecs)
         points = entry_points(group=GROUP) if found is None else found
-        unique = {(_owner(p)[0], p.name, p.value): p for p in points}  # an editable install may list its points twice
+        unique = {(owner_of(p)[0], p.name, p.value): p for p in points}  # an editable install may list its points twice
         selection = Selection.read()
-        pairs = [(p, Plugin(p.name, *_owner(p), p.value)) for _, p in sorted(unique.items())]
+        pairs = [(p, Plugin(p.name, *owner_of(p), p.value)) for _, p in sorted(unique.items())]
         alone = _with_commands([plugin for _, plugin in pairs]) if found is None else []
         self.plugins = [*(plugin for _, plugin in pairs), *alone]
         for plugin in self.plugins:
@@ -224,8 +224,15 @@ def _fits(wanted: Requirement, found: str | None) -> bool:
     return found is not None and wanted.specifier.contains(found, prereleases=True)
 
 
-def _owner(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+def owner_of(point: EntryPoint) -> tuple[str, str]:
+    """Return name and version of the distribution of an entry point."""
+    return _named(point.dist) if point.dist else ("unknown", "0")
+
+
+@functools.cache
+def _named(distribution: Distribution) -> tuple[str, str]:
+    """Read name and version of a distribution: each parses all of its metadata, and dozens of entry points may be of one."""
+    return distribution.name, distribution.version
 
 
 def _check_api(module: ModuleType) -> None:
@@ -267,7 +274,7 @@ def _with_commands(plugins: list[Plugin]) -> list[Plugin]:
     """Note each distribution's commands in the first of its plug-ins; return a plug-in for each that brings nothing else."""
     alone: dict[str, Plugin] = {}
     for point in sorted(set(entry_points(group=COMMANDS)), key=lambda p: p.name):
-        name, version = _owner(point)
+        name, version = owner_of(point)
         owner = next((p for p in plugins if p.distribution == name), None)
         owner = owner or alone.setdefault(name, Plugin(point.name, name, version, point.value))
         owner.commands.append(point.name)

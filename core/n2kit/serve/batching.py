@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 LOG = logging.getLogger("n2kit")
 T = TypeVar("T")
 R = TypeVar("R")
+PAUSE, LONGEST = 0.02, 0.1  # of the time of the last call: to wait for one more request, and for all of them together
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Batcher(Generic[T, R]):
     Args:
         work: items → one result each. cost: of one item, such as its tokens.
         most: the cost of one call at most, unless one request alone is dearer. wait: seconds that a call waits for company.
+            Clients whom the last call answered come back one after the other: behind one of several, it waits somewhat longer, and
+            again after each that comes.
         observe: called with the number of items and the cost of each call.
     """
 
@@ -50,6 +53,7 @@ class Batcher(Generic[T, R]):
         self._work, self._cost, self._most, self._wait, self._observe = work, cost, most, wait, observe
         self._jobs: queue.Queue[Job[T, R] | None] = queue.Queue()
         self._next: Job[T, R] | None = None
+        self._took = 0.0  # seconds, of the last call
         self._closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="n2kit-batches", daemon=True)
@@ -87,7 +91,9 @@ class Batcher(Generic[T, R]):
 
     def _run(self) -> None:
         while jobs := self._batch():
+            began = time.monotonic()
             self._compute(jobs)
+            self._took = time.monotonic() - began if len(jobs) > 1 else 0  # a client alone waits for nobody
 
     def _batch(self) -> list[Job[T, R]]:
         """Take the requests of one call; none once the queue is closed and empty."""
@@ -95,7 +101,9 @@ class Batcher(Generic[T, R]):
         self._next = None
         if first is None:
             return []
-        jobs, total, until = [first], first.cost, time.monotonic() + self._wait
+        pause = max(self._wait, PAUSE * self._took) if self._wait else 0
+        jobs, total, until = [first], first.cost, time.monotonic() + pause
+        latest = until + LONGEST * self._took
         while total < self._most:
             job = self._take(max(until - time.monotonic(), 0))
             if job is None:
@@ -105,6 +113,7 @@ class Batcher(Generic[T, R]):
                 break
             jobs.append(job)
             total += job.cost
+            until = min(time.monotonic() + pause, latest)
         return jobs
 
     def _take(self, timeout: float | None) -> Job[T, R] | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from n2kit.data.columns import field_of
 from n2kit.data.items import Item
 from n2kit.errors import suggest
 from n2kit.index import StoredIndex
@@ -90,21 +89,28 @@ class Catalogue:
     def facts(self) -> Facts:
         """The columns that the index remembers, and the category where the items are given; in the order of the index."""
         ids = self.stored.ids
-        columns = {} if self.stored.facts is None else self.stored.facts.of(ids)
+        known = self.stored.facts or Facts([], {})
+        columns = known.of(ids)
         if self.whole:
             columns = columns | {"category": np.array([self.item(i).category for i in ids], object)}
-        return Facts(ids, columns)
+        return Facts(ids, columns, known.fields)
+
+    @property
+    def category(self) -> str | None:
+        """The column of the categories; None where they are not known."""
+        return "category" if self.whole else self.facts.column_for("category")
 
     def columns_of(self, item_id: str) -> dict[str, str | float]:
         """Return what the index remembers of an item beside its fields: its price, for example."""
-        known = {} if self.stored.facts is None else self.stored.facts.of([item_id])
-        there = {name: column.tolist()[0] for name, column in known.items() if field_of(name) is None}
+        if (known := self.stored.facts) is None:
+            return {}
+        there = {name: c.tolist()[0] for name, c in known.of([item_id]).items() if known.field_of(name) is None}
         return {name: value for name, value in there.items() if value != "" and value == value}
 
     @cached_property
     def categories(self) -> dict[str, int]:
         """Count the items of each category, the largest first."""
-        if (column := self.facts.columns.get("category")) is None or column.dtype.kind != "O":
+        if self.category is None or (column := self.facts.columns[self.category]).dtype.kind != "O":
             return {}
         names, counts = np.unique(column[column != ""].astype(str), return_counts=True)
         return {str(names[n]): int(counts[n]) for n in np.lexsort((names, -counts))}

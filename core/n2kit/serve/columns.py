@@ -9,68 +9,100 @@ from typing import Any
 
 import numpy as np
 
-from n2kit.data.columns import FIELDS, field_of, normal
-from n2kit.index.facts import LONGEST, Facts, column_of
+from n2kit.data.columns import FIELDS, normal
+from n2kit.data.values import id_of
+from n2kit.index.facts import LONGEST, Facts, column_of, is_empty
 from n2kit.serve.problems import Problem
 
 ALIKE = 0.8  # a new column that is so like a field's name is a field, misspelt: titel, catagory
+CATEGORY = "category"
 Columns = Mapping[str, Any]  # of one item: column → value
 
 
 def divided(row: Columns, known: Facts | None, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divide what a client sent of an item into its fields and its columns; a field that the index has as a column is both.
 
+    A field goes to the column that the catalogue has it in, `Kategorie`, and that column's name is the field's, too.
+
     Raises:
-        Problem: a key that is neither, and looks like a field; a value that is neither a text nor a number.
+        Problem: two keys for one field; a key that is none, and looks like one; a value that is neither a text nor a number.
     """
-    names = set() if known is None else known.columns.keys()
-    fields = {key: value for key, value in row.items() if field_of(key) is not None}
-    own = {key: value for key, value in row.items() if key not in fields or (key in names and field_of(key) != "image")}
-    for key, value in own.items():
-        if key in fields:
+    known = known or Facts([], {})
+    fields, keys, own = dict[str, Any](), dict[str, str](), dict[str, Any]()
+    for key, value in row.items():
+        if (name := known.field_of(key)) is None:
+            _check(key, value, known, where)
+            own[key] = value
             continue
-        if key not in names and (near := difflib.get_close_matches(normal(key), FIELDS[1:], 1, ALIKE)):
-            raise Problem(400, f"{where}: unknown key {key!r}", f"did you mean {near[0]}?", where)
-        if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
-            raise Problem(400, f"{where}: column {key!r} is neither a text nor a number", param=where)
-        if len(str(value)) > LONGEST:
+        if name in fields:
             raise Problem(
-                400, f"{where}: column {key!r} has more than {LONGEST} characters", "content is for texts", where
+                400, f"{where}: {keys[name]!r} and {key!r} are both its {name}", "leave one of them out", where
             )
+        fields[name], keys[name] = value, key
+        if name != "image" and (column := known.column_for(name) or key) in known.columns:
+            own[column] = value
     return fields, own
+
+
+def _check(key: str, value: Any, known: Facts, where: str) -> None:
+    """Check a column of a user's own.
+
+    Raises:
+        Problem: its name looks like a field's; its value is neither a text nor a number, or too long.
+    """
+    if key not in known.columns and (near := difflib.get_close_matches(normal(key), FIELDS[1:], 1, ALIKE)):
+        raise Problem(400, f"{where}: unknown key {key!r}", f"did you mean {near[0]}?", where)
+    if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise Problem(400, f"{where}: column {key!r} is neither a text nor a number", param=where)
+    if len(str(value)) > LONGEST:
+        raise Problem(400, f"{where}: column {key!r} has more than {LONGEST} characters", "content is for texts", where)
 
 
 def facts_of(rows: Mapping[str, Columns], categories: Sequence[str], known: Facts | None) -> Facts | None:
     """Make the columns of items, id → column → value, that are put in whole: what an item does not have, it has no longer.
 
-    A column that is new holds texts as soon as one of its values is a text in the JSON, also one that looks like a number.
+    A column that is new, or whose items have gone, holds texts as soon as one of its values is a text in the JSON, also one
+    that looks like a number.
 
     Args:
         categories: of the items, which the index remembers as a column as soon as there is one. known: what the index remembers.
 
     Raises:
-        Problem: a text for a column of numbers.
+        Problem: a text for a column of numbers; true or false for one of texts.
     """
-    before = {} if known is None else known.columns
+    known = known or Facts([], {})
+    category = known.column_for(CATEGORY) or CATEGORY
+    lenient = {known.column_for(name) for name in FIELDS if name != CATEGORY}
     found: dict[str, np.ndarray] = {}
-    for name in dict.fromkeys([*before, *(name for row in rows.values() for name in row)]):
-        values = [row.get(name) for row in rows.values()]
-        if name in before and before[name].dtype.kind == "f":
-            found[name] = np.array([_number(name, i, v) for i, v in zip(rows, values, strict=True)], np.float64)
-        elif name in before:
-            found[name] = np.array([_text(value) for value in values], object)
-        elif (column := column_of(values, text=any(isinstance(value, str) for value in values))) is not None:
-            found[name] = column
-    if "category" in before and before["category"].dtype.kind == "f":
-        numbers = [_number("category", i, v) for i, v in zip(rows, categories, strict=True)]
-        found["category"] = np.array(numbers, np.float64)
-    elif "category" in before or any(categories):
-        found["category"] = np.array(categories, object)
-    return Facts(list(rows), found) if found else None
+    for name in dict.fromkeys([*known.columns, *(name for row in rows.values() for name in row), category]):
+        values = list(categories) if name == category else [row.get(name) for row in rows.values()]
+        if (column := known.columns.get(name)) is not None and not _free(values, column):
+            numeric = column.dtype.kind == "f"
+            found[name] = _typed(name, dict(zip(rows, values, strict=True)), numeric, lenient=name in lenient)
+        elif (made := column_of(values, text=any(isinstance(value, str) for value in values))) is not None:
+            found[name] = made
+    return Facts(list(rows), found, known.fields) if found else None
 
 
-def _number(name: str, item_id: str, value: Any) -> float:
-    """Read a number; NaN where there is none, or where a field such as the id, but no category, happens to be no number.
+def _free(values: Sequence[Any], column: np.ndarray) -> bool:
+    """Tell whether a column takes the type of new values: it is another one, and the items that had one of the column's have gone."""
+    numeric = column.dtype.kind == "f"
+    return any(isinstance(v, str) == numeric for v in values if v not in (None, "")) and is_empty(column)
+
+
+def _typed(name: str, values: Mapping[str, Any], numeric: bool, *, lenient: bool) -> np.ndarray:
+    """Make a column of the index's own type of new values: item → value [n].
+
+    Args:
+        lenient: a field such as the id is in it, which may happen to be no number, and is none then.
+    """
+    if numeric:
+        return np.array([_number(name, item_id, value, lenient) for item_id, value in values.items()], np.float64)
+    return np.array([_text(name, item_id, value) for item_id, value in values.items()], object)
+
+
+def _number(name: str, item_id: str, value: Any, lenient: bool) -> float:
+    """Read a number; NaN where there is none.
 
     Raises:
         Problem: it is something else.
@@ -81,14 +113,24 @@ def _number(name: str, item_id: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if math.isnan(number) and field_of(name) in (None, "category"):
-        raise Problem(
-            400, f"item {item_id!r}: column {name!r} holds numbers, and {str(value)[:40]!r} is none", param=name
-        )
+    if not math.isfinite(number):
+        if not lenient:
+            raise Problem(
+                400, f"item {item_id!r}: column {name!r} holds numbers, and {str(value)[:40]!r} is none", param=name
+            )
+        return math.nan
     return number
 
 
-def _text(value: Any) -> str:
+def _text(name: str, item_id: str, value: Any) -> str:
+    """Write a value as a text: 7 and 7.0 are 7, as ids are.
+
+    Raises:
+        Problem: true or false, which no file has as a text.
+    """
+    if isinstance(value, bool):
+        said = str(value).lower()
+        raise Problem(400, f"item {item_id!r}: column {name!r} holds texts, and {said} is none", f'"{said}"', name)
     if isinstance(value, list | tuple):
         return "|".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None else value if isinstance(value, str) else id_of(value)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+SMALL = 10_000_000  # parameters: a few tokens or one image take them milliseconds
+
 
 @contextmanager
 def eval_mode(part: nn.Module) -> Iterator[None]:
@@ -20,6 +22,20 @@ def eval_mode(part: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def one_thread_if_small(part: nn.Module) -> Iterator[None]:
+    """Compute with one thread where a part is so small that several wait for each other for longer than they compute."""
+    before = torch.get_num_threads()
+    small = before > 1 and sum(p.numel() for p in part.parameters()) < SMALL
+    if small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small:
+            torch.set_num_threads(before)
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from n2kit.embed.dataset.format import DType
 from n2kit.embed.vectors_file import matrix_of
-from n2kit.utils.arrow import numbers_of
+from n2kit.utils.arrow import array_of, lists_of, numbers_of
 
 LARGEST = 127  # of int8, on both sides
 
@@ -22,11 +22,11 @@ def scale_of(name: str) -> str:
 def columns_of(name: str, matrix: np.ndarray, dtype: DType) -> dict[str, pa.Array]:
     """Make the columns of a matrix [n, d]: `name`, and for int8 the scale of each row."""
     if dtype != "int8":
-        return {name: _lists(matrix.astype(dtype))}
+        return {name: lists_of(matrix.astype(dtype))}
     scale = np.abs(matrix).max(1, initial=0).astype(np.float32) / LARGEST
     with np.errstate(invalid="ignore"):
         whole = np.nan_to_num(np.round(matrix / np.where(scale > 0, scale, 1)[:, None]))
-    return {name: _lists(whole.astype(np.int8)), scale_of(name): pa.array(scale)}
+    return {name: lists_of(whole.astype(np.int8)), scale_of(name): array_of(scale)}
 
 
 def matrix_from(table: pa.Table, name: str, path: Path) -> np.ndarray:
@@ -40,7 +40,3 @@ def matrix_from(table: pa.Table, name: str, path: Path) -> np.ndarray:
     length = np.linalg.norm(matrix, axis=1, keepdims=True)
     unit: np.ndarray = matrix / np.where(length > 0, length, 1)
     return unit
-
-
-def _lists(matrix: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])

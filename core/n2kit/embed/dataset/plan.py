@@ -21,6 +21,7 @@ from n2kit.embed.dataset.known import KnownRows
 from n2kit.embed.dataset.reading import Dataset
 from n2kit.embed.dataset.spool import batches, write_spool
 from n2kit.errors import BadInput
+from n2kit.utils.arrow import array_of
 from n2kit.utils.files import atomic_write, read_json, write_json
 from n2kit.utils.locks import InUseError, file_lock
 
@@ -122,7 +123,11 @@ def _made(folder: Path, items: Iterable[Item], order: Order) -> Plan:
     gone = known.gone() if known is not None else np.zeros((0, 2), np.int64)
     if len(gone):
         with atomic_write(work / REMOVED) as temporary:
-            pq.write_table(pa.table({"shard": gone[:, 0], "row": gone[:, 1]}), temporary, write_page_checksum=True)
+            pq.write_table(
+                pa.table({"shard": array_of(gone[:, 0]), "row": array_of(gone[:, 1])}),
+                temporary,
+                write_page_checksum=True,
+            )
     plan = Plan(order.key(base), first, number - first, count, seen - count, len(gone), skipped, content)
     write_json(work / PLAN, asdict(plan))
     return plan

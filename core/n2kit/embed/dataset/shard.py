@@ -18,6 +18,7 @@ from n2kit.embed.dataset.format import DType, Run
 from n2kit.embed.encoded import Encoded
 from n2kit.embed.vectors_file import META, UNREADABLE
 from n2kit.errors import BadInput
+from n2kit.utils.arrow import read_parquet
 from n2kit.utils.files import atomic_write
 
 
@@ -83,7 +84,7 @@ def read_shard(file: Path) -> pa.Table:
     try:
         if not file.is_file():
             raise FileNotFoundError("it is missing, or no regular file")
-        return pq.read_table(file, page_checksum_verification=True, memory_map=False)
+        return read_parquet(file, checked=True)
     except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{file} is damaged: {reason}", "embed again") from None

@@ -13,6 +13,7 @@ from n2kit.data.image_source import GivenImage
 from n2kit.data.item import Item
 from n2kit.data.packed import image_at, place_of
 from n2kit.errors import BadInput
+from n2kit.utils.arrow import read_parquet
 from n2kit.utils.files import atomic_write
 
 PLACE = "place"  # of an image that is packed, as JSON
@@ -48,7 +49,7 @@ def write_spool(work: Path, number: int, items: Sequence[Item]) -> None:
 
 def read_spool(work: Path, number: int) -> list[Item]:
     """Read a shard's items."""
-    rows = pq.read_table(spool_file(work, number)).to_pylist()
+    rows = read_parquet(spool_file(work, number)).to_pylist()
     found = []
     for row in rows:
         place = row.pop(PLACE, None)  # earlier versions wrote none

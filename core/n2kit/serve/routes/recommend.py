@@ -128,12 +128,12 @@ def _condition(asked: RecommendRequest, catalogue: Catalogue) -> str | None:
     """
     conditions = [f"({asked.where})"] if asked.where else []
     if asked.filter is not None:
-        if "category" not in catalogue.facts.columns:
+        if (column := catalogue.category) is None:
             raise Problem(400, "the categories of the items are not known", "n2kit serve --items FILE", "filter")
         given = asked.filter.category
         quoted = [name.replace("'", "''") for name in ([given] if isinstance(given, str) else given)]
         if quoted:
-            conditions.append("category in (" + ", ".join(f"'{name}'" for name in quoted) + ")")
+            conditions.append(f'"{column}" in (' + ", ".join(f"'{name}'" for name in quoted) + ")")
     return " and ".join(conditions) or None
 
 
