@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,15 +51,18 @@ def check_pairs(pairs: Pairs, loss: Loss, name: str) -> None:
 class PairExtras:
     """Extra inputs of losses, by the ids of their rows.
 
-    `graph`: an item's known positives, in both directions. `log_q`: the log of an item's frequency among
-    the items of all pairs and negatives, for the logQ correction of in-batch sampling.
+    `partners`: an item's known positives, with the grade of their pair, the higher one of both directions. `log_q`: the log of an
+    item's frequency among the items of all pairs and negatives, for the logQ correction of in-batch sampling.
     """
 
     KNOWN = frozenset({"grades", "log_q", "negatives", "positives"})  # of what `Loss.extra_inputs` can name
 
     def __init__(self, pairs: Pairs) -> None:
-        self.pairs, self.graph = pairs, pairs.graph()
-        self.grades = {pair: pairs.grade(pair) for pair in pairs}
+        self.pairs, self.partners = pairs, defaultdict[str, dict[str, float]](dict)
+        for one, other in pairs:
+            grade = max(pairs.grade((one, other)), self.partners[one].get(other, 0.0))
+            if grade > 0:
+                self.partners[one][other] = self.partners[other][one] = grade
         found = Counter(i for pair in pairs for i in (*pair, *pairs.negatives.get(pair, ())))
         self.log_q = {i: math.log(count / found.total()) for i, count in found.items()}
 
@@ -80,26 +84,17 @@ class PairExtras:
         exclude: true for the same item, and for known positives in either direction. positives: the grade of their pair, the higher
         one of both directions; 0 of no pair.
         """
-        places, grade = self._known(ids), self.grades.get
-        at = tuple(torch.tensor(places).T)
-        exclude, positives = torch.zeros(len(ids), len(ids), dtype=torch.bool), torch.zeros(len(ids), len(ids))
-        exclude[at] = True
-        either = (((ids[n], ids[m]), (ids[m], ids[n])) for n, m in places)
-        positives[at] = torch.tensor([max(grade(there, 0.0), grade(back, 0.0)) for there, back in either])
-        return exclude, positives
-
-    def _known(self, ids: Sequence[str]) -> list[tuple[int, int]]:
-        """List the rows of the same item, and of known positives."""
-        rows: dict[str, list[int]] = defaultdict(list)
-        for n, i in enumerate(ids):
-            rows[i].append(n)
-        return [
-            (n, m)
-            for i, own in rows.items()
-            for j in (i, *(self.graph.get(i, set()) & rows.keys()))
-            for n in own
-            for m in rows[j]
-        ]
+        # Each item once, and the rows from there: a loop over the rows of items that come often costs more than a step of a head.
+        place = {i: n for n, i in enumerate(dict.fromkeys(ids))}
+        exclude, positives = np.eye(len(place), dtype=bool), np.zeros((len(place), len(place)), np.float32)
+        for i, n in place.items():
+            partners = self.partners.get(i, {})
+            here = list(partners.keys() & place.keys())
+            columns = [place[j] for j in here]
+            exclude[n, columns], positives[n, columns] = True, [partners[j] for j in here]
+        rows = np.array([place[i] for i in ids])
+        every = np.ix_(rows, rows)
+        return torch.from_numpy(exclude[every]), torch.from_numpy(positives[every])
 
 
 @dataclass
