@@ -3,7 +3,9 @@
     python benchmarks/tuning.py SET -o OUT --llm SPEC --vision SPEC [--arms lora,last2] [--seeds 0,1,2] [--steps 96]
 
 SET is a folder of items.jsonl, images/, train.csv, val.csv, test.csv and pool.csv, as `n2kit data demo` writes it. Each finished run is a
-line of OUT/results.jsonl; the same command again goes on where it stopped. The arms:
+line of OUT/results.jsonl; the same command again goes on where it stopped. What is measured is the last step, so that nothing is chosen;
+`kept` says whether `n2kit train` would have taken it: whether it is ahead of the start by more than one standard error on the validation
+pairs. The arms:
 
     lora      adapters of rank 16 in the language model, which reads texts alone
     last2     its last two blocks, likewise
@@ -34,8 +36,9 @@ from n2kit.evaluate.bootstrap import paired
 from n2kit.evaluate.compare import compare
 from n2kit.evaluate.metrics import names
 from n2kit.index.mining import Window, mine
+from n2kit.train.best import Best
 
-STEPS = {"train.warmup": 0.1, "train.best_metric": "mrr", "train.eval_steps": 16, "train.save_steps": 10_000}
+STEPS = {"train.warmup": 0.1, "train.keep_best": False, "train.eval_steps": 10_000, "train.save_steps": 10_000}
 ADAPTER = {"llm": "lora:16"}
 
 
@@ -71,7 +74,8 @@ class Study:
         }
         with (self.data / "pool.csv").open(encoding="utf8") as file:
             self.pool = [row[0] for row in csv.reader(file) if row and row[0] in self.items]
-        tested = {i for pair in self.pairs["test"] for i in pair[:2]} | set(self.pool)
+        judged = {i for name in ("val", "test") for pair in self.pairs[name] for i in pair[:2]}
+        tested = judged | set(self.pool)
         self.tested = Items([item for item in self.items if item.id in tested])
 
     def once(self, name: str, make: Callable[[Path], None]) -> Path:
@@ -119,7 +123,7 @@ class Study:
 
     def start(self, kind: str) -> Path:
         """Fit the bundle that an arm starts from."""
-        variant = "late_whitened" if kind in ("late", "multi") else "joined_whitened"
+        variant: Any = "late_whitened" if kind in ("late", "multi") else "joined_whitened"
         base = self.aligned() if kind == "aligned" else self.built("multi-positive" if kind == "multi" else "notellm2")
 
         def make(folder: Path) -> None:
@@ -146,21 +150,32 @@ class Study:
             n2kit.embed(bundle, self.tested, images=self.data / "images", out=vectors, precision="fp32")
         return n2kit.evaluate(vectors, self.pairs["test"], pool=self.pool, ks=(1, 10, 100))
 
+    def kept(self, fitted: Path, trained: Path) -> bool:
+        """Tell whether `n2kit train` would keep a training's vectors, by MRR on the validation pairs, rather than the fitted ones."""
+        values = [n2kit.evaluate(vectors, self.pairs["val"]).report for vectors in (fitted, trained)]
+        column = names(values[0].ks).index("mrr")
+        best = Best("mrr")
+        for step, report in enumerate(values):
+            per_query = report.values()[0][:, column]
+            best.update(step, {"mrr": per_query.mean()}, list(per_query))
+        return best.step == 1
+
     def run(self, name: str, seed: int) -> dict[str, Any]:
         arm, began, cpu = ARMS[name], time.perf_counter(), time.process_time()
         start = self.start(arm.start)
-        fitted = self.measured(start, self.out / f"fitted-{arm.start}.parquet")
+        files = self.out / f"fitted-{arm.start}.parquet", self.out / f"{name}-{seed}.parquet"
+        fitted = self.measured(start, files[0])
         pairs: Any = self.mined() if arm.hard else self.pairs["train"]
         run = n2kit.train(
             start, self.items, pairs, images=self.data / "images", val_pairs=self.pairs["val"], tune=arm.tune,
             lr=arm.lr, seed=seed, max_steps=self.options.steps, batch_size=self.options.batch,
             out=self.out / f"{name}-{seed}", settings=STEPS | arm.settings,
         )  # fmt: skip
-        trained = self.measured(run.bundle, self.out / f"{name}-{seed}.parquet")
+        trained = self.measured(Path(run.bundle), files[1])
         change = compare(fitted.report, trained.report)["recall@10"]
         return {
             "arm": name, "seed": seed, "fitted": change.a, "trained": change.b, "difference": change.difference,
-            "low": change.low, "high": change.high, "best_step": run.best_step, "steps": self.options.steps,
+            "low": change.low, "high": change.high, "kept": self.kept(*files), "steps": self.options.steps,
             "seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu,
         }  # fmt: skip
 
