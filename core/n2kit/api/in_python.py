@@ -16,6 +16,7 @@ _SET = re.compile(r"--set ([\w.]+)=(\S+?)(?=[,;)]|$|\s)")
 _FLAG = re.compile(
     r"--([a-z][a-z0-9-]*)(?:[ =](?:(?:([A-Z][A-Z.]+)|((?:skip|text-only|\|)+))\b|((?:[\w-]+@)?(?:file:|hf:|pkg:|/)[^\s;,)]+)))?"
 )
+_COMMAND = re.compile(r"(n2kit [a-z][a-z -]*(?: --?[a-z][\w-]*(?:[ =][^\s,;)]+)?)+)")  # a whole command line stays one
 SWITCHES = {
     "lenient",
     "force",
@@ -46,7 +47,13 @@ def in_python(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def reworded(text: str) -> str:
-    """Write the flags of a text as arguments."""
+    """Write the flags of a text as arguments, but for those of whole commands."""
+    parts = _COMMAND.split(text)
+    parts[::2] = map(_as_arguments, parts[::2])
+    return "".join(parts)
+
+
+def _as_arguments(text: str) -> str:
     text = _SET.sub(lambda found: f'settings={{"{found[1]}": {found[2]}}}', text)
     return re.sub(r"(?<![\w-])-o\b", "out", _FLAG.sub(_argument, text))
 
