@@ -187,7 +187,10 @@ def test_errors_speak_of_arguments(at_copy: Path, tiny_bundle: Path) -> None:
         ("give another -o", "give another out"),
         ("--on-bad-image skip|text-only goes on", 'on_bad_image="skip" or "text-only" goes on'),
         ("a well-known name - and so", "a well-known name - and so"),
-        ("n2kit data mine --events log.csv -o data makes pairs", "n2kit data mine --events log.csv -o data makes pairs"),
+        (
+            "n2kit data mine --events log.csv -o data makes pairs",
+            "n2kit data mine --events log.csv -o data makes pairs",
+        ),
         ("--images DIR; n2kit index --items FILE", "images=…; n2kit index --items FILE"),
     ],
 )
