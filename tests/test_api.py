@@ -191,6 +191,8 @@ def test_errors_speak_of_arguments(at_copy: Path, tiny_bundle: Path) -> None:
             "n2kit data mine --events log.csv -o data makes pairs",
             "n2kit data mine --events log.csv -o data makes pairs",
         ),
+        ("n2kit index V.parquet -o F --type flat makes one", "n2kit index V.parquet -o F --type flat makes one"),
+        ("n2kit embed makes one; --force writes it anew", "n2kit embed makes one; force=True writes it anew"),
         ("--images DIR; n2kit index --items FILE", "images=…; n2kit index --items FILE"),
     ],
 )
