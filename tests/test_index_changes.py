@@ -23,6 +23,7 @@ from n2kit.index.facts import Facts
 from n2kit.index.update import update_index
 from n2kit.index.where import where
 from n2kit.index.where_empty import why_empty
+from n2kit_cli.index_changes import read_ids
 
 PRINT, WIDTH = "0123456789abcdef", 16
 KINDS = ["flat", "sq8", "hnsw:8", "ivf:6", "pq:8", "int8", "binary:20"]
@@ -184,6 +185,27 @@ def test_the_command_line(cli: Any, small: Path, tmp_path: Path) -> None:
         assert (found.code, reason in found.err) == (2, True), found.err
     done = cli("index", "-o", small, "--delete", tmp_path / "broken.jsonl", "--lenient")
     assert (done.code, "dropped 1 row: " in done.err, load_index(small).ids) == (0, True, ["f", "g"]), done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("g.csv", "id\na\n\nb\na\n"),
+        ("g.txt", "id\na\n\nb\n"),
+        ("g.csv", "id,name\na,x\nb,y\n,\n"),
+        ("g.jsonl", '{"id":"a"}\n\n{"id":"b"}\n'),
+    ],
+)
+def test_ids_to_delete_may_have_blank_lines_between_and_repeat(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert read_ids(tmp_path / name) == ["a", "b"]
+
+
+def test_a_line_without_an_id_is_told_whatever_the_file_is_called(tmp_path: Path) -> None:
+    file = tmp_path / "duplicate ids, blank row.csv"
+    file.write_text("id,name\na,x\n,y\na,z\n")
+    with pytest.raises(BadInput, match="1 unusable row"):
+        read_ids(file)
 
 
 def test_indexing_needs_no_torch(small: Path, tmp_path: Path) -> None:

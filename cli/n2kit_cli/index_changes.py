@@ -95,12 +95,12 @@ def migrate_index(
 
 
 def read_ids(file: Path, encoding: str | None = None, *, lenient: bool = False) -> list[str]:
-    """Read ids: a table with a column of ids, or one id a line; an id may be there twice.
+    """Read ids: a table with a column of ids, or one id a line; an id may be there twice, and lines may be blank.
 
     Raises:
         BadInput: no such file, no id in it, or a row that cannot be read, unless `lenient`.
     """
-    from n2kit.data.item_stream import REPEATED, ItemStream
+    from n2kit.data.item_stream import ItemStream
     from n2kit.data.items import raise_row_errors
     from n2kit.data.text_files import opened
 
@@ -115,7 +115,7 @@ def read_ids(file: Path, encoding: str | None = None, *, lenient: bool = False) 
         with opened(file, encoding) as lines:
             ids = [line.strip() for line in lines if line.strip()]
     else:
-        lost = [problem for problem in table.dropped if REPEATED not in problem]
+        lost = [problem for problem in table.dropped if problem not in table.idle]
         raise_row_errors(lost, lenient)
         options.dropped(file, lost)
     if not ids:

@@ -25,7 +25,6 @@ from n2kit.data.values import text_of
 from n2kit.errors import BadInput, counted
 
 TITLES = 20  # lines above a header that are looked at
-REPEATED = "duplicate id"  # a reason for which a row is dropped
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
 
 
@@ -64,6 +63,7 @@ class ItemStream(ItemsRead):
         self.mapped = tuple(name for name in known if name not in (columns or {}))
         self.found = Columns(known | dict(columns or {}), f"{path}:1" + f", by {FILE}" * bool(self.mapped))
         self.had = dict.fromkeys(FIELDS, 0)  # items that have each field
+        self.idle: set[str] = set()  # of `dropped`: blank rows and repeated ids, which hold no other item
 
     def __iter__(self) -> Iterator[Item]:
         """Read the file; rows that cannot be used are in `dropped`."""
@@ -72,6 +72,7 @@ class ItemStream(ItemsRead):
     def pairs(self) -> Iterator[tuple[Item, Mapping[str, Any]]]:
         """Read the file, each item with its whole row."""
         self.dropped, self.notes, self.had, self.several = [], [*self.lost], dict.fromkeys(FIELDS, 0), 0
+        self.idle = set()
         seen, first, number = SeenIds(), dict[str, Any](), 0
         for shard in self.shards:
             for line, row in self._rows(shard):
@@ -84,7 +85,8 @@ class ItemStream(ItemsRead):
                 item, images = made
                 if (before := seen.first_line(item.id, number)) is not None:
                     where = f"on line {before}" if len(self.shards) == 1 else f"as item {before} of {self.path}"
-                    self.dropped.append(f"{shard}:{line}: {REPEATED} {item.id!r}, first {where}")
+                    self.dropped.append(f"{shard}:{line}: duplicate id {item.id!r}, first {where}")
+                    self.idle.add(self.dropped[-1])
                     continue
                 for name in FIELDS:
                     self.had[name] += bool(getattr(item, name))
@@ -112,6 +114,8 @@ class ItemStream(ItemsRead):
         except BadInput as problem:
             blank = not any(map(text_of, row.values()))
             self.dropped.append(f"{where}: {'blank row' if blank else problem.message}")
+            if blank:
+                self.idle.add(self.dropped[-1])
             return None
 
     def _rows(self, path: Path) -> Iterable[NumberedRow]:
