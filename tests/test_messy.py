@@ -234,7 +234,8 @@ def test_a_header_of_unknown_words_is_said(tmp_path: Path) -> None:
 def test_a_log_of_users_is_refused_and_said_how_pairs_are_made(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     for lenient in (False, True):
-        with pytest.raises(BadInput, match="a log of users and items") as caught:
+        said = r"log.*: (a log of users and items \(|looks like a log of users .* is an id of none \('u1')"
+        with pytest.raises(BadInput, match=said) as caught:
             read_pairs(tmp_path / name, KNOWN, lenient=lenient)
         assert f"make a pair: n2kit data mine --events {tmp_path / name}" in (caught.value.hint or "")
 
@@ -245,6 +246,24 @@ def test_ids_that_lost_their_zeros_are_said(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match="unknown id '1'") as caught:
             read(tmp_path / "p.csv", {"0001", "0007"})
         assert caught.value.hint == "'1' may be '0001'; correct them, or --lenient drops them"
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("query,target\np1,1\np1,7\np2,9\n", "'1' may be '0001'; correct them"),
+        ("x,y\np1,1\np1,7\np2,9\n", "'1' may be '0001'; correct them"),
+        ("query,target\np1,gone1\np2,gone2\n", "correct them"),
+        ("item_a,item_b\np1,gone1\np2,gone2\n", "correct them"),
+    ],
+)
+def test_pairs_with_items_that_are_gone_are_no_log(content: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text(content)
+    with pytest.raises(BadInput, match="(?s)unusable rows\n.*p.csv:2: unknown id") as caught:
+        read_pairs(tmp_path / "p.csv", {"p1", "p2", "0001", "0007", "0009"})
+    assert (caught.value.hint or "").startswith(hint)
+    with pytest.raises(BadInput, match="no pairs"):
+        read_pairs(tmp_path / "p.csv", {"p1", "p2", "0001", "0007", "0009"}, lenient=True)
 
 
 def test_pairs_of_unknown_names_ask_for_a_map(tmp_path: Path) -> None:

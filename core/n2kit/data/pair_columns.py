@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from n2kit.data.columns import SYNONYMS, normal
-from n2kit.errors import BadInput, suggest
+from n2kit.errors import BadInput, suggest, truncate_list
 
 FIELDS = ("query", "target", "grade", "negatives")  # what --map may name
 # A first row of such words, none of them an item's id, is a header.
@@ -144,10 +144,16 @@ def _log_columns(names: Iterable[str]) -> tuple[str, str] | None:
     return None if user is None or item is None else (user, item)
 
 
-def log_of_users(where: str, user: str | None, item: str | None) -> BadInput:
-    """Make the error of a log of users and items that stands where pairs are wanted."""
+def log_of_users(where: str, user: str | None, item: str | None, unknown: Sequence[str] = ()) -> BadInput:
+    """Make the error of a log of users and items that stands where pairs are wanted.
+
+    unknown: ids beside an item's in the rows, by which it looks like a log where no names say so.
+    """
     names = f" ({user}, {item or 'an item'})" if user else ""
+    what = f"a log of users and items{names}"
+    if unknown:
+        what = f"looks like {what}: beside each item is an id of none ({truncate_list([*map(repr, unknown)])})"
     where_from = where.partition(":")[0]
     hint = f"two items of one user make a pair: n2kit data mine --events {where_from} -o data makes pairs of a log"
     hint += "; --map user=COLUMN --map item=COLUMN names its columns" * (user is None)
-    return BadInput(f"{where}: a log of users and items{names}; pairs are two item ids that belong together", hint)
+    return BadInput(f"{where}: {what}; pairs are two item ids that belong together", hint)

@@ -25,6 +25,7 @@ class PairRow(NamedTuple):
     grade: str | None = None
     negatives: tuple[Any, ...] = ()  # the columns' cells: texts of one or several ids, or lists of them
     unread: tuple[str, ...] = ()  # names of the other columns
+    sure: bool = False  # the names of the ids' columns say that they hold them
 
 
 def pair_rows(
@@ -93,7 +94,9 @@ def _of_objects(rows: Iterator[NumberedRow], path: Path, asked: Mapping[str, str
 def _by_name(number: int, row: Mapping[str, Any], columns: PairColumns) -> PairRow:
     texts = [id_of(row.get(name)) for name in columns.ids]
     grade = None if columns.grade is None or columns.grade not in row else _text(row[columns.grade])
-    return PairRow(number, texts, grade, tuple(row.get(name) for name in columns.negatives), columns.unread)
+    return PairRow(
+        number, texts, grade, tuple(row.get(name) for name in columns.negatives), columns.unread, columns.sure
+    )
 
 
 def _text(value: Any) -> str:
@@ -107,9 +110,10 @@ def _by_position(
     first = [(line, [c.strip() for c in cells]) for line, cells in islice(rows, SAMPLE)]
     sample = [cells for _, cells in first]
     order, grade, against, unread = (0, 1), None, [], ()  # type: tuple[int, ...], int | None, list[int], tuple[str, ...]
+    sure = False
     if sample and (asked or is_header(sample[0], sample[1:], known, need)):
         header = first.pop(0)[1]
-        order, grade, against, unread = _header(header, sample[1:], path, known, asked, notes, need)
+        order, grade, against, unread, sure = _header(header, sample[1:], path, known, asked, notes, need)
     elif sample:
         unread = tuple(f"column {n}, which no header names" for n in range(need + 1, len(sample[0]) + 1))
     most = max(order)
@@ -117,7 +121,7 @@ def _by_position(
         cells = [c.strip() for c in raw]
         ids = [_plain(cells[i], known) for i in order] if len(cells) > most else cells[:1]
         graded = None if grade is None else "".join(cells[grade : grade + 1])
-        yield PairRow(line, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread)
+        yield PairRow(line, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread, sure)
 
 
 def _header(
@@ -128,8 +132,8 @@ def _header(
     asked: Mapping[str, str],
     notes: list[str],
     need: int,
-) -> tuple[tuple[int, ...], int | None, list[int], tuple[str, ...]]:
-    """Find the positions of ids, grade and negatives in a header, and the names of what is not read."""
+) -> tuple[tuple[int, ...], int | None, list[int], tuple[str, ...], bool]:
+    """Find the positions of ids, grade and negatives in a header, the names of what is not read, and whether it names the ids."""
     lower = [name.lower() for name in header]
     if repeated := next((n for n, times in Counter(lower).items() if n and times > 1), None):
         raise BadInput(f"{path}:1: two columns are called {repeated!r}", "rename one of them")
@@ -142,7 +146,7 @@ def _header(
             notes.append(f"{path}:1: the ids are read from {' and '.join(columns.ids)}")
     order = tuple(header.index(name) for name in columns.ids)[:need] or (0,)
     grade = None if columns.grade is None else header.index(columns.grade)
-    return order, grade, [header.index(name) for name in columns.negatives], columns.unread
+    return order, grade, [header.index(name) for name in columns.negatives], columns.unread, columns.sure
 
 
 def _plain(cell: str, known: Container[str]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -100,16 +100,19 @@ def read_pairs(
     unread: dict[str, None] = {}
     notes = [f"{path.name}: {', '.join(f'{c} read as {f}' for f, c in mapped.items())} ({FILE})"] if mapped else []
     notes += lost_files(path, unless_named=True)
-    single = [0, 0]  # rows whose first, and whose second id alone is known
+    shapes = Counter[tuple[bool, ...]]()  # rows by which ids are known, under no names that say that all are items
     strange: dict[str, None] = {}
+    beside: dict[str, None] = {}  # of them, those beside one that is known
     for row in pair_rows(path, known, columns, encoding, problems, notes):
         if row.unread:
             unread |= dict.fromkeys(row.unread)
         if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
             problems.append(f"{path}:{row.line}: {problem}")
-            there = [item_id in known for item_id in row.ids]
-            single = [count + (there == one) for count, one in zip(single, ([True, False], [False, True]), strict=True)]
-            strange |= {item_id: None for item_id, found in zip(row.ids, there, strict=True) if item_id and not found}
+            there = tuple(item_id in known for item_id in row.ids)
+            shapes[there] += not row.sure
+            unknown = {item_id: None for item_id, found in zip(row.ids, there, strict=True) if item_id and not found}
+            strange |= unknown
+            beside |= unknown if any(there) else {}
             continue
         if row.grade is not None and float(row.grade) <= 0 and not graded:
             problems.append(f"{path}:{row.line}: grade {row.grade}: not a pair of items that belong together")
@@ -118,12 +121,15 @@ def read_pairs(
         rows.append((row, pair))
         if row.grade is not None:
             grades[pair] = float(row.grade)
-    if not rows and max(single) > 1 and max(single) >= MOSTLY * len(problems):
-        raise log_of_users(str(path), None, None)
+    single = max(shapes[True, False], shapes[False, True])
+    is_log = not rows and single > 1 and single >= MOSTLY * len(problems)
+    likely = _likely(strange, known) if is_log or not lenient else ""  # it looks through all that are known
+    if is_log and not likely:
+        raise log_of_users(str(path), None, None, list(beside))
     pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread), notes=notes)
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
-    raise_row_errors(problems, lenient, _likely(strange, known))
+    raise_row_errors(problems, lenient, likely)
     if not len(pairs):
         raise BadInput(f"{path}: no pairs", "is this the right file?")
     return pairs
@@ -145,7 +151,7 @@ def read_ids(
             strange[cells[0]] = None
         else:
             ids[cells[0]] = None
-    raise_row_errors(problems, lenient, _likely(strange, known))
+    raise_row_errors(problems, lenient, "" if lenient else _likely(strange, known))
     if not ids:
         raise BadInput(f"{path}: no ids", "is this the right file?")
     return list(ids)
