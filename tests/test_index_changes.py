@@ -19,9 +19,10 @@ from n2kit.index import build_index, load_index, store
 from n2kit.index.auto import choose_by_measuring
 from n2kit.index.choice import choose_index
 from n2kit.index.comparing import kept_by
-from n2kit.index.facts import Facts
+from n2kit.index.facts import Facts, column_of
 from n2kit.index.update import update_index
-from n2kit.index.where import where
+from n2kit.index.where import holds as evaluate
+from n2kit.index.where import parse
 from n2kit.index.where_empty import why_empty
 from n2kit_cli.index_changes import read_ids
 
@@ -244,7 +245,7 @@ COLUMNS = {
     ],
 )
 def test_a_condition(condition: str, want: list[int]) -> None:
-    assert where(condition, COLUMNS).astype(int).tolist() == want
+    assert evaluate(parse(condition, COLUMNS), COLUMNS).astype(int).tolist() == want
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_a_condition(condition: str, want: list[int]) -> None:
 )
 def test_a_condition_that_is_none(condition: str, reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
-        where(condition, COLUMNS)
+        parse(condition, COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -282,9 +283,14 @@ def test_a_condition_that_is_none(condition: str, reason: str) -> None:
 def test_a_hint_of_a_condition_is_in_the_columns_that_are_there(condition: str, hint: str) -> None:
     columns = COLUMNS | {"Preis": np.array(["", "8", "12,90 €", "9"], object), "sku": np.array(list("abcd"), object)}
     with pytest.raises(BadInput) as found:
-        where(condition, columns)
+        parse(condition, columns)
     assert found.value.hint == hint
-    assert where("product_id = 'b'", columns).tolist() == [False, True, False, False]  # another name of the same field
+    assert evaluate(parse("product_id = 'b'", columns), columns).tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]  # another name of the same field
 
 
 @pytest.mark.parametrize(
@@ -298,6 +304,24 @@ def test_a_hint_of_a_condition_is_in_the_columns_that_are_there(condition: str, 
 )
 def test_a_condition_that_leaves_nothing_is_explained(condition: str, says: str | None) -> None:
     assert why_empty(condition, COLUMNS) == says
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "numbers"),
+    [
+        (["12", "-1.5", "0.5", "0", None], None, True),
+        (["12", "-012"], None, False),
+        (["1", "+07"], None, False),
+        (["1", "1_000"], None, False),
+        (["00042"], False, True),
+        (["1", 2, 3.5], True, False),
+        (["1", "0_b"], None, False),
+        (["1", "01", "x" * 201], None, None),
+    ],
+)
+def test_a_column_is_of_numbers_if_none_of_them_is_a_code(values: list[Any], text: bool | None, numbers: Any) -> None:
+    made = column_of(values, text=text)
+    assert (made if made is None else made.dtype.kind == "f") is numbers
 
 
 def test_ids_and_codes_stay_texts_and_amounts_are_said(cli: Any, tmp_path: Path) -> None:

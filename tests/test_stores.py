@@ -26,7 +26,8 @@ from n2kit.index.search import SearchOptions, match, search
 from n2kit.index.store_building import close
 from n2kit.index.titles import Titles
 from n2kit.index.update import update_index
-from n2kit.index.where import where
+from n2kit.index.where import holds as evaluate
+from n2kit.index.where import parse
 
 PRINT, WIDTH, COUNT = "0123456789abcdef", 16, 300
 STORES = [
@@ -108,7 +109,7 @@ def test_a_packed_picture_is_found_again_and_called_by_its_name(kind: str, tmp_p
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_store_filters_as_numpy_does(stored: StoredIndex, condition: str) -> None:
-    allowed = where(condition, COLUMNS)
+    allowed = evaluate(parse(condition, COLUMNS), COLUMNS)
     scores = np.where(allowed, drawn(COUNT) @ drawn(COUNT)[0], -9)
     want = [IDS[n] for n in np.argsort(-scores, kind="stable")[: min(10, int(allowed.sum()))]]
     assert [n.id for n in search(stored, drawn(COUNT)[0], 10, SearchOptions(condition))] == want

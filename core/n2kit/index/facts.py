@@ -27,7 +27,7 @@ FACTS = "facts.parquet"
 PREFIX = "column:"  # of a column's name in that file
 META = b"n2kit"  # of the file: its `fields`, as JSON
 LONGEST = 200  # characters of a text that is kept: longer ones are descriptions, which nobody compares
-_CODE = re.compile(r"\s*0\d|.*_")  # a text that would be a number, and names something: 00042, 1_000
+_CODE = re.compile(r"\s*[-+]?0\d|.*_")  # a text that would be a number, and names something: 00042, -012, 1_000
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,11 @@ def column_of(values: Iterable[Any], *, text: bool | None = None) -> np.ndarray 
     there = [value for value in values if value is not None and value != ""]
     if not there or not all(isinstance(value, str | int | float) for value in there):
         return None
-    text = any(isinstance(value, str) and _CODE.match(value) for value in there) if text is None else text
     with contextlib.suppress(ValueError, OverflowError):
         if not text:
-            return np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)
+            numbers = np.array([float(value) if value not in (None, "") else np.nan for value in values], np.float64)
+            if text is False or not any(isinstance(value, str) and _CODE.match(value) for value in there):
+                return numbers
     if any(len(str(value)) > LONGEST for value in there):
         return None
     return np.array(["" if value is None else str(value) for value in values], object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -51,6 +52,11 @@ class StoredIndex:
     def __post_init__(self) -> None:
         self.position = {item_id: i for i, item_id in enumerate(self.ids)}
         watch(self.index)
+
+    @cached_property
+    def id_column(self) -> np.ndarray:
+        """The ids as a column for conditions: [n]."""
+        return np.array(self.ids, object)
 
     @property
     def width(self) -> int:

@@ -160,7 +160,7 @@ def known_columns(stored: StoredIndex, facts: Facts | None) -> Mapping[str, np.n
             "--where needs the items' columns, which this index does not remember",
             "--items FILE, here or of n2kit index",
         )
-    return {**known.of(stored.ids), ID: np.array(stored.ids, object)}
+    return {**known.of(stored.ids), ID: stored.id_column}
 
 
 def _nearest(

@@ -35,8 +35,8 @@ class Token:
     place: int
 
 
-def where(condition: str, columns: Columns) -> np.ndarray:
-    """Evaluate a condition on columns [n]: true where it holds, [n]. An item that lacks a value satisfies no comparison with it.
+def parse(condition: str, columns: Columns) -> Condition:
+    """Read a condition on columns of these names and types.
 
     It knows `=`, `!=`, `<`, `<=`, `>`, `>=`, `in (…)`, `not`, `and`, `or`, parentheses, texts in single quotes, numbers, and
     columns by their names, in double quotes where a name has spaces.
@@ -44,20 +44,11 @@ def where(condition: str, columns: Columns) -> np.ndarray:
     Raises:
         BadInput: it is none, with its place; a column that is not there; a text compared with a number.
     """
-    return holds(parse(condition, columns), columns)
-
-
-def parse(condition: str, columns: Columns) -> Condition:
-    """Read a condition, as `where` knows it, on columns of these names and types.
-
-    Raises:
-        BadInput: as for `where`.
-    """
     return _Parser(condition, columns).parse()
 
 
 def holds(condition: Condition, columns: Columns) -> np.ndarray:
-    """Evaluate a condition that was read on columns [n]: true where it holds, [n]."""
+    """Evaluate a condition on columns [n]: true where it holds, [n]. An item that lacks a value satisfies no comparison with it."""
     found: np.ndarray
     match condition:
         case Negation(of):
