@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import n2kit
@@ -90,14 +92,28 @@ def test_an_encoding_is_written_with_the_map(cli: Any, foreign: Path) -> None:
     assert cli("data", "check", foreign, *MAP).code == 2
     assert cli("data", "check", foreign, *MAP, "--encoding", "cp1252", "--write-map").code == 0
     assert n2kit.read_items(foreign / "items.csv").items[0].title == "Stühle"
-    assert cli("data", "check", foreign).code == 0
+    done = cli("data", "check", foreign, "--json")
+    notes = [note for note in json.loads(done.out)["odd"] if "read as cp1252" in note]
+    assert notes == [f"{name}.csv: read as cp1252 (columns.yaml)" for name in ("items", "train", "val", "test")]
     assert cli("data", "check", foreign, "--encoding", "utf-8").code == 2  # the flag counts over it
+    for wrong, says in (("nonsense", "items.csv: encoding nonsense: no such encoding"), ("ascii", "correct it in")):
+        (foreign / "columns.yaml").write_text(f"items.csv: {{encoding: {wrong}}}\n")
+        done = cli("data", "check", foreign)
+        assert (done.code, f"{foreign / 'columns.yaml'}" in done.err, says in done.err) == (2, True, True), done.err
+
+
+def test_no_map_is_written_where_there_is_nothing_to_write(cli: Any, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "title": ["A"]}), tmp_path / "items.parquet")
+    done = cli("data", "check", tmp_path, "--encoding", "cp1252", "--write-map")
+    assert (done.code, "has no file that --map or --encoding is of" in done.err) == (2, True), done.err
+    assert not (tmp_path / "columns.yaml").exists()
 
 
 def test_a_folder_without_items_names_the_table_that_it_has(cli: Any, tmp_path: Path) -> None:
     for name, hint in (
         ("a.jpg", "n2kit data import images makes"),
-        ("list.csv", "it has list.csv: call the catalogue items.csv"),
+        ("products.2024.csv.gz", "it has products.2024.csv.gz: call the catalogue items.csv.gz\n"),
+        ("M.CSV", "it has M.CSV; products.2024.csv.gz: call the catalogue items.csv\n"),
     ):
         (tmp_path / name).touch()
         assert hint in cli("data", "check", tmp_path).err

@@ -418,3 +418,13 @@ def test_the_catalogue_of_a_log_is_read_as_it_is_written(cli: Any, tmp_path: Pat
 )
 def test_the_hint_of_a_time_has_its_likely_format(time: str, format: str) -> None:
     assert likely_format(time) == format
+
+
+def test_the_encoding_of_the_columns_file_is_said_and_part_of_what_was_mined(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user,item\nu,ä\nu,b\nv,ä\nv,b\n", encoding="utf-8")
+    (tmp_path / "columns.yaml").write_text("log.csv: {encoding: utf-8}\n")
+    assert "log.csv: read as utf-8 (columns.yaml)" in mine([log], tmp_path / "out").notes
+    (tmp_path / "columns.yaml").write_text("log.csv: {encoding: cp1252}\n")
+    with pytest.raises(BadInput, match="exists, and is of another log or other settings"):
+        mine([log], tmp_path / "out")

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -385,3 +386,12 @@ def test_after_a_forced_packing_that_failed_the_same_is_packed_anew(tmp_path: Pa
     picture.write_bytes(whole)
     assert not pack(data, out).done_before
     assert pack(data, out).done_before
+
+
+def test_the_encoding_of_the_columns_file_is_part_of_what_was_packed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "items.csv").write_text("id,title\na,Stühle\n")
+    for encoding, done_before in (("utf-8", False), ("utf-8", True), ("cp1252", None)):
+        (tmp_path / "data" / "columns.yaml").write_text(f"items.csv: {{encoding: {encoding}}}\n")
+        with pytest.raises(BadInput, match="exists") if done_before is None else nullcontext():
+            assert pack(tmp_path / "data", tmp_path / "out").done_before is done_before

@@ -46,9 +46,9 @@ def check(
       n2kit data check . --all-images --json
       n2kit data check . --template compact
     """
+    from n2kit.data.column_map import write_columns
     from n2kit.datasets.check import check as run
-    from n2kit.datasets.check import rows_of
-    from n2kit.datasets.check import write_map as write
+    from n2kit.datasets.check import named_columns, rows_of
     from n2kit.errors import BadInput
 
     check_page(html)
@@ -56,6 +56,7 @@ def check(
     if write_map and not renames and encoding is None:
         what = "--write-map writes what --map and --encoding say, and there is neither"
         raise BadInput(what, "--map title=name --write-map")
+    named = named_columns(data, columns, pair_columns, encoding) if write_map else {}
     builder = None
     if bundle is not None:
         builder = options.load_model(bundle, "cpu").prompt_builder
@@ -75,6 +76,6 @@ def check(
     if html is not None:
         say(f"wrote {html}")
     if write_map:
-        say(f"wrote {write(data, columns, pair_columns, encoding)}")
+        say(f"wrote {write_columns(data, named)}")
     if found.broken:
         raise typer.Exit(1)

@@ -59,7 +59,8 @@ def needed_file(folder: Path, role: str) -> Path:
         return file
     hint = f"{role}.parquet, or .jsonl, .csv"
     if role == "items" and (other := other_tables(folder)):
-        hint = f"it has {truncate_list(other)}: call the catalogue items{''.join(Path(other[0]).suffixes[-2:])}"
+        ending = max((one for one in ENDINGS if other[0].lower().endswith(one)), key=len)
+        hint = f"it has {truncate_list(other)}: call the catalogue items{ending}"
     elif role == "items" and has_pictures(folder):
         hint = "n2kit data import images makes items of its pictures"
     if role in ("train", "val", "test") and data_file(folder, "pairs") is not None:

@@ -21,6 +21,7 @@ from n2kit.data.several_images import first_image
 from n2kit.data.shards import shards_of
 from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, kind_of, parquet_rows
 from n2kit.data.tar_rows import tar_rows
+from n2kit.data.text_files import encoding_notes
 from n2kit.data.values import text_of
 from n2kit.errors import BadInput, counted
 
@@ -121,6 +122,7 @@ class ItemStream(ItemsRead):
     def _rows(self, path: Path) -> Iterable[NumberedRow]:
         """Open a file; what has a header teaches `found` its names at once."""
         if self.format == NOTELLM:
+            self.notes += encoding_notes(path, self.encoding)
             self.found.learn(NOTELLM_COLUMNS)
             return notellm_rows(path, self.encoding, NOTELLM_COLUMNS, self.dropped, self.notes)
         if self.reader is not None:
@@ -128,6 +130,8 @@ class ItemStream(ItemsRead):
         if path.suffix.lower() == ".tar":
             return tar_rows(path, self.dropped)
         kind = kind_of(path)
+        if kind != "parquet":
+            self.notes += encoding_notes(path, self.encoding)
         if kind == "delimited":
             return _delimited(path, self.encoding, self.found, self.dropped, self.notes)
         if kind == "parquet":

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from n2kit.data.delimited import Rows, delimited_rows
 from n2kit.data.pair_columns import PairColumns, check_ids, holding_ids, is_header, is_named
 from n2kit.data.tables import NumberedRow, json_rows, jsonl_rows, kind_of, parquet_rows
+from n2kit.data.text_files import encoding_notes
 from n2kit.data.values import id_of
 from n2kit.errors import BadInput
 
@@ -45,6 +46,8 @@ def pair_rows(
     if not path.is_file():
         raise BadInput(f"no pairs file {path}", "give a CSV, TSV, JSONL or Parquet file of two id columns")
     kind = kind_of(path)
+    if kind != "parquet":
+        notes += encoding_notes(path, encoding)
     if kind == "delimited":
 
         def fits(rows: list[list[str]]) -> bool:

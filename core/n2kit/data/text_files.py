@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-from n2kit.data.column_map import mapped_encoding
+from n2kit.data.column_map import FILE, mapped_encoding
 from n2kit.errors import BadInput
 
 GZIP = b"\x1f\x8b"
@@ -49,21 +49,28 @@ def opened(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
     Raises:
         BadInput: a byte that is not of the encoding, with its line; a damaged gzip; no such encoding.
     """
-    encoding = encoding or mapped_encoding(path)
+    encoding, flag = encoding or mapped_encoding(path), encoding
     try:
         wanted = _marked(path) or encoding or _plain(path)
         with _unpacked(path) as raw, io.TextIOWrapper(raw, encoding=wanted, newline="") as file:
             yield file
     except UnicodeError as error:
-        raise _wrong_encoding(path, encoding, error) from None
+        raise _wrong_encoding(path, encoding, flag, error) from None
     except LookupError as error:
         if encoding is None or "encoding" not in str(error):
             raise
+        where = f"{path.parent / FILE}: {path.name}: encoding" if flag is None else "--encoding"
         raise BadInput(
-            f"--encoding {encoding}: no such encoding of texts", "for example cp1252, gb18030, utf-16"
+            f"{where} {encoding}: no such encoding of texts", "for example cp1252, gb18030, utf-16"
         ) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadInput(f"{path}: a damaged gzip file: {error}", "pack it again") from None
+
+
+def encoding_notes(path: Path, encoding: str | None) -> list[str]:
+    """Say that a text is read in the encoding that `columns.yaml` names: a file that was saved anew in another may still be read."""
+    mapped = None if encoding else mapped_encoding(path)
+    return [] if mapped is None or _marked(path) else [f"{path.name}: read as {mapped} ({FILE})"]
 
 
 def first_bytes(path: Path, count: int = 4) -> bytes:
@@ -104,11 +111,19 @@ def _plain(path: Path) -> str:
     return "utf-8"
 
 
-def _wrong_encoding(path: Path, encoding: str | None, error: UnicodeError) -> BadInput:
-    """Make the error of a file that is not in its encoding; for UTF-8, with the line and a guess."""
+def _wrong_encoding(path: Path, encoding: str | None, flag: str | None, error: UnicodeError) -> BadInput:
+    """Make the error of a file that is not in its encoding; for UTF-8, with the line and a guess.
+
+    flag: that of the command; without it, the encoding is that of `columns.yaml`, if any.
+    """
     wanted = _marked(path) or encoding
     if wanted not in (None, "utf-8-sig"):
-        return BadInput(f"{path}: not {wanted}: {getattr(error, 'reason', error)}", "give another --encoding")
+        hint = (
+            f"correct it in {path.parent / FILE}, or give --encoding"
+            if flag is None and wanted == encoding
+            else "give another --encoding"
+        )
+        return BadInput(f"{path}: not {wanted}: {getattr(error, 'reason', error)}", hint)
     with _unpacked(path) as file:
         number, line = next(((n, text) for n, text in enumerate(file, 1) if not _is_utf8(text)), (1, b""))
         guess = guess_encoding(line + file.read(SAMPLE))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from n2kit.data.column_map import ENCODING, write_columns
+from n2kit.data.column_map import ENCODING
 from n2kit.data.folder import data_file, needed_file
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
@@ -20,7 +20,7 @@ from n2kit.data.tables import is_text
 from n2kit.datasets.check_texts import text_table, token_table
 from n2kit.datasets.leaks import find_leaks, same_items
 from n2kit.datasets.split import components
-from n2kit.errors import counted, truncate_list
+from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.pages.neighbours import Figure, figure_of
 from n2kit.pages.render import render
 from n2kit.recipe.prompt_templates import load_template
@@ -81,15 +81,22 @@ def check(
     return found
 
 
-def write_map(
+def named_columns(
     folder: Path, columns: Mapping[str, str], pair_columns: Mapping[str, str], encoding: str | None = None
-) -> Path:
-    """Write columns of a data folder's items and pairs, and the texts' encoding, into its `columns.yaml`, which every command reads."""
+) -> dict[str, dict[str, str]]:
+    """List columns of a data folder's items and pairs, and the texts' encoding, by file, as `columns.yaml` holds them.
+
+    Raises:
+        BadInput: the folder has no file that they are of.
+    """
     named = {"items": columns, **dict.fromkeys(PARTS, pair_columns), "pool": {}}
     files = {file: own for name, own in named.items() if (file := data_file(folder, name)) is not None}
     texts = {} if encoding is None else {file: {ENCODING: encoding} for file in files if is_text(file)}
     found = {file.name: {**own, **texts.get(file, {})} for file, own in files.items()}
-    return write_columns(folder, {name: own for name, own in found.items() if own})
+    if not any(found.values()):
+        what = f"{folder} has no file that --map or --encoding is of: there is nothing to write"
+        raise BadInput(what, "--encoding is of texts, such as .csv and .jsonl; Parquet has one of its own")
+    return {name: own for name, own in found.items() if own}
 
 
 def _items(found: Checked, items: Items, asked: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from n2kit.data.column_map import FILE as COLUMNS
-from n2kit.data.column_map import copied_columns, write_columns
+from n2kit.data.column_map import copied_columns, mapped_encoding, write_columns
 from n2kit.data.columns import FIELDS
 from n2kit.data.folder import PACKED, data_file, needed_file
 from n2kit.data.image_source import name_of
@@ -98,7 +98,7 @@ def pack(
     stream = _checked(
         ItemStream(source, columns=columns, format=item_format, encoding=encoding, every_column=True), lenient
     )
-    read = [stream.found.sources, item_format, encoding, lenient]
+    read = [stream.found.sources, item_format, encoding or mapped_encoding(source), lenient]
     how = [
         form,
         shard_items,

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from n2kit.data.column_map import mapped_encoding
 from n2kit.data.items import Items
+from n2kit.data.text_files import encoding_notes
 from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.mining.engine import SHARE, engine
 from n2kit.mining.event_files import EventFile, find_files, open_events
@@ -98,9 +100,12 @@ def mine(
     say = notify or (lambda _: None)
     files = [open_events(path, columns or {}, encoding) for path in find_files(events)]
     settings, notes = _fitting(files, settings)
+    texts = [file.path for file in files if file.kind != "parquet"]
+    notes += [note for path in texts for note in encoding_notes(path, encoding)]
+    encodings = encoding or {str(path): own for path in texts if (own := mapped_encoding(path))} or None
     if split is not None and any("time" not in file.named for file in files):
         raise BadInput("--split time needs a column of the time in every file", "--map time=COLUMN, or --split item")
-    key = _key(files, settings, items, [encoding, time_format, split])
+    key = _key(files, settings, items, [encodings, time_format, split])
     targets = [out / PAIRS] if split is None else [out / f"{name}.parquet" for name in SPLITS]
     with output_lock(out / PAIRS):
         if (found := _finished(targets, key, force)) is not None:
