@@ -277,11 +277,11 @@ def test_a_condition_that_is_none(condition: str, reason: str) -> None:
         ("category < 3", "'chair' is no number; texts are in single quotes: category = 'chair'"),
         ('"shelf no" = 3', "it holds texts that look like numbers, and they are compared as texts: \"shelf no\" = '1'"),
         ("Preis < 20", "'12,90 €' is no plain number: write all as 12.90 in the file of items, and index it again"),
-        ("colour = 'red'", "columns: category, price, shelf no, Preis, sku"),
+        ("colour = 'red'", "columns: category, price, shelf no, Preis, id"),
     ],
 )
 def test_a_hint_of_a_condition_is_in_the_columns_that_are_there(condition: str, hint: str) -> None:
-    columns = COLUMNS | {"Preis": np.array(["", "8", "12,90 €", "9"], object), "sku": np.array(list("abcd"), object)}
+    columns = COLUMNS | {"Preis": np.array(["", "8", "12,90 €", "9"], object), "id": np.array(list("abcd"), object)}
     with pytest.raises(BadInput) as found:
         parse(condition, columns)
     assert found.value.hint == hint

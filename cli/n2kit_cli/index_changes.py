@@ -139,18 +139,18 @@ def read_facts(
     """Read the columns of a file of items that an index is to remember; None without one.
 
     Args:
-        index: that they are put into: what is a text or a number there stays one, whatever those that are new look like.
+        index: that they are put into, whose columns keep their types.
     """
     if items is None:
         return None
     from n2kit.data.item_stream import ItemStream
     from n2kit.index.facts import read_facts as read
-    from n2kit.index.folder import text_columns
+    from n2kit.index.folder import typed_columns
     from n2kit.index.where_hints import amounts
 
     columns = options.columns(renames)[0]
-    texts = None if index is None else text_columns(index)
-    facts = read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True), texts)
+    known = None if index is None else typed_columns(index)
+    facts = read(ItemStream(items, columns=columns, format=item_format, encoding=encoding, every_column=True), known)
     for name, value in amounts(facts.columns):
         say(f"note: column {name} stays text, and is compared as such: {value!r} is no plain number, as 12.90 is")
     return facts

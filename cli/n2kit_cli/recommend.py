@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +16,8 @@ from n2kit_cli.pages import check_page, read_titles
 from n2kit_cli.queries import QUERY, Answer, new_vectors, page, queries_of, show
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from n2kit.index import Titles
+    from n2kit.index.facts import Facts
 
 
 @takes_data()
@@ -77,7 +75,7 @@ def recommend(
     """
     from n2kit.errors import BadInput
     from n2kit.index import load_index
-    from n2kit.index.search import SearchOptions, known_columns, match, search
+    from n2kit.index.search import SearchOptions, known_facts, match, search
 
     check_page(html, items, image)
     how = SearchOptions(where, diversify, distinct)
@@ -106,7 +104,7 @@ def recommend(
         ]
     )
     if where is not None and not any(answer.near for answer in found):
-        _tell_empty(where, known_columns(stored, facts), of_items=words is None)
+        _tell_empty(where, known_facts(stored, facts), of_items=words is None)
     if html is not None and titles is not None:
         if len(found) > 1 or len(item or [0]) > 1:
             raise BadInput("--html shows one query", "one --id")
@@ -118,11 +116,11 @@ def recommend(
         say("titles: --items FILE, here or of n2kit index, which then remembers them")
 
 
-def _tell_empty(where: str, columns: Mapping[str, np.ndarray], *, of_items: bool) -> None:
+def _tell_empty(where: str, known: Facts, *, of_items: bool) -> None:
     """Say why a condition left no answer."""
     from n2kit.index.where_empty import why_empty
 
-    if (why := why_empty(where, columns)) is not None:
+    if (why := why_empty(where, known.columns, known.fields)) is not None:
         say(f"note: --where leaves nothing: {why}")
     elif of_items:
         say("note: --where leaves nothing but the item itself")

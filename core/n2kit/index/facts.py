@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,8 @@ _CODE = re.compile(r"\s*[-+]?0\d|.*_")  # a text that would be a number, and nam
 class Facts:
     """Columns of items by the items' ids: texts, empty where there is none, or numbers, NaN where there is none.
 
-    fields: field → its column, where the column's name does not say so: `--map category=Kategorie`.
+    fields: field → the column of the items' file that it was read from, also where that column is not kept: that of the ids is not, and
+        no column of long texts is. Empty of an index that an n2kit of before made.
     """
 
     ids: list[str]
@@ -49,29 +50,45 @@ class Facts:
         return {name: np.where(rows >= 0, column[rows], _nothing(column)) for name, column in self.columns.items()}
 
     def column_for(self, name: str) -> str | None:
-        """Find the column of a field: that which it was read from, that of its name, or the only one that a synonym names."""
-        if (mapped := self.fields.get(name)) in self.columns:
-            return mapped
-        taken = set(self.fields.values())
-        named = [column for column in self.columns if column not in taken and field_of(column) == name]
-        return name if name in named else named[0] if len(named) == 1 else None
+        """Find the column of a field: that which it was read from or, where that is not known, that of its name, or the only synonym."""
+        return self._columns_of_fields.get(name)
 
     def field_of(self, key: str) -> str | None:
         """Find the field that a key names, by its column, its own name or a synonym; None where it is a user's own column."""
-        columns = {name: self.column_for(name) for name in FIELDS}
-        for name, column in columns.items():
-            if key == column:
-                return name
-        named = field_of(key)
-        return None if named is not None and key in self.columns and columns[named] is not None else named
+        if key in self.columns:
+            return self._fields_of_columns[key]
+        return next((name for name, column in self.fields.items() if column == key), None) or field_of(key)
+
+    @cached_property
+    def _columns_of_fields(self) -> dict[str, str]:
+        """The column of each field that has one; the ids have none."""
+        taken, found, named = set(self.fields.values()), dict[str, str](), dict[str, list[str]]()
+        for column in self.columns:
+            if column not in taken and (field := field_of(column)) is not None:
+                named.setdefault(field, []).append(column)
+        for name in FIELDS:
+            if name == "id":
+                continue
+            if name in self.fields:
+                if self.fields[name] in self.columns:
+                    found[name] = self.fields[name]
+            elif name in (columns := named.get(name, [])) or len(columns) == 1:
+                found[name] = name if name in columns else columns[0]
+        return found
+
+    @cached_property
+    def _fields_of_columns(self) -> dict[str, str | None]:
+        """The field of each column: its own or, of a field whose column is not known, one that may be it."""
+        own = {column: name for name, column in self._columns_of_fields.items()}
+        known = {"id", *self.fields, *own.values()}
+        return {
+            column: own.get(column, name if (name := field_of(column)) not in known else None)
+            for column in self.columns
+        }
 
     def named_as_in(self, index: Facts) -> Facts:
         """Call the column of each field as the index does, so that a field stays one column, whatever the new items' file calls it."""
-        new: dict[str, str] = {}
-        for name in FIELDS:
-            own, there = self.column_for(name), index.column_for(name)
-            if own is not None and there is not None and there not in self.columns and own not in index.columns:
-                new[own] = there
+        new = _names_in(index, self._columns_of_fields, self.columns)
         columns = {new.get(name, name): column for name, column in self.columns.items()}
         fields = {name: new.get(column, column) for name, column in self.fields.items()}
         return Facts(self.ids, columns, {**fields, **index.fields})
@@ -112,10 +129,19 @@ def is_empty(column: np.ndarray) -> bool:
     return bool(np.isnan(column).all() if column.dtype.kind == "f" else (column == "").all())
 
 
-def read_facts(stream: ItemStream, texts: Mapping[str, bool] | None = None) -> Facts:
+def _names_in(index: Facts, fields: Mapping[str, str], columns: Collection[str]) -> dict[str, str]:
+    """Name new columns as an index calls their fields, where neither has another column of that name: column → its name there.
+
+    fields: field → its new column. columns: all that are new.
+    """
+    there = {own: index.column_for(name) for name, own in fields.items() if own not in index.columns}
+    return {own: column for own, column in there.items() if column is not None and column not in columns}
+
+
+def read_facts(stream: ItemStream, index: Facts | None = None) -> Facts:
     """Read all columns of a file of items that hold texts or numbers, but for that of the ids, which are known as `id`.
 
-    texts: of columns that an index has already, whether they hold texts, whatever they look like, or numbers.
+    index: that they are put into: what is a text or a number there stays one, whatever those that are new look like.
     """
     while True:
         ids: list[str] = []
@@ -134,11 +160,11 @@ def read_facts(stream: ItemStream, texts: Mapping[str, bool] | None = None) -> F
                         values.append(None)
         except ColumnsChangedError:
             continue
-        made = {name: column_of(values, text=(texts or {}).get(name)) for name, values in found.items()}
-        kept = {name: column for name, column in made.items() if column is not None}
-        named, sources = Facts(ids, kept), stream.found.sources
-        mapped = {name: own for name, own in sources.items() if own in kept and named.column_for(name) != own}
-        return Facts(ids, kept, mapped)
+        known, sources = index or Facts([], {}), stream.found.sources
+        names = _names_in(known, sources, found)
+        texts = {name: column.dtype.kind != "f" for name, column in known.columns.items()}
+        made = {name: column_of(values, text=texts.get(names.get(name, name))) for name, values in found.items()}
+        return Facts(ids, {name: column for name, column in made.items() if column is not None}, dict(sources))
 
 
 def write_facts(facts: Facts, folder: Path) -> None:
@@ -170,7 +196,7 @@ def load_facts(folder: Path) -> Facts | None:
             name.removeprefix(PREFIX): _values(table.column(name)) for name in table.column_names if name != "id"
         }
         fields = json.loads((table.schema.metadata or {}).get(META, b"{}")).get("fields", {})
-        return Facts(table.column("id").to_pylist(), columns, fields)
+        return without_ids(Facts(table.column("id").to_pylist(), columns, fields))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise BadInput(
             f"{folder / FACTS}: not the columns of an index: {error}".splitlines()[0], "index again"
@@ -183,16 +209,26 @@ def _values(column: pa.ChunkedArray) -> np.ndarray:
     return numbers_of(column) if pa.types.is_floating(column.type) else texts_of(column)
 
 
-def texts_in_file(folder: Path) -> dict[str, bool]:
-    """Tell of each column that `write_facts` wrote whether it holds texts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def without_ids(facts: Facts) -> Facts:
+    """Leave out the column of the ids, which an n2kit of before kept, and nobody would write for new items."""
+    known = facts.fields.get("id")
+    for name in facts.columns if known is None else facts.columns.keys() & {known}:
+        if name == known or field_of(name) == "id":
+            column = facts.columns[name]
+            there = np.isnan(column) if column.dtype.kind == "f" else column == ""
+            values, ids = column[~there], np.asarray(facts.ids, object)[~there]
+            if (known or len(values)) and _same(values, ids):
+                columns = {other: values for other, values in facts.columns.items() if other != name}
+                return Facts(facts.ids, columns, {**facts.fields, "id": name})
+    return facts
 
+
+def _same(values: np.ndarray, ids: np.ndarray) -> bool:
+    """Tell whether values [n] are these ids [n], or the numbers that they were read as."""
     try:
-        schema = pq.read_schema(folder / FACTS)
-    except (pa.ArrowException, OSError):  # there is none; what is damaged is said where it is read
-        return {}
-    return {field.name.removeprefix(PREFIX): field.type != pa.float64() for field in schema if field.name != "id"}
+        return bool((values == (ids.astype(np.float64) if values.dtype.kind == "f" else ids)).all())
+    except ValueError:  # an id is no number
+        return False
 
 
 def not_numbers(name: str) -> BadInput:

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from n2kit.contract.index import Index
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.choice import MANIFEST, MadeBy
-from n2kit.index.facts import Facts, load_facts, texts_in_file, write_facts
+from n2kit.index.facts import Facts, is_empty, load_facts, write_facts
 from n2kit.index.outputs import watch
-from n2kit.index.store_folder import STORE_FORMAT, StoreManifest, opened, read_manifest, written
+from n2kit.index.store_folder import STORE_FORMAT, TYPES, StoreManifest, opened, read_manifest, written
 from n2kit.index.titles import Titles, read_titles, write_titles
 from n2kit.plugins.blame import blaming
 from n2kit.plugins.manager import load_target, manager
@@ -199,15 +199,22 @@ def is_index(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and "component" in read_json(folder / MANIFEST)
 
 
-def text_columns(folder: Path) -> dict[str, bool]:
-    """Tell of each column that an index remembers whether it holds texts, without loading it; of none where there is no index.
+def typed_columns(folder: Path) -> Facts | None:
+    """Return the columns whose type new items have to keep, without loading the index; None where it has none, or there is no index.
+
+    They are without values of a store; in files, a column without values is of any type.
 
     Raises:
-        BadInput: its manifest is damaged.
+        BadInput: its manifest, or its file of columns, is damaged.
     """
     if (in_store := _store_manifest(folder)) is not None:
-        return {name: column.type == "text" for name, column in in_store.columns.items()}
-    return texts_in_file(folder)
+        types: dict[str, np.ndarray] = {
+            name: np.empty(0, TYPES[column.type]) for name, column in in_store.columns.items()
+        }
+        return Facts([], types, in_store.mapped)
+    if (facts := load_facts(folder)) is None:
+        return None
+    return Facts(facts.ids, {name: c for name, c in facts.columns.items() if not is_empty(c)}, facts.fields)
 
 
 def _store_manifest(folder: Path) -> StoreManifest | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,12 +84,12 @@ def search_folded(
     """Find what `search` finds, each with the near-duplicates that are left out for it."""
     allowed, condition = np.ones(len(stored.ids), bool), None
     if options.where is not None:
-        columns = known_columns(stored, facts)
-        asked = parse(options.where, columns)
+        known = known_facts(stored, facts)
+        asked = parse(options.where, known.columns, known.fields)
         if isinstance(stored.index, InStore) and facts is None and ID not in fields_of(asked):
             condition = asked
         else:
-            allowed &= holds(asked, columns)
+            allowed &= holds(asked, known.columns)
     allowed[[stored.position[i] for i in without if i in stored.position]] = False
     most = k * POOL if options.diversify else k
     found = _nearest(stored, vector, allowed, most, condition)
@@ -119,7 +119,8 @@ def match(stored: StoredIndex, words: str, k: int, condition: str | None = None)
         raise BadInput("the index remembers no titles, in which words are looked for", "n2kit index --items FILE")
     if not words.strip():
         raise BadInput("--words has no words", "for example --words 'red chair'")
-    parsed = None if condition is None else parse(condition, known_columns(stored, None))
+    known = None if condition is None else known_facts(stored, None)
+    parsed = None if condition is None or known is None else parse(condition, known.columns, known.fields)
     return [Neighbour(*found) for found in stored.index.match(words, k, TITLE, parsed)]
 
 
@@ -148,8 +149,8 @@ def middle_of(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
-def known_columns(stored: StoredIndex, facts: Facts | None) -> Mapping[str, np.ndarray]:
-    """Return the columns that a condition may be on: of the items, and their ids as `id`.
+def known_facts(stored: StoredIndex, facts: Facts | None) -> Facts:
+    """Return the columns that a condition may be on, in the order of the index: of the items, and their ids as `id`.
 
     Raises:
         BadInput: none are known.
@@ -160,7 +161,7 @@ def known_columns(stored: StoredIndex, facts: Facts | None) -> Mapping[str, np.n
             "--where needs the items' columns, which this index does not remember",
             "--items FILE, here or of n2kit index",
         )
-    return {**known.of(stored.ids), ID: stored.id_column}
+    return Facts(stored.ids, {**known.of(stored.ids), ID: stored.id_column}, known.fields)
 
 
 def _nearest(

@@ -16,7 +16,7 @@ from n2kit.data.item import Item
 from n2kit.data.items import Items
 from n2kit.errors import BadInput, N2kitError, Unavailable, counted
 from n2kit.index.choice import MANIFEST, choose_index
-from n2kit.index.facts import Facts
+from n2kit.index.facts import Facts, without_ids
 from n2kit.index.in_store import InStore
 from n2kit.index.titles import Titles, is_whole, item_of_row
 from n2kit.plugins.manager import manager
@@ -61,7 +61,7 @@ class StoreManifest(BaseModel):
     dim: int | None = Field(None, gt=0)  # to which the vectors were cut
     images: str | None = None
     columns: dict[str, Column] = {}
-    mapped: dict[str, str] = {}  # field → its column, where the column's name does not say so
+    mapped: dict[str, str] = {}  # `Facts.fields`
     revision: int = 0
 
     @property
@@ -154,7 +154,8 @@ def opened(folder: Path, manifest: StoreManifest) -> Opened:
         what = f"it counts {counted(len(store), 'row')}, and holds {len(set(ids)):,} ids in {len(ids):,}"
         raise BadInput(f"{folder} is damaged: {what}", "index again")
     fields = {name: column.field for name, column in manifest.columns.items()}
-    facts = Facts(ids, {name: columns[field] for name, field in fields.items()}, manifest.mapped) if fields else None
+    own = {name: columns[field] for name, field in fields.items()}
+    facts = without_ids(Facts(ids, own, manifest.mapped)) if fields else None
     index = InStore(store, ids, manifest.width, manifest.fields, fields)
     return Opened(index, _titles(manifest, ids, columns), facts)
 

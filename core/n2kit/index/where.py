@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from n2kit.contract.store import AllOf, AnyOf, Comparison, Condition, Negation, Sign
-from n2kit.data.columns import field_of
+from n2kit.contract.store import ID, AllOf, AnyOf, Comparison, Condition, Negation, Sign
 from n2kit.errors import BadInput, suggest
+from n2kit.index.facts import Facts
 from n2kit.index.where_hints import column_name, example, why_texts
 
 DEEPEST = 50  # parentheses in each other
@@ -35,16 +35,16 @@ class Token:
     place: int
 
 
-def parse(condition: str, columns: Columns) -> Condition:
+def parse(condition: str, columns: Columns, fields: Mapping[str, str] | None = None) -> Condition:
     """Read a condition on columns of these names and types.
 
     It knows `=`, `!=`, `<`, `<=`, `>`, `>=`, `in (…)`, `not`, `and`, `or`, parentheses, texts in single quotes, numbers, and
-    columns by their names, in double quotes where a name has spaces.
+    columns by their names, in double quotes where a name has spaces. fields: as of `Facts`; a field's name, or a synonym, is its column.
 
     Raises:
         BadInput: it is none, with its place; a column that is not there; a text compared with a number.
     """
-    return _Parser(condition, columns).parse()
+    return _Parser(condition, columns, fields or {}).parse()
 
 
 def holds(condition: Condition, columns: Columns) -> np.ndarray:
@@ -69,8 +69,9 @@ def is_numeric(column: np.ndarray) -> bool:
 
 
 class _Parser:
-    def __init__(self, condition: str, columns: Columns) -> None:
+    def __init__(self, condition: str, columns: Columns, fields: Mapping[str, str]) -> None:
         self.condition, self.columns = condition, columns
+        self.facts = Facts([], dict(columns), fields)
         self.tokens, self.at, self.depth = list(self._tokens()), 0, 0
 
     def parse(self) -> Condition:
@@ -139,9 +140,10 @@ class _Parser:
     def _column(self, token: Token) -> str:
         if token.value in self.columns:
             return str(token.value)
-        meant = [n for n in self.columns if (field := field_of(token.value)) is not None and field_of(n) == field]
-        if len(meant) == 1:  # sku is id, and category a column product_type
-            return meant[0]
+        if (field := self.facts.field_of(token.value)) is not None:  # sku is id, and category a column product_type
+            column = ID if field == ID else self.facts.column_for(field)
+            if column in self.columns:
+                return str(column)
         hint = suggest(token.value, self.columns) or f"columns: {', '.join(self.columns) or 'none'}"
         raise BadInput(f"--where: no column {token.value}", hint)
 

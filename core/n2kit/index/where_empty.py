@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from n2kit.contract.store import AllOf, Comparison, Condition
 from n2kit.errors import counted, suggest
 from n2kit.index.where import Columns, holds, is_numeric, parse
 from n2kit.index.where_hints import written
 
 
-def why_empty(condition: str, columns: Columns) -> str | None:
-    """Say which part of a condition leaves nothing of columns [n]; None where something is left.
+def why_empty(condition: str, columns: Columns, fields: Mapping[str, str] | None = None) -> str | None:
+    """Say which part of a condition leaves nothing of columns [n]; None where something is left. fields: as of `parse`.
 
     Raises:
         BadInput: it is none.
     """
-    asked = parse(condition, columns)
+    asked = parse(condition, columns, fields)
     if holds(asked, columns).any():
         return None
     parts = asked.of if isinstance(asked, AllOf) else (asked,)

@@ -14,6 +14,7 @@ from n2kit.embed.vectors_file import Vectors
 from n2kit.errors import BadInput
 from n2kit.index import StoredIndex, Titles
 from n2kit.index.folder import KIND
+from n2kit.index.in_store import InStore
 from n2kit.index.update import update_index
 from n2kit.serve.columns import Columns, facts_of
 from n2kit.serve.options import LOOPBACK, ServeOptions
@@ -49,7 +50,9 @@ def write_changes(folder: Path, stored: StoredIndex, changes: Sequence[Change]) 
         vectors = Vectors(ids, np.stack(rows), stored.fingerprint)
         titles = Titles(Items(items), whole=frozenset(ids))
         columns = {change.id: change.columns for change in put}
-        facts = facts_of(columns, [item.category for item in items], stored.facts)
+        facts = facts_of(
+            columns, [item.category for item in items], stored.facts, typed=isinstance(stored.index, InStore)
+        )
     try:
         return update_index(folder, vectors, delete=gone, titles=titles, facts=facts).stored
     except InUseError as problem:

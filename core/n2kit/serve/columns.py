@@ -58,7 +58,9 @@ def _check(key: str, value: Any, known: Facts, where: str) -> None:
         raise Problem(400, f"{where}: column {key!r} has more than {LONGEST} characters", "content is for texts", where)
 
 
-def facts_of(rows: Mapping[str, Columns], categories: Sequence[str], known: Facts | None) -> Facts | None:
+def facts_of(
+    rows: Mapping[str, Columns], categories: Sequence[str], known: Facts | None, *, typed: bool = False
+) -> Facts | None:
     """Make the columns of items, id → column → value, that are put in whole: what an item does not have, it has no longer.
 
     A column that is new, or whose items have gone, holds texts as soon as one of its values is a text in the JSON, also one
@@ -66,6 +68,7 @@ def facts_of(rows: Mapping[str, Columns], categories: Sequence[str], known: Fact
 
     Args:
         categories: of the items, which the index remembers as a column as soon as there is one. known: what the index remembers.
+        typed: it is in a store, where a column keeps its type when its items have gone.
 
     Raises:
         Problem: a text for a column of numbers; true or false for one of texts.
@@ -76,7 +79,7 @@ def facts_of(rows: Mapping[str, Columns], categories: Sequence[str], known: Fact
     found: dict[str, np.ndarray] = {}
     for name in dict.fromkeys([*known.columns, *(name for row in rows.values() for name in row), category]):
         values = list(categories) if name == category else [row.get(name) for row in rows.values()]
-        if (column := known.columns.get(name)) is not None and not _free(values, column):
+        if (column := known.columns.get(name)) is not None and (typed or not _free(values, column)):
             numeric = column.dtype.kind == "f"
             found[name] = _typed(name, dict(zip(rows, values, strict=True)), numeric, lenient=name in lenient)
         elif (made := column_of(values, text=any(isinstance(value, str) for value in values))) is not None:
@@ -123,7 +126,7 @@ def _number(name: str, item_id: str, value: Any, lenient: bool) -> float:
 
 
 def _text(name: str, item_id: str, value: Any) -> str:
-    """Write a value as a text: 7 and 7.0 are 7, as ids are.
+    """Write a value as a text: 7 and 7.0 are 7, as ids are; a long one of a field, which nobody compares, is none.
 
     Raises:
         Problem: true or false, which no file has as a text.
@@ -132,5 +135,6 @@ def _text(name: str, item_id: str, value: Any) -> str:
         said = str(value).lower()
         raise Problem(400, f"item {item_id!r}: column {name!r} holds texts, and {said} is none", f'"{said}"', name)
     if isinstance(value, list | tuple):
-        return "|".join(map(str, value))
-    return "" if value is None else value if isinstance(value, str) else id_of(value)
+        value = "|".join(map(str, value))
+    text = "" if value is None else value if isinstance(value, str) else id_of(value)
+    return text if len(text) <= LONGEST else ""

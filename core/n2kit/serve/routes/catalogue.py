@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from n2kit.data.items import Item, item_of
+from n2kit.index.in_store import InStore
 from n2kit.pages.thumbnails import small_copy
 from n2kit.serve.catalogue import Catalogue
 from n2kit.serve.changes import Change, refuse_changes
@@ -114,7 +115,8 @@ async def upsert(asked: Upsert, state: Served, index: IndexName = None) -> dict[
     columns = {item.id: own for item, (_, own) in zip(new, rows, strict=True)}
     if len(columns) < len(new):
         raise Problem(400, "two items have one id", param="items")
-    facts = facts_of(columns, [item.category for item in new], known)  # refused before the model works
+    typed = isinstance(found.stored.index, InStore)
+    facts = facts_of(columns, [item.category for item in new], known, typed=typed)  # refused before the model works
     vectors = await engine.vectors([Given(item) for item in new])
     kept = await run_in_threadpool(lambda: [_kept(item) for item in new])
     now = await state.change(
