@@ -364,6 +364,20 @@ def test_a_server_writes_items_into_a_store_while_it_answers(kind: str, tmp_path
         assert found.titles.items["g"].content == "all of it"
         assert found.titles.whole == {"g"}
         close(found)
+    plain = Item("g", title="oak")
+    for columns in (
+        {"price": 7, "shelf": "a"},
+        {},
+        {"price": "8", "shelf": 8},
+    ):  # without items, too, a column keeps its type
+        after = write_changes(folder, after, [Change("g", plain, drawn(1)[0], columns)])
+    assert after.facts is not None
+    assert {name: column[0] for name, column in after.facts.of(["g"]).items()} == {
+        "category": "",
+        "price": 8.0,
+        "shelf": "8",
+    }
+    close(after)
     close(served)
 
 
