@@ -1,4 +1,4 @@
-"""Which column of an index is which field: as the items' file was read, and never a user's own column."""
+"""Fields of an index keep to the columns that they were read from, and never take a user's own."""
 
 from __future__ import annotations
 
