@@ -299,6 +299,10 @@ def test_a_hint_of_a_condition_is_in_the_columns_that_are_there(condition: str, 
         ("category = 'chairs'", "no item has category = 'chairs' (did you mean chair?)"),
         ("price > 9 and not (price > 9)", "no item has both: price > 9 (2 items) and not (price > 9) (2 items)"),
         ("category in ('a', 'b') and price < 99", "no item has category = 'a' or category = 'b'"),
+        (
+            "(price < 9 or price > 99) and price > 8",
+            "no item has both: (price < 9 or price > 99) (1 item) and price > 8 (2 items)",
+        ),
         ("price < 99", None),
     ],
 )

@@ -111,8 +111,9 @@ def test_interrupted_it_computes_only_what_is_missing(
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["n.parquet", "whole.parquet"]
     assert all_neighbours(index, out, K).computed == 0
-    with pytest.raises(BadInput, match=r"n\.csv: Parquet is written here, and no \.csv"):
-        all_neighbours(index, tmp_path / "n.csv", K)
+    for name, ending in (("n.csv", "csv"), ("n.JSONL.gz", "jsonl"), ("n.npz", "npz"), ("n.pkl", "pkl")):
+        with pytest.raises(BadInput, match=rf"{name}: Parquet is written here, and no \.{ending}"):
+            all_neighbours(index, tmp_path / name, K)
     with pytest.raises(BadInput, match="another index or by other rules"):
         all_neighbours(index, out, K + 1)
     assert all_neighbours(index, out, K + 1, force=True).computed == COUNT

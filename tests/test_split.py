@@ -17,6 +17,7 @@ from n2kit.data.items import Item, Items
 from n2kit.data.pairs import Pairs
 from n2kit.datasets.split import components, split
 from n2kit.errors import BadInput
+from n2kit_cli.data_split import check_parts
 
 
 def catalogue(count: int = 60) -> Items:
@@ -123,6 +124,11 @@ def test_the_commands(cli: Any, tmp_path: Path) -> None:
     assert cli("data", "split", tmp_path).code == 2
     refused = cli("data", "mine", "--events", tmp_path / "events.csv", "-o", tmp_path, "--split", "item")
     assert (refused.code, "is of a split by time" in refused.err) == (2, True), refused.err
+    for name in ("train", "val", "test"):
+        (tmp_path / f"{name}.parquet").rename(tmp_path / f"{name}.kept")
+    check_parts(tmp_path)  # what is not there is not replaced
+    for name in ("train", "val", "test"):
+        (tmp_path / f"{name}.kept").rename(tmp_path / f"{name}.parquet")
     failed = cli("data", "split", tmp_path, "--by", "time", "--force")
     assert (failed.code, "--split time" in failed.err) == (2, True)
     other = tmp_path / "other"

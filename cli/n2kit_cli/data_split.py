@@ -189,12 +189,12 @@ def check_parts(out: Path) -> None:
         BadInput: they are.
     """
     from n2kit.errors import BadInput
-    from n2kit.mining.run import REPORT
+    from n2kit.mining.run import REPORT, SPLITS
     from n2kit.utils.files import read_json
 
-    report = out / REPORT
-    if report.is_file() and read_json(report).get("splits"):
-        raise BadInput(f"{out / 'train.parquet'} exists, and is of a split by time", "--force; or give another -o")
+    report, there = out / REPORT, [file for name in SPLITS if (file := out / f"{name}.parquet").exists()]
+    if there and report.is_file() and read_json(report).get("splits"):
+        raise BadInput(f"{there[0]} exists, and is of a split by time", "--force; or give another -o")
 
 
 def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float], *, force: bool) -> None:

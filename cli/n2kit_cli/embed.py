@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from n2kit.data.tables import ensure_parquet_name
 from n2kit.errors import BadInput, counted
-from n2kit.utils.files import ensure_parquet_name
 from n2kit_cli import options
 from n2kit_cli.data_folder import takes_data
 from n2kit_cli.embed_folder import FolderOptions, embed_folder, is_file

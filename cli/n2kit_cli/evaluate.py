@@ -188,9 +188,10 @@ def _check_targets(
     Raises:
         BadInput: a file that exists already, is read as well, or is named twice.
     """
+    from n2kit.data.tables import ensure_parquet_name
     from n2kit.errors import BadInput
     from n2kit.evaluate.export import check_mteb
-    from n2kit.utils.files import ensure_parquet_name, ensure_writable_file, real_path
+    from n2kit.utils.files import ensure_writable_file, real_path
 
     if mteb is not None:
         check_mteb(ks)

@@ -55,6 +55,18 @@ def is_text(path: Path) -> bool:
     return KINDS.get(Path(path.name.lower().removesuffix(".gz")).suffix, "parquet") != "parquet"
 
 
+def ensure_parquet_name(file: Path) -> None:
+    """Check that a file of Parquet is not to be called as one of another format.
+
+    Raises:
+        BadInput: it is.
+    """
+    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
+    if suffix in REFUSED or is_text(file):
+        hint = f"{file.with_suffix('.parquet')}; pandas, polars and DuckDB make another format of it"
+        raise BadInput(f"{file}: Parquet is written here, and no {suffix}", hint)
+
+
 def json_rows(path: Path, encoding: str | None, problems: list[str]) -> Iterator[NumberedRow]:
     """Yield the objects of a JSON array, numbered from 1; a file of JSON lines under that name is read as such.
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from n2kit.data.tables import ensure_parquet_name
 from n2kit.errors import BadInput, Unavailable, suggest
-from n2kit.utils.files import ensure_parquet_name, ensure_writable_file
+from n2kit.utils.files import ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from n2kit.data.tables import ensure_parquet_name
 from n2kit.errors import BadInput
 from n2kit.index.choice import MANIFEST
 from n2kit.index.folder import StoredIndex, load_index
 from n2kit.index.rules import Kept, Rules
 from n2kit.utils.arrow import array_of
-from n2kit.utils.files import atomic_write, ensure_parquet_name, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_writable_file
 from n2kit.utils.folders import ensure_outside_bundles, parts_folder
 from n2kit.utils.locks import output_lock
 from n2kit.utils.ray_queue import RayOptions, run_queue

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from n2kit.data.tables import ensure_parquet_name
 from n2kit.errors import BadInput, counted
 from n2kit.utils.arrow import lists_of
-from n2kit.utils.files import atomic_write, ensure_parquet_name, ensure_writable_file
+from n2kit.utils.files import atomic_write, ensure_writable_file
 from n2kit.utils.locks import output_lock
 
 if TYPE_CHECKING:

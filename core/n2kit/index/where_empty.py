@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from n2kit.contract.store import AllOf, Comparison, Condition
 from n2kit.errors import counted, suggest
 from n2kit.index.where import Columns, holds, is_numeric, parse
-from n2kit.index.where_hints import written
+from n2kit.index.where_hints import part_of, written
 
 
 def why_empty(condition: str, columns: Columns, fields: Mapping[str, str] | None = None) -> str | None:
@@ -24,7 +24,7 @@ def why_empty(condition: str, columns: Columns, fields: Mapping[str, str] | None
     if 0 in counts:
         part = parts[counts.index(0)]
         return f"no item has {written(part)}{_near(part, columns)}"
-    each = " and ".join(f"{written(part)} ({counted(n, 'item')})" for part, n in zip(parts, counts, strict=True))
+    each = " and ".join(f"{part_of(part)} ({counted(n, 'item')})" for part, n in zip(parts, counts, strict=True))
     return f"no item has both: {each}" if len(parts) == 2 else f"no item has all of: {each}"
 
 

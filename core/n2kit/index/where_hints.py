@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from n2kit.contract.store import ID, AllOf, Comparison, Condition, Negation
+from n2kit.contract.store import ID, AllOf, AnyOf, Comparison, Condition, Negation
 
 SOME = 1000  # values of a column that are looked at
 WORDS = ("and", "or", "not", "in")
@@ -58,7 +58,12 @@ def written(condition: Condition) -> str:
     if isinstance(condition, Negation):
         return f"not ({written(condition.of)})"
     word = " and " if isinstance(condition, AllOf) else " or "
-    return word.join(written(one) if isinstance(one, Comparison) else f"({written(one)})" for one in condition.of)
+    return word.join(map(part_of, condition.of))
+
+
+def part_of(condition: Condition) -> str:
+    """Write a condition as a user types it in another: an `or` in an `and` is in parentheses."""
+    return f"({written(condition)})" if isinstance(condition, AllOf | AnyOf) else written(condition)
 
 
 def column_name(name: str) -> str:

@@ -18,19 +18,6 @@ from typing import Any
 from n2kit.errors import BadInput, N2kitError, Unavailable
 
 PARQUET = b"PAR1"  # the last bytes of such a file
-OTHERS = {
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".xlsx",
-    ".npy",
-    ".arrow",
-    ".feather",
-    ".html",
-}  # endings of what is no Parquet
 POINTER = b"version https://git-lfs"  # the first bytes of what git-lfs leaves in a file's place
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DAMAGED = "the file is damaged: make it again"
@@ -238,17 +225,6 @@ def is_complete_parquet(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-len(PARQUET), os.SEEK_END)
         return file.read() == PARQUET
-
-
-def ensure_parquet_name(file: Path) -> None:
-    """Check that a file of Parquet is not to be called as one of another format.
-
-    Raises:
-        BadInput: it is.
-    """
-    if file.suffix.lower() in OTHERS:
-        hint = f"{file.with_suffix('.parquet')}; pandas, polars and DuckDB make another format of it"
-        raise BadInput(f"{file}: Parquet is written here, and no {file.suffix}", hint)
 
 
 def ensure_writable_file(file: Path, read: Iterable[Path | None] = ()) -> None:
