@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import pytest
@@ -25,6 +25,14 @@ from n2kit_open_clip.cards import card
 from n2kit_open_clip.config import OpenClipConfig, pretrained
 from n2kit_open_clip.vision import OpenClipVision, tower
 
+
+class Owner(NamedTuple):
+    """What a manager asks of a distribution."""
+
+    name: str
+    version: str
+
+
 TEXT = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -36,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def catalogue() -> Catalogue:
     point = EntryPoint("open_clip", "n2kit_open_clip", "n2kit")
-    vars(point).update(dist=SimpleNamespace(name="n2kit", version="0"))
+    vars(point).update(dist=Owner("n2kit", "0"))
     made = Manager([point])
     assert not made.broken()
     return Catalogue(made, [])

@@ -248,12 +248,12 @@ def test_a_second_mining_is_told_who_is_at_it(hold: Any, cli: Any, tmp_path: Pat
     vectors, pairs = tmp_path / "v.parquet", tmp_path / "pairs.csv"
     vectors_file.write_table(vectors_file.Vectors(["a", "b", "c"], np.eye(3, 4, dtype=np.float32), PRINT), vectors)
     pairs.write_text("query,target\na,b\n")
-    pid = hold(tmp_path / "hard.csv")
-    for command in (
-        ("mine-negatives", "--vectors", vectors, "--pairs", pairs, "-o", tmp_path / "hard.csv"),
-        ("eval", "--vectors", vectors, "--pairs", pairs, "--k", "1", "--per-query", tmp_path / "hard.csv"),
+    for out, command in (
+        (tmp_path / "hard.csv", ("mine-negatives", "--vectors", vectors, "--pairs", pairs, "-o")),
+        (tmp_path / "each.parquet", ("eval", "--vectors", vectors, "--pairs", pairs, "--k", "1", "--per-query")),
     ):
-        refused = cli(*command)
+        pid = hold(out)
+        refused = cli(*command, out)
         assert refused.code == 2
         assert f"in use by process {pid}" in refused.err
 
