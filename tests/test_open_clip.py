@@ -27,7 +27,7 @@ from n2kit_open_clip.vision import OpenClipVision, tower
 
 
 class Owner(NamedTuple):
-    """What a manager asks of a distribution."""
+    """The name and the version of a distribution."""
 
     name: str
     version: str
