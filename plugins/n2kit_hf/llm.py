@@ -195,11 +195,8 @@ class TransformersLLM(LLM):
         table: Any = self.model.get_input_embeddings()
         vocab = table.weight.shape[0]
         ids = (torch.arange(8) + vocab // 2).remainder(vocab)  # ids at the ends may be special
-        with (
-            torch.enable_grad(),
-            quietly(),
-            one_thread_if_small(self.model),
-        ):  # what transformers says once (no Mamba kernels) it says here
+        # What transformers says once (no Mamba kernels) it says here.
+        with torch.enable_grad(), quietly(), one_thread_if_small(self.model):
             x = self.embed(ids[None].to(self.model.device)).detach().requires_grad_()
             try:
                 states = self(1 * x)  # no leaf, as in the joined model: CTRL writes into its input

@@ -16,9 +16,8 @@ _SET = re.compile(r"--set ([\w.]+)=(\S+?)(?=[,;)]|$|\s)")
 _FLAG = re.compile(
     r"--([a-z][a-z0-9-]*)(?:[ =](?:(?:([A-Z][A-Z.]+)|((?:skip|text-only|\|)+))\b|((?:[\w-]+@)?(?:file:|hf:|pkg:|/)[^\s;,)]+)))?"
 )
-_COMMAND = re.compile(
-    r"(n2kit [a-z][a-z-]*(?: [^\s,;:)-][^\s,;:)]*){0,3}?(?: --?[a-z][\w-]*(?:[ =][^\s,;)]+)?)+)"
-)  # a whole command line stays one
+# A whole command line stays one.
+_COMMAND = re.compile(r"(n2kit [a-z][a-z-]*(?: [^\s,;:)-][^\s,;:)]*){0,3}?(?: --?[a-z][\w-]*(?:[ =][^\s,;)]+)?)+)")
 SWITCHES = {
     "lenient",
     "force",

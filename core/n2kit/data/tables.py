@@ -61,9 +61,10 @@ def ensure_parquet_name(file: Path) -> None:
     Raises:
         BadInput: it is.
     """
-    suffix = Path(file.name.lower().removesuffix(".gz")).suffix
+    unpacked = file.with_suffix("") if file.suffix.lower() == ".gz" else file
+    suffix = unpacked.suffix.lower()
     if suffix in REFUSED or is_text(file):
-        hint = f"{file.with_suffix('.parquet')}; pandas, polars and DuckDB make another format of it"
+        hint = f"{unpacked.with_suffix('.parquet')}; pandas, polars and DuckDB make another format of it"
         raise BadInput(f"{file}: Parquet is written here, and no {suffix}", hint)
 
 

@@ -64,8 +64,8 @@ class Facts:
         """The column of each field that has one; the ids have none."""
         taken, found, named = set(self.fields.values()), dict[str, str](), dict[str, list[str]]()
         for column in self.columns:
-            if column not in taken and (field := field_of(column)) is not None:
-                named.setdefault(field, []).append(column)
+            if column not in taken and (called := field_of(column)) is not None:
+                named.setdefault(called, []).append(column)
         for name in FIELDS:
             if name == "id":
                 continue

@@ -72,9 +72,8 @@ class StoreManifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         with atomic_write(folder / MANIFEST) as temporary:
-            unsaid = {
-                name for name in ("dim", "mapped") if not getattr(self, name)
-            }  # so that an n2kit of before reads it
+            # What is not needed is not written: an n2kit of before reads the manifest then.
+            unsaid = {name for name in ("dim", "mapped") if not getattr(self, name)}
             temporary.write_text(self.model_dump_json(indent=1, exclude=unsaid), encoding="utf8")
 
 
