@@ -297,7 +297,10 @@ def test_items_are_put_in_replaced_and_taken_out_and_a_new_server_has_them_so(
         assert shown == {"id": "new", "content": "", "picture": True, "columns": {}} | new
         assert server("/v1/image?id=new").headers["content-type"] == "image/webp"
         assert ids(server("/v1/recommend", {"id": "new", "view": "image", "k": 3}))
-        assert ids(server("/v1/recommend", {"id": "noto:4", "filter": {"category": "it's new"}})) == ["new"]
+        found = server("/v1/recommend", {"id": "noto:4", "filter": {"category": "it's new"}})
+        assert (ids(found), "note" in found.body) == (["new"], False)
+        found = server("/v1/recommend", {"id": "noto:4", "filter": {"category": "its new"}})
+        assert found.body["note"].endswith("no item has category = 'its new' (did you mean it's new?)"), found.body
         assert ids(server("/v1/recommend", {"id": "noto:4", "where": "category != 'x'"})) == ["new"]
         assert server("/v1/catalogue").body["indexes"][0]["categories"] == {"x": 23, "it's new": 1}
         gone = server("/v1/items?id=new&id=noto:3", method="DELETE")
@@ -363,7 +366,10 @@ def test_columns_of_ones_own_are_put_in_checked_and_found_by_a_new_server(
     with live(own) as server:
         assert server("/v1/items?id=new").body["items"][0]["columns"] == {"price": 7.0, "shelf": "7"}
         assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price < 10 and shelf = '7'"})) == ["new"]
-        assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price >= 10"})) == []
+        found = server("/v1/recommend", {"id": "noto:4", "where": "price >= 10"})
+        assert (ids(found), found.body["note"]) == ([], "the condition leaves nothing: no item has price >= 10")
+        found = server("/v1/recommend", {"id": "new", "where": "price < 10"})
+        assert found.body["note"] == "the condition leaves nothing but the items that are asked for or excluded"
         assert put().status == 200  # whole: what is not given is there no longer
         assert ids(server("/v1/recommend", {"id": "noto:4", "where": "price > 0 or shelf != ''"})) == []
         for price, found in (("12 €", "price = '12 €'"), (12.5, "price > 12")):  # a column without items is of any type

@@ -119,7 +119,8 @@ class _Parser:
             while self._sign(","):
                 found.append(self._compared(name, "=", self._next()))
             self._expect(")")
-            return Negation(AnyOf(tuple(found))) if negated else AnyOf(tuple(found))
+            of: Condition = found[0] if len(found) == 1 else AnyOf(tuple(found))
+            return Negation(of) if negated else of
         sign = self._next()
         if negated or sign.value not in _SIGNS or sign.kind != "sign":
             raise self._problem("=, !=, <, <=, >, >= or in (…) is expected", sign)

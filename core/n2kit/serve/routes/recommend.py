@@ -11,7 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from n2kit.data.items import Item
 from n2kit.errors import BadInput
-from n2kit.index.search import Hit, SearchOptions, middle_of, search_folded
+from n2kit.index.search import Hit, SearchOptions, known_facts, middle_of, search_folded
+from n2kit.index.where_empty import why_empty
 from n2kit.serve.catalogue import Catalogue
 from n2kit.serve.engine import VIEWS, Given
 from n2kit.serve.explaining import Why, explain
@@ -103,21 +104,29 @@ async def _recommended(
     exclude = {*asked.exclude, *ids}
     how = SearchOptions(_condition(asked, catalogue), asked.diversify, asked.fold)
 
-    def found() -> tuple[list[Hit], list[Why]]:
+    def found() -> tuple[list[Hit], list[Why], str]:
         hits = search_folded(
             catalogue.stored, vectors[asked.view], asked.k, how, without=exclude, facts=catalogue.facts if how.where else None
         )  # fmt: skip
-        return hits, explain(catalogue, [hit.id for hit in hits], vectors, exclude) if asked.explain else []
+        note = _why_none(how.where, catalogue) if how.where and not hits else ""
+        return hits, explain(catalogue, [hit.id for hit in hits], vectors, exclude) if asked.explain else [], note
 
     try:
-        hits, whys = await run_in_threadpool(found)
+        hits, whys, note = await run_in_threadpool(found)
     except BadInput as problem:
         raise Problem(400, problem.message.replace("--where", "where", 1), problem.hint, "where") from None
     told = [_written(catalogue, hit) | ({"why": whys[n]} if whys else {}) for n, hit in enumerate(hits)]
     return {
         "object": "list", "index": catalogue.name, "model": catalogue.stored.fingerprint, "view": asked.view,
         "neighbours": told,
-    }  # fmt: skip
+    } | ({"note": note} if note else {})  # fmt: skip
+
+
+def _why_none(condition: str, catalogue: Catalogue) -> str:
+    """Say why a condition left no neighbour."""
+    known = known_facts(catalogue.stored, catalogue.facts)
+    why = why_empty(condition, known.columns, known.fields)
+    return f"the condition leaves nothing{f': {why}' if why else ' but the items that are asked for or excluded'}"
 
 
 def _condition(asked: RecommendRequest, catalogue: Catalogue) -> str | None:
