@@ -4,12 +4,12 @@
 
 SET is a folder of items.jsonl, images/, train.csv, val.csv, test.csv and pool.csv, as `n2kit data demo` writes it. Each finished run is a
 line of OUT/results.jsonl; the same command again goes on where it stopped. What is measured is the last step, so that nothing is chosen;
-`kept` says whether `n2kit train` would have taken it: whether it is ahead of the start by more than one standard error on the validation
-pairs. The arms:
+`kept` says whether `n2kit train` with best_metric=mrr would have taken it: whether it is ahead of the start by more than one standard error
+on the validation pairs, among their own items. The arms:
 
     lora      adapters of rank 16 in the language model, which reads texts alone
     last2     its last two blocks, likewise
-    hard      lora, with one hard negative a pair, mined in the fitted vectors
+    hard      lora, with one hard negative a pair, mined in the fitted vectors of the training items
     multi     lora, with all known partners of a batch as positives, weighted by their grades
     joined    connector and projection of image and text joined, the language model frozen (variant joined_whitened)
     aligned   joined, after the connector has learnt to give a picture the language model's state of its own text
@@ -22,6 +22,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +75,25 @@ class Study:
         }
         with (self.data / "pool.csv").open(encoding="utf8") as file:
             self.pool = [row[0] for row in csv.reader(file) if row and row[0] in self.items]
-        judged = {i for name in ("val", "test") for pair in self.pairs[name] for i in pair[:2]}
-        tested = judged | set(self.pool)
-        self.tested = Items([item for item in self.items if item.id in tested])
+        self.tested = self.those({*self.of("val"), *self.of("test"), *self.pool})
+        self.ensure_own()
+
+    def of(self, name: str) -> set[str]:
+        """Return the ids that pairs are of."""
+        return {i for pair in self.pairs[name] for i in pair[:2]}
+
+    def those(self, ids: set[str]) -> Items:
+        return Items([item for item in self.items if item.id in ids])
+
+    def ensure_own(self) -> None:
+        """Refuse a folder of other options: its runs are no seeds of these."""
+        options = {
+            name: str(value) for name, value in vars(self.options).items() if name not in ("out", "arms", "seeds")
+        }
+        file = self.out / "options.json"
+        if file.exists() and (there := json.loads(file.read_text("utf8"))) != options:
+            sys.exit(f"error: {self.out} is of {there}: give another -o")
+        file.write_text(json.dumps(options), "utf8")
 
     def once(self, name: str, make: Callable[[Path], None]) -> Path:
         """Make a folder in one go, or take the one that was made."""
@@ -105,7 +122,7 @@ class Study:
 
         def make(folder: Path) -> None:
             both = [item for item in self.items if item.image and (item.title or item.topics or item.content)]
-            seen = {i for pair in self.pairs["train"] for i in pair[:2]}
+            seen = self.of("train")
             halves, own = [], []
             for item in both:
                 if item.id in seen:
@@ -136,13 +153,11 @@ class Study:
         return self.once(f"fitted-{kind}", make)
 
     def mined(self) -> Pairs:
-        """Find one hard negative a pair in the fitted vectors; what validation or test call a positive is never one."""
-        vectors = self.out / "all.parquet"
+        """Find one hard negative a pair in the fitted vectors of the training items."""
+        vectors = self.out / "train.parquet"
         if not vectors.exists():
-            n2kit.embed(self.start("late"), self.items, images=self.data / "images", out=vectors)
-        index = n2kit.Index.build(vectors)
-        known = [self.pairs["val"], self.pairs["test"]]
-        return mine(index.stored, self.pairs["train"], Window(count=1), known=known)
+            n2kit.embed(self.start("late"), self.those(self.of("train")), images=self.data / "images", out=vectors)
+        return mine(n2kit.Index.build(vectors).stored, self.pairs["train"], Window(count=1))
 
     def measured(self, bundle: Path, vectors: Path) -> n2kit.Evaluation:
         """Evaluate in float32: whitening lifts what is small, and what bf16 rounds away then moves recall by most of a point."""
@@ -151,8 +166,9 @@ class Study:
         return n2kit.evaluate(vectors, self.pairs["test"], pool=self.pool, ks=(1, 10, 100))
 
     def kept(self, fitted: Path, trained: Path) -> bool:
-        """Tell whether `n2kit train` would keep a training's vectors, by MRR on the validation pairs, rather than the fitted ones."""
-        values = [n2kit.evaluate(vectors, self.pairs["val"]).report for vectors in (fitted, trained)]
+        """Tell whether a training's vectors are ahead of the fitted ones by the rule of `n2kit train`."""
+        pool = sorted(self.of("val"))  # validation embeds no other items
+        values = [n2kit.evaluate(vectors, self.pairs["val"], pool=pool).report for vectors in (fitted, trained)]
         column = names(values[0].ks).index("mrr")
         best = Best("mrr")
         for step, report in enumerate(values):
