@@ -210,6 +210,30 @@ def test_lenient_reads_past_broken_rows(tmp_path: Path) -> None:
     assert [i.title for i in read_items(quoted)] == ['24" screen', "x"]
 
 
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("query,target\n1,2\n", "unknown id '1'"),
+        ("query,target\na,b,c\n", "3 fields, the header has 2"),
+        ("query,target,grade,negatives\na,b,1,c,d\n", "5 fields, the header has 4"),
+        ("query,target,grade\na,b,\n", "grade '' is no number"),
+    ],
+)
+def test_pairs_of_which_none_can_be_used_say_why(text: str, says: str, lenient: bool, tmp_path: Path) -> None:
+    known = {"001": None, "002": None, **dict.fromkeys("abcd")}
+    with pytest.raises(BadInput) as caught:
+        read_pairs(write(tmp_path, "p.csv", text), known, lenient=lenient, negatives=True)
+    assert f"p.csv:2: {says}" in caught.value.message
+    assert ("'1' may be '001'" in (caught.value.hint or "")) == ("'1'" in says)
+
+
+def test_cells_beyond_a_header_cost_their_row_alone(tmp_path: Path) -> None:
+    found = read_pairs(write(tmp_path, "p.csv", "query,target\na,b,c\nb,c,,\n"), set("abc"), lenient=True)
+    assert (found.pairs, len(found.dropped)) == ([("b", "c")], 1)
+    assert len(read_pairs(write(tmp_path, "bare.csv", "a,b,c\nb,c\n"), set("abc"))) == 2
+
+
 def test_pair_graph_and_ids(tmp_path: Path) -> None:
     read = read_pairs(
         write(tmp_path, "p.jsonl", '{"query": "a", "target": "b"}\n{"q": "a", "t": "c"}\n'), {"a", "b", "c"}

@@ -217,3 +217,55 @@ def test_every_picture_that_cannot_be_read_is_listed(cli: Any, tmp_path: Path) -
     assert (done.code, len(json.loads(done.out)["unreadable"])) == (1, 5)
     assert "5 pictures cannot be read: " in done.err
     assert done.err.rstrip().endswith("… (--json lists all)")
+
+
+CODES = "id,title,image\n00012,a,x.png\n00013,b,http://a.b/y.png\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (
+            {"items": CODES, "train": "query,target\n12,13\n13,12\n", "pool": "id\n12\n", "val": "00012,00013\n"},
+            (
+                "train.csv: no pairs that can be used: 2 rows dropped, the first: ",
+                "train.csv:2: unknown id '12' ('12' may be '00012'; correct them",
+                "pool.csv: no ids that can be used: 1 row dropped",
+                "2 pictures cannot be read",
+                "images, which is not there; pics/ has pictures: rename it, or ln -s pics ",
+                "images of n2kit fit and embed downloads those that are URLs",
+            ),
+        ),
+        ({"items": CODES, "train": "00012,00013\n13,00012\n"}, ("1 row cannot be used: '13' may be '00013'; ",)),
+        ({"items": CODES, "train": "query,target,grade\n00012,00013,\n"}, ("train.csv:2: grade '' is no number",)),
+        ({"items": CODES, "train": "wer,was\n" + "u,00012\n" * 9}, ("train.csv: looks like a log of users and items",)),
+        (
+            {"items": "id,titel\na,x\nb,y\n", "train": "a,b\n"},
+            (
+                "2 items · 0 with a picture, 0 with a title, 0 with topics · not read: titel (--map title=titel)\n",
+                "items.csv: no item has a picture or a text (--map title=titel names it",
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_what_nothing_can_be_made_of_is_said_with_its_reason(
+    files: dict[str, str], says: tuple[str, ...], cli: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "pics" / "x.png").touch()
+    for name, text in files.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    done = cli("data", "check", tmp_path, "--map", "query=query", "--write-map") if "pool" in files else None
+    assert done is None or ("columns.yaml is not written: nothing of train and val and pool" in done.err)
+    done = cli("data", "check", tmp_path)
+    assert done.code == 1
+    for what in says:
+        assert what in done.err, done.err
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_refused_with_the_reason(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,title\n,a\n,b\n")
+    done = cli("data", "check", tmp_path)
+    assert (done.code, "items.csv:2: no id" in done.err) == (2, True), done.err
+    done = cli("data", "check", tmp_path / "items.csv")
+    assert (done.code, f"give the folder that holds it: {tmp_path}\n" in done.err) == (2, True), done.err

@@ -63,7 +63,8 @@ def check(
     with progress("check") as bar:
         found = run(
             data, every_image=every_image, seed=seed, html=html, columns=columns,
-            pair_columns=pair_columns, item_format=item_format, encoding=encoding, template=template, builder=builder, progress=bar,
+            pair_columns=pair_columns, item_format=item_format, encoding=encoding, template=template, builder=builder,
+            progress=bar, notify=say,
         )  # fmt: skip
     if json:
         document(vars(found))
@@ -75,7 +76,9 @@ def check(
         say(f"would break a training: {problem}")
     if html is not None:
         say(f"wrote {html}")
-    if write_map:
+    if write_map and found.refused:
+        say(f"columns.yaml is not written: nothing of {' and '.join(found.refused)} can be read like that")
+    elif write_map:
         say(f"wrote {write_columns(data, named)}")
     if found.broken:
         raise typer.Exit(1)

@@ -100,6 +100,13 @@ def cell_rows(
         yield source.number, cells
 
 
+def surplus_cells(cells: list[str], width: int) -> str | None:
+    """Return the reason why a row is none of a header of `width` names: there is something beyond its last column."""
+    if not any(cell.strip() for cell in cells[width:]):
+        return None
+    return f"{counted(len(cells), 'field')}, the header has {width}; quote a field that holds the separator"
+
+
 class _Lines:
     """Numbered lines, of which those of the row that is being read can be read once more."""
 

@@ -23,6 +23,8 @@ def data_file(folder: Path, role: str) -> Path | None:
         BadInput: there is no such folder.
     """
     if not folder.is_dir():
+        if folder.is_file():
+            raise BadInput(f"{folder} is a file, and no data folder", f"give the folder that holds it: {folder.parent}")
         raise BadInput(f"no data folder {folder}", "n2kit data import, data mine and data split write one")
     if role == IMAGES:
         return folder / IMAGES if (folder / IMAGES).is_dir() else None

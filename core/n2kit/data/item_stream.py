@@ -10,7 +10,7 @@ from typing import Any
 
 from n2kit.data.column_map import FILE, lost_files, mapped_columns
 from n2kit.data.columns import FIELDS, Columns, proposal
-from n2kit.data.delimited import delimited_rows, notellm_rows
+from n2kit.data.delimited import delimited_rows, notellm_rows, surplus_cells
 from n2kit.data.image_source import stored_image
 from n2kit.data.item import Item, item_of
 from n2kit.data.item_readers import AUTO, NOTELLM, item_reader, plugged_rows
@@ -23,7 +23,7 @@ from n2kit.data.tables import NumberedRow, check_names, json_rows, jsonl_rows, k
 from n2kit.data.tar_rows import tar_rows
 from n2kit.data.text_files import encoding_notes
 from n2kit.data.values import text_of
-from n2kit.errors import BadInput, counted
+from n2kit.errors import BadInput
 
 TITLES = 20  # lines above a header that are looked at
 NOTELLM_COLUMNS = ("id", "title", "content", "image", "category")
@@ -168,11 +168,8 @@ def _delimited(
             found.check()
         elif not any(cell.strip() for cell in cells):
             yield line, {}
-        elif len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-            what = (
-                f"{counted(len(cells), 'field')}, the header has {len(header)}; quote a field that holds the separator"
-            )
-            problems.append(f"{path}:{line}: {what}")
+        elif (surplus := surplus_cells(cells, len(header))) is not None:
+            problems.append(f"{path}:{line}: {surplus}")
         else:
             yield line, dict(zip(header, cells, strict=False))
 

@@ -112,7 +112,7 @@ def check_rows(stream: ItemStream, lenient: bool) -> None:
     """
     raise_row_errors(stream.dropped, lenient)
     if not len(stream):
-        raise BadInput(f"{stream.path}: no items", "is this the right file?")
+        raise nothing_left(stream.path, "items", stream.dropped)
 
 
 def raise_row_errors(problems: list[str], lenient: bool, remark: str = "") -> None:
@@ -124,3 +124,11 @@ def raise_row_errors(problems: list[str], lenient: bool, remark: str = "") -> No
             f"{counted(len(problems), 'unusable row')}\n{shown}{more}",
             f"{remark}correct them, or --lenient drops them",
         )
+
+
+def nothing_left(path: Path, what: str, dropped: list[str], remark: str = "") -> BadInput:
+    """Make the error of a file of which nothing is left: there was nothing in it, or every row was dropped."""
+    if not dropped:
+        return BadInput(f"{path}: no {what}", "is this the right file?")
+    rows = f"{counted(len(dropped), 'row')} dropped, the first: {dropped[0]}"
+    return BadInput(f"{path}: no {what} that can be used: {rows}", f"{remark}correct them; or is this another file?")

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from n2kit.data.delimited import Rows, delimited_rows
+from n2kit.data.delimited import Rows, delimited_rows, surplus_cells
 from n2kit.data.pair_columns import PairColumns, check_ids, holding_ids, is_header, is_named
 from n2kit.data.tables import NumberedRow, json_rows, jsonl_rows, kind_of, parquet_rows
 from n2kit.data.text_files import encoding_notes
@@ -55,7 +55,7 @@ def pair_rows(
             return is_named(rows[0]) or len(holding_ids(range(len(rows[0])), rows, known)) >= need  # type: ignore[arg-type]
 
         rows = delimited_rows(path, encoding, fits, problems, notes)
-        yield from _by_position(rows, path, known, asked, notes, need)
+        yield from _by_position(rows, path, known, asked, problems, notes, need)
     elif kind == "parquet":
         columns: list[PairColumns] = []
 
@@ -107,21 +107,25 @@ def _text(value: Any) -> str:
 
 
 def _by_position(
-    rows: Rows, path: Path, known: Container[str], asked: Mapping[str, str], notes: list[str], need: int
-) -> Iterator[PairRow]:
+    rows: Rows, path: Path, known: Container[str], asked: Mapping[str, str], problems: list[str], notes: list[str], need: int
+) -> Iterator[PairRow]:  # fmt: skip
     """Yield the rows of delimited text, whose header may name the id columns in another order, a grade, and negatives."""
     first = [(line, [c.strip() for c in cells]) for line, cells in islice(rows, SAMPLE)]
     sample = [cells for _, cells in first]
     order, grade, against, unread = (0, 1), None, [], ()  # type: tuple[int, ...], int | None, list[int], tuple[str, ...]
-    sure = False
+    sure, width = False, 0
     if sample and (asked or is_header(sample[0], sample[1:], known, need)):
         header = first.pop(0)[1]
+        width = len(header)
         order, grade, against, unread, sure = _header(header, sample[1:], path, known, asked, notes, need)
     elif sample:
         unread = tuple(f"column {n}, which no header names" for n in range(need + 1, len(sample[0]) + 1))
     most = max(order)
     for line, raw in chain(first, rows):
         cells = [c.strip() for c in raw]
+        if width and (surplus := surplus_cells(cells, width)) is not None:
+            problems.append(f"{path}:{line}: {surplus}")
+            continue
         ids = [_plain(cells[i], known) for i in order] if len(cells) > most else cells[:1]
         graded = None if grade is None else "".join(cells[grade : grade + 1])
         yield PairRow(line, ids, graded, tuple(cells[i] for i in against if i < len(cells)), unread, sure)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.column_map import FILE, lost_files, mapped_columns
-from n2kit.data.items import Items, raise_row_errors
+from n2kit.data.items import Items, nothing_left, raise_row_errors
 from n2kit.data.pair_columns import FIELDS, log_of_users
 from n2kit.data.pair_rows import PairRow, pair_rows
 from n2kit.errors import SHOWN, BadInput, alike
@@ -28,7 +28,7 @@ class Pairs:
     """Pairs in file order, with what was dropped from them when reading leniently.
 
     `grades` of those that have one; `negatives`, hard ones: items that are near a pair's first item, and do not belong to it.
-    `unread`: columns of the file that mean nothing here; `notes`: what a reader has guessed.
+    `unread`: columns of the file that mean nothing here; `notes`: what a reader has guessed; `strange`: the first unknown ids.
     """
 
     pairs: list[Pair]
@@ -37,6 +37,7 @@ class Pairs:
     negatives: dict[Pair, tuple[str, ...]] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    strange: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -123,15 +124,16 @@ def read_pairs(
             grades[pair] = float(row.grade)
     single = max(shapes[True, False], shapes[False, True])
     is_log = not rows and single > 1 and single >= MOSTLY * len(problems)
-    likely = _likely(strange, known) if is_log or not lenient else ""  # it looks through all that are known
+    likely = likely_ids(strange, known) if not rows or not lenient else ""  # it looks through all that are known
     if is_log and not likely:
         raise log_of_users(str(path), None, None, list(beside))
     pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread), notes=notes)
+    pairs.strange = tuple(islice(strange, SHOWN))
     if negatives:
         pairs = _with_negatives(pairs, rows, path, known)
     raise_row_errors(problems, lenient, likely)
     if not len(pairs):
-        raise BadInput(f"{path}: no pairs", "is this the right file?")
+        raise nothing_left(path, "pairs", problems, likely)
     return pairs
 
 
@@ -151,13 +153,14 @@ def read_ids(
             strange[cells[0]] = None
         else:
             ids[cells[0]] = None
-    raise_row_errors(problems, lenient, "" if lenient else _likely(strange, known))
+    likely = likely_ids(strange, known) if not ids or not lenient else ""
+    raise_row_errors(problems, lenient, likely)
     if not ids:
-        raise BadInput(f"{path}: no ids", "is this the right file?")
+        raise nothing_left(path, "ids", problems, likely)
     return list(ids)
 
 
-def _likely(strange: Iterable[str], known: Container[str]) -> str:
+def likely_ids(strange: Iterable[str], known: Container[str]) -> str:
     """Write which ids of the catalogue the first unknown ones may be: a spreadsheet takes leading zeros away."""
     names: Any = known.position if isinstance(known, Items) else known
     for item_id in islice(strange, SHOWN) if isinstance(names, Iterable) else ():

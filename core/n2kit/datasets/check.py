@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2kit.data.column_map import ENCODING
-from n2kit.data.folder import data_file, needed_file
+from n2kit.data.folder import IMAGES, data_file, has_pictures, needed_file
+from n2kit.data.image_source import URL, needs_folder
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
-from n2kit.data.pairs import Pairs, read_ids, read_pairs
+from n2kit.data.modalities import check_modalities
+from n2kit.data.pairs import Pairs, likely_ids, read_ids, read_pairs
 from n2kit.data.tables import is_text
 from n2kit.datasets.check_texts import text_table, token_table
 from n2kit.datasets.leaks import find_leaks, same_items
@@ -37,9 +40,14 @@ PARTS = ("pairs", "train", "val", "test")
 
 @dataclass
 class Checked:
-    """The result of a check: tables of (what, value), what would break a training, and every picture that cannot be read, with why."""
+    """The result of a check: tables of (what, value), what would break a training, and every picture that cannot be read, with why.
+
+    refused: the files of pairs and ids of which nothing can be used. read: what the items have, as every command that reads them says.
+    """
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    read: dict[str, Any] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -50,6 +58,7 @@ def check(
     columns: Mapping[str, str] | None = None, pair_columns: Mapping[str, str] | None = None,
     item_format: str = "auto", encoding: str | None = None,
     template: str = "en", builder: PromptBuilder | None = None, progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Checked:  # fmt: skip
     """Look through the items, pairs and pictures of a data folder.
 
@@ -57,24 +66,33 @@ def check(
         every_image: open all pictures, and not a sample of 1,000. html: a page to write, with example pairs.
         columns, pair_columns: of the items and of the pairs, as `--map` names them. item_format, encoding: as for `read_items`.
         template: whose text rules are applied. builder: of a model whose tokens are counted; its own template counts.
+        notify: is told in one line what was read of the items.
+
+    Raises:
+        BadInput: there is no such folder, no items file in it, or nothing in that can be used.
     """
     found = Checked()
     images = data_file(folder, "images")
     items = read_items(
-        needed_file(folder, "items"), columns=columns, format=item_format, lenient=True, encoding=encoding
+        file := needed_file(folder, "items"), columns=columns, format=item_format, lenient=True, encoding=encoding
     )
+    if notify:
+        notify(items.summary())
+    found.read = items.facts()
     found.odd += items.notes
-    _items(found, items, columns or {})
+    _items(found, items, file, columns or {})
     _texts(found, items, template, builder, progress)
-    _images(found, items, images, every_image, seed, progress)
+    _images(found, items, folder, every_image, seed, progress)
     pairs: dict[str, Pairs] = {}
     for name in PARTS:
-        if (file := data_file(folder, name)) is not None:
-            pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True, encoding=encoding)
-            found.odd += [note for note in pairs[name].notes if note not in found.odd]
-            _pairs(found, name, pairs[name], items)
-    if (pool := data_file(folder, "pool")) is not None:
-        _pool(found, set(read_ids(pool, items, lenient=True, encoding=encoding)), pairs)
+        with _listed(found, name):
+            if (file := data_file(folder, name)) is not None:
+                pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True, encoding=encoding)
+                found.odd += [note for note in pairs[name].notes if note not in found.odd]
+                _pairs(found, name, pairs[name], items)
+    with _listed(found, "pool"):
+        if (pool := data_file(folder, "pool")) is not None:
+            _pool(found, set(read_ids(pool, items, lenient=True, encoding=encoding)), pairs)
     _sides(found, pairs, items, images)
     if html is not None:
         _write_page(html, found, items, images, next(iter(pairs.values()), None), seed)
@@ -99,7 +117,17 @@ def named_columns(
     return {name: own for name, own in found.items() if own}
 
 
-def _items(found: Checked, items: Items, asked: Mapping[str, str]) -> None:
+@contextmanager
+def _listed(found: Checked, name: str) -> Iterator[None]:
+    """List a file of which nothing can be used as what would break a training: the rest of the folder is looked through, too."""
+    try:
+        yield
+    except BadInput as problem:
+        found.refused.append(name)
+        found.broken.append(f"{name}: {problem.message}" + f" ({problem.hint})" * bool(problem.hint))
+
+
+def _items(found: Checked, items: Items, file: Path, asked: Mapping[str, str]) -> None:
     count = items.counts()
     table: dict[str, Any] = {"items": len(items)} | {f"with {name}": number for name, number in count.items()}
     table["picture and text"] = sum(bool(i.image) and i.has_text for i in items)
@@ -113,6 +141,11 @@ def _items(found: Checked, items: Items, asked: Mapping[str, str]) -> None:
         found.broken.append(
             f"{counted(len(items.dropped), 'row')} of the items cannot be used: {truncate_list(items.dropped)}"
         )
+    try:
+        check_modalities(items, file, "", images=True, texts=True, allow_no_images=True, allow_no_texts=True)
+    except BadInput as problem:
+        found.broken.append(f"{problem.message} ({problem.hint})")
+        return
     if table["neither"]:
         found.odd.append(f"{counted(table['neither'], 'item')} with neither a picture nor a text")
 
@@ -136,21 +169,24 @@ def _texts(
 def _images(
     found: Checked,
     items: Items,
-    images: Path | None,
+    folder: Path,
     every: bool,
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
+    images = data_file(folder, "images")
     having = [item for item in items if item.image]
     if not every and len(having) > SAMPLED:
         drawn = np.random.default_rng(seed).choice(len(having), SAMPLED, replace=False)
         having = [having[n] for n in sorted(drawn.tolist())]
     kinds: Counter[str] = Counter()
+    ways: dict[str, None] = {}
     for n, item in enumerate(having, 1):
         try:
             kinds[_oddness(item, images)] += 1
         except UnreadableImage as problem:
             found.unreadable.append(problem.message)
+            ways |= dict.fromkeys(_ways(item, folder, images))
         if progress:
             progress(n, len(having))
     table: dict[str, Any] = {"looked at": len(having), "cannot be read": len(found.unreadable)}
@@ -158,11 +194,24 @@ def _images(
     if found.unreadable:
         some = truncate_list(found.unreadable)
         more = " (--json lists all)" if some.endswith("…") else ""
-        found.broken.append(f"{counted(len(found.unreadable), 'picture')} cannot be read: {some}{more}")
+        hint = f" ({'; '.join(ways)})" if ways else ""
+        found.broken.append(f"{counted(len(found.unreadable), 'picture')} cannot be read: {some}{more}{hint}")
     if strange := sum(number for name, number in kinds.items() if name):
         found.odd.append(
             f"{counted(strange, 'picture')} that may be placeholders: of one colour, or under {SMALL} pixels"
         )
+
+
+def _ways(item: Item, folder: Path, images: Path | None) -> Iterator[str]:
+    """Yield what can be done where a picture of a data folder is not found."""
+    if URL.match(item.image):
+        yield f"--fetch-images {folder / IMAGES} of n2kit fit and embed downloads those that are URLs"
+    elif images is None and needs_folder(item.image):
+        pictures = next((one for one in sorted(folder.iterdir()) if one.is_dir() and has_pictures(one)), None)
+        called = f"; {pictures.name}/ has pictures: rename it, or ln -s {pictures.name} {folder / IMAGES}" * bool(
+            pictures
+        )
+        yield f"a data folder's pictures are in {folder / IMAGES}, which is not there{called}"
 
 
 def _oddness(item: Item, images: Path | None) -> str:
@@ -185,8 +234,9 @@ def _pairs(found: Checked, name: str, pairs: Pairs, items: Items) -> None:
         "components": len(sizes), "largest component": f"{sizes.max() / len(pairs):.0%} of the pairs",
     }  # fmt: skip
     if pairs.dropped:
+        likely = likely_ids(pairs.strange, items)
         found.broken.append(
-            f"{name}: {counted(len(pairs.dropped), 'row')} cannot be used: {truncate_list(pairs.dropped)}"
+            f"{name}: {counted(len(pairs.dropped), 'row')} cannot be used: {likely}{truncate_list(pairs.dropped)}"
         )
 
 
