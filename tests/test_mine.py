@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,14 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mined import Event, reference
-from n2kit.errors import BadInput, Unavailable
+from n2kit.data.items import Item, Items
+from n2kit.errors import BadInput, Failed, Unavailable
 from n2kit.mining import MineSettings, mine, sql_of
-from n2kit.mining.ingest import UNREADABLE
+from n2kit.mining.ingest import UNLISTED, UNREADABLE
 from n2kit.mining.settings import bytes_of, seconds_of
 from n2kit.mining.time_formats import likely_format
+from n2kit.mining.vectors import mine_vectors
 
 pytest.importorskip("duckdb")
 START = 1_700_000_000
+CODES = Items([Item(f"00{n}") for n in range(1, 4)])  # of items
 SETTINGS = [
     MineSettings(),
     MineSettings(top=2, lower=0.1, upper=1.2),
@@ -262,6 +266,54 @@ def test_what_was_killed_goes_on_to_the_same(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="of another log or other settings"):
         mine([file], tmp_path / "ended", MineSettings("count"))
     assert not mine([file], tmp_path / "ended", MineSettings("count"), force=True).done_before
+
+
+def test_what_an_earlier_mining_wrote_goes_by_force_alone(tmp_path: Path) -> None:
+    file, out = write_log(tmp_path / "log.csv", log_of(9, 400)), tmp_path / "out"
+    whole, parts = {out / "pairs.parquet"}, {out / f"{name}.parquet" for name in ("train", "val", "test")}
+    shares = (0.2, 0.3)
+    mine([file], out)
+    with pytest.raises(BadInput, match=r"pairs\.parquet exists, and is of another log or other settings"):
+        mine([file], out, split=shares)
+    assert set(out.glob("*.parquet")) == whole
+    mine([file], out, split=shares, force=True)
+    assert set(out.glob("*.parquet")) == parts
+    with pytest.raises(BadInput, match=r"train\.parquet exists, and is of another log or other settings"):
+        mine([file], out)
+    (tmp_path / "one.csv").write_text("user,item,time\n" + "".join(f"u{n},i{n},{n}\n" for n in range(9)))
+    before = {part: part.read_bytes() for part in parts}
+    with pytest.raises(Failed, match="no pair was mined for train"):
+        mine([tmp_path / "one.csv"], out, split=shares, force=True)
+    assert {part: part.read_bytes() for part in parts} == before
+    mine([file], out, force=True)
+    assert set(out.glob("*.parquet")) == whole
+
+
+@pytest.mark.parametrize(
+    ("rows", "how", "says"),
+    [
+        (["u1,001,1", "u2,002,2"], {}, "each user has one item, and two items of one user make a pair"),
+        (["u1,001,1", "u1,002,2"], {"lower": 9.0}, "all pairs were dropped (1 "),
+        (["u1,001,1", "u1,002,1"], {}, "with --symmetric either order of two items counts"),
+        (["u1,001,1", "u1,002,2", "u1,3,3"], {}, f"{UNLISTED}: '3' may be '003'"),
+    ],
+)
+def test_a_log_of_which_little_comes_says_why(rows: list[str], how: Any, says: str, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    found = mine([tmp_path / "log.csv"], tmp_path / "out", MineSettings(**how), items=CODES)
+    assert any(says in note for note in found.notes), found.notes
+
+
+def test_ids_that_lost_their_zeros_are_named_with_what_they_may_be(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\nu,1\nu,2\n")
+    np.save(tmp_path / "v.npy", np.eye(2, 3))
+    (tmp_path / "v.ids.txt").write_text("1\n2\n")
+    for run in (mine, lambda files, *at, **how: mine_vectors(tmp_path / "v.npy", *at, **how)):
+        with pytest.raises(BadInput) as caught:
+            run([tmp_path / "log.csv"], tmp_path / "out", items=CODES)
+        assert f"2 {UNLISTED}" in caught.value.message
+        assert "for example '1'" in caught.value.message
+        assert "'1' may be '001'; is this the" in (caught.value.hint or "")
 
 
 def test_bad_logs_get_one_line(tmp_path: Path) -> None:

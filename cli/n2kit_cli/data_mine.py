@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.data_split import By, Test, Val, check_parts, shares_of, split_mined
+from n2kit_cli.data_split import By, Test, Val, shares_of, split_mined
 from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
@@ -142,8 +142,6 @@ def mine(
         raise BadInput(f"--split needs the items, and {out} has none", "--items FILE")
     if split is By.time and vectors is not None:
         raise BadInput("--split time needs a log: vectors have no times", "--split item")
-    if split not in (None, By.time) and not force:
-        check_parts(out)
     catalogue = None
     if listed is not None and (items is not None or split is not None):
         catalogue = _catalogue(listed, item_format, of_items, encoding)

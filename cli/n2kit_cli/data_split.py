@@ -182,21 +182,6 @@ def split_folder(
         )  # fmt: skip
 
 
-def check_parts(out: Path) -> None:
-    """Check before pairs are mined that no parts are there that were mined by time, which another split would replace.
-
-    Raises:
-        BadInput: they are.
-    """
-    from n2kit.errors import BadInput
-    from n2kit.mining.run import REPORT, SPLITS
-    from n2kit.utils.files import read_json
-
-    report, there = out / REPORT, [file for name in SPLITS if (file := out / f"{name}.parquet").exists()]
-    if there and report.is_file() and read_json(report).get("splits"):
-        raise BadInput(f"{there[0]} exists, and is of a split by time", "--force; or give another -o")
-
-
 def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float], *, force: bool) -> None:
     """Divide the pairs that were mined; by time they are divided already, and the pool and the buckets are written.
 
@@ -216,11 +201,6 @@ def split_mined(out: Path, items: Items, by: By, shares: tuple[float, float], *,
     if by is not By.time:
         say(split_folder(out, items, pairs, by, shares, replace=force).sentence())
         return
-    if empty := [name for name in ("val", "test") if not pq.read_metadata(out / f"{name}.parquet").num_rows]:
-        what = f"no pair is in {' or '.join(empty)} that is not in an earlier part"
-        raise Failed(
-            f"{out}: split by time: {what}", "larger shares (--val, --test), a longer log, or --split component"
-        )
     found = Split("time", {}, {}, 0)
     write_pool(out, items, Counter(i for pair in pairs for i in pair), found)
     say(f"{out / 'buckets.csv'}: {', '.join(f'{count:,} {name}' for name, count in found.buckets.items())}")

@@ -18,7 +18,7 @@ from n2kit.errors import BadInput, counted, truncate_list
 from n2kit.mining.engine import engine, tables
 from n2kit.mining.event_columns import find_columns, item_alone
 from n2kit.mining.event_files import EventFile, column_names, find_files, open_events
-from n2kit.mining.ingest import dropped_rows, partition_file, units_of
+from n2kit.mining.ingest import NO_TIME, dropped_rows, partition_file, units_of
 from n2kit.mining.run import MEMORY, SPLITS
 from n2kit.mining.settings import MineSettings
 from n2kit.mining.time_formats import likely_format
@@ -185,10 +185,10 @@ def _earliest(files: Sequence[EventFile], how: TimeReading, by: str) -> Times:
             )
             if lost:
                 how.notes.append(f"{counted(len(lost), 'row')} could not be read: {truncate_list(lost)}")
-        dropped, strange = dropped_rows(connection, raw)
-        how.strange = next(iter(strange), None)
+        dropped, examples = dropped_rows(connection, raw)
+        how.strange = examples.get(NO_TIME)
         if how.strange is not None:
-            many = counted(dropped["a time that is not understood"], "time")
+            many = counted(dropped[NO_TIME], "time")
             how.notes.append(f"{many} not understood, such as {how.strange!r}; --time-format FORMAT reads others")
         if len(units := units_of(connection, raw)) > 1:
             how.notes.append(f"times are in {' and '.join(f'{unit} ({count:,})' for unit, count in units.items())}")

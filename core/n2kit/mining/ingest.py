@@ -17,7 +17,8 @@ from n2kit.mining.settings import MICRO, MineSettings
 LONGEST = 1000  # characters of an id
 HEAVIEST = 100_000  # of a weight
 DROPPED = -1  # the partition of rows that are not used
-UNREADABLE = "unreadable row"
+UNREADABLE, NO_TIME = "unreadable row", "a time that is not understood"
+UNLISTED = "an item that is not in the catalogue"
 UNIT_NAMES = {1: "seconds", 2: "milliseconds", 3: "microseconds", 4: "nanoseconds", 5: "dates as text"}
 
 
@@ -86,8 +87,9 @@ def _partition(
     query = cleaned(source, file, settings, time_format, known)
     bucket = f'CASE WHEN reason IS NULL THEN CAST(hash("user") % {buckets} AS INTEGER) ELSE {DROPPED} END AS b'
     kept = ", ".join(f"CASE WHEN reason IS NULL THEN {name} END AS {name}" for name in ('"user"', "item", "t", "w"))
+    example = f"CASE WHEN reason = {quoted(UNLISTED)} THEN left(item, 40) ELSE example END AS example"
     connection.execute(
-        f"COPY (SELECT {kept}, v, c, unit, reason, example, {bucket} FROM ({query})) TO {quoted(temporary)} "
+        f"COPY (SELECT {kept}, v, c, unit, reason, {example}, {bucket} FROM ({query})) TO {quoted(temporary)} "
         "(FORMAT parquet, PARTITION_BY (b), COMPRESSION zstd)"
     )
     temporary.mkdir(exist_ok=True)
@@ -111,9 +113,9 @@ def cleaned(source: str, file: EventFile, settings: MineSettings, time_format: s
             WHEN contains("user", chr(0)) OR contains(item, chr(0)) THEN 'a NUL character in an id'
             WHEN NOT used THEN 'another type of event'
             WHEN no_time THEN 'no time'
-            WHEN t IS NULL THEN 'a time that is not understood'
+            WHEN t IS NULL THEN {quoted(NO_TIME)}
             WHEN w IS NULL OR NOT isfinite(w) OR w <= 0 OR w > {HEAVIEST} THEN 'a weight that is no number above 0'
-            WHEN true {member} THEN 'an item that is not in the catalogue'
+            WHEN true {member} THEN {quoted(UNLISTED)}
         END AS reason, CASE WHEN t IS NULL THEN left(given, 40) END AS example
         FROM (SELECT trim(user_) AS "user", trim(item_) AS item, {moment[0]} AS t, CAST({moment[1]} AS TINYINT) AS unit,
             coalesce({weight}, {"NULL" if "weight" in has else "1.0"}) AS w, coalesce({used}, false) AS used,
@@ -155,14 +157,14 @@ def _moment(kind: str | None, time_format: str | None) -> tuple[str, str]:
     )
 
 
-def dropped_rows(connection: Any, folder: Path) -> tuple[Counter[str], list[str]]:
-    """Count the rows that are not used by reason, and give examples of times that are not understood."""
+def dropped_rows(connection: Any, folder: Path) -> tuple[Counter[str], dict[str, str]]:
+    """Count the rows that are not used by reason, and give an example of each: of a time that is not understood, and of an item."""
     if not (files := sorted(folder.glob(f"*/b={DROPPED}/*.parquet"))):
-        return Counter(), []
+        return Counter(), {}
     rows = connection.execute(
         f"SELECT reason, count(*), min(example) FROM {tables(*files)} GROUP BY reason ORDER BY reason"
     ).fetchall()
-    return Counter({reason: count for reason, count, _ in rows}), [e for reason, _, e in rows if e and "time" in reason]
+    return Counter({reason: count for reason, count, _ in rows}), {reason: e for reason, _, e in rows if e}
 
 
 def units_of(connection: Any, folder: Path) -> dict[str, int]:

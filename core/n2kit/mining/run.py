@@ -8,20 +8,21 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from n2kit.data.column_map import mapped_encoding
 from n2kit.data.items import Items
 from n2kit.data.text_files import encoding_notes
-from n2kit.errors import BadInput, counted, truncate_list
+from n2kit.errors import BadInput, Failed, counted, truncate_list
 from n2kit.mining.engine import SHARE, engine
 from n2kit.mining.event_files import EventFile, find_files, open_events
 from n2kit.mining.ingest import UNREADABLE
+from n2kit.mining.reasons import check_splits, example_notes, no_event, why_no_pair
+from n2kit.mining.result import Mined
 from n2kit.mining.settings import MineSettings
 from n2kit.mining.stages import CAPPED, PARTS, PER_ROW, SAME, SMALL, Progress, Stages
-from n2kit.mining.time_formats import likely_format
 from n2kit.utils.files import read_json, remove_temporaries, write_json
 from n2kit.utils.locks import output_lock
 
@@ -29,37 +30,6 @@ PAIRS, REPORT, WORK = "pairs.parquet", "mine.json", ".mine"
 SPLITS = ("train", "val", "test")
 MEMORY = 2_000_000_000
 PACKED, LINE = 5, 25  # how much smaller gzip is, and the bytes of a row of text
-
-
-@dataclass
-class Mined:
-    """The result of a mining. rows, pairs: counts of both, each with what was dropped by reason; notes: what the reader took."""
-
-    pairs_file: Path
-    rows: dict[str, Any]
-    pairs: dict[str, Any]
-    users: dict[str, int]
-    items: int
-    times: dict[str, int] = field(default_factory=dict)
-    columns: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    done_before: bool = False
-
-    def sentence(self) -> str:
-        """Say in one line what came out, and of what."""
-        lost = ", ".join(f"{count:,} {reason}" for reason, count in self.rows["dropped"].items())
-        read = f"{counted(self.rows['read'], 'row')}: {self.rows['used']:,} used" + (
-            f", dropped {lost}" if lost else ""
-        )
-        each = " of each part" if self.splits else ""
-        people = f"{counted(self.users['users'], 'user')}{each} ({self.users['users of one item']:,} of one item"
-        capped = self.users["users capped"]
-        people += f", {capped:,} with more events than are used)" if capped else ")"
-        parts = ", ".join(f"{split['pairs']:,} of {name}" for name, split in self.splits.items())
-        written = counted(self.pairs["written"], "pair") + (f" ({parts})" if parts else "")
-        return f"{read} · {people} · {counted(self.items, 'item')} · {written}"
 
 
 def mine(
@@ -108,7 +78,8 @@ def mine(
     key = _key(files, settings, items, [encodings, time_format, split])
     targets = [out / PAIRS] if split is None else [out / f"{name}.parquet" for name in SPLITS]
     with output_lock(out / PAIRS):
-        if (found := _finished(targets, key, force)) is not None:
+        older = earlier_files(out, targets)
+        if (found := _finished(targets, older, key, force)) is not None:
             return found
         remove_temporaries(out, REPORT, *(target.name for target in targets))
         work = _begun(out, key, buckets or _buckets(files, memory), say)
@@ -118,7 +89,12 @@ def mine(
             stages = Stages(connection, work, settings, memory, buckets, progress or (lambda *_: None))
             stages.total = len(files) + 2 * buckets
             stages.read(files, encoding, time_format, known)
-            mined = _mined(stages, settings, files, targets, notes, split)
+            mined = _mined(stages, settings, files, targets, notes, split, items)
+            if split is not None:
+                _check_parts(mined, out, say)
+            for target in targets:
+                (work / target.name).replace(target)
+        remove_files(older)
         write_json(
             out / REPORT,
             {"key": key, **{k: v for k, v in vars(mined).items() if k not in ("pairs_file", "done_before")}},
@@ -127,39 +103,42 @@ def mine(
     return mined
 
 
+def _check_parts(mined: Mined, out: Path, say: Callable[[str], None]) -> None:
+    """Check that no part is empty; what the reader took is said before that."""
+    try:
+        check_splits(mined, out)
+    except Failed:
+        for note in mined.notes:
+            say(f"note: {note}")
+        raise
+
+
 @contextmanager
 def _nothing_left(work: Path) -> Iterator[None]:
     """Remove the work on a log that cannot be used: whoever mends it begins anew."""
     try:
         yield
-    except BadInput:
+    except (BadInput, Failed):
         shutil.rmtree(work)
         raise
 
 
 def _mined(
     stages: Stages, settings: MineSettings, files: Sequence[EventFile], targets: list[Path], notes: list[str],
-    split: tuple[float, float] | None,
+    split: tuple[float, float] | None, known: Items | None,
 ) -> Mined:  # fmt: skip
-    dropped, times, unreadable = stages.dropped()
+    """Mine the events that were read, and write each target's pairs beside the work, by its name."""
+    dropped, examples, unreadable = stages.dropped()
     items = stages.number_items()
     if not items:
-        reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "it has no rows"
-        example = f" (for example {times[0]!r})" if times else f" ({unreadable[0]})" if unreadable else ""
-        hint = (
-            f"--time-format '{likely_format(times[0])}', if that is how they are written"
-            if times
-            else "is this the right file?"
-        )
-        raise BadInput(
-            f"{truncate_list([str(f.path) for f in files])}: no event that can be used: {reasons}{example}", hint
-        )
+        raise no_event(truncate_list([str(f.path) for f in files]), dropped, examples, unreadable, known)
+    written = [stages.work / target.name for target in targets]
     spans: list[Stages] = [stages] if split is None else _spans(stages, split)
     users, found, splits = Counter[str](), Counter[str](), {}
-    for span, target in zip(spans, targets, strict=True):
+    for span, target in zip(spans, written, strict=True):
         people = span.gather_users()
         scores = span.score(span.pair_users(people["pairs"]), people["users"])
-        scores["seen before"] = span.write_result(target, targets[: targets.index(target)])
+        scores["seen before"] = span.write_result(target, written[: written.index(target)])
         scores["written"] -= scores["seen before"]
         users, found = users + people, found + scores
         splits[target.stem] = {
@@ -185,12 +164,14 @@ def _mined(
         notes.append(f"times are in {' and '.join(f'{unit} ({count:,})' for unit, count in units.items())}")
     if unreadable:
         notes.append(f"{counted(dropped[UNREADABLE], 'row')} could not be read: {truncate_list(unreadable)}")
-    if times:
-        notes.append(f"a time that is not understood: {times[0]!r}; --time-format FORMAT reads others")
+    notes += example_notes(examples, known)
     named = {name: column for file in files for name, column in file.named.items()}
     crowd = {name: users[name] for name in ("users", "users of one item", "users capped")}
-    written = {} if split is None else splits
-    return Mined(targets[0], rows, pairs, crowd, items, units, named, notes, settings.facts(), written)
+    of_parts = {} if split is None else splits
+    mined = Mined(targets[0], rows, pairs, crowd, items, units, named, notes, settings.facts(), of_parts)
+    if split is None and not found["written"]:
+        notes.append(f"no pair was mined: {why_no_pair(mined)}")
+    return mined
 
 
 def _spans(stages: Stages, shares: tuple[float, float]) -> list[Stages]:
@@ -237,14 +218,28 @@ def _key(files: Sequence[EventFile], settings: MineSettings, items: Items | None
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]
 
 
-def _finished(targets: list[Path], key: str, force: bool) -> Mined | None:
-    """Return the result if the same mining was finished before.
+def earlier_files(out: Path, targets: list[Path]) -> list[Path]:
+    """List the files in a folder that an earlier mining wrote, as its report says, and that one with these `targets` would leave."""
+    if not (out / REPORT).is_file():
+        return []
+    names = [f"{name}.parquet" for name in SPLITS] if read_json(out / REPORT).get("splits") else [PAIRS]
+    return [file for name in names if (file := out / name).exists() and file not in targets]
+
+
+def remove_files(files: Iterable[Path]) -> None:
+    """Remove what an earlier mining wrote: the report is of another one now."""
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _finished(targets: list[Path], older: list[Path], key: str, force: bool) -> Mined | None:
+    """Return the result if the same mining was finished before; `older`: files of another one, which it would leave.
 
     Raises:
         BadInput: the pairs there are of another one, or nobody knows of which.
     """
     report = targets[0].parent / REPORT
-    there = [target for target in targets if target.exists()]
+    there = [file for file in (*targets, *older) if file.exists()]
     if not there or force:
         return None
     found = read_json(report) if report.is_file() else {}

@@ -65,13 +65,13 @@ class Stages:
                 write_json(mark, {"unreadable": len(lost), "first": lost[:3]})
             self.step(f"read {file.path.name}")
 
-    def dropped(self) -> tuple[Counter[str], list[str], list[str]]:
-        """Count the rows that reading dropped, with examples of times and of unreadable rows."""
-        counts, times = dropped_rows(self.connection, self.base / "raw")
+    def dropped(self) -> tuple[Counter[str], dict[str, str], list[str]]:
+        """Count the rows that reading dropped, with an example by reason, and the first unreadable rows."""
+        counts, examples = dropped_rows(self.connection, self.base / "raw")
         marks = [read_json(mark) for mark in sorted((self.base / "raw").glob("*.json"))]
         if lost := sum(mark["unreadable"] for mark in marks):
             counts[UNREADABLE] = lost
-        return counts, times, [one for mark in marks for one in mark["first"]]
+        return counts, examples, [one for mark in marks for one in mark["first"]]
 
     def units(self) -> dict[str, int]:
         return units_of(self.connection, self.base / "raw")

@@ -11,8 +11,10 @@ import numpy as np
 
 from n2kit.data.columns import SYNONYMS, normal
 from n2kit.data.items import Items
+from n2kit.data.pairs import likely_ids
 from n2kit.errors import BadInput, counted
-from n2kit.mining.run import PAIRS, REPORT
+from n2kit.mining.ingest import UNLISTED
+from n2kit.mining.run import PAIRS, REPORT, earlier_files, remove_files
 from n2kit.utils.arrow import read_parquet
 from n2kit.utils.files import atomic_write, write_json
 from n2kit.utils.locks import output_lock
@@ -44,18 +46,23 @@ def mine_vectors(
         raise BadInput(
             f"no vectors file {file}", "a Parquet file of id and vector, or an .npy with FILE.ids.txt beside it"
         )
-    if (out / PAIRS).exists() and not force:
-        raise BadInput(f"{out / PAIRS} exists", "give another -o, or --force")
+    older = earlier_files(out, [out / PAIRS])
+    if (there := [file for file in (out / PAIRS, *older) if file.exists()]) and not force:
+        raise BadInput(f"{there[0]} exists", "give another -o, or --force")
     ids, vectors = _of_npy(file) if file.suffix == ".npy" else _of_parquet(file)
-    ids, vectors, dropped = _usable(ids, vectors, items)
+    ids, vectors, dropped, strange = _usable(ids, vectors, items)
     if len(ids) < 2:
         lost = "; ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+        lost += f", for example {strange!r}" * bool(strange)
+        likely = likely_ids([strange] * bool(strange), items or ())
         raise BadInput(
-            f"{file}: no two vectors that can be compared{f' ({lost})' if lost else ''}", "is this the right file?"
+            f"{file}: no two vectors that can be compared{f' ({lost})' if lost else ''}",
+            f"{likely}is this the right file?",
         )
     with output_lock(out / PAIRS), atomic_write(out / PAIRS) as temporary:
         pairs = _write(temporary, ids, vectors, top, (max(lower or 0.0, 0.0), upper), progress)
     found = {"read": len(ids) + sum(dropped.values()), "used": len(ids), "dropped": dict(dropped), "pairs": pairs}
+    remove_files(older)
     write_json(out / REPORT, {"vectors": str(file), "top": top, "lower": lower, "upper": upper, **found})
     return found
 
@@ -104,25 +111,27 @@ def _of_parquet(file: Path) -> tuple[list[str], np.ndarray]:
     return [str(i).strip() for i in table[named[0]].to_pylist()], np.asarray(rows, np.float32)
 
 
-def _usable(ids: Sequence[str], vectors: np.ndarray, items: Items | None) -> tuple[list[str], np.ndarray, Counter[str]]:
-    """Return the vectors that can be compared, of unit length, and count the others by reason."""
+def _usable(ids: Sequence[str], vectors: np.ndarray, items: Items | None) -> tuple[list[str], np.ndarray, Counter[str], str]:  # fmt: skip
+    """Return the vectors that can be compared, of unit length; count the others by reason, and name the first unknown item."""
     vectors = vectors.astype(np.float32)
     lengths = np.linalg.norm(vectors, axis=1)
     dropped: Counter[str] = Counter()
     seen: dict[str, int] = {}
+    strange = ""
     for row, name in enumerate(ids):
         if not np.isfinite(lengths[row]):
             dropped["not finite"] += 1
         elif lengths[row] == 0:
             dropped["of length 0"] += 1
         elif items is not None and name not in items:
-            dropped["an item that is not in the catalogue"] += 1
+            dropped[UNLISTED] += 1
+            strange = strange or name
         elif name in seen:
             dropped["an id again"] += 1
         else:
             seen[name] = row
     rows = list(seen.values())
-    return list(seen), vectors[rows] / lengths[rows, None], dropped
+    return list(seen), vectors[rows] / lengths[rows, None], dropped, strange
 
 
 def _write(
