@@ -18,6 +18,8 @@ from n2kit.data.pairs import Pairs
 from n2kit.datasets.split import components, split
 from n2kit.errors import BadInput
 
+MORE = "larger shares (--val, --test), or more pairs"
+
 
 def catalogue(count: int = 60) -> Items:
     return Items([Item(f"i{n}", title=f"a thing with number {n}") for n in range(count)])
@@ -92,10 +94,45 @@ def test_the_same_image_or_text_on_two_sides_is_refused(what: str, tmp_path: Pat
     assert together.leaks == {}
 
 
-def test_one_component_cannot_be_divided(tmp_path: Path) -> None:
+ONE = "all pairs hang together in 1 component, and three parts need three"
+BY_ITEM = "; --by item (data mine: --split item) drops pairs between two parts"
+
+
+@pytest.mark.parametrize(
+    ("by", "pairs", "shares", "hint"),
+    [
+        ("component", chains(length=1000), (0.35, 0.3), ONE + BY_ITEM),
+        ("component", chains(length=1000), (0.01, 0.01), ONE),
+        ("item", chains(2), (0.06, 0.06), f"{MORE}; --by component (data mine: --split component) loses no pair"),
+        ("item", chains(length=1000), (0.01, 0.01), MORE),
+    ],
+)
+def test_the_hint_of_a_part_without_pairs_names_another_way_that_does(
+    by: Any, pairs: Pairs, shares: tuple[float, float], hint: str, tmp_path: Path
+) -> None:
     with pytest.raises(BadInput, match="no pair is in") as caught:
-        split(chains(length=1000), catalogue(), tmp_path, by="component")
-    assert caught.value.hint == "--by item"
+        split(pairs, catalogue(), tmp_path, by=by, shares=shares)
+    assert caught.value.hint == hint
+    if "--by " in hint:
+        split(pairs, catalogue(), tmp_path, by="item" if "--by item" in hint else "component", shares=shares)
+
+
+def test_a_file_that_another_one_counts_over_is_said(cli: Any, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,title\n" + "".join(f"i{n},thing {n}\n" for n in range(60)))
+    (tmp_path / "train.csv").write_text("".join(f"i{n},i{n + 1}\n" for n in range(0, 60, 2)))
+    done = cli("data", "split", tmp_path)
+    assert "hint: it has train.csv; a file of all pairs that are to be divided is called pairs.csv\n" in done.err
+    (tmp_path / "train.csv").rename(tmp_path / "pairs.csv")
+    (tmp_path / "train.csv").write_text("i0,i1\n")
+    done = cli("data", "split", tmp_path, "--by", "component")
+    assert (done.code, "hint: --force writes train.parquet, which then counts over it\n" in done.err) == (2, True)
+    done = cli("data", "split", tmp_path, "--by", "component", "--force")
+    said = f"note: {tmp_path / 'train.parquet'} counts over train.csv, which is not read\n"
+    assert (done.code, said in done.err) == (0, True), done.err
+    assert said in cli("data", "check", tmp_path).err
+    taking = cli("mine-negatives", "--vectors", tmp_path / "none", "--data", tmp_path, "-o", tmp_path / "hard.csv")
+    assert said in taking.err
+    assert said in cli("data", "pack", tmp_path, "-o", tmp_path / "packed").err
 
 
 def test_a_part_of_a_log_without_pairs_is_said(cli: Any, tmp_path: Path) -> None:

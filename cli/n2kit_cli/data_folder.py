@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from n2kit.errors import BadInput
+from n2kit_cli.output import say
 
 Roles = Mapping[str, str | tuple[str, ...]]
 Data = Annotated[
@@ -69,12 +70,16 @@ def _name(command: Callable[..., None]) -> str:
 
 def _fill(given: dict[str, Any], roles: Roles, folder: Path, needed: list[str]) -> None:
     """Let the folder's files stand for the flags that were not given."""
-    from n2kit.data.folder import data_file, needed_file
+    from n2kit.data.folder import data_file, needed_file, passed_over
 
+    read: list[str] = []
     for name, role in roles.items():
         if name not in given or given[name]:
             continue
+        read += [role] if isinstance(role, str) else role
         if isinstance(role, tuple):
             given[name] = [file for one in role if (file := data_file(folder, one)) is not None] or given[name]
         else:
             given[name] = (needed_file if name in needed else data_file)(folder, role)
+    for note in passed_over(folder, dict.fromkeys(read)):
+        say(f"note: {note}")

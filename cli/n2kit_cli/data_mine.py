@@ -10,7 +10,7 @@ import typer
 
 from n2kit.errors import counted
 from n2kit_cli import options
-from n2kit_cli.data_split import By, Test, Val, shares_of, split_mined
+from n2kit_cli.data_split import By, Test, Val, shares_of, split_mined, tell_passed_over
 from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
@@ -149,6 +149,7 @@ def mine(
         _of_vectors(vectors, out, top, lower, upper, catalogue, force, json)
         if split is not None and catalogue is not None:
             split_mined(out, catalogue, split, shares, force=force)
+        tell_passed_over(out)
         return
     from n2kit.mining import mine as run
 
@@ -166,6 +167,7 @@ def mine(
     say(f"{'finished before: ' if found.done_before else ''}{found.sentence()}")
     if split is not None and catalogue is not None:
         split_mined(out, catalogue, split, shares, force=force)
+    tell_passed_over(out)
 
 
 def _catalogue(file: Path, item_format: str, renames: list[str], encoding: str | None) -> Items:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from n2kit_cli import options
+from n2kit_cli.data_split import tell_passed_over
 from n2kit_cli.output import document, emit, say
 from n2kit_cli.progress import progress
 
@@ -65,6 +66,7 @@ def pack(
         document(vars(made) | {"folder": str(out), "form": form.value})
     else:
         emit(out)
+    tell_passed_over(data)
     options.dropped(data, made.rows)
     if not made.done_before:  # the list of before stays
         options.report_skipped(

@@ -91,7 +91,7 @@ def split(
       n2kit data split . --val 0.4 --test 0.3 --allow --force --seed 1 --json
       n2kit data split . --by time --val 0.3 --test 0.3 --force
     """
-    from n2kit.data.folder import data_file, needed_file
+    from n2kit.data.folder import PARTS, data_file, needed_file
     from n2kit.errors import BadInput
 
     shares = shares_of(val, test)
@@ -99,19 +99,20 @@ def split(
         raise BadInput("--together and --allow are for items on two sides, which a split by time has", "leave them out")
     if by is not By.time and (events or time_format):
         raise BadInput("--events and --time-format are for a split by time", "--by time")
-    for name in ("train", "val", "test", "pool"):
+    items_file, pairs_file = needed_file(data, "items"), needed_file(data, "pairs")
+    for name in (*PARTS, "pool"):
         if (there := data_file(data, name)) is not None and not force:
-            raise BadInput(f"{there} exists", "--force replaces it")
-    items_file = needed_file(data, "items")
+            own = f"--force writes {name}.parquet, which then counts over it"
+            raise BadInput(f"{there} exists", "--force replaces it" if there.suffix == ".parquet" else own)
     times, others = _own_fields(renames or [])
     if times and by is not By.time:
         raise BadInput(f"--map {times[0]} is for a split by time", "--by time")
     reading = DataReading(items_file, item_format, others, encoding, lenient)
     if by is By.time:
-        found = _split_times(data, reading, shares, events or [], times, time_format)
+        found = _split_times(data, pairs_file, reading, shares, events or [], times, time_format)
     else:
         items = reading.items()
-        pairs = reading.pairs(needed_file(data, "pairs"), items)
+        pairs = reading.pairs(pairs_file, items)
         found = split_folder(data, items, pairs, by, shares, seed, together, allow)
     for note in found.notes:
         say(f"note: {note}")
@@ -120,6 +121,15 @@ def split(
     else:
         emit(data / "train.parquet")
     say(found.sentence())
+    tell_passed_over(data)
+
+
+def tell_passed_over(data: Path) -> None:
+    """Say which files of a data folder are not read, because others, such as those that were just written, count over them."""
+    from n2kit.data.folder import passed_over
+
+    for note in passed_over(data):
+        say(f"note: {note}")
 
 
 @dataclass
@@ -146,15 +156,16 @@ def _own_fields(renames: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _split_times(
-    data: Path, reading: DataReading, shares: tuple[float, float], events: list[str], times: list[str], time_format: str | None
+    data: Path, file: Path, reading: DataReading, shares: tuple[float, float], events: list[str], times: list[str],
+    time_format: str | None,
 ) -> Split:  # fmt: skip
     """Divide the pairs of a data folder by time; its own log serves where no other is given."""
-    from n2kit.data.folder import data_file, needed_file
+    from n2kit.data.folder import data_file
     from n2kit.datasets.split_time import split_by_time
     from n2kit.mining.event_columns import events_map
     from n2kit.utils.locks import output_lock
 
-    columns, file = events_map(times, TIMED), needed_file(data, "pairs")
+    columns = events_map(times, TIMED)
     items = reading.items()
     pairs = reading.pairs(file, items)
     log = data_file(data, "events")

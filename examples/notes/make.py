@@ -31,7 +31,7 @@ CONCEPTS = {  # the split that a concept's pairs belong to → its name → its 
 
 
 def main() -> None:
-    """Write items.csv, items.jsonl, train.csv, val.csv, test.csv and images/."""
+    """Write items.csv, train.csv, val.csv, test.csv and images/."""
     items: list[dict[str, Any]] = []
     (HERE / "images").mkdir(exist_ok=True)
     with zipfile.ZipFile(PACKED) as packed:
@@ -49,8 +49,6 @@ def main() -> None:
             _write_csv(f"{split}.csv", [("query", "target"), *pairs])
     rows = [(i["id"], i["image"], i["title"], "|".join(i["topics"]), i["category"]) for i in items]
     _write_csv("items.csv", [list(items[0]), *rows])
-    text = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    (HERE / "items.jsonl").write_text(text, "utf8")
 
 
 def _item(name: str, artist: str, row: dict[str, Any], topics: list[str]) -> dict[str, Any]:

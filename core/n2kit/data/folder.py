@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from n2kit.data.image_source import is_image_name
@@ -9,8 +10,9 @@ from n2kit.data.item_readers import READER
 from n2kit.errors import BadInput, truncate_list
 from n2kit.plugins.registries import registered
 
+PARTS = ("train", "val", "test")
 ROLES = ("items", "train", "val", "test", "pool", "pairs", "events")
-IMAGES, PACKED = "images", "items"
+IMAGES, PACKED = "images", "items"  # folders: of pictures, and of a catalogue in shards
 ENDINGS = (".parquet", ".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz")
 
 
@@ -26,12 +28,28 @@ def data_file(folder: Path, role: str) -> Path | None:
         if folder.is_file():
             raise BadInput(f"{folder} is a file, and no data folder", f"give the folder that holds it: {folder.parent}")
         raise BadInput(f"no data folder {folder}", "n2kit data import, data mine and data split write one")
-    if role == IMAGES:
-        return folder / IMAGES if (folder / IMAGES).is_dir() else None
-    there = next(filter(Path.is_file, (folder / f"{role}{ending}" for ending in ENDINGS)), None)
-    if there is not None or role != "items":
-        return there
-    return _of_plugin(folder) or (folder / PACKED if (folder / PACKED).is_dir() else None)
+    return next(_files(folder, role), None)
+
+
+def _files(folder: Path, role: str) -> Iterator[Path]:
+    """Yield the files of a role, the one that counts first."""
+    if role != IMAGES:
+        yield from filter(Path.is_file, (folder / f"{role}{ending}" for ending in ENDINGS))
+    if role == "items":
+        endings = (name for name in registered(READER) if name.startswith("."))  # of formats that plug-ins read
+        yield from filter(Path.is_file, (folder / f"items{ending}" for ending in endings))
+    if role in (IMAGES, PACKED) and (folder / role).is_dir():
+        yield folder / role
+
+
+def passed_over(folder: Path, roles: Iterable[str] = ROLES) -> list[str]:
+    """Say of each of these roles which files of a data folder are not read, since another one counts over them."""
+    found = [list(_files(folder, role)) for role in roles]
+    return [
+        f"{first} counts over {', '.join(f.name for f in rest)}, which is not read"
+        for first, *rest in filter(None, found)
+        if rest
+    ]
 
 
 def other_tables(folder: Path) -> list[str]:
@@ -43,12 +61,6 @@ def other_tables(folder: Path) -> list[str]:
 def has_pictures(folder: Path) -> bool:
     """Tell whether pictures lie in a folder itself."""
     return any(is_image_name(file.name) for file in folder.iterdir())
-
-
-def _of_plugin(folder: Path) -> Path | None:
-    """Find an items file of a format that a plug-in reads."""
-    endings = (name for name in registered(READER) if name.startswith("."))
-    return next((file for ending in endings if (file := folder / f"items{ending}").is_file()), None)
 
 
 def needed_file(folder: Path, role: str) -> Path:
@@ -65,8 +77,11 @@ def needed_file(folder: Path, role: str) -> Path:
         hint = f"it has {truncate_list(other)}: call the catalogue items{ending}"
     elif role == "items" and has_pictures(folder):
         hint = "n2kit data import images makes items of its pictures"
-    if role in ("train", "val", "test") and data_file(folder, "pairs") is not None:
+    elif role == "pairs" and (parts := [file for part in PARTS if (file := data_file(folder, part)) is not None]):
+        ending = parts[0].name.removeprefix(parts[0].name.partition(".")[0])
+        hint = f"it has {', '.join(f.name for f in parts)}; a file of all pairs that are to be divided is called pairs{ending}"
+    if role in PARTS and data_file(folder, "pairs") is not None:
         hint = f"n2kit data split {folder} makes it of its pairs"
-    elif role in ("train", "val", "test", "pairs") and data_file(folder, "events") is not None:
+    elif role in (*PARTS, "pairs") and data_file(folder, "events") is not None:
         hint = f"n2kit data mine --events {data_file(folder, 'events')} -o {folder} --split time makes it of its events"
     raise BadInput(f"{folder} has no {role} file", hint)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2kit.data.column_map import ENCODING
-from n2kit.data.folder import IMAGES, data_file, has_pictures, needed_file
+from n2kit.data.folder import IMAGES, data_file, has_pictures, needed_file, passed_over
 from n2kit.data.image_source import URL, needs_folder
 from n2kit.data.images import UnreadableImage, open_image
 from n2kit.data.items import Item, Items, read_items
@@ -79,7 +79,7 @@ def check(
     if notify:
         notify(items.summary())
     found.read = items.facts()
-    found.odd += items.notes
+    found.odd += [*items.notes, *passed_over(folder)]
     _items(found, items, file, columns or {})
     _texts(found, items, template, builder, progress)
     _images(found, items, folder, every_image, seed, progress)

@@ -84,18 +84,15 @@ def split(
     joined = (
         [(place[g[0]], place[other]) for kind in groups.values() for g in kind for other in g[1:]] if together else []
     )
-    if by == "component":
-        label = components(len(items), np.concatenate([ends, np.array(joined, np.int64).reshape(-1, 2)]))
-        part = _by_component(label, ends, shares, seed)
-    else:
-        label = components(len(items), np.array(joined, np.int64).reshape(-1, 2))
-        part = _by_item(label, shares, seed)
+    edges = np.array(joined, np.int64).reshape(-1, 2)
+    label, part = _drawn(by, len(items), ends, edges, shares, seed)
     same, again = part[ends[:, 0]] == part[ends[:, 1]], repeated(pairs)
     of_pair = np.where(same & ~again, part[ends[:, 0]], -1)
     found = Split(by, {}, {}, int((~same & ~again).sum()), lost={REPEATED: int(again.sum())} if again.any() else {})
     if by == "component":
         found.components = len(np.unique(label[ends.ravel()]))
-    held = count_parts(found, pairs, of_pair)
+    other = "" if np.isin([0, 1, 2], of_pair).all() else _other_way(by, len(items), ends, edges, shares, seed)
+    held = count_parts(found, pairs, of_pair, other)
     leaks = find_leaks(held, items, images, groups)
     found.leaks = {kind: len(ones) for kind, ones in leaks.items()}
     if leaks and not allow:
@@ -117,8 +114,10 @@ def repeated(pairs: Pairs) -> np.ndarray:
     return np.array([pair in seen or bool(seen.add(pair)) for pair in pairs], bool)  # type: ignore[func-returns-value]
 
 
-def count_parts(found: Split, pairs: Pairs, of_pair: np.ndarray) -> dict[str, set[str]]:
+def count_parts(found: Split, pairs: Pairs, of_pair: np.ndarray, other: str = "") -> dict[str, set[str]]:
     """Count the pairs and the items of each part (`of_pair`: 0 train, 1 val, 2 test, -1 none: [n]); return the items' ids.
+
+    other: another way of a split that may do, for the hint.
 
     Raises:
         BadInput: a part is empty.
@@ -129,9 +128,10 @@ def count_parts(found: Split, pairs: Pairs, of_pair: np.ndarray) -> dict[str, se
         held[name] = {i for row in rows for i in pairs.pairs[row]}
         found.pairs[name], found.items[name] = len(rows), len(held[name])
     if empty := next((name for name, count in found.pairs.items() if not count), None):
-        larger = "larger shares (--val, --test), or more pairs"
-        hint = {"component": "--by item", "time": f"{larger}; --by item needs no times"}.get(found.by, larger)
-        raise BadInput(f"split by {found.by}: no pair is in {empty} ({found.sentence()})", hint)
+        hint = "larger shares (--val, --test), or more pairs"
+        if found.components is not None and found.components < len(SPLITS):
+            hint = f"all pairs hang together in {counted(found.components, 'component')}, and three parts need three"
+        raise BadInput(f"split by {found.by}: no pair is in {empty} ({found.sentence()})", f"{hint}{other}")
     return held
 
 
@@ -150,6 +150,31 @@ def components(count: int, edges: np.ndarray) -> np.ndarray:
         label = label[label]
         if np.array_equal(before, label):
             return label
+
+
+def _drawn(
+    by: Way, count: int, ends: np.ndarray, edges: np.ndarray, shares: tuple[float, float], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label `count` items by what has to be in one part, and draw a part for each: [count], [count].
+
+    Args:
+        ends: of the pairs, [n, 2]. edges: items that are in one part anyway, [m, 2].
+    """
+    if by == "component":
+        label = components(count, np.concatenate([ends, edges]))
+        return label, _by_component(label, ends, shares, seed)
+    label = components(count, edges)
+    return label, _by_item(label, shares, seed)
+
+
+def _other_way(by: Way, count: int, ends: np.ndarray, edges: np.ndarray, shares: tuple[float, float], seed: int) -> str:
+    """Write the other way of a split for a hint, if it leaves no part empty."""
+    other: Way = "item" if by == "component" else "component"
+    _, part = _drawn(other, count, ends, edges, shares, seed)
+    if not np.isin([0, 1, 2], part[ends[:, 0]][part[ends[:, 0]] == part[ends[:, 1]]]).all():
+        return ""
+    what = "drops pairs between two parts" if other == "item" else "loses no pair"
+    return f"; --by {other} (data mine: --split {other}) {what}"
 
 
 def _by_item(label: np.ndarray, shares: tuple[float, float], seed: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def split_by_time(
     found.notes.append(
         f"times from {_date(known[0])}; val from {_date(cuts[0])}, test from {_date(cuts[1])} to {_date(known[-1])}"
     )
-    count_parts(found, pairs, of_pair)
+    count_parts(found, pairs, of_pair, "; --by item needs no times")
     write_parts(found, pairs, items, out, of_pair)
     return found
 
