@@ -14,9 +14,11 @@ import n2kit
 from n2kit import read_items, read_pairs
 from n2kit.bundle.io import read_manifest, read_recipe
 from n2kit.bundle.manifest import README
+from n2kit.data.images import UnreadableImage
 from n2kit.data.items import Item, Items
 from n2kit.embed import read_vectors
-from n2kit.errors import BadInput, Mismatch
+from n2kit.errors import BadInput, Failed, Mismatch
+from n2kit.inputs import halves, reader
 from n2kit.inputs.feature_cache import FeatureCache
 from n2kit.inputs.halves import image_half, text_half
 from n2kit.inputs.state_cache import StateCache
@@ -196,6 +198,43 @@ def test_an_image_that_cannot_be_read(policy: Any, images: int | None, tiny_bund
     made = fit(bundle, items, pairs, images=broken, on_bad_image=policy)
     assert list(made.skipped) == ["noto:3"]
     assert (made.items["images"], made.items["texts"]) == (images, 23 if policy == "skip" else 24)
+    assert made.items["text_pairs"] == 8 - (policy == "skip")
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_an_image_that_can_be_read_later_is_read(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The half is kept on disk, also without an image that no decoder knew then."""
+    monkeypatch.setenv("N2KIT_CACHE", str(tmp_path))
+    items = read_items("items.jsonl")
+
+    def fitted_images() -> int:
+        return fit(n2kit.load(tiny_bundle), items, images="images", on_bad_image="text-only").items["images"]
+
+    with monkeypatch.context() as patched:
+        real = reader.open_image
+
+        def without_one(item: Item, *given: Any) -> Any:
+            if item.id == "noto:3":
+                raise UnreadableImage("no decoder")
+            return real(item, *given)
+
+        patched.setattr(reader, "open_image", without_one)
+        patched.setattr(halves, "open_image", without_one)
+        assert (fitted_images(), fitted_images()) == (23, 23)
+    assert (fitted_images(), fitted_images()) == (24, 24)
+
+
+@pytest.mark.usefixtures("at_workspace")
+def test_a_backbone_whose_numbers_are_not_finite_is_named(tiny_bundle: Path) -> None:
+    model = n2kit.load(tiny_bundle)
+    with torch.no_grad():
+        for weight in model.llm.parameters():
+            weight.fill_(float("nan"))
+    items = read_items("items.jsonl")
+    with pytest.raises(Failed, match=r"makes numbers of item 'noto:1f600' that are not finite"):
+        fit(model, items, images="images")
 
 
 def test_the_same_inputs_give_the_same_bundle(tiny_bundle: Path, workspace: Path, tmp_path: Path) -> None:
@@ -278,8 +317,8 @@ def test_training_the_joined_path_begins_at_the_fitted_vectors(cli: Any, tiny_bu
     fitted_run, trained = tmp_path / "fitted", tmp_path / "trained"
     assert cli("fit", tiny_bundle, *DATA, "--variant", "joined_whitened", "-o", fitted_run).code == 0
     flags = ("--val-pairs", "val.csv", "--max-steps", "3", "--batch-size", "4", "--set", "train.new_lr=0.01")
-    done = cli("train", fitted_run, *DATA, *flags, "--set", "train.keep_best=false", "-o", trained, "--json")
-    assert done.code == 0, done.err
+    done = cli("train", fitted_run, *DATA, *flags, "--set", "train.keep_best=false", "-o", trained)
+    assert (done.code, "(of the last step; step" in done.err) == (0, True), done.err
     before, after = n2kit.load(fitted_run), n2kit.load(trained)
     assert before.residual is not None
     assert after.residual is not None

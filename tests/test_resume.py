@@ -645,6 +645,20 @@ def test_best_is_the_first_of_equals() -> None:
     assert again.patience_exhausted
 
 
+def test_a_training_that_gets_better_is_not_stopped_though_it_is_not_ahead_of_its_start_yet() -> None:
+    best, start = Best("mrr", patience=2), [0.0, 1.0, 0.0, 1.0]
+    for step, values in enumerate([start, *([0.0, 1.0, 0.1 * n, 1.0] for n in (1, 2, 3))]):
+        best.update(step, {"mrr": sum(values) / len(values)}, values)
+        again = Best("mrr", patience=2)
+        again.restore(json.loads(json.dumps(best.state())))
+        best = again
+        assert not best.patience_exhausted
+    assert best.step == 0
+    for step in (4, 5):
+        best.update(step, {"mrr": 0.5}, start)
+    assert best.patience_exhausted
+
+
 def test_a_start_is_left_only_for_more_than_a_standard_error() -> None:
     start, lucky, better = [0.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.9], [1.0, 1.0, 1.0, 0.9]
 

@@ -51,11 +51,11 @@ def backbone(kind: str, reference: str) -> Any:
     return component.cls().create(LoadSpec(component.config(), component.weights.locate())).eval()
 
 
-def fitted(model: Model, workspace: Path, folder: Path, **given: Any) -> engine.FitResult:
+def fitted(model: Model, workspace: Path, folder: Path, **given: Any) -> engine.TrainingResult:
     items = read_items(workspace / "items.jsonl")
     recipe = resolve({**FAST, "train.max_steps": 2, **given}, env={}).recipe
     pairs = read_pairs(workspace / "train.csv", items)
-    return engine.fit(model, items, pairs, recipe.train, folder, images=workspace / "images", device="cpu")
+    return engine.train_model(model, items, pairs, recipe.train, folder, images=workspace / "images", device="cpu")
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:
@@ -605,7 +605,9 @@ def test_adapters_that_no_picture_reaches_are_an_error(workspace: Path, tmp_path
         object.__setattr__(item, "image", "")
     recipe = resolve({**FAST, "train.max_steps": 2}, env={}).recipe
     with pytest.raises(Failed, match="in 2 steps, no adapter of the vision got a gradient"):
-        engine.fit(model, items, read_pairs(workspace / "train.csv", items), recipe.train, tmp_path, device="cpu")
+        engine.train_model(
+            model, items, read_pairs(workspace / "train.csv", items), recipe.train, tmp_path, device="cpu"
+        )
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

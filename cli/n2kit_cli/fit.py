@@ -123,13 +123,24 @@ def _show(result: FitResult, json: dict[str, Any] | None) -> None:
         document(vars(result) | json)
     elif result.table:
         table(("candidate", "λ text", "λ image", "w", "MRR"), _rows(result.table), title="Cross-validated candidates")
-    if not result.items["texts"] or not result.items["images"]:
-        say(
-            f"note: no item has {'a text' if not result.items['texts'] else 'an image'}: the other half is all there is"
-        )
+    for note in _notes(result.items):
+        say(f"note: {note}")
     say(f"this run was finished before: {result.bundle}" if result.done_before else result.sentence)
     if json is None:
         emit(result.bundle)
+
+
+def _notes(counts: dict[str, int]) -> list[str]:
+    """Say which half the items lack, or no pair has on both sides."""
+    if not counts["texts"] or not counts["images"]:
+        return [f"no item has {'an image' if counts['texts'] else 'a text'}: the other half is all there is"]
+    unpaired = [half for half in ("text", "image") if counts.get(f"{half}_pairs") == 0]
+    notes = [f"no pair has {half}s on both sides: they are whitened by those of all items" for half in unpaired]
+    if len(unpaired) == 2:
+        notes.append(
+            "so these pairs say nothing: whitening does not compare a text with an image, a trained model does"
+        )
+    return notes
 
 
 def _rows(candidates: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -98,11 +98,14 @@ def train(
     if html is not None and result.bundle:
         page = Page(html, catalogue, validation or positives, reading.images, reading.on_bad_image, device)
         page.write(result.bundle, resolved.recipe.train.seed, result.sentence())
-    _show_result(result, counts, json)
+    _show_result(result, counts, json, kept=resolved.recipe.train.keep_best)
 
 
-def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
-    """Print a training's result: the bundle and a line about it, or the last event of `--json`."""
+def _show_result(result: RunResult, counts: dict[str, int], json: bool, *, kept: bool) -> None:
+    """Print a training's result: the bundle and a line about it, or the last event of `--json`.
+
+    kept: the bundle has the weights of the best validation, and not those of the last step.
+    """
     if json:
         event({"event": "result"} | vars(result) | {"counts": counts, "sentence": result.sentence()})
     if result.interrupted:
@@ -112,7 +115,9 @@ def _show_result(result: RunResult, counts: dict[str, int], json: bool) -> None:
         say(f"this run was finished before: {result.bundle}")
     elif not json:
         recall = "".join(f" · recall@{k} {v:.3f}" for k, v in result.recall.items())
-        if result.best_step == 0:
+        if result.best_step is not None and not kept:
+            recall += f" (of the last step; step {result.best_step} was best)"
+        elif result.best_step == 0:
             recall += " (the start is kept: no step was ahead of it by more than a standard error)"
         elif result.best_step is not None:
             recall += f" (step {result.best_step} was best)"

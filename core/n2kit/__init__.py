@@ -20,7 +20,6 @@ from n2kit.utils.version import VERSION
 if TYPE_CHECKING:
     from n2kit.api.models import as_sentence_transformer as as_sentence_transformer
     from n2kit.api.models import build as build
-    from n2kit.api.models import fit as fit
     from n2kit.api.models import load as load
     from n2kit.api.reading import fetch_images as fetch_images
     from n2kit.api.reading import read_items as read_items
@@ -29,14 +28,16 @@ if TYPE_CHECKING:
     from n2kit.api.search import recommend as recommend
     from n2kit.api.work import embed as embed
     from n2kit.api.work import evaluate as evaluate
+    from n2kit.api.work import fit as fit
     from n2kit.api.work import train as train
     from n2kit.data.items import Item as Item
     from n2kit.modeling.model import Model as Model
 
 _HOMES = {
-    "n2kit.api.models": "as_sentence_transformer build fit load",
+    "n2kit.api.models": "as_sentence_transformer build load",
     "n2kit.api.reading": "fetch_images read_items read_pairs",
     "n2kit.api.search": "Index recommend",
+    "n2kit.api.work": "fit",
     "n2kit.data.items": "Item",
     "n2kit.modeling.model": "Model",
 }

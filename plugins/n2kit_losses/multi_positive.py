@@ -14,7 +14,7 @@ from n2kit_losses.losses import Contrastive, count, no_negatives
 
 
 class MultiPositiveLoss(Contrastive):
-    """1/2B Σ_i (Σ_p g_ip log(1 + Σ_n exp(s_in − s_ip)) / Σ_p g_ip) over rows i, their known partners p in the batch, and negatives n.
+    """1/2B Σ_i (Σ_p g_ip log(1 + Σ_n exp(s_in − s_ip)) / Σ_p g_ip) over rows i, the rows p of their known partners, and negatives n.
 
     s are scaled cosines, g the grades of pairs. Other partners are no negatives of one (Khosla et al. 2020, arXiv 2004.11362, have
     them in the denominator). A row with one partner alone costs what it costs in `infonce` with form `one_tower`.

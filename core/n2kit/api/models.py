@@ -1,4 +1,4 @@
-"""Models: built, loaded, saved, fitted, and handed to sentence-transformers."""
+"""Models: built, loaded, saved, and handed to sentence-transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from n2kit import builder
 from n2kit.api.in_python import in_python
 from n2kit.bundle import io
 from n2kit.errors import Unavailable
-from n2kit.whitening.fit import fit as fit_by_whitening
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 build = in_python(builder.build)
 load = in_python(io.load)
 save = in_python(io.save)
-fit = in_python(fit_by_whitening)
 
 
 @in_python

@@ -1,4 +1,4 @@
-"""Training, embedding and evaluation, each in one call."""
+"""Fitting, training, embedding and evaluation, each in one call."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from n2kit.modeling.model import Model
 from n2kit.recipe.settings import drop_none, resolve
 from n2kit.utils.device import Precision, pick_device
 from n2kit.utils.folders import bundle_folder
+from n2kit.whitening.fit import FittedModel, FittedVariant
+from n2kit.whitening.fit import fit as fit_model
 
 if TYPE_CHECKING:
     from n2kit.train.run import RunResult
@@ -46,6 +48,51 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return f"<Evaluation: {recall_sentence(self.report, self.figures)}>"
+
+
+@in_python
+def fit(
+    model: SomeModel,
+    items: SomeItems,
+    pairs: SomePairs | None = None,
+    *,
+    val_pairs: SomePairs | None = None,
+    images: str | Path | None = None,
+    variant: FittedVariant = "late_whitened",
+    width: int | None = None,
+    on_bad_image: OnBadImage = "error",
+    precision: Precision = "auto",
+    device: str | None = None,
+    show_progress: bool = False,
+) -> FittedModel:
+    """Join a model's LLM and vision encoder by whitening, in closed form: `.model` is the fitted one, `.selection` what was chosen.
+
+    >>> fitted = n2kit.fit("models/tiny", "items.jsonl", "train.csv", images="images")
+    >>> fitted.model.recipe.variant
+    'late_whitened'
+
+    Args:
+        model: a bundle, a run, or a model; one that is given as an object is used up: the parts are the same.
+        items: a file, a DataFrame, or dicts. pairs: likewise, two ids each, with grades where there are some; None: all items are
+            whitened alike, and nothing is chosen. val_pairs: more pairs to choose by; nothing is fitted on them.
+        images: the folder that image paths are relative to.
+        variant: joined_whitened gives the same vectors, and keeps the connector: training goes on from it with image and text joined.
+        width: of the vectors, by an SVD over all items; None: as wide as both halves together.
+
+    Raises:
+        Mismatch: the model has no vision encoder, or lacks what the variant needs.
+        BadInput: a width larger than both halves, validation pairs alone, what reading raises.
+        Failed: a backbone makes numbers that are not finite.
+    """
+    catalogue = items_of(items)
+    known, validation = (None if some is None else pairs_of(some, catalogue) for some in (pairs, val_pairs))
+    loaded = model if isinstance(model, Model) else load(model).to(pick_device(device))
+    with progress_bar("fit", show_progress) as bar:
+        return fit_model(
+            loaded, catalogue, known, val_pairs=validation, images=images, variant=variant, width=width,
+            on_bad_image=on_bad_image, precision=precision,
+            progress=None if bar is None else lambda done, total, what: bar(done, total),
+        )  # fmt: skip
 
 
 @in_python

@@ -25,7 +25,7 @@ from n2kit.index import build_index
 from n2kit.inputs.feature_cache import feature_cache
 from n2kit.inputs.state_cache import state_cache
 from n2kit.modeling.model import Model
-from n2kit.train import fit as train_model
+from n2kit.train import train_model
 from n2kit.utils.device import pick_precision
 from n2kit.whitening import fit as fit_whitening
 

@@ -14,7 +14,7 @@ from n2kit.builder import build
 from n2kit.data.items import Items
 from n2kit.data.pairs import Pairs
 from n2kit.demo.arms import BACKBONES, BATCH, HEAD, TRAINING, Setup
-from n2kit.train import fit as train_model
+from n2kit.train import train_model
 
 PROBED = 8  # items whose features are timed
 PAIRS = 4  # of a step that is timed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -73,11 +74,23 @@ def image_half(
     key = hashlib.sha256(json.dumps(["pooled", shown], sort_keys=True).encode()).hexdigest()[:24]
     found = cache.store.read(key) if cache.store is not None else None
     if found is not None and {"values", "there"} <= found.keys():
-        return Half(found["values"].numpy(), found["there"].numpy())
+        kept = Half(found["values"].numpy(), found["there"].numpy())
+        if not _can_be_read_now(items, kept, folder):
+            return kept
     half = _encode_all(cache, items, folder, on_bad_image, progress)
     if cache.store is not None:
         cache.store.write(key, {"values": torch.from_numpy(half.values), "there": torch.from_numpy(half.present)})
     return half
+
+
+def _can_be_read_now(items: Items, half: Half, folder: Path) -> bool:
+    """Tell whether an image that could not be read when a half was kept can be: by a decoder that was installed since, for example."""
+    for item, present in zip(items, half.present, strict=True):
+        if item.image and not present:
+            with contextlib.suppress(UnreadableImage):
+                open_image(item, folder)
+                return True
+    return False
 
 
 def check_folder(items: Items, images: Path | None) -> Path:

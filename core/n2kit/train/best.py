@@ -17,7 +17,8 @@ class Best:
 
     Args:
         metric: what is compared; more is better, and of equal ones the first is kept.
-        patience: validations in a row without a better one, after which training is over; None: it goes on.
+        patience: validations in a row that are no better than all before, after which training is over; None: it goes on. A training
+            that still gets better goes on, though it is not ahead of its start yet.
     """
 
     metric: str
@@ -26,7 +27,8 @@ class Best:
     values: dict[str, float] = field(default_factory=dict)  # metric → value, of the best step
     last: dict[str, float] = field(default_factory=dict)  # of the last validation
     last_step: int | None = None  # of the last validation
-    waited: int = 0  # validations since the best one
+    highest: float | None = None  # the best value, also of a step that is not ahead of the start
+    waited: int = 0  # validations since that
     start: list[float] = field(default_factory=list)  # each query's value at step 0, if that was validated
 
     def update(self, step: int, values: dict[str, float], per_query: list[float]) -> bool:
@@ -40,7 +42,9 @@ class Best:
         if step == 0:
             self.start = per_query
         if better:
-            self.step, self.values, self.waited = step, values, 0
+            self.step, self.values = step, values
+        if self.highest is None or values[self.metric] > self.highest:
+            self.highest, self.waited = values[self.metric], 0
         else:
             self.waited += 1
         return better
@@ -53,7 +57,7 @@ class Best:
 
     @property
     def patience_exhausted(self) -> bool:
-        """True once `patience` validations in a row brought no better one."""
+        """True once `patience` validations in a row were no better than all before."""
         return self.patience is not None and self.waited >= self.patience
 
     def state(self) -> dict[str, Any]:
@@ -64,6 +68,7 @@ class Best:
             "values": self.values,
             "last": self.last,
             "looked": self.last_step,
+            "highest": self.highest,
             "waited": self.waited,
             "start": self.start,
         }
@@ -72,3 +77,4 @@ class Best:
         """Take over what `state` returned."""
         self.step, self.values, self.last = state["step"], state["values"], state["last"]
         self.last_step, self.waited, self.start = state["looked"], state["waited"], state.get("start", [])
+        self.highest = state.get("highest", self.values.get(self.metric))

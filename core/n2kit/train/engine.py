@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FitResult:
+class TrainingResult:
     """The result of a training.
 
     Args:
@@ -76,7 +76,7 @@ class FitResult:
     full_state: dict[str, Tensor] | None = None
 
 
-def fit(
+def train_model(
     model: Model,
     items: Items,
     pairs: Pairs,
@@ -91,7 +91,7 @@ def fit(
     resume: Path | None = None,
     validate_start: bool = False,
     report: EventHandler | None = None,
-) -> FitResult:
+) -> TrainingResult:
     """Train the parts of `model` that are not frozen, in place.
 
     Args:
@@ -121,15 +121,8 @@ def fit(
     if cache is None:
         cache = feature_cache(model.vision, settings.feature_cache_gb, images, dtype)
     states = None if settings.fsdp else state_cache(model.llm, settings.feature_cache_gb, dtype)
-    reader = Reader(
-        model.prompt_builder,
-        model.vision,
-        images,
-        on_bad_image,
-        cache,
-        lazy_features=bool(settings.grad_cache),
-        states=states,
-    )
+    lazy = bool(settings.grad_cache)
+    reader = Reader(model.prompt_builder, model.vision, images, on_bad_image, cache, lazy_features=lazy, states=states)
     events = EventReporter(
         report, precision_reason, settings.grad_cache, saturation_remark(val_pairs, settings) if val_pairs else None
     )
@@ -150,21 +143,12 @@ def fit(
         fourbit.dequantize(model.llm)
     model.eval()
     _note(events, trainer, [kept.store for kept in (cache, states) if kept is not None])
-    best = trainer.best
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    values = best.values if settings.keep_best else best.last
-    return FitResult(
-        steps=trainer.state.global_step,
+    return TrainingResult(
+        **_found(trainer, settings),
         seconds=time.perf_counter() - start,
-        earlier=trainer.counters.earlier_seconds,
-        loss=trainer.counters.last_loss if trainer.counters.last_loss is not None else (losses or [float("nan")])[-1],
-        recall={int(name[7:]): value for name, value in values.items() if name.startswith("recall@")},
         interrupted=interrupted,
         skipped=distributed.gather_dict(reader.bad),
         frozen=frozen,
-        steps_without_negatives=trainer.counters.steps_without_negatives,
-        best_step=best.step,
-        stopped_early=best.patience_exhausted,
         full_state=shards.full_state_dict(trained_state(model)) if settings.fsdp else None,
     )
 
@@ -226,6 +210,22 @@ def _run(trainer: PairTrainer, model: Model, settings: Train, resume: Path | Non
     if (file := trainer.best_file()) and not interrupted and best.step != state.global_step:
         load_weights(trainer.step, file)
     return interrupted
+
+
+def _found(trainer: PairTrainer, settings: Train) -> dict[str, Any]:
+    """Return what the trainer knows of its result, as fields of `TrainingResult`."""
+    best, counters = trainer.best, trainer.counters
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    values = best.values if settings.keep_best else best.last
+    return {
+        "steps": trainer.state.global_step,
+        "earlier": counters.earlier_seconds,
+        "loss": counters.last_loss if counters.last_loss is not None else (losses or [float("nan")])[-1],
+        "recall": {int(name[7:]): value for name, value in values.items() if name.startswith("recall@")},
+        "steps_without_negatives": counters.steps_without_negatives,
+        "best_step": best.step,
+        "stopped_early": best.patience_exhausted,
+    }
 
 
 def _note(events: EventReporter, trainer: PairTrainer, stores: Sequence[TensorStore | None]) -> None:

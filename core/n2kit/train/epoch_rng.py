@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    pass
 
 
 class EpochRng(TrainerCallback):

@@ -30,7 +30,7 @@ from n2kit.recipe.choices import Choice
 from n2kit.recipe.settings import Recipe, changed_settings
 from n2kit.recipe.variants import SPECS, WHITENED
 from n2kit.train import checkpoint, distributed
-from n2kit.train.engine import FitResult, fit, steps_of
+from n2kit.train.engine import TrainingResult, steps_of, train_model
 from n2kit.train.events import EventHandler, WarningEvent
 from n2kit.train.shards import requested_by_launcher
 from n2kit.train.validate import Found, found_in
@@ -106,7 +106,7 @@ def train(
         recipe: the bundle's own; its `train` settings and which parts are tuned may differ.
 
     Raises:
-        BadInput: the folder belongs to another run, or the recipe changes what the bundle is; what `fit` raises.
+        BadInput: the folder belongs to another run, or the recipe changes what the bundle is; what `train_model` raises.
     """
     if requested_by_launcher():
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"fsdp": True})})
@@ -136,18 +136,18 @@ def train(
         if distributed.is_main():
             _call_hooks("n2kit_run_started", report, run=about)
         with _recorded(folder, report, about) as record:
-            fitted = fit(
+            trained = train_model(
                 model, items, pairs, recipe.train, folder / CHECKPOINTS, images=images, val_pairs=val_pairs,
                 on_bad_image=on_bad_image, device=device, resume=last, report=record,
                 validate_start=bool(manifest.trained) or recipe.fusion.name == WHITENED["fusion.name"],
             )  # fmt: skip
-        left_out = fitted.skipped if on_bad_image == "skip" else {}
-        result = _result(fitted, folder, last, _validated(val_pairs, left_out))
-        if not fitted.interrupted and distributed.is_main():
+        left_out = trained.skipped if on_bad_image == "skip" else {}
+        result = _result(trained, folder, last, _validated(val_pairs, left_out))
+        if not trained.interrupted and distributed.is_main():
             counts = {"items": len(items), "pairs": len(pairs), "val_pairs": len(val_pairs or ())}
-            if fitted.full_state is not None:  # this one is in shares
+            if trained.full_state is not None:  # this one is in shares
                 model = bundles.load(bundle, recipe=recipe)
-                model.load_state_dict(fitted.full_state, strict=False)
+                model.load_state_dict(trained.full_state, strict=False)
             result.fingerprint = _save(model, folder, run, counts, result)
             _call_hooks("n2kit_run_finished", report, run=about, result=asdict(result))
     return result
@@ -263,24 +263,24 @@ def _difference(what: str, folder: Path, recipe: Recipe) -> str:
     return f"{what} ({'; '.join(changed[:SHOWN])}{'; …' * (len(changed) > SHOWN)})" if changed else what
 
 
-def _result(fitted: FitResult, folder: Path, last: Path | None, validated: Found) -> RunResult:
-    measured = fitted.recall if validated.queries else {}
+def _result(trained: TrainingResult, folder: Path, last: Path | None, validated: Found) -> RunResult:
+    measured = trained.recall if validated.queries else {}
     return RunResult(
-        bundle="" if fitted.interrupted else str(folder / BUNDLE),
+        bundle="" if trained.interrupted else str(folder / BUNDLE),
         fingerprint="",
-        steps=fitted.steps,
-        seconds=round(fitted.seconds, 1),
-        earlier_s=round(fitted.earlier, 1),
-        loss=fitted.loss,
-        recall={str(k): v for k, v in fitted.recall.items()},
+        steps=trained.steps,
+        seconds=round(trained.seconds, 1),
+        earlier_s=round(trained.earlier, 1),
+        loss=trained.loss,
+        recall={str(k): v for k, v in trained.recall.items()},
         resumed_from=checkpoint.step_of(last) if last else None,
         done_before=False,
-        interrupted=fitted.interrupted,
-        skipped=fitted.skipped,
-        frozen=fitted.frozen,
-        steps_without_negatives=fitted.steps_without_negatives,
-        best_step=fitted.best_step,
-        stopped_early=fitted.stopped_early,
+        interrupted=trained.interrupted,
+        skipped=trained.skipped,
+        frozen=trained.frozen,
+        steps_without_negatives=trained.steps_without_negatives,
+        best_step=trained.best_step,
+        stopped_early=trained.stopped_early,
         val_queries=validated.queries,
         val_targets=validated.targets,
         val_pool=validated.pool,

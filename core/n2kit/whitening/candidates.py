@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from n2kit.inputs.halves import Half
-from n2kit.whitening.statistics import PairRows, Spectrum, Standard, pair_spectrum, rescaling, standard
+from n2kit.whitening.statistics import (
+    PairRows,
+    Spectrum,
+    Standard,
+    rescaling,
+    rows_to_fit,
+    spectrum_to_fit,
+    standard,
+)
 from n2kit.whitening.whitening import image_weights, unit
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # λ, of each half
@@ -26,11 +35,17 @@ class Candidate:
     image_strength: float | None = None
     image_weight: float | None = None
 
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """λ of each half; where it has none, it counts for nothing."""
+        return self.text_strength or 0.0, self.image_strength or 0.0
+
     def __str__(self) -> str:
         facts = (("λ text", self.text_strength), ("λ image", self.image_strength), ("w", self.image_weight))
         return ", ".join([self.kind, *(f"{name} {value:g}" for name, value in facts if value is not None)])
 
 
+FALLBACK = Candidate("whitened", 0.3, 0.3, 0.5)  # where nothing can be chosen
 CANDIDATES = (
     *(Candidate("whitened", a, b, w) for w in WEIGHTS for a in STRENGTHS for b in STRENGTHS),
     *(Candidate("text", a) for a in STRENGTHS),
@@ -39,6 +54,18 @@ CANDIDATES = (
     Candidate("image-raw"),
     Candidate("concat-std"),
 )
+_KINDS = list(dict.fromkeys(candidate.kind for candidate in CANDIDATES))
+
+
+def _distance(candidate: Candidate) -> tuple[float, ...]:
+    """Measure how far a candidate is from the fallback: in kind, in λ, in w."""
+    strengths = (candidate.text_strength, candidate.image_strength)
+    ratios = [abs(math.log(a / b)) for a, b in zip(strengths, FALLBACK.strengths, strict=True) if a]
+    return _KINDS.index(candidate.kind), sum(ratios), abs((candidate.image_weight or 0.5) - 0.5)
+
+
+# Place of each in the order in which equal ones are taken.
+PREFERRED = np.argsort(sorted(range(len(CANDIDATES)), key=lambda n: _distance(CANDIDATES[n])))
 
 
 def reciprocal_ranks(
@@ -51,9 +78,8 @@ def reciprocal_ranks(
         known: the rows that belong to each query, itself included; all but the target are left out of its ranking.
         pool: the rows that may be found, among them every target, ascending.
     """
-    own = fitted.items()
-    standards = [standard(half, own) for half in (text, image)]
-    spectra = [pair_spectrum(h, s, fitted) for h, s in zip((text, image), standards, strict=True)]
+    standards = [standard(half, rows_to_fit(half, fitted)) for half in (text, image)]
+    spectra = [spectrum_to_fit(h, s, fitted) for h, s in zip((text, image), standards, strict=True)]
     queries, place = np.unique(asked.left, return_inverse=True)
     rows = np.union1d(pool, queries)
     views = [
@@ -97,19 +123,24 @@ def _scores(
     """Yield the scores [Q, pool] of every candidate, in their order."""
     *text, text_raw = [view[asked] @ view[columns].T for view in views[0]]
     *image, image_raw = [view[asked] @ view[columns].T for view in views[1]]
-    has_text, has_image = there
-    for weight in WEIGHTS:
-        w = image_weights(has_text, has_image, weight).astype(np.float32)
+    # An item that lacks the half which is all that counts has the other one, at the fallback's strength.
+    text_default, image_default = (STRENGTHS.index(s) for s in FALLBACK.strengths)
+
+    def fused(weight: float, texts: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        w = image_weights(there[0], there[1], weight).astype(np.float32)
         of_text, of_image = (_outer_root(v, asked, columns) for v in (1 - w, w))
-        weighed = [score * of_image for score in image]
-        for score in text:
+        weighed = [score * of_image for score in images]
+        for score in texts:
             left = score * of_text
             for right in weighed:
                 yield left + right
-    yield from text
-    yield from image
-    yield text_raw
-    yield image_raw
+
+    for weight in WEIGHTS:
+        yield from fused(weight, text, image)
+    yield from fused(0.0, text, [image[image_default]])
+    yield from fused(1.0, [text[text_default]], image)
+    yield from fused(0.0, [text_raw], [image_raw])
+    yield from fused(1.0, [text_raw], [image_raw])
     yield both[asked] @ both[columns].T
 
 

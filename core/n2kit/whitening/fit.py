@@ -14,14 +14,14 @@ import torch
 from n2kit.builder import with_fusion
 from n2kit.data.images import check_images
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput, Mismatch
+from n2kit.errors import BadInput, Failed, Mismatch
 from n2kit.inputs.feature_cache import FeatureCache, feature_cache
 from n2kit.inputs.halves import Half, check_folder, image_half, text_half, unreadable, without
 from n2kit.inputs.state_cache import StateCache, state_cache
 from n2kit.recipe.variants import SPECS
 from n2kit.utils.device import pick_precision
 from n2kit.whitening.select import Selection, fitted, select
-from n2kit.whitening.statistics import BLOCK, pair_rows
+from n2kit.whitening.statistics import BLOCK, pair_rows, with_half
 
 if TYPE_CHECKING:
     from n2kit.data.items import Items
@@ -37,7 +37,8 @@ FittedVariant = Literal["late_whitened", "joined_whitened"]
 class FittedModel:
     """A model whose fusion was fitted, and how it came about.
 
-    skipped: item id → why its image was not read. items: how many the catalogue has, and of these how many with a text and an image.
+    skipped: item id → why its image was not read. items: how many the catalogue has, and of these how many with a text and an image;
+        text_pairs, image_pairs: how many pairs have that half on both sides, where there are pairs.
     seconds, cpu_seconds: of choosing and fitting, beyond the features.
     """
 
@@ -62,14 +63,7 @@ def fit(
     precision: Precision = "auto",
     progress: Progress | None = None,
 ) -> FittedModel:
-    """Join a model's LLM and vision encoder by whitening: `n2kit.fit(model, items, pairs, images="images").model`.
-
-    Nothing is trained; the model that is given is used up: the parts are the same.
-
-    >>> items = n2kit.read_items("items.jsonl")
-    >>> pairs = n2kit.read_pairs("train.csv", items)
-    >>> n2kit.fit(n2kit.load("models/tiny"), items, pairs, images="images").model.recipe.variant
-    'late_whitened'
+    """Join a model's LLM and vision encoder by whitening. Nothing is trained; the model that is given is used up: the parts are the same.
 
     Args:
         pairs: what belongs together, with grades where there are some; None: all items are whitened alike, and nothing is chosen.
@@ -80,8 +74,8 @@ def fit(
 
     Raises:
         Mismatch: the model has no vision encoder, or lacks what the variant needs.
-        BadInput: a width larger than both halves, validation pairs alone, what reading
-            images raises.
+        BadInput: a width larger than both halves, validation pairs alone, what reading images raises.
+        Failed: a backbone makes numbers that are not finite.
     """
     if val_pairs and not pairs:
         raise BadInput("validation pairs choose, and there are no pairs to fit on", "--pairs FILE")
@@ -99,6 +93,8 @@ def fit(
         directions = _principal(whitening(text, image), width)
         joined.head.get_parameter("weight").data.copy_(torch.from_numpy(directions.T))
     counts = {"items": len(items), "texts": int(text.present.sum()), "images": int(image.present.sum())}
+    if len(positive := known.positive()):
+        counts |= {f"{name}_pairs": len(with_half(half, positive)) for name, half in (("text", text), ("image", image))}
     took = time.perf_counter() - start, time.process_time() - cpu
     return FittedModel(joined.eval(), selection, skipped, counts, *took)
 
@@ -157,7 +153,24 @@ def _halves(
     reasons = unreadable(items.items, image, folder, on_bad_image)
     if on_bad_image == "skip" and reasons:
         text, image = (without(half, items, reasons) for half in (text, image))
+    for half, backbone in ((text, model.recipe.llm.name), (image, model.recipe.vision.name)):
+        _check_finite(half, items, backbone)
     return text, image, reasons
+
+
+def _check_finite(half: Half, items: Items, backbone: str) -> None:
+    """Check that every number of a half is finite.
+
+    Raises:
+        Failed: it is not; which item.
+    """
+    for start in range(0, len(half.values), BLOCK):
+        bad = np.flatnonzero(~np.isfinite(half.values[start : start + BLOCK]).all(1))
+        if len(bad):
+            raise Failed(
+                f"{backbone} makes numbers of item {items.items[start + bad[0]].id!r} that are not finite",
+                "--precision fp32; or its weights are damaged",
+            )
 
 
 def _principal(vectors: np.ndarray, width: int) -> np.ndarray:

@@ -11,21 +11,11 @@ import numpy as np
 from n2kit.errors import counted
 from n2kit.evaluate.bootstrap import paired
 from n2kit.inputs.halves import Half
-from n2kit.whitening.candidates import CANDIDATES, Candidate, reciprocal_ranks
+from n2kit.whitening.candidates import CANDIDATES, FALLBACK, PREFERRED, Candidate, reciprocal_ranks
 from n2kit.whitening.folds import folds
-from n2kit.whitening.statistics import (
-    PairRows,
-    Spectrum,
-    Standard,
-    pair_spectrum,
-    rows_to_fit,
-    standard,
-    total_spectrum,
-    whitener,
-)
+from n2kit.whitening.statistics import PairRows, rows_to_fit, spectrum_to_fit, standard, whitener
 from n2kit.whitening.whitening import HalfMap, Whitening
 
-FALLBACK = Candidate("whitened", 0.3, 0.3, 0.5)  # where nothing can be chosen
 PAIRS = 2000  # at most that are ranked; of more, as many are drawn
 POOL = 10_000  # likewise; the targets are always in it
 RESAMPLES = 1000
@@ -74,9 +64,8 @@ class Selection:
         gains = "; ".join(
             f"{g.value:+.3f} over {g.over} (95 % interval {g.low:+.3f} to {g.high:+.3f})" for g in self.gains[:1]
         )
-        measured = (
-            f"MRR {self.table[0].mrr:.3f} over {counted(self.queries, 'query')} held out, in a pool of {self.pool:,}"
-        )
+        best = f"the best of {len(self.table)} by cross-validated MRR {self.table[0].mrr:.3f}"
+        measured = f"{best} over {counted(self.queries, 'query')} in a pool of {self.pool:,}"
         return f"chosen: {self.chosen}, {measured}, {gains}; {halves}"
 
     def _alone(self, half: str) -> Scored:
@@ -125,9 +114,9 @@ def _by_query(found: np.ndarray, asked: PairRows) -> np.ndarray:
 
 
 def _chosen(found: np.ndarray, pool: int) -> Selection:
-    """Rank the candidates by the mean of their reciprocal ranks [Q, C]."""
+    """Rank the candidates by the mean of their reciprocal ranks [Q, C]; of equal ones, the nearest to the fallback is first."""
     mrr = found.mean(0)
-    order = np.argsort(-mrr, kind="stable").tolist()
+    order = np.lexsort((PREFERRED, -mrr)).tolist()
     table = [Scored(CANDIDATES[n], float(mrr[n])) for n in order]
     best, gains, kinds = order[0], [], {CANDIDATES[order[0]].kind}
     for n in order[1:]:
@@ -140,25 +129,18 @@ def _chosen(found: np.ndarray, pool: int) -> Selection:
 
 
 def fitted(chosen: Candidate, text: Half, image: Half, pairs: PairRows) -> Whitening:
-    """Fit a candidate on pairs; where there are none, on all items, by their total covariance.
+    """Fit a candidate on pairs; a half that no pair has on both sides, on all items, by their total covariance.
 
     A half that the candidate does not read is fitted all the same: it serves items that have no other.
     """
     pairs = pairs.positive()
-    rows = rows_to_fit(pairs, len(text.values))
 
-    def spectrum(half: Half, standardise: Standard) -> Spectrum:
-        if len(pairs):
-            return pair_spectrum(half, standardise, pairs)
-        return total_spectrum(half, standardise, rows)
-
-    def whitened(half: Half, strength: float | None) -> HalfMap:
-        own = standard(half, rows)
-        default = FALLBACK.text_strength or 0.0
-        return HalfMap(own.mean, own.scale, whitener(spectrum(half, own), default if strength is None else strength))
+    def whitened(half: Half, strength: float) -> HalfMap:
+        own = standard(half, rows_to_fit(half, pairs))
+        return HalfMap(own.mean, own.scale, whitener(spectrum_to_fit(half, own, pairs), strength))
 
     def scaled(half: Half) -> HalfMap:
-        own, width = standard(half, rows), half.values.shape[1]
+        own, width = standard(half, rows_to_fit(half, pairs)), half.values.shape[1]
         return HalfMap(own.mean, own.scale, np.eye(width) / np.sqrt(width))
 
     def raw(half: Half) -> HalfMap:
@@ -169,7 +151,8 @@ def fitted(chosen: Candidate, text: Half, image: Half, pairs: PairRows) -> White
         return Whitening(scaled(text), scaled(image), weight, unit_halves=False)
     if chosen.kind in ("text-raw", "image-raw"):
         return Whitening(raw(text), raw(image), weight)
-    maps = whitened(text, chosen.text_strength), whitened(image, chosen.image_strength)
+    defaults = FALLBACK.strengths
+    maps = whitened(text, chosen.text_strength or defaults[0]), whitened(image, chosen.image_strength or defaults[1])
     return Whitening(*maps, weight if chosen.image_weight is None else chosen.image_weight)
 
 

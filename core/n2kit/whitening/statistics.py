@@ -54,9 +54,14 @@ def pair_rows(pairs: Pairs | None, items: Items, skipped: Container[str] = ()) -
     return PairRows(left, right, np.array(grades, np.float64))
 
 
-def rows_to_fit(pairs: PairRows, items: int) -> np.ndarray:
-    """List the rows that a fit goes by: those of the pairs' items; where there is no pair, all."""
-    return pairs.items() if len(pairs) else np.arange(items)
+def with_half(half: Half, pairs: PairRows) -> PairRows:
+    """Select the pairs whose items both have this half."""
+    return pairs.at(half.present[pairs.left] & half.present[pairs.right])
+
+
+def rows_to_fit(half: Half, pairs: PairRows) -> np.ndarray:
+    """List the rows that a half is fitted by: those of the pairs' items; where no pair has it on both sides, all."""
+    return pairs.items() if len(with_half(half, pairs)) else np.arange(len(half.values))
 
 
 class Standard(NamedTuple):
@@ -97,7 +102,7 @@ def standard(half: Half, rows: np.ndarray) -> Standard:
 
 def pair_spectrum(half: Half, standardise: Standard, pairs: PairRows) -> Spectrum:
     """Decompose the within-pair covariance Σ g (x_a − x_b)(x_a − x_b)ᵀ / 2 Σ g of standardised x, over pairs that both have this half."""
-    pairs = pairs.at(half.present[pairs.left] & half.present[pairs.right])
+    pairs = with_half(half, pairs)
     width = half.values.shape[1]
     scatter, total = np.zeros((width, width)), 2 * float(pairs.weight.sum())
     for start in range(0, len(pairs), BLOCK):
@@ -116,6 +121,13 @@ def total_spectrum(half: Half, standardise: Standard, rows: np.ndarray) -> Spect
         x = standardise(block)
         scatter += x.T @ x
     return _decomposed(scatter / max(1, len(rows)))
+
+
+def spectrum_to_fit(half: Half, standardise: Standard, pairs: PairRows) -> Spectrum:
+    """Decompose the covariance that a half is whitened by: within the pairs; where none has it on both sides, of all items."""
+    if len(with_half(half, pairs)):
+        return pair_spectrum(half, standardise, pairs)
+    return total_spectrum(half, standardise, rows_to_fit(half, pairs))
 
 
 def whitener(spectrum: Spectrum, strength: float) -> np.ndarray:

@@ -56,7 +56,7 @@ def fit_closed_form(
     note = ""
     embed: Callable[[], np.ndarray]
     if len(halves) == 1:
-        own = standard(halves[0], rows_to_fit(training.positive(), len(items)))
+        own = standard(halves[0], rows_to_fit(halves[0], training.positive()))
         embed = partial(_standardised, halves[0], own)
     else:
         text, image = halves

@@ -24,7 +24,7 @@ from n2kit.inputs.reader import iter_pixels
 from n2kit.modeling.vision import encode_images
 from n2kit.planning.planner import make_plan
 from n2kit.plugins.blame import blaming
-from n2kit.train import fit
+from n2kit.train import train_model
 from n2kit.train.engine import steps_of
 from n2kit.utils.device import pick_device, pick_precision
 
@@ -191,7 +191,7 @@ def _steps(bench: BenchContext, model: Model, cell: Cell, pairs: Pairs, cache: F
     )
     data = bench.data
     with tempfile.TemporaryDirectory(prefix="n2kit-probe-") as folder, suppress(_ProbeDoneError):
-        fit(
+        train_model(
             model, data.items, pairs, settings, Path(folder), images=data.images, on_bad_image=data.on_bad_image,
             device=bench.device, cache=cache, report=watch,
         )  # fmt: skip
