@@ -18,7 +18,8 @@ import pytest
 
 import n2kit
 from n2kit.api.in_python import reworded
-from n2kit.data.items import Item
+from n2kit.api.reading import pairs_of
+from n2kit.data.items import Item, Items
 from n2kit.errors import BadInput, N2kitError
 
 ROOT = Path(__file__).parents[1]
@@ -125,13 +126,36 @@ def test_tables_and_tuples_are_taken_as_they_are(at_copy: Path, tiny_bundle: Pat
     assert vectors.ids == [str(n) for n in range(6)]
     figures = n2kit.evaluate(vectors, Frame([{"a": "0", "b": "3"}, {"a": "1", "b": "4"}]), ks=[1, 2])
     assert figures["recall@1"] == 1.0
-    same = n2kit.evaluate(vectors, [("0", "3"), ("1", "4")], ks=(1, 2))
+    same = n2kit.evaluate(vectors, [("0", "3"), (1.0, 4)], ks=(1, 2))  # type: ignore[list-item]
     assert same.figures == figures.figures
     index = n2kit.Index.build(vectors, items=frame)
     assert n2kit.recommend(index, "0", k=1)[0].id == "3"
     assert {near.id for near in n2kit.recommend(index, vectors.vectors[0], k=2)} == {"0", "3"}
     model = n2kit.load(tiny_bundle)
     assert n2kit.recommend(index, Item("new", title="thing 1"), model=model, k=1)[0].title == "thing 1"
+
+
+def test_pairs_of_a_program_are_read_and_checked_as_those_of_a_file() -> None:
+    items = Items([Item(str(n), title="thing") for n in range(6)])
+    table = [
+        {"query": 0, "target": 1, "score": 0.5, "negative": 5},
+        {"query": 2.0, "target": "3", "score": 0, "negative": None},
+    ]
+    pairs = pairs_of(table, items)
+    assert (pairs.pairs, pairs.grades) == ([("0", "1"), ("2", "3")], {("0", "1"): 0.5, ("2", "3"): 0.0})
+    assert pairs.negatives == {("0", "1"): ("5",)}
+    for rows, says in (
+        (
+            [("0", "1"), ("2", "2"), ("0", "x")],
+            "2 unusable rows\npairs[1]: '2' is paired with itself\npairs[2]: unknown id 'x'",
+        ),
+        ([("0", "1", "2")], "pairs[0] is ('0', '1', '2')"),
+        (["01"], "pairs[0] is 01"),
+        ([{"user": 1, "item": 2}], "a log of users and items (user, item)"),
+        ([{"query": 0, "target": 1, "score": "high"}], "pairs[0]: grade 'high' is no number"),
+    ):
+        with pytest.raises(BadInput, match=re.escape(says)):
+            pairs_of(rows, items)
 
 
 def test_a_model_in_memory_is_trained_and_stays_what_it_is(at_copy: Path, tiny_bundle: Path) -> None:

@@ -14,7 +14,7 @@ from n2kit.data.given import as_items
 from n2kit.data.image_source import URL
 from n2kit.data.items import Item, Items
 from n2kit.data.pairs import Pairs
-from n2kit.errors import BadInput, counted
+from n2kit.errors import BadInput
 
 read_items = in_python(item_files.read_items)
 read_pairs = in_python(pair_files.read_pairs)
@@ -28,7 +28,7 @@ class DataFrame(Protocol):
 
 
 SomeItems = Items | str | Path | DataFrame | Iterable[Item | Mapping[str, Any]]
-SomePairs = Pairs | str | Path | DataFrame | Iterable[tuple[str, str]]
+SomePairs = Pairs | str | Path | DataFrame | Iterable[tuple[str, str] | Mapping[str, Any]]
 
 
 @in_python
@@ -68,7 +68,7 @@ def items_of(given: SomeItems) -> Items:
 
 
 def pairs_of(given: SomePairs, items: Items) -> Pairs:
-    """Make pairs of a file, a table whose first two columns are ids, or tuples of ids.
+    """Make pairs of a file, a table, dicts, or tuples of two ids. Grades and hard negatives are read of columns that are called so.
 
     Raises:
         BadInput: an id that no item has; what `read_pairs` raises.
@@ -77,12 +77,4 @@ def pairs_of(given: SomePairs, items: Items) -> Pairs:
         return given
     if isinstance(given, str | Path):
         return pair_files.read_pairs(given, items, graded=True, negatives=True)
-    rows = [tuple(row.values())[:2] for row in given.to_dict("records")] if hasattr(given, "to_dict") else given
-    pairs = [(str(left), str(right)) for left, right in rows]
-    if unknown := [i for pair in pairs for i in pair if i not in items]:
-        raise BadInput(
-            f"no item for {counted(len(unknown), 'id')} of the pairs, the first is {unknown[0]!r}", "give all items"
-        )
-    if not pairs:
-        raise BadInput("no pairs", "give at least one")
-    return Pairs(pairs)
+    return pair_files.given_pairs(given.to_dict("records") if hasattr(given, "to_dict") else given, items)

@@ -118,15 +118,17 @@ def check_rows(stream: ItemStream, lenient: bool) -> None:
 def raise_row_errors(problems: list[str], lenient: bool, remark: str = "") -> None:
     """Refuse the file for its problems, unless they may be dropped; `remark`: what is likely, said in the hint."""
     if problems and not lenient:
-        shown = "\n".join(problems[:SHOWN])
-        more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise BadInput(
-            f"{counted(len(problems), 'unusable row')}\n{shown}{more}",
-            f"{remark}correct them, or --lenient drops them",
-        )
+        raise row_errors(problems, f"{remark}correct them, or --lenient drops them")
 
 
-def nothing_left(path: Path, what: str, dropped: list[str], remark: str = "") -> BadInput:
+def row_errors(problems: list[str], hint: str) -> BadInput:
+    """Make the error of rows that cannot be used, of which the first are shown."""
+    shown = "\n".join(problems[:SHOWN])
+    more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return BadInput(f"{counted(len(problems), 'unusable row')}\n{shown}{more}", hint)
+
+
+def nothing_left(path: Path | str, what: str, dropped: list[str], remark: str = "") -> BadInput:
     """Make the error of a file of which nothing is left: there was nothing in it, or every row was dropped."""
     if not dropped:
         return BadInput(f"{path}: no {what}", "is this the right file?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from n2kit.data.delimited import Rows, delimited_rows, surplus_cells
 from n2kit.data.pair_columns import PairColumns, check_ids, holding_ids, is_header, is_named
 from n2kit.data.tables import NumberedRow, json_rows, jsonl_rows, kind_of, parquet_rows
 from n2kit.data.text_files import encoding_notes
-from n2kit.data.values import id_of
+from n2kit.data.values import id_of, is_null
 from n2kit.errors import BadInput
 
 SAMPLE = 20  # rows that say which columns hold ids
@@ -27,6 +27,40 @@ class PairRow(NamedTuple):
     negatives: tuple[Any, ...] = ()  # the columns' cells: texts of one or several ids, or lists of them
     unread: tuple[str, ...] = ()  # names of the other columns
     sure: bool = False  # the names of the ids' columns say that they hold them
+
+
+class Places(NamedTuple):
+    """Where rows are, for messages: `of` a file or a table, and how its n-th row is written: `train.csv:3`, `pairs[3]`."""
+
+    of: str
+    row: str
+
+    def at(self, number: int) -> str:
+        return self.of + self.row.format(number)
+
+
+def given_rows(rows: Iterable[Any], places: Places) -> Iterator[PairRow]:
+    """Yield the rows of pairs that a program gives: tuples of two ids, or dicts, whose columns' names say what they hold.
+
+    Raises:
+        BadInput: a row is neither; a log of users and items.
+    """
+    kinds: dict[tuple[str, ...], PairColumns] = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, Mapping):
+            names = tuple(map(str, row))
+            if names not in kinds:
+                kinds[names] = PairColumns.of(names, {})
+                check_ids(kinds[names], names, places.at(number), {}, sure=False)
+            values = (None if is_null(value) else value for value in row.values())
+            yield _by_name(number, dict(zip(names, values, strict=True)), kinds[names])
+        elif isinstance(row, Sequence) and not isinstance(row, str) and len(row) == 2:
+            yield PairRow(number, [id_of(one) for one in row], sure=True)
+        else:
+            raise BadInput(
+                f"{places.at(number)} is {str(row)[:60]}",
+                "two ids; or a dict, whose names say what is a grade or a negative",
+            )
 
 
 def pair_rows(

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.column_map import FILE, lost_files, mapped_columns
-from n2kit.data.items import Items, nothing_left, raise_row_errors
+from n2kit.data.items import Items, nothing_left, raise_row_errors, row_errors
 from n2kit.data.pair_columns import FIELDS, log_of_users
-from n2kit.data.pair_rows import PairRow, pair_rows
+from n2kit.data.pair_rows import PairRow, Places, given_rows, pair_rows
 from n2kit.errors import SHOWN, BadInput, alike
 
 Pair = tuple[str, str]
@@ -95,28 +95,56 @@ def read_pairs(
         raise BadInput(f"--map {wrong.pop()}=…: no such field of pairs", f"fields: {', '.join(FIELDS)}")
     mapped = {name: column for name, column in mapped_columns(path, FIELDS).items() if name not in columns}
     columns = mapped | columns
-    grades: dict[Pair, float] = {}
     problems: list[str] = []
-    rows: list[tuple[PairRow, Pair]] = []
-    unread: dict[str, None] = {}
     notes = [f"{path.name}: {', '.join(f'{c} read as {f}' for f, c in mapped.items())} ({FILE})"] if mapped else []
     notes += lost_files(path, unless_named=True)
+    found = pair_rows(path, known, columns, encoding, problems, notes)
+    return _checked(found, Places(str(path), ":{}"), known, problems, notes, lenient, graded, negatives)
+
+
+def given_pairs(rows: Iterable[Any], known: Container[str]) -> Pairs:
+    """Make pairs of tuples of two ids, or of a table's rows by their columns' names; where those say nothing, the first two are ids.
+
+    Raises:
+        BadInput: what `read_pairs` raises of a file, each with its place; a row that is neither.
+    """
+    if not (rows := list(rows)):
+        raise BadInput("no pairs", "give at least one")
+    places = Places("pairs", "[{}]")
+    pairs = _checked(given_rows(rows, places), places, known, [], [], True, True, True)
+    if pairs.dropped:
+        raise row_errors(pairs.dropped, f"{likely_ids(pairs.strange, known)}correct them, or leave them out")
+    return pairs
+
+
+def _checked(
+    found: Iterable[PairRow], places: Places, known: Container[str], problems: list[str], notes: list[str],
+    lenient: bool, graded: bool, negatives: bool,
+) -> Pairs:  # fmt: skip
+    """Make pairs of rows.
+
+    Raises:
+        BadInput: what `read_pairs` raises.
+    """
+    grades: dict[Pair, float] = {}
+    rows: list[tuple[PairRow, Pair]] = []
+    unread: dict[str, None] = {}
     shapes = Counter[tuple[bool, ...]]()  # rows by which ids are known, under no names that say that all are items
     strange: dict[str, None] = {}
     beside: dict[str, None] = {}  # of them, those beside one that is known
-    for row in pair_rows(path, known, columns, encoding, problems, notes):
+    for row in found:
         if row.unread:
             unread |= dict.fromkeys(row.unread)
         if (problem := _problem(row.ids, row.grade, known, grades)) is not None:
-            problems.append(f"{path}:{row.line}: {problem}")
+            problems.append(f"{places.at(row.line)}: {problem}")
             there = tuple(item_id in known for item_id in row.ids)
             shapes[there] += not row.sure
-            unknown = {item_id: None for item_id, found in zip(row.ids, there, strict=True) if item_id and not found}
+            unknown = {item_id: None for item_id, here in zip(row.ids, there, strict=True) if item_id and not here}
             strange |= unknown
             beside |= unknown if any(there) else {}
             continue
         if row.grade is not None and float(row.grade) <= 0 and not graded:
-            problems.append(f"{path}:{row.line}: grade {row.grade}: not a pair of items that belong together")
+            problems.append(f"{places.at(row.line)}: grade {row.grade}: not a pair of items that belong together")
             continue
         pair = (row.ids[0], row.ids[1])
         rows.append((row, pair))
@@ -126,14 +154,14 @@ def read_pairs(
     is_log = not rows and single > 1 and single >= MOSTLY * len(problems)
     likely = likely_ids(strange, known) if not rows or not lenient else ""  # it looks through all that are known
     if is_log and not likely:
-        raise log_of_users(str(path), None, None, list(beside))
+        raise log_of_users(places.of, None, None, list(beside))
     pairs = Pairs([pair for _, pair in rows], problems, grades, unread=tuple(unread), notes=notes)
     pairs.strange = tuple(islice(strange, SHOWN))
     if negatives:
-        pairs = _with_negatives(pairs, rows, path, known)
+        pairs = _with_negatives(pairs, rows, places, known)
     raise_row_errors(problems, lenient, likely)
     if not len(pairs):
-        raise nothing_left(path, "pairs", problems, likely)
+        raise nothing_left(places.of, "pairs", problems, likely)
     return pairs
 
 
@@ -169,7 +197,7 @@ def likely_ids(strange: Iterable[str], known: Container[str]) -> str:
     return ""
 
 
-def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, known: Container[str]) -> Pairs:
+def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], places: Places, known: Container[str]) -> Pairs:
     """Add the negatives of rows to pairs, and drop rows with a wrong negative. It comes last, since it needs all positives."""
     graph = pairs.graph()
     kept: list[Pair] = []
@@ -177,7 +205,7 @@ def _with_negatives(pairs: Pairs, rows: list[tuple[PairRow, Pair]], path: Path, 
     for row, pair in rows:
         ids = [i for cell in row.negatives for i in _ids(cell, known)]
         if (problem := _no_negative(ids, pair, graph.get(pair[0], set()), known)) is not None:
-            pairs.dropped.append(f"{path}:{row.line}: {problem}")
+            pairs.dropped.append(f"{places.at(row.line)}: {problem}")
             continue
         kept.append(pair)
         found[pair] |= dict.fromkeys(ids)
