@@ -457,6 +457,7 @@ def test_the_page_on_baselines_runs(at_workspace: Path, capsys: pytest.CaptureFi
     exec(page.partition("```python\n")[2].partition("```")[0], {})
     assert "(24, 256)" in capsys.readouterr().out
     assert all(f"`{name}`" in page for name in NAMES)
+    assert all(f"| `baseline.{name}` |" in page for name in HeadSettings.model_fields)
 
 
 def test_the_example_matrix_is_one() -> None:

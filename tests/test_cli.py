@@ -262,6 +262,8 @@ def test_a_name_shows_its_presets_its_options_and_its_other_names(cli: Any) -> N
     assert len(rows) == 1
     assert rows[0].startswith("| llm | llama, smollm2 |")
     assert "| llama:3.2-1b, smollm2:135m | 1.24B, 135M | llama3.2, apache-2.0 |" in rows[0]
+    assert " llama:3.2-1b (gated), " in rows[0]
+    assert ", llama:tinyllama, smollm2:135m, " in rows[0]  # of real weights, unlike llama:tiny
     (entry,) = json.loads(cli("ls", "qwen", "--json").out)
     assert (entry["default"], entry["presets"]["4b"]["size"]) == ("0.6b", "4.02B")
 

@@ -102,8 +102,26 @@ def test_a_variable_that_is_not_read_is_said_once(cli: Any, monkeypatch: pytest.
         monkeypatch.setenv(name, "1")
     err = cli("plugins", "known").err
     assert err.count("N2KIT_CAHCE is not read; did you mean N2KIT_CACHE") == 1
-    assert "N2KIT_TRAIN_LR is not read; did you mean N2KIT_TRAIN" in err
+    assert "N2KIT_TRAIN_LR is not read; did you mean N2KIT_TRAIN__LR?" in err
     assert err.count("is not read") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("N2KIT_TRIAN__LR", "did you mean N2KIT_TRAIN__LR?"),
+        ("N2KIT_LLM_TUNE", "did you mean N2KIT_LLM__TUNE?"),
+        ("N2KIT_TRIAN", "did you mean N2KIT_TRAIN__KEY?"),
+        ("N2KIT_VARIENT", "did you mean N2KIT_VARIANT?"),
+        ("N2KIT_QQQQ", "settings are N2KIT_SECTION__KEY, such as N2KIT_TRAIN__LR"),
+    ],
+)
+def test_what_a_variable_may_mean_can_be_set(
+    name: str, meant: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    variables.warn_of_unread_variables()
+    assert f"the variable {name} is not read; {meant}\n" in capsys.readouterr().err
 
 
 def test_the_sections_of_variables_are_those_of_a_recipe() -> None:

@@ -13,7 +13,7 @@ from n2kit.data.item_stream import ItemStream
 from n2kit.errors import BadInput
 from n2kit.index.facts import LONGEST, Facts, load_facts, read_facts, without_ids, write_facts
 from n2kit.index.where import parse
-from n2kit.serve.columns import divided, facts_of
+from n2kit.serve.columns import divided, facts_of, without_id
 
 LONG = "long " * LONGEST
 
@@ -35,13 +35,41 @@ def read(folder: Path, content: str, index: Facts | None = None, **columns: str)
         (f"id,content,desc\na,{LONG},short\n", {"id": "n", "content": "my text"}, {}),
         (f"id,content,desc\na,{LONG},short\n", {"id": "n", "content": "my text", "desc": "d"}, {"desc": "d"}),
         ("SKU,desc\na,short\n", {"sku": "n", "content": "my text"}, {"desc": "my text"}),
+        ("Nr,title\na,x\n", {"Nr": "n", "title": "t"}, {"title": "t"}),
+        ("Nr,id,title\na,1,x\n", {"Nr": "n", "id": 7, "title": "t"}, {"id": 7, "title": "t"}),
     ],
 )
 def test_an_item_that_is_put_in_has_its_fields_in_their_columns_alone(
     file: str, sent: dict[str, Any], own: dict[str, Any], tmp_path: Path
 ) -> None:
-    fields, columns = divided(sent, read(tmp_path, file), "items.0")
+    fields, columns = divided(sent, read(tmp_path, file, **({"id": "Nr"} if "Nr" in sent else {})), "items.0")
     assert (fields["id"], columns) == ("n", own)
+
+
+def test_an_item_without_the_id_of_the_index_hears_what_it_is_called(tmp_path: Path) -> None:
+    index = read(tmp_path, "Nr,id,title\na,1,x\n", id="Nr")
+    assert "id" not in divided({"id": "7", "title": "t"}, index, "items.0")[0]
+    assert without_id({"id": "7"}, index, "items.0").hint == "it has: id; the id of this index is 'Nr'"
+    assert without_id({}, None, "items.0").hint == "it has: nothing"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field", "column"),
+    [
+        ("id,Kategorie\na,x\n", "id,category,Kategorie\nb,y,z\n", "category", "Kategorie"),
+        ("sku,title\na,x\n", "id,sku,title\n1,b,y\n", "id", "sku"),
+        ("id,name\na,x\n", "id,title,name\nb,y,z\n", "title", "name"),
+    ],
+)
+def test_a_field_that_may_be_either_of_two_columns_is_asked_about(
+    before: str, after: str, field: str, column: str, tmp_path: Path
+) -> None:
+    index = read(tmp_path, before, **{field: column})
+    with pytest.raises(BadInput, match=f"'{field}' and '{column}' are both its {field}") as caught:
+        read(tmp_path, after, index)
+    assert f"--map {field}={column}" in (caught.value.hint or "")
+    newer = read(tmp_path, after, index, **{field: column})
+    assert newer.fields[field] == column
 
 
 def test_a_long_text_of_a_field_is_in_no_column(tmp_path: Path) -> None:

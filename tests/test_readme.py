@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 import readme_commands
+from n2kit.bench.matrix.baseline_names import OWN
+from n2kit.contract.kinds import KINDS
 from n2kit.data.folder import passed_over
 from n2kit.data.items import read_items
 from n2kit.data.pairs import read_pairs
 from n2kit.plugins.catalogue import default_catalogue
+from n2kit.recipe.schema import settings
+from n2kit_cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf8")
@@ -125,3 +129,14 @@ def test_the_page_on_training_explains_every_setting() -> None:
         flag = flags.get(name, f"--{name.replace('_', '-')}")
         assert f"train.{name}" in switches or f"`{flag} " in switches, name
     assert all(f"train.{name}" in page for name in drawn)
+
+
+def test_every_command_and_setting_that_a_page_names_is_there() -> None:
+    """In running text, too: `n2kit COMMAND` in backticks, and `--set KEY=…`."""
+    keys = {setting.key for setting in settings()}
+    own = (OWN, *(f"{kind}." for kind in KINDS))  # whose keys are those of a component
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text("utf8")
+        assert set(re.findall(r"`n2kit ([a-z][a-z-]*)", text)) <= COMMANDS.keys(), page.name
+        named = re.findall(r"--set '?([a-zA-Z_.]+)=", text)
+        assert [key for key in named if key not in keys and not key.startswith(own)] == [], page.name

@@ -31,6 +31,7 @@ def show(
     """Show every setting as it would be used here, as a recipe file to start from.
 
     Precedence: flag > N2KIT_* variable > recipe file > n2kit.yaml here > ~/.config/n2kit/config.yaml > default.
+    A variable is N2KIT_SECTION__KEY: N2KIT_TRAIN__LR=1e-4 sets train.lr, and N2KIT_LLM=qwen the language model.
 
     \b
     Examples:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from n2kit.plugins.catalogue import Catalogue
 
 MISSING = "its plug-in is not installed"
-RANDOM = "tiny"  # how presets of random weights are called: n2kit ls NAME has them
+RANDOM = "random"  # weights of presets that n2kit ls NAME alone has
+GATED = "gated"  # how the notes of presets begin whose licence is accepted on the hub first
 
 
 def ls(
@@ -68,8 +69,13 @@ def _overview(entries: list[dict[str, Any]]) -> None:
 
 def _row(kind: str, entries: list[dict[str, Any]], owned: bool) -> tuple[str, ...]:
     several = len(entries) > 1
-    weighted = [(e, p) for e in entries if (p := e["presets"].get(e["default"])) and p["weights"] != "random"]
-    presets = [f"{e['name']}:{p}" if several else p for e in entries for p in e["presets"] if not p.startswith(RANDOM)]
+    weighted = [(e, p) for e in entries if (p := e["presets"].get(e["default"])) and p["weights"] != RANDOM]
+    presets = [
+        (f"{e['name']}:{name}" if several else name) + f" ({GATED})" * (p["notes"] or "").startswith(GATED)
+        for e in entries
+        for name, p in e["presets"].items()
+        if p["weights"] != RANDOM
+    ]
     defaults = [f"{e['name']}:{e['default']}" if several else e["default"] for e, _ in weighted]
     facts = (defaults, *([p[fact] for _, p in weighted] for fact in ("size", "licence", "weights")))
     cells = [", ".join(dict.fromkeys(str(fact or "?") for fact in some)) for some in facts]

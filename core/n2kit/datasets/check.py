@@ -86,8 +86,8 @@ def check(
     pairs: dict[str, Pairs] = {}
     for name in PARTS:
         with _listed(found, name):
-            if (file := data_file(folder, name)) is not None:
-                pairs[name] = read_pairs(file, items, columns=pair_columns, lenient=True, encoding=encoding)
+            if (of_pairs := data_file(folder, name)) is not None:
+                pairs[name] = read_pairs(of_pairs, items, columns=pair_columns, lenient=True, encoding=encoding)
                 found.odd += [note for note in pairs[name].notes if note not in found.odd]
                 _pairs(found, name, pairs[name], items)
     with _listed(found, "pool"):
@@ -207,11 +207,9 @@ def _ways(item: Item, folder: Path, images: Path | None) -> Iterator[str]:
     if URL.match(item.image):
         yield f"--fetch-images {folder / IMAGES} of n2kit fit and embed downloads those that are URLs"
     elif images is None and needs_folder(item.image):
-        pictures = next((one for one in sorted(folder.iterdir()) if one.is_dir() and has_pictures(one)), None)
-        called = f"; {pictures.name}/ has pictures: rename it, or ln -s {pictures.name} {folder / IMAGES}" * bool(
-            pictures
-        )
-        yield f"a data folder's pictures are in {folder / IMAGES}, which is not there{called}"
+        yield f"a data folder's pictures are in {folder / IMAGES}, which is not there"
+        for pictures in [one for one in sorted(folder.iterdir()) if one.is_dir() and has_pictures(one)][:1]:
+            yield f"{pictures.name}/ has pictures: rename it, or ln -s {pictures.name} {folder / IMAGES}"
 
 
 def _oddness(item: Item, images: Path | None) -> str:

@@ -142,6 +142,9 @@ def read_facts(stream: ItemStream, index: Facts | None = None) -> Facts:
     """Read all columns of a file of items that hold texts or numbers, but for that of the ids, which are known as `id`.
 
     index: that they are put into: what is a text or a number there stays one, whatever those that are new look like.
+
+    Raises:
+        BadInput: a field is read from another column than that of the index, which the file has, too.
     """
     while True:
         ids: list[str] = []
@@ -161,10 +164,24 @@ def read_facts(stream: ItemStream, index: Facts | None = None) -> Facts:
         except ColumnsChangedError:
             continue
         known, sources = index or Facts([], {}), stream.found.sources
+        _check_fields(stream, known)
         names = _names_in(known, sources, found)
         texts = {name: column.dtype.kind != "f" for name, column in known.columns.items()}
         made = {name: column_of(values, text=texts.get(names.get(name, name))) for name, values in found.items()}
         return Facts(ids, {name: column for name, column in made.items() if column is not None}, dict(sources))
+
+
+def _check_fields(stream: ItemStream, index: Facts) -> None:
+    """Check that no field of new items may be either of two columns: the one that they are read from, or that of the index.
+
+    Raises:
+        BadInput: one may, and `--map` does not say which.
+    """
+    for name, column in stream.found.sources.items():
+        there = index.fields.get(name) or index.column_for(name)
+        if there not in (None, column) and there in stream.found.names and name not in stream.found.asked:
+            what = f"{column!r} and {there!r} are both its {name}, which the index has in {there!r}"
+            raise BadInput(f"{stream.path}: {what}", f"--map {name}={there}, or leave one of them out")
 
 
 def write_facts(facts: Facts, folder: Path) -> None:

@@ -44,6 +44,13 @@ def divided(row: Columns, known: Facts | None, where: str) -> tuple[dict[str, An
     return fields, own
 
 
+def without_id(row: Columns, known: Facts | None, where: str) -> Problem:
+    """Make the error of an item without an id, which may be called otherwise in the catalogue."""
+    own = (known.fields if known else {}).get("id", "id")
+    hint = f"it has: {', '.join(row) or 'nothing'}" + f"; the id of this index is {own!r}" * (own != "id")
+    return Problem(400, f"{where} has no id", hint, where)
+
+
 def _check(key: str, value: Any, known: Facts, where: str) -> None:
     """Check a column of a user's own.
 

@@ -14,7 +14,7 @@ from n2kit.index.in_store import InStore
 from n2kit.pages.thumbnails import small_copy
 from n2kit.serve.catalogue import Catalogue
 from n2kit.serve.changes import Change, refuse_changes
-from n2kit.serve.columns import divided, facts_of
+from n2kit.serve.columns import divided, facts_of, without_id
 from n2kit.serve.engine import Given
 from n2kit.serve.map import points
 from n2kit.serve.pictures import item_given
@@ -111,7 +111,7 @@ async def upsert(asked: Upsert, state: Served, index: IndexName = None) -> dict[
     )
     for number, (row, item) in enumerate(zip(asked.items, new, strict=True)):
         if item.id == f"items.{number}":
-            raise Problem(400, f"items.{number} has no id", f"it has: {', '.join(row) or 'nothing'}", f"items.{number}")
+            raise without_id(row, known, f"items.{number}")
     columns = {item.id: own for item, (_, own) in zip(new, rows, strict=True)}
     if len(columns) < len(new):
         raise Problem(400, "two items have one id", param="items")
