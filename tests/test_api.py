@@ -144,6 +144,9 @@ def test_pairs_of_a_program_are_read_and_checked_as_those_of_a_file() -> None:
     pairs = pairs_of(table, items)
     assert (pairs.pairs, pairs.grades) == ([("0", "1"), ("2", "3")], {("0", "1"): 0.5, ("2", "3"): 0.0})
     assert pairs.negatives == {("0", "1"): ("5",)}
+    assert pairs_of(np.array([["0", "1"], ["2", "3"]]), items).pairs == pairs.pairs
+    several = pairs_of([{"query": "0", "target": "1", "negatives": np.array(["4", "5"])}], items)  # as pandas has lists
+    assert several.negatives == {("0", "1"): ("4", "5")}
     for rows, says in (
         (
             [("0", "1"), ("2", "2"), ("0", "x")],
@@ -175,7 +178,7 @@ def test_a_model_in_memory_is_trained_and_stays_what_it_is(at_copy: Path, tiny_b
 BAD = {
     "an id that is there twice": (lambda: n2kit.embed("x", [{"id": 1}, {"id": 1}]), "two items have the id '1'"),
     "no pairs": (lambda: n2kit.train("x", [{"id": 1}], [], out="y"), "no pairs"),
-    "a pair of nothing": (lambda: n2kit.train("x", [{"id": 1}], [("1", "2")], out="y"), "the first is '2'"),
+    "a pair of nothing": (lambda: n2kit.train("x", [{"id": 1}], [("1", "2")], out="y"), "pairs[0]: unknown id '2'"),
     "no bundle": (lambda: n2kit.load("nowhere"), "nowhere is no bundle"),
     "no index": (lambda: n2kit.recommend("nowhere", "1"), "nowhere is no index"),
 }

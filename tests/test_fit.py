@@ -62,7 +62,7 @@ def test_the_model_gives_what_numpy_gives(llm: str, vision: str, workspace: Path
     np.testing.assert_allclose(got, want, atol=1e-5)
     assert made.selection.reason == ""
     assert len(made.selection.table) == 267
-    assert made.items == {"items": 24, "texts": 24, "images": 24}
+    assert made.items == {"items": 24, "texts": 24, "images": 24, "text_pairs": 8, "image_pairs": 8}
 
 
 @pytest.mark.usefixtures("at_workspace")

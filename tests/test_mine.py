@@ -285,6 +285,9 @@ def test_what_an_earlier_mining_wrote_goes_by_force_alone(tmp_path: Path) -> Non
     with pytest.raises(Failed, match="no pair was mined for train"):
         mine([tmp_path / "one.csv"], out, split=shares, force=True)
     assert {part: part.read_bytes() for part in parts} == before
+    mine([file], out, force=True, keep_parts=True)  # a split that follows replaces them
+    assert set(out.glob("*.parquet")) == whole | parts
+    mine([file], out, split=shares, force=True)
     mine([file], out, force=True)
     assert set(out.glob("*.parquet")) == whole
 

@@ -647,7 +647,7 @@ def test_best_is_the_first_of_equals() -> None:
 
 def test_a_training_that_gets_better_is_not_stopped_though_it_is_not_ahead_of_its_start_yet() -> None:
     best, start = Best("mrr", patience=2), [0.0, 1.0, 0.0, 1.0]
-    for step, values in enumerate([start, *([0.0, 1.0, 0.1 * n, 1.0] for n in (1, 2, 3))]):
+    for step, values in enumerate([start, *([0.0, 1.0 - 0.05 * n, 0.1 * n, 1.0] for n in (1, 2, 3))]):
         best.update(step, {"mrr": sum(values) / len(values)}, values)
         again = Best("mrr", patience=2)
         again.restore(json.loads(json.dumps(best.state())))

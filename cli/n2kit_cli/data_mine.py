@@ -156,7 +156,8 @@ def mine(
     with progress("mine") as bar:
         found = run(
             events or [], out, settings, columns=columns, items=catalogue, encoding=encoding, time_format=time_format,
-            memory=bytes_of(memory), split=shares if split is By.time else None, force=force, progress=bar, notify=say,
+            memory=bytes_of(memory), split=shares if split is By.time else None, force=force,
+            keep_parts=split not in (None, By.time), progress=bar, notify=say,
         )  # fmt: skip
     for note in found.notes:
         say(f"note: {note}")

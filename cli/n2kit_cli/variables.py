@@ -10,7 +10,8 @@ from n2kit_cli.output import say
 KNOWN = ("N2KIT_API_KEY", "N2KIT_CACHE", "N2KIT_PLUGINS", "N2KIT_TRACEBACK", "N2KIT_WEIGHTS")
 # The first words of settings, as `n2kit.recipe.settings.Recipe` has them; its module takes its time to import.
 GROUPS = ("head", "prompt", "train")  # of settings, and none themselves
-SECTIONS = (*CHOICES, "variant", "licences", *GROUPS)
+WITH_KEYS = (*CHOICES, *GROUPS)
+SECTIONS = (*WITH_KEYS, "variant", "licences")
 
 
 def warn_of_unread_variables() -> None:
@@ -27,12 +28,14 @@ def _near(name: str) -> str | None:
     from difflib import get_close_matches
 
     words = name.removeprefix("N2KIT_")
-    if section := next((one for one in map(str.upper, SECTIONS) if words.startswith(f"{one}_")), None):
+    if section := next((one for one in map(str.upper, WITH_KEYS) if words.startswith(f"{one}_")), None):
         return f"N2KIT_{section}__{words.removeprefix(section).lstrip('_') or 'KEY'}"
     first, _, key = words.partition("__")
     near = get_close_matches(first, [*(one.removeprefix("N2KIT_") for one in KNOWN), *map(str.upper, SECTIONS)], n=1)
     if not near:
         return None
+    if near[0].lower() not in WITH_KEYS:
+        return f"N2KIT_{near[0]}"
     key = key or "KEY" * (near[0].lower() in GROUPS)
     return f"N2KIT_{near[0]}" + f"__{key}" * bool(key)
 

@@ -31,11 +31,11 @@ def data_file(folder: Path, role: str) -> Path | None:
     return next(_files(folder, role), None)
 
 
-def _files(folder: Path, role: str) -> Iterator[Path]:
+def _files(folder: Path, role: str, *, of_plugins: bool = True) -> Iterator[Path]:
     """Yield the files of a role, the one that counts first."""
     if role != IMAGES:
         yield from filter(Path.is_file, (folder / f"{role}{ending}" for ending in ENDINGS))
-    if role == "items":
+    if role == "items" and of_plugins:
         endings = (name for name in registered(READER) if name.startswith("."))  # of formats that plug-ins read
         yield from filter(Path.is_file, (folder / f"items{ending}" for ending in endings))
     if role in (IMAGES, PACKED) and (folder / role).is_dir():
@@ -43,8 +43,11 @@ def _files(folder: Path, role: str) -> Iterator[Path]:
 
 
 def passed_over(folder: Path, roles: Iterable[str] = ROLES) -> list[str]:
-    """Say of each of these roles which files of a data folder are not read, since another one counts over them."""
-    found = [list(_files(folder, role)) for role in roles]
+    """Say of each of these roles which files of a data folder are not read, since another one counts over them.
+
+    Formats of plug-ins are not looked for: a plug-in that is broken is no matter of a folder that does without it.
+    """
+    found = [list(_files(folder, role, of_plugins=False)) for role in roles]
     return [
         f"{first} counts over {', '.join(f.name for f in rest)}, which is not read"
         for first, *rest in filter(None, found)

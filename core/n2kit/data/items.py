@@ -20,6 +20,7 @@ from n2kit.data.items_read import ItemsRead
 from n2kit.errors import BadInput, counted
 
 SHOWN = 10  # problems named in full; the rest are counted
+CORRECT = "correct them, or --lenient drops them"
 
 
 @dataclass(repr=False)
@@ -118,7 +119,7 @@ def check_rows(stream: ItemStream, lenient: bool) -> None:
 def raise_row_errors(problems: list[str], lenient: bool, remark: str = "") -> None:
     """Refuse the file for its problems, unless they may be dropped; `remark`: what is likely, said in the hint."""
     if problems and not lenient:
-        raise row_errors(problems, f"{remark}correct them, or --lenient drops them")
+        raise row_errors(problems, remark + CORRECT)
 
 
 def row_errors(problems: list[str], hint: str) -> BadInput:

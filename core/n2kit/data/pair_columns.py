@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from n2kit.data.columns import SYNONYMS, normal
@@ -154,6 +155,7 @@ def log_of_users(where: str, user: str | None, item: str | None, unknown: Sequen
     if unknown:
         what = f"looks like {what}: beside each item is an id of none ({truncate_list([*map(repr, unknown)])})"
     where_from = where.partition(":")[0]
-    hint = f"two items of one user make a pair: n2kit data mine --events {where_from} -o data makes pairs of a log"
+    log = where_from if Path(where_from).is_file() else "FILE"
+    hint = f"two items of one user make a pair: n2kit data mine --events {log} -o data makes pairs of a log"
     hint += "; --map user=COLUMN --map item=COLUMN names its columns" * (user is None)
     return BadInput(f"{where}: {what}; pairs are two item ids that belong together", hint)

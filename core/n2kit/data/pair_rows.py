@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,10 +30,14 @@ class PairRow(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where rows are, for messages: `of` a file or a table, and how its n-th row is written: `train.csv:3`, `pairs[3]`."""
+    """Where rows are, for messages: `of` a file or a table, and how its n-th row is written: `train.csv:3`, `pairs[3]`.
+
+    advice: what is to be done about rows that cannot be used.
+    """
 
     of: str
     row: str
+    advice: str
 
     def at(self, number: int) -> str:
         return self.of + self.row.format(number)
@@ -48,19 +52,28 @@ def given_rows(rows: Iterable[Any], places: Places) -> Iterator[PairRow]:
     kinds: dict[tuple[str, ...], PairColumns] = {}
     for number, row in enumerate(rows):
         if isinstance(row, Mapping):
-            names = tuple(map(str, row))
+            row = {str(name): value for name, value in row.items()}
+            names = tuple(row)
             if names not in kinds:
                 kinds[names] = PairColumns.of(names, {})
                 check_ids(kinds[names], names, places.at(number), {}, sure=False)
-            values = (None if is_null(value) else value for value in row.values())
-            yield _by_name(number, dict(zip(names, values, strict=True)), kinds[names])
-        elif isinstance(row, Sequence) and not isinstance(row, str) and len(row) == 2:
-            yield PairRow(number, [id_of(one) for one in row], sure=True)
-        else:
+            yield _by_name(number, {name: _plain_value(row[name]) for name in row}, kinds[names])
+            continue
+        ids = (
+            [id_of(_plain_value(one)) for one in row] if isinstance(row, Iterable) and not isinstance(row, str) else []
+        )
+        if len(ids) != 2:
             raise BadInput(
                 f"{places.at(number)} is {str(row)[:60]}",
                 "two ids; or a dict, whose names say what is a grade or a negative",
             )
+        yield PairRow(number, ids, sure=True)
+
+
+def _plain_value(value: Any) -> Any:
+    """Return a value of a table as Python's own: pandas has arrays for lists, and NaN for nothing."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return None if not isinstance(plain, list) and is_null(plain) else plain
 
 
 def pair_rows(

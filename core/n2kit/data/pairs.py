@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from n2kit.data.column_map import FILE, lost_files, mapped_columns
-from n2kit.data.items import Items, nothing_left, raise_row_errors, row_errors
+from n2kit.data.items import CORRECT, Items, nothing_left, raise_row_errors, row_errors
 from n2kit.data.pair_columns import FIELDS, log_of_users
 from n2kit.data.pair_rows import PairRow, Places, given_rows, pair_rows
 from n2kit.errors import SHOWN, BadInput, alike
@@ -99,7 +99,7 @@ def read_pairs(
     notes = [f"{path.name}: {', '.join(f'{c} read as {f}' for f, c in mapped.items())} ({FILE})"] if mapped else []
     notes += lost_files(path, unless_named=True)
     found = pair_rows(path, known, columns, encoding, problems, notes)
-    return _checked(found, Places(str(path), ":{}"), known, problems, notes, lenient, graded, negatives)
+    return _checked(found, Places(str(path), ":{}", CORRECT), known, problems, notes, lenient, graded, negatives)
 
 
 def given_pairs(rows: Iterable[Any], known: Container[str]) -> Pairs:
@@ -110,11 +110,8 @@ def given_pairs(rows: Iterable[Any], known: Container[str]) -> Pairs:
     """
     if not (rows := list(rows)):
         raise BadInput("no pairs", "give at least one")
-    places = Places("pairs", "[{}]")
-    pairs = _checked(given_rows(rows, places), places, known, [], [], True, True, True)
-    if pairs.dropped:
-        raise row_errors(pairs.dropped, f"{likely_ids(pairs.strange, known)}correct them, or leave them out")
-    return pairs
+    places = Places("pairs", "[{}]", "correct them, or leave them out")
+    return _checked(given_rows(rows, places), places, known, [], [], False, True, True)
 
 
 def _checked(
@@ -159,7 +156,8 @@ def _checked(
     pairs.strange = tuple(islice(strange, SHOWN))
     if negatives:
         pairs = _with_negatives(pairs, rows, places, known)
-    raise_row_errors(problems, lenient, likely)
+    if problems and not lenient:
+        raise row_errors(problems, likely + places.advice)
     if not len(pairs):
         raise nothing_left(places.of, "pairs", problems, likely)
     return pairs

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
@@ -180,13 +181,13 @@ def _images(
         drawn = np.random.default_rng(seed).choice(len(having), SAMPLED, replace=False)
         having = [having[n] for n in sorted(drawn.tolist())]
     kinds: Counter[str] = Counter()
-    ways: dict[str, None] = {}
+    lost: list[Item] = []
     for n, item in enumerate(having, 1):
         try:
             kinds[_oddness(item, images)] += 1
         except UnreadableImage as problem:
             found.unreadable.append(problem.message)
-            ways |= dict.fromkeys(_ways(item, folder, images))
+            lost.append(item)
         if progress:
             progress(n, len(having))
     table: dict[str, Any] = {"looked at": len(having), "cannot be read": len(found.unreadable)}
@@ -194,7 +195,8 @@ def _images(
     if found.unreadable:
         some = truncate_list(found.unreadable)
         more = " (--json lists all)" if some.endswith("…") else ""
-        hint = f" ({'; '.join(ways)})" if ways else ""
+        ways = "; ".join(_ways(lost, folder, images))
+        hint = f" ({ways})" if ways else ""
         found.broken.append(f"{counted(len(found.unreadable), 'picture')} cannot be read: {some}{more}{hint}")
     if strange := sum(number for name, number in kinds.items() if name):
         found.odd.append(
@@ -202,13 +204,14 @@ def _images(
         )
 
 
-def _ways(item: Item, folder: Path, images: Path | None) -> Iterator[str]:
-    """Yield what can be done where a picture of a data folder is not found."""
-    if URL.match(item.image):
+def _ways(lost: Sequence[Item], folder: Path, images: Path | None) -> Iterator[str]:
+    """Yield what can be done where pictures of a data folder are not found."""
+    if any(URL.match(item.image) for item in lost):
         yield f"--fetch-images {folder / IMAGES} of n2kit fit and embed downloads those that are URLs"
-    elif images is None and needs_folder(item.image):
+    if images is None and any(needs_folder(item.image) for item in lost):
         yield f"a data folder's pictures are in {folder / IMAGES}, which is not there"
-        for pictures in [one for one in sorted(folder.iterdir()) if one.is_dir() and has_pictures(one)][:1]:
+        folders = (one for one in sorted(folder.iterdir()) if one.is_dir() and os.access(one, os.R_OK | os.X_OK))
+        if (pictures := next(filter(has_pictures, folders), None)) is not None:
             yield f"{pictures.name}/ has pictures: rename it, or ln -s {pictures.name} {folder / IMAGES}"
 
 

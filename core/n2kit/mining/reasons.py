@@ -61,7 +61,7 @@ def check_splits(mined: Mined, where: object) -> None:
     if not (empty := [name for name, part in mined.splits.items() if not part["pairs"]]):
         return
     if "train" in empty:
-        hint = why_no_pair(mined)
+        hint = "smaller shares (--val, --test), or a longer log" if mined.pairs["written"] else why_no_pair(mined)
         raise Failed(f"{where}: split by time: no pair was mined for train: {mined.sentence()}", hint)
     what = f"no pair is in {' or '.join(empty)} that is not in an earlier part"
     hint = "larger shares (--val, --test), a longer log, or --split component"

@@ -45,6 +45,7 @@ def mine(
     buckets: int | None = None,
     split: tuple[float, float] | None = None,
     force: bool = False,
+    keep_parts: bool = False,
     progress: Progress | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Mined:
@@ -59,6 +60,7 @@ def mine(
         memory: bytes that this process takes at most. buckets: parts by user; chosen by size.
         split: shares of validation and of test, the last of the log's time: then train.parquet, val.parquet and test.parquet are
             written, each mined from its own time alone. A pair of validation or test that was seen before is dropped.
+        keep_parts: those of an earlier split by time stay, since a split that follows replaces them, or fails.
 
     Raises:
         BadInput: no such file or column, no event that can be used, or `out` has pairs of another mining.
@@ -80,6 +82,7 @@ def mine(
     with output_lock(out / PAIRS):
         older = earlier_files(out, targets)
         if (found := _finished(targets, older, key, force)) is not None:
+            check_splits(found, out)
             return found
         remove_temporaries(out, REPORT, *(target.name for target in targets))
         work = _begun(out, key, buckets or _buckets(files, memory), say)
@@ -94,7 +97,8 @@ def mine(
                 _check_parts(mined, out, say)
             for target in targets:
                 (work / target.name).replace(target)
-        remove_files(older)
+        if not keep_parts:
+            remove_files(older)
         write_json(
             out / REPORT,
             {"key": key, **{k: v for k, v in vars(mined).items() if k not in ("pairs_file", "done_before")}},
