@@ -24,20 +24,11 @@ from PIL import Image
 from n2kit.datasets.stamps import SHARES, Stamp, pairs_of, split_of
 
 GAME, COPYRIGHT = Path("usr/share/games/endless-sky"), Path("usr/share/doc/endless-sky-data/copyright")
-MAKERS = (
-    "coalition",
-    "drak",
-    "hai",
-    "korath",
-    "pug",
-    "quarg",
-    "remnant",
-    "wanderer",
-)  # a file's first word; the others are human
+# A file's first word names the maker; the goods of all other files are human.
+MAKERS = {"coalition", "drak", "hai", "korath", "pug", "quarg", "remnant", "wanderer"}
 NO_GOODS = {"variants.txt", "deprecated outfits.txt"}
-SPRITE = re.compile(
-    r"([-+~=]\d+)?\.(png|jpg)"
-)  # what follows a picture's name: which image of an animation, and how it is blended
+# What follows a picture's name: which image of an animation, and how it is blended.
+SPRITE = re.compile(r"([-+~=]\d+)?\.(png|jpg)")
 FEWEST = 3  # of a maker and category
 LONGEST = 400  # characters of a description
 SIDE, SPACE = 224, (40, 40, 40)
@@ -62,10 +53,12 @@ def goods(package: Path) -> Iterator[tuple[Stamp, str]]:
 
 
 def _values(block: str, key: str) -> list[str]:
+    """List the values of a key in a block, each in quotes or backticks."""
     return [a or b for a, b in re.findall(rf'^\t"?{key}"? (?:"([^"]+)"|`([^`]+)`)', block, re.MULTILINE)]
 
 
 def _value(block: str, key: str) -> str:
+    """Return the first value of a key in a block; empty where there is none."""
     return next(iter(_values(block, key)), "")
 
 

@@ -83,6 +83,7 @@ class Study:
         return {i for pair in self.pairs[name] for i in pair[:2]}
 
     def those(self, ids: set[str]) -> Items:
+        """Return these items, in the order of the catalogue."""
         return Items([item for item in self.items if item.id in ids])
 
     def ensure_own(self) -> None:

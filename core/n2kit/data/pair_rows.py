@@ -52,12 +52,12 @@ def given_rows(rows: Iterable[Any], places: Places) -> Iterator[PairRow]:
     kinds: dict[tuple[str, ...], PairColumns] = {}
     for number, row in enumerate(rows):
         if isinstance(row, Mapping):
-            row = {str(name): value for name, value in row.items()}
-            names = tuple(row)
+            cells = {str(name): _plain_value(value) for name, value in row.items()}
+            names = tuple(cells)
             if names not in kinds:
                 kinds[names] = PairColumns.of(names, {})
                 check_ids(kinds[names], names, places.at(number), {}, sure=False)
-            yield _by_name(number, {name: _plain_value(row[name]) for name in row}, kinds[names])
+            yield _by_name(number, cells, kinds[names])
             continue
         ids = (
             [id_of(_plain_value(one)) for one in row] if isinstance(row, Iterable) and not isinstance(row, str) else []
